@@ -1,0 +1,33 @@
+"""Checks of an op's arguments: one error that names the argument, what was given and what fits."""
+from typing import Optional, Sequence, Union
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def check_tensor(name: str, tensor: Tensor, shape: Sequence[Union[int, str]], *,
+                 dtypes: Sequence[torch.dtype] = FLOATS,
+                 device: Optional[torch.device] = None) -> None:
+    """Raise ValueError unless ``tensor`` has the shape, one of the dtypes, and the device.
+
+    Args:
+        name: The argument's name.
+        tensor: What was given.
+        shape: An integer for a size that is known, a letter for one that is free.
+        dtypes: The dtypes that fit.
+        device: The device that fits; None allows any.
+    """
+    wanted = '(' + ', '.join(map(str, shape)) + (',)' if len(shape) == 1 else ')')
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f'{name}: got {type(tensor).__name__}, expected a tensor {wanted}')
+    fits = tensor.dim() == len(shape) and all(
+        isinstance(size, str) or size == given for size, given in zip(shape, tensor.shape))
+    if not fits:
+        raise ValueError(f'{name}: got shape {tuple(tensor.shape)}, expected {wanted}')
+    if tensor.dtype not in dtypes:
+        raise ValueError(f'{name}: got dtype {tensor.dtype}, '
+                         f'expected one of {", ".join(map(str, dtypes))}')
+    if device is not None and tensor.device != device:
+        raise ValueError(f'{name}: got device {tensor.device}, expected {device} as the others')

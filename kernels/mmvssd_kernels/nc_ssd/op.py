@@ -1,0 +1,87 @@
+"""The public op: checks its arguments, then hands them to the implementation that can run."""
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from mmvssd_kernels import dispatch
+from mmvssd_kernels.checks import check_tensor
+from mmvssd_kernels.nc_ssd import reference  # noqa: F401  (registers itself)
+
+
+def nc_ssd(x: Tensor,
+           dt: Tensor,
+           A: Tensor,
+           B: Tensor,
+           C: Tensor,
+           D: Optional[Tensor] = None,
+           *,
+           normalize: bool = False,
+           grid: Optional[Tuple[int, int]] = None,
+           mask: Optional[Tensor] = None,
+           impl: str = 'auto') -> Tensor:
+    r"""Non-causal state space duality: every token reads one state that sums all tokens.
+
+    With :math:`m_l = -dt_l A`, per head
+
+    .. math:: state = \sum_l B_l \otimes m_l x_l, \qquad y_l = C_l \cdot state + D x_l
+
+    (VSSD, arXiv 2407.18559, Eq. 9). ``normalize=True`` computes the ICCV 2025 version instead:
+    ELU features, softmax weights, a 2-D rotary embedding and a denominator, see
+    :mod:`mmvssd_kernels.nc_ssd.reference`.
+
+    Args:
+        x: Tokens (N, L, h, P), float32, bfloat16, float16 or float64.
+        dt: Step sizes (N, L, h), after softplus.
+        A: Decay (h,), negative as published; the sign may be turned (the ``tiny_na`` ablation).
+        B: Input projection (N, L, G, S). Head j reads group j % G.
+        C: Output projection (N, L, G, S).
+        D: Skip weight (h,), or None for no skip.
+        normalize: Compute the normalized form; then G = 1 and S is a multiple of 4.
+        grid: (H, W) with H * W = L, for the rotary embedding; needed where ``normalize``.
+        mask: (N, L) bool, False = padding. Padding adds nothing to a sum, a mean or a softmax,
+            whatever values it holds, and its outputs are zero.
+        impl: 'auto', 'reference' or 'triton'; see :mod:`mmvssd_kernels.dispatch`.
+
+    Returns:
+        (N, L, h, P) in the dtype of ``x``. Sums and the state are float32 (float64 where ``x``
+        is), also under autocast.
+
+    Raises:
+        ValueError: Shapes, dtypes or devices that don't agree, naming the argument.
+        RuntimeError: The implementation chosen by name cannot run here.
+    """
+    _check_arguments(x, dt, A, B, C, D, normalize, grid, mask)
+    run = dispatch.select('nc_ssd', impl, x)
+    return run(x, dt, A, B, C, D, normalize=normalize, grid=grid, mask=mask)
+
+
+def _check_arguments(x, dt, A, B, C, D, normalize, grid, mask) -> None:
+    check_tensor('x', x, ('N', 'L', 'h', 'P'))
+    N, L, h, _ = x.shape
+    check_tensor('dt', dt, (N, L, h), device=x.device)
+    check_tensor('A', A, (h,), device=x.device)
+    check_tensor('B', B, (N, L, 'G', 'S'), device=x.device)
+    check_tensor('C', C, tuple(B.shape), device=x.device)
+    if D is not None:
+        check_tensor('D', D, (h,), device=x.device)
+    if mask is not None:
+        check_tensor('mask', mask, (N, L), dtypes=(torch.bool,), device=x.device)
+    G, S = B.shape[2:]
+    if normalize:
+        _check_normalized(L, G, S, grid)
+    elif G == 0 or h % G:
+        raise ValueError(f'B: got {G} groups, expected a number that divides the {h} heads of x')
+
+
+def _check_normalized(L: int, G: int, S: int, grid: Optional[Tuple[int, int]]) -> None:
+    if G != 1:
+        raise ValueError(f'B: got {G} groups, expected 1 where normalize=True')
+    if S == 0 or S % 4:
+        raise ValueError(f'B: got a state of size {S}, expected a multiple of 4 where '
+                         'normalize=True (two axes, rotated in pairs)')
+    if grid is None:
+        raise ValueError('grid: got None, expected (H, W) where normalize=True')
+    if len(grid) != 2 or grid[0] * grid[1] != L:
+        raise ValueError(f'grid: got {tuple(grid)}, expected (H, W) with H * W = {L}, '
+                         'the number of tokens in x')

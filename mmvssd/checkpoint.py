@@ -1,0 +1,162 @@
+"""Reading checkpoints, and telling whether one fits a model: all errors about them start here."""
+import re
+from typing import Dict, List, Mapping, NamedTuple, Tuple
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+SHOWN = 5  # names listed of each kind in an error
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, broken, or of another model."""
+
+
+class Mismatch(NamedTuple):
+    """How a state dict differs from a model's."""
+
+    missing: List[str]
+    unexpected: List[str]
+    shapes: List[Tuple[str, tuple, tuple]]  # name, given, expected
+
+
+def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
+    """Read a checkpoint to the CPU without running code from it.
+
+    Args:
+        path: A file, or any address that MMEngine's loader knows.
+        weights_alone: Read a local file whose weights are all that matters: objects of classes
+            that are not safe to load, such as a training program's settings, come back empty.
+
+    Returns:
+        The dict that the file holds.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not a checkpoint, or holds objects
+            that only unsafe loading would bring back.
+    """
+    path = str(path)
+    try:
+        if weights_alone:
+            checkpoint = _load_weights_alone(path)
+        else:
+            checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    except FileNotFoundError as error:
+        raise CheckpointError(f'{path}: no such checkpoint file') from error
+    except Exception as error:  # torch raises half a dozen types for a broken file
+        raise CheckpointError(
+            f'{path}: cannot be read as a checkpoint; it is truncated, of another kind, or holds '
+            f'objects that are not safe to load ({type(error).__name__}: '
+            f'{str(error).splitlines()[0] if str(error) else "no details"})') from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'{path}: holds a {type(checkpoint).__name__}, expected a dict')
+    return checkpoint
+
+
+class _Inert(dict):
+    """Stands in for a class that is not loaded; takes whatever a pickle hands it, keeps nothing."""
+
+    def __new__(cls, *args):
+        return super().__new__(cls)
+
+    def __init__(self, *args):
+        super().__init__()
+
+    def __setstate__(self, state) -> None:
+        pass
+
+
+def _load_weights_alone(path: str) -> dict:
+    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):  # before 2.5
+        return torch.load(path, map_location='cpu', weights_only=True)
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([_stand_in(name) for name in names]):
+        return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def _stand_in(path: str) -> type:
+    module, _, name = path.rpartition('.')
+    # PyTorch looks a pickle's classes up by these attributes
+    return type(name, (_Inert, ), dict(__module__=module, __qualname__=name))
+
+
+def state_dict_of(checkpoint: dict, prefix: str = '') -> Dict[str, Tensor]:
+    """Take the weights out of a checkpoint, and of these the ones under ``prefix``.
+
+    A plain state dict stands for itself; ``module.`` of a distributed wrapper is taken off.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    state = {re.sub(r'^module\.', '', name): value for name, value in state.items()
+             if isinstance(value, Tensor)}
+    return {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mismatch:
+    """List the names and shapes in which ``given`` differs from ``expected``."""
+    return Mismatch(
+        missing=[name for name in expected if name not in given],
+        unexpected=[name for name in given if name not in expected],
+        shapes=[(name, tuple(value.shape), tuple(expected[name].shape))
+                for name, value in given.items()
+                if name in expected and value.shape != expected[name].shape])
+
+
+def describe(mismatch: Mismatch) -> str:
+    """Say in a few lines what differs."""
+    shapes = [f'{name}: {given}, expected {expected}' for name, given, expected in mismatch.shapes]
+    parts = [('missing', mismatch.missing), ('unknown', mismatch.unexpected),
+             ('of another shape', shapes)]
+    lines = [f'{len(names)} {kind}: {"; ".join(names[:SHOWN])}{" ..." * (len(names) > SHOWN)}'
+             for kind, names in parts if names]
+    return '\n  '.join(lines)
+
+
+def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
+    """Load a pretrained backbone; stop if the checkpoint is another's.
+
+    Output norms may be absent on either side: a classifier has the last one alone, and a
+    backbone keeps fresh ones for its other outputs. What the checkpoint has beyond the
+    backbone's last stage is left out. Both are logged.
+
+    Raises:
+        CheckpointError: The file cannot be read, or names or shapes don't fit.
+    """
+    given = state_dict_of(read_checkpoint(path), prefix)
+    if not given:
+        raise CheckpointError(f'{path}: has no weights under the prefix {prefix!r}')
+    expected = backbone.state_dict()
+    mismatch = compare(given, expected)
+    dropped = [name for name in mismatch.unexpected if _is_beyond(name, len(backbone.stages))]
+    fresh = [name for name in mismatch.missing if _is_output_norm(name)]
+    wrong = Mismatch([name for name in mismatch.missing if name not in fresh],
+                     [name for name in mismatch.unexpected if name not in dropped],
+                     mismatch.shapes)
+    if any(wrong):
+        raise CheckpointError(f'{path}: not the weights of this {type(backbone).__name__}\n  '
+                              f'{describe(wrong)}\n{_advice(given)}')
+    backbone.load_state_dict({name: value for name, value in given.items() if name in expected},
+                             strict=False)
+    print_log(f'{path}: loaded {len(given) - len(dropped)} entries; '
+              f'kept fresh: {", ".join(fresh) or "none"}; '
+              f'left out: {", ".join(dropped) or "none"}', logger='current')
+
+
+def _is_output_norm(name: str) -> bool:
+    return re.match(r'norm\d+\.', name) is not None
+
+
+def _is_beyond(name: str, num_stages: int) -> bool:
+    part = re.match(r'(stages|downsamples)\.(\d+)\.', name)
+    return _is_output_norm(name) or (
+        part is not None and int(part[2]) >= num_stages - (part[1] == 'downsamples'))
+
+
+def _advice(given: Mapping[str, Tensor]) -> str:
+    if any(re.match(r'(backbone\.)?layers\.\d+\.', name) for name in given):
+        return ('The names are the published code\'s: convert the file first with '
+                'tools/model_converters/convert_checkpoint.py.')
+    if any(name.startswith('backbone.') for name in given):
+        return "The file holds a whole model: set prefix='backbone.' in init_cfg."
+    return 'Check that arch names the model that the checkpoint was trained as.'

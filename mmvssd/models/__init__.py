@@ -1,0 +1,4 @@
+"""Models that the package adds to the hosts."""
+from mmvssd.models.backbones import VSSD
+
+__all__ = ['VSSD']

@@ -1,0 +1,4 @@
+"""Backbones, found from any host as ``type='mmvssd.NAME'``."""
+from mmvssd.models.backbones.vssd import VSSD
+
+__all__ = ['VSSD']

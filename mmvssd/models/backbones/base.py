@@ -1,0 +1,133 @@
+"""What every hierarchical backbone of the package does the same way."""
+from typing import Optional, Sequence, Tuple
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmvssd.checkpoint import load_pretrained
+
+
+class BaseBackbone(BaseModule):
+    """A stem, stages of blocks, a downsample between stages, a LayerNorm on each output.
+
+    Subclasses build the parts; this class runs them, and owns output indices, freezing, norm
+    evaluation and activation checkpointing. Parts behind the last output are not kept.
+
+    Args:
+        stem: Module from an image (N, in_channels, H, W) to the grid (N, H, W, C) of stage 0.
+        stages: Blocks of each stage, each (N, H, W, C) -> (N, H, W, C).
+        downsamples: Module between stage i and i + 1.
+        dims: Width of each stage.
+        in_channels: Channels of the image.
+        out_indices: Stages whose output is returned, in rising order.
+        frozen_stages: -1 freezes nothing, 0 the stem, k >= 1 also the first k stages with their
+            output norms and downsamples. What is frozen stays in evaluation mode.
+        norm_eval: Keep every BatchNorm in evaluation mode while training.
+        with_cp: Recompute each block's activations in backward instead of storing them.
+        init_cfg: As in MMEngine; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
+            loads weights and stops if they are not this backbone's.
+    """
+
+    def __init__(self,
+                 *,
+                 stem: nn.Module,
+                 stages: Sequence[Sequence[nn.Module]],
+                 downsamples: Sequence[nn.Module],
+                 dims: Sequence[int],
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.out_indices = _check_out_indices(out_indices, len(stages))
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        used = self.out_indices[-1] + 1
+        if not -1 <= frozen_stages <= used:
+            raise ValueError(f'frozen_stages: got {frozen_stages}, expected -1 (none) to {used}')
+        self.frozen_stages = frozen_stages
+        self.dims = tuple(dims[:used])
+        self.stem = stem
+        self.stages = nn.ModuleList(nn.ModuleList(blocks) for blocks in stages[:used])
+        self.downsamples = nn.ModuleList(downsamples[:used - 1])
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', nn.LayerNorm(dims[i]))
+        self.apply(_init_linear)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Compute features of an image batch of any size.
+
+        Args:
+            x: Images (N, in_channels, H, W).
+
+        Returns:
+            One (N, C_i, H_i, W_i) tensor for each output index, contiguous: hosts hand them to
+            compiled ops that read memory in that order.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f'{type(self).__name__}: got an input of shape {tuple(x.shape)}, '
+                             f'expected (N, {self.in_channels}, H, W)')
+        outputs = []
+        x = self.stem(x)
+        for i, blocks in enumerate(self.stages):
+            if i > 0:
+                x = self.downsamples[i - 1](x)
+            for block in blocks:
+                x = self._run_block(block, x)
+            if i in self.out_indices:
+                y = getattr(self, f'norm{i}')(x)
+                outputs.append(y.permute(0, 3, 1, 2).contiguous())
+        return tuple(outputs)
+
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def init_weights(self) -> None:
+        """Load pretrained weights where ``init_cfg`` names them; the rest is drawn already."""
+        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
+            load_pretrained(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+        else:
+            super().init_weights()
+
+    def train(self, mode: bool = True) -> 'BaseBackbone':
+        """Set the training mode, and keep in evaluation mode what is frozen."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _frozen_modules(self) -> Sequence[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        norms = [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
+        return [self.stem, *self.stages[:self.frozen_stages],
+                *self.downsamples[:self.frozen_stages], *norms]
+
+
+def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:
+    indices = tuple(out_indices)
+    if not indices or list(indices) != sorted(set(indices) & set(range(num_stages))):
+        raise ValueError(f'out_indices: got {out_indices}, expected stages in rising order, '
+                         f'each from 0 to {num_stages - 1}')
+    return indices
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

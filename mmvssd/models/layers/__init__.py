@@ -1,0 +1,19 @@
+"""Layers of the state-space backbones.
+
+Between the stem and a backbone's outputs every tensor is (N, H, W, C): linear layers and norms
+work on the last axis, and a convolution sees the same memory as channels-last (N, C, H, W), so
+nothing is copied from one layout to another.
+"""
+from mmvssd.models.layers.attention import Attention
+from mmvssd.models.layers.block import Block
+from mmvssd.models.layers.conv import ConvNormAct, GridConv2d
+from mmvssd.models.layers.downsample import DOWNSAMPLES
+from mmvssd.models.layers.drop_path import DropPath
+from mmvssd.models.layers.mixers import NCSSDMixer
+from mmvssd.models.layers.mlp import MLP
+from mmvssd.models.layers.stem import STEMS
+
+__all__ = [
+    'DOWNSAMPLES', 'STEMS', 'Attention', 'Block', 'ConvNormAct', 'DropPath', 'GridConv2d', 'MLP',
+    'NCSSDMixer'
+]

@@ -1,0 +1,72 @@
+"""Stems: an image (N, 3, H, W) to the grid of stage 0, (N, H/4, W/4, C).
+
+Sides round up, except in :class:`SimpleStem`, whose stride-4 convolution rounds them down.
+"""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmvssd.models.layers.conv import ConvNormAct
+
+
+class ResidualStem(nn.Module):
+    """VSSD's stem (arXiv 2407.18559): a residual pair of convolutions, then a wide one."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        half = dim // 2
+        self.conv1 = ConvNormAct(in_channels, half, 3, stride=2, bias=False, act=nn.ReLU)
+        self.conv2 = nn.Sequential(
+            ConvNormAct(half, half, 3, bias=False, act=nn.ReLU),
+            ConvNormAct(half, half, 3, bias=False))
+        self.conv3 = nn.Sequential(
+            ConvNormAct(half, 4 * dim, 3, stride=2, bias=False, act=nn.ReLU),
+            ConvNormAct(4 * dim, dim, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(channels_last(x))
+        x = x + self.conv2(x)
+        return self.conv3(x).permute(0, 2, 3, 1)
+
+
+class PlainStem(nn.Sequential):
+    """The stem of VSSD's ICCV 2025 version: four 3x3 convolutions."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        half = dim // 2
+        super().__init__(
+            ConvNormAct(in_channels, half, 3, stride=2, act=nn.GELU),
+            ConvNormAct(half, half, 3, act=nn.GELU),
+            ConvNormAct(half, dim, 3, stride=2, act=nn.GELU),
+            ConvNormAct(dim, dim, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(channels_last(x)).permute(0, 2, 3, 1)
+
+
+class SimpleStem(nn.Module):
+    """VSSD's simple stem: one 4x4 convolution of stride 4, BatchNorm, ReLU, LayerNorm.
+
+    A side below 4 is padded to 4 with zeros, since the convolution would see nothing of it.
+    """
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, dim, 4, stride=4, bias=False)
+        self.bn = nn.BatchNorm2d(dim)
+        self.act = nn.ReLU()
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        H, W = x.shape[2:]
+        x = F.pad(x, (0, max(0, 4 - W), 0, max(0, 4 - H)))
+        x = self.act(self.bn(self.conv(channels_last(x))))
+        return self.norm(x.permute(0, 2, 3, 1))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Give an image the memory order that all that follows works in."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+STEMS = {'residual': ResidualStem, 'plain': PlainStem, 'simple': SimpleStem}
