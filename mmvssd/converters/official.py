@@ -1,0 +1,101 @@
+"""From the published files' names to a host's, as pure functions."""
+import re
+from types import ModuleType
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from torch import Tensor
+
+from mmvssd.converters import vssd
+
+FAMILIES: Dict[str, ModuleType] = {'vssd': vssd}
+
+#: Parts of a detector or segmentor that are the host's own and keep their names.
+HOST_PARTS = r'(neck|rpn_head|roi_head|decode_head|auxiliary_head|data_preprocessor)\..+'
+
+#: A classifier's final norm and head.
+CLASSIFIER = ((r'(?:classifier\.)?norm\.(\w+)', r'backbone.norm3.\1'),
+              (r'(?:classifier\.)?head\.(weight|bias)', r'head.fc.\1'))
+
+
+class Conversion(NamedTuple):
+    """What became of a published state dict.
+
+    Attributes:
+        state: The converted state dict.
+        taken: (published name, name here) of each entry taken.
+        dropped: (published name, reason) of each entry left out on purpose.
+        unknown: Published names that fit nothing.
+    """
+
+    state: Dict[str, Tensor]
+    taken: List[Tuple[str, str]]
+    dropped: List[Tuple[str, str]]
+    unknown: List[str]
+
+
+def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Tensor]:
+    """Rename a published state dict for a host's model.
+
+    Args:
+        state_dict: Weights of a published classifier, backbone, detector or segmentor; names
+            may start with ``module.`` and ``backbone.``.
+        family: 'vssd'.
+
+    Returns:
+        The weights as ``backbone.*``, a classifier's head as ``head.fc.*`` and its final
+        norm as ``backbone.norm3``; the parts of a detector or segmentor that are the host's
+        own under their own names.
+
+    Raises:
+        ValueError: An unknown family, or names that don't belong to it (all are listed).
+    """
+    conversion = convert(state_dict, family)
+    if conversion.unknown:
+        raise ValueError(f'{len(conversion.unknown)} names are not of the {family} family: '
+                         f'{", ".join(conversion.unknown)}')
+    return conversion.state
+
+
+def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
+    """Like :func:`from_official`, but reports unknown names instead of raising."""
+    if family not in FAMILIES:
+        raise ValueError(f'family: unknown name {family!r}; known: {", ".join(FAMILIES)}')
+    rules = FAMILIES[family]
+    result = Conversion({}, [], [], [])
+    for published, value in state_dict.items():
+        name = re.sub(r'^(module\.)?(backbone\.)?', '', published)
+        reason = _first(rules.DROPPED, name)
+        ours = _rename(rules, name)
+        if reason:
+            result.dropped.append((published, reason))
+        elif ours is None:
+            result.unknown.append(published)
+        else:
+            result.taken.append((published, ours))
+            result.state[ours] = _reshape(rules, ours, value)
+    return result
+
+
+def _rename(rules: ModuleType, name: str) -> Optional[str]:
+    if re.fullmatch(HOST_PARTS, name):
+        return name
+    for pattern, ours in CLASSIFIER:
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, ours, name)
+    for pattern, ours in rules.RENAMED:
+        if re.fullmatch(pattern, name):
+            return 'backbone.' + re.sub(pattern, ours, name)
+    return None
+
+
+def _first(table, name: str) -> Optional[str]:
+    return next((value for pattern, value in table if re.fullmatch(pattern, name)), None)
+
+
+def _reshape(rules: ModuleType, ours: str, value: Tensor) -> Tensor:
+    """Turn a 1x1 convolution's weight into a linear layer's, or back, where the model wants it."""
+    if re.fullmatch(rules.LINEAR, ours) or ours == 'head.fc.weight':
+        return value.flatten(1) if value.dim() == 4 and value.shape[2:] == (1, 1) else value
+    if re.fullmatch(rules.POINTWISE, ours.replace('backbone.', '', 1)) and value.dim() == 2:
+        return value[..., None, None]
+    return value

@@ -1,0 +1,43 @@
+"""What the command lines of ``tools`` share."""
+import argparse
+import logging
+import os
+import sys
+from typing import Callable
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+
+from mmvssd.checkpoint import CheckpointError
+from mmvssd.engine.launch import ConfigError, DataError, load_config
+
+#: Errors of the user's input; their message says all, a traceback would bury it.
+INPUT_ERRORS = (CheckpointError, ConfigError, DataError)
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that runs a recipe takes."""
+    parser.add_argument('--work-dir', metavar='FOLDER', help='folder of logs and checkpoints; '
+                        "default: the recipe's own, else work_dirs/<name of the recipe>")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that replace those of the recipe, by dotted key')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    # torch.distributed hands it over where it does not set the environment variable
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+
+
+def read_recipe(args: argparse.Namespace) -> Config:
+    """Read the recipe that the arguments name."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return load_config(args.config, work_dir=args.work_dir, launcher=args.launcher,
+                       options=args.cfg_options)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command; errors of the user's input end it with one message and exit code 2."""
+    try:
+        main()
+    except INPUT_ERRORS as error:
+        print_log(f'{type(error).__name__}: {error}', logger='current', level=logging.ERROR)
+        sys.exit(2)

@@ -1,0 +1,173 @@
+"""From a command line's options to MMEngine's Runner, for all three hosts."""
+import difflib
+from pathlib import Path
+from typing import Iterator, Optional, Tuple
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from mmvssd.checkpoint import read_checkpoint
+from mmvssd.paths import configs_dir
+
+#: Default hook that draws predictions, with what makes it draw them into a folder.
+DRAWING = {
+    'mmdet': lambda folder: dict(type='DetVisualizationHook', draw=True, test_out_dir=folder),
+    'mmpretrain': lambda folder: dict(type='VisualizationHook', enable=True, interval=1,
+                                      out_dir=folder),
+}
+
+
+class ConfigError(ValueError):
+    """A config or an option of the command line does not fit."""
+
+
+class DataError(FileNotFoundError):
+    """A data set is not where the config says."""
+
+
+def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'none',
+                options: Optional[dict] = None) -> Config:
+    """Read a recipe, with the command line's overrides.
+
+    Args:
+        path: A file, or a recipe's path below the package's ``configs`` folder.
+        work_dir: Folder of logs and checkpoints; else the recipe's own, else
+            ``work_dirs/<recipe>`` below the current folder.
+        launcher: MMEngine's launcher.
+        options: Settings by dotted key, as ``--cfg-options`` gives them.
+
+    Raises:
+        ConfigError: There is no such recipe; those with a similar name are listed.
+    """
+    file = find_config(path)
+    cfg = Config.fromfile(file)
+    cfg.launcher = launcher
+    if options:
+        cfg.merge_from_dict(options)
+    if work_dir or not cfg.get('work_dir'):
+        cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
+    return cfg
+
+
+def find_config(path: str) -> Path:
+    """Locate a recipe as a file, or below the package's ``configs`` folder."""
+    root = configs_dir()
+    for candidate in (Path(path), root / path, root.parent / path):
+        if candidate.is_file():
+            return candidate
+    recipes = [file for file in sorted(root.rglob('*.py')) if '_base_' not in file.parts]
+    names = {file.stem: str(file.relative_to(root)) for file in recipes}
+    close = difflib.get_close_matches(Path(path).stem, names, n=3, cutoff=0.3)
+    raise ConfigError(f'{path}: no such config, neither from {Path.cwd()} nor in {root}; '
+                      f'similar: {", ".join(names[name] for name in close) or "none"}')
+
+
+def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = False,
+                  auto_scale_lr: bool = False) -> Runner:
+    """Build a Runner that is ready to train.
+
+    Args:
+        cfg: The recipe; it is changed.
+        resume: 'auto' goes on from the newest checkpoint of the work dir, a path from that one.
+        amp: Train in mixed precision.
+        auto_scale_lr: Scale the learning rate to the batch that really runs.
+
+    Raises:
+        ConfigError: An option has no ground in the recipe.
+        CheckpointError: The checkpoint cannot be read.
+        DataError: A data set is missing.
+    """
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if auto_scale_lr:
+        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+            raise ConfigError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; '
+                              'set it to the global batch that its learning rate was chosen for')
+        cfg.auto_scale_lr.enable = True
+    if resume:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    if cfg.get('load_from'):
+        read_checkpoint(cfg.load_from)
+    check_data(cfg, 'train', 'val')
+    return Runner.from_cfg(cfg)
+
+
+def build_tester(cfg: Config, checkpoint: str, *, tta: bool = False,
+                 show_dir: Optional[str] = None, out: Optional[str] = None) -> Runner:
+    """Build a Runner that is ready to test.
+
+    Args:
+        cfg: The recipe; it is changed.
+        checkpoint: Weights to test.
+        tta: Test with the recipe's augmentations, averaged.
+        show_dir: Folder for pictures of the predictions.
+        out: File for the predictions, a ``.pkl``.
+
+    Raises:
+        ConfigError: An option has no ground in the recipe.
+        CheckpointError: The checkpoint cannot be read.
+        DataError: The data set is missing.
+    """
+    cfg.load_from = checkpoint
+    if tta:
+        _use_tta(cfg)
+    if show_dir:
+        _draw_into(cfg, Path(show_dir).resolve())
+    if out:
+        _dump_to(cfg, Path(out))
+    read_checkpoint(checkpoint)
+    check_data(cfg, 'test')
+    return Runner.from_cfg(cfg)
+
+
+def _use_tta(cfg: Config) -> None:
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise ConfigError(f'--tta: the config has no {" and no ".join(missing)}')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def _draw_into(cfg: Config, folder: Path) -> None:
+    scope = cfg.get('default_scope')
+    if scope not in DRAWING:
+        raise ConfigError(f'--show-dir: pictures are drawn for the default_scope '
+                          f'{" or ".join(DRAWING)}, the config has {scope}')
+    # mmdet's hook joins a relative folder to the last one at every batch
+    cfg.default_hooks.visualization = DRAWING[scope](str(folder))
+
+
+def _dump_to(cfg: Config, out: Path) -> None:
+    if out.suffix not in ('.pkl', '.pickle'):
+        raise ConfigError(f'--out: got {out}, expected a name that ends with .pkl')
+    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=str(out))]
+
+
+def check_data(cfg: Config, *phases: str) -> None:
+    """Raise DataError unless the folders that the data sets of ``phases`` name are there."""
+    for phase in phases:
+        for root, dataset in _data_roots(cfg.get(f'{phase}_dataloader')):
+            if not Path(root).exists():
+                raise DataError(
+                    f'{phase}_dataloader: the data of {dataset} is not at {root} '
+                    f'(seen from {Path.cwd()}). For sample data run '
+                    'tools/dataset_tools/make_sample_data.py; for data of your own set '
+                    f'--cfg-options {phase}_dataloader.dataset.data_root=FOLDER')
+
+
+def _data_roots(node) -> Iterator[Tuple[str, str]]:
+    """Find local ``data_root`` entries, also of data sets that wrap others."""
+    if isinstance(node, dict):
+        root = node.get('data_root')
+        if isinstance(root, str) and root and '://' not in root:
+            yield root, str(node.get('type', 'the data set'))
+        for value in node.values():
+            yield from _data_roots(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _data_roots(value)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# What dist_train.sh and dist_test.sh share: run a script under torchrun.
+#
+#   dist_run.sh PROCESSES SCRIPT [arguments]
+set -euo pipefail
+processes=$1
+shift
+if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
+  echo "PROCESSES: got '$processes', expected a positive number" >&2
+  exit 2
+fi
+# each process gets its share of the cores, where torchrun would give each a single one
+: "${OMP_NUM_THREADS:=$(( ($(getconf _NPROCESSORS_ONLN) + processes - 1) / processes ))}"
+export OMP_NUM_THREADS
+exec "${PYTHON:-python}" -m torch.distributed.run \
+  --nnodes "${NNODES:-1}" \
+  --node_rank "${NODE_RANK:-0}" \
+  --master_addr "${MASTER_ADDR:-127.0.0.1}" \
+  --master_port "${PORT:-29500}" \
+  --nproc_per_node "$processes" \
+  "$@" --launcher pytorch

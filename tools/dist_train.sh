@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Train a recipe in several processes, on GPUs or, where there are none, on the CPU:
+#
+#   dist_train.sh CONFIG PROCESSES [options of train.py]
+#
+# PROCESSES are those of this node. For several nodes run it on each, with NNODES, NODE_RANK,
+# MASTER_ADDR and PORT set alike but for NODE_RANK.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ $# -lt 2 ]; then
+  echo "usage: $(basename "$0") CONFIG PROCESSES [options of train.py]" >&2
+  exit 2
+fi
+config=$1 processes=$2
+shift 2
+exec "$here/dist_run.sh" "$processes" "$here/train.py" "$config" "$@"

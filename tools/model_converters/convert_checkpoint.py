@@ -1,0 +1,24 @@
+#!/usr/bin/env python
+"""Convert a published checkpoint for a model of one of the hosts."""
+import argparse
+
+from mmvssd.converters.command import convert_file
+from mmvssd.converters.official import FAMILIES
+from mmvssd.engine.command_line import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', help='published file')
+    parser.add_argument('target', help='file to write')
+    parser.add_argument('--family', choices=tuple(FAMILIES), default='vssd',
+                        help='default: %(default)s')
+    parser.add_argument('--arch', help='arch that the file must fit; default: found from its shapes')
+    parser.add_argument('--key', help='entry that holds the weights, such as model or model_ema; '
+                        'default: the only one of model, state_dict, model_ema, in this order')
+    args = parser.parse_args()
+    convert_file(args.source, args.target, args.family, arch=args.arch, key=args.key)
+
+
+if __name__ == '__main__':
+    run(main)
