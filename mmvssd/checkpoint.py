@@ -1,5 +1,6 @@
 """Reading checkpoints, and telling whether one fits a model: all errors about them start here."""
 import re
+from collections import OrderedDict
 from typing import Dict, List, Mapping, NamedTuple, Tuple
 
 import torch
@@ -55,17 +56,14 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
     return checkpoint
 
 
-class _Inert(dict):
-    """Stands in for a class that is not loaded; takes whatever a pickle hands it, keeps nothing."""
+class _Inert:
+    """Stands in for a class that is not loaded: making one gives an empty mapping.
+
+    PyTorch's safe reader fills mappings of its own kinds only, so it has to be one of them.
+    """
 
     def __new__(cls, *args):
-        return super().__new__(cls)
-
-    def __init__(self, *args):
-        super().__init__()
-
-    def __setstate__(self, state) -> None:
-        pass
+        return OrderedDict()
 
 
 def _load_weights_alone(path: str) -> dict:
@@ -155,7 +153,7 @@ def _is_beyond(name: str, num_stages: int) -> bool:
 
 def _advice(given: Mapping[str, Tensor]) -> str:
     if any(re.match(r'(backbone\.)?layers\.\d+\.', name) for name in given):
-        return ('The names are the published code\'s: convert the file first with '
+        return ("The names are the published code's: convert the file first with "
                 'tools/model_converters/convert_checkpoint.py.')
     if any(name.startswith('backbone.') for name in given):
         return "The file holds a whole model: set prefix='backbone.' in init_cfg."

@@ -105,7 +105,7 @@ def _first_that_runs(op: str, x: Tensor) -> Callable:
     raise RuntimeError(f'{op}: no implementation can run on a {x.dtype} tensor on {x.device}')
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _log_fallback(op: str, name: str, reason: str) -> None:
     """Log once for each op and reason: the cache swallows repetitions."""
     logger.info('%s: not using %s: %s', op, name, reason)

@@ -6,19 +6,25 @@ around numpy arrays, and numpy scalars where a metric gave one. These few are al
 ``weights_only`` stays on: a file that names anything else is refused, and runs nothing.
 
 A HistoryBuffer also carries its four statistics, which pickle writes as
-``getattr(HistoryBuffer, 'min')``. ``getattr`` itself would let a file reach into any object, so
-what is allowed under its name is :func:`statistics_method`, which gives these four only.
+``getattr(HistoryBuffer, 'min')``, and OneCycleLR its curve in the same way. ``getattr`` itself
+would let a file reach into any object, so what is allowed under its name is :func:`method`, which
+gives the six of :data:`METHODS` only.
 """
 import pickle
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
 
 #: The numpy types of histories and metrics; objects stay out, for they can hold anything.
 DTYPES = ('float64', 'float32', 'int64', 'int32', 'bool')
 
-STATISTICS = ('min', 'max', 'current', 'mean')
+#: The methods that a checkpoint may name, by their class.
+METHODS = {
+    HistoryBuffer: ('min', 'max', 'current', 'mean'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
 
 # numpy 2 moved these functions, and a pickle keeps the path in the numpy that wrote it.
 _NUMPY_FUNCTIONS = ('_reconstruct', 'scalar')
@@ -37,27 +43,28 @@ def apply() -> None:
 
 def safe_globals() -> dict:
     """What :func:`apply` allows, by the path under which a pickle names it."""
-    classes = [HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(name)) for name in DTYPES)]
+    classes = [*METHODS, np.ndarray, np.dtype, *(type(np.dtype(name)) for name in DTYPES)]
     allowed = {_path(entry): entry for entry in classes}
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     for name in _NUMPY_FUNCTIONS:
         for module in _NUMPY_PATHS:
             allowed[f'{module}.{name}'] = _named(module, name, getattr(multiarray, name))
-    allowed['builtins.getattr'] = _named('builtins', 'getattr', statistics_method)
+    allowed['builtins.getattr'] = _named('builtins', 'getattr', method)
     return allowed
 
 
-def statistics_method(owner, name):
-    """``HistoryBuffer.min``, ``max``, ``current`` or ``mean``: the only getattr that is let through.
+def method(owner, name):
+    """One of :data:`METHODS`: all that is let through of what a file asks of getattr.
 
     Raises:
         pickle.UnpicklingError: for anything else.
     """
-    if owner is not HistoryBuffer or name not in STATISTICS:
-        raise pickle.UnpicklingError(
-            f'a checkpoint may take only {", ".join(STATISTICS)} from HistoryBuffer by getattr, '
-            f'this one asks for {name!r} of {owner!r}: load it only if you trust who made it')
-    return getattr(HistoryBuffer, name)
+    for known, names in METHODS.items():
+        if owner is known and name in names:
+            return getattr(known, name)
+    raise pickle.UnpicklingError(
+        f'this file takes {name!r} of {owner!r} by getattr, which no checkpoint of MMEngine does: '
+        'load it only if you trust who made it')
 
 
 def _path(entry):

@@ -15,11 +15,9 @@ from mmengine.dist import utils as dist_utils
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
-from mmengine.runner import Runner
-from mmengine.runner import runner as runner_module
 from torch.nn.parallel import DistributedDataParallel
 
-from mmvssd.compat.patching import wrap_once
+from mmvssd.compat.patching import when_imported, wrap_once
 
 LAUNCHERS = ('_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm')
 CPU_BACKENDS = ('gloo', 'mpi', 'ucc')
@@ -29,8 +27,12 @@ def apply() -> None:
     """Wrap MMEngine's launchers and what the Runner does with a model in many processes."""
     for launcher in LAUNCHERS:
         wrap_once(dist_utils, launcher, _init_process_group)
-    wrap_once(Runner, 'wrap_model', _wrap_model)
-    wrap_once(runner_module, 'convert_sync_batchnorm', _convert_sync_batchnorm)
+    when_imported('mmengine.runner.runner', _patch_runner)
+
+
+def _patch_runner(module):
+    wrap_once(module.Runner, 'wrap_model', _wrap_model)
+    wrap_once(module, 'convert_sync_batchnorm', _convert_sync_batchnorm)
 
 
 def _init_process_group(launcher, backend, *args, **kwargs):

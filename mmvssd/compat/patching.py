@@ -1,5 +1,8 @@
-"""How a patch is laid over a function of MMEngine: around it, once, and visibly."""
+"""How a patch is laid over a function of MMEngine: around it, once, and when it is there."""
 import functools
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
 _MARK = '_mmvssd_compat'
 
@@ -13,7 +16,7 @@ def wrap_once(owner, name, wrapper):
         wrapper (callable): called as ``wrapper(original, *args, **kwargs)``.
 
     Raises:
-        AttributeError: if ``owner`` has no ``name``: that MMEngine is one this package does not know.
+        AttributeError: if ``owner`` has no ``name``, as in an MMEngine that this does not know.
     """
     original = getattr(owner, name)
     if hasattr(original, _MARK):
@@ -30,3 +33,42 @@ def wrap_once(owner, name, wrapper):
 def is_wrapped(function):
     """Whether :func:`wrap_once` made ``function``."""
     return hasattr(function, _MARK)
+
+
+def when_imported(name, patch):
+    """Call ``patch(module)`` right after the import of a module, or now if that has been.
+
+    So that ``import mmvssd`` imports nothing heavy for the sake of a patch, and does not fail where
+    that import would.
+
+    Args:
+        name (str): the module's full name.
+        patch (callable): called with the module.
+    """
+    if name in sys.modules:
+        patch(sys.modules[name])
+    elif not any(isinstance(finder, _AfterImport) and finder.name == name
+                 for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(name, patch))
+
+
+class _AfterImport(MetaPathFinder):
+    """Finds one module as Python does, and adds a step to the end of its import."""
+
+    def __init__(self, name, patch):
+        self.name, self.patch = name, patch
+
+    def find_spec(self, fullname, path=None, target=None):
+        spec = PathFinder.find_spec(fullname, path) if fullname == self.name else None
+        if spec is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            # Only after an import that worked; one that failed may be tried again.
+            sys.meta_path.remove(self)
+            self.patch(module)
+
+        spec.loader.exec_module = exec_module
+        return spec

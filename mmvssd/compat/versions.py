@@ -7,11 +7,11 @@ from packaging.specifiers import SpecifierSet
 #: Distribution name -> the versions that fit.
 RANGES = {
     'torch': '>=2.1',
-    'mmengine': '>=0.10.3,<1',
+    'mmengine': '>=0.10.4,<1.0',
     # MMDetection 3.3.0 and MMSegmentation 1.2.2 refuse 2.2.0, MMPreTrain 1.2.0 what is before 2.0.
     'mmcv': '>=2.0.0,<2.2.0',
     'mmdet': '>=3.3.0,<3.4',
-    'mmsegmentation': '>=1.2.0,<1.3',
+    'mmsegmentation': '>=1.2.2,<1.3',
     'mmpretrain': '>=1.2.0,<1.3',
 }
 
@@ -55,7 +55,7 @@ def misfit(name, version):
     if version is None or SpecifierSet(RANGES[name]).contains(version, prereleases=True):
         return None
     return (f'{name} {version} is installed, but mmvssd needs {name}{RANGES[name]}: '
-            f"{pip_line(name)}")
+            f'{pip_line(name)}')
 
 
 def pip_line(name):

@@ -1,12 +1,10 @@
 """What the command lines of ``tools`` share."""
 import argparse
-import logging
 import os
 import sys
 from typing import Callable
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import print_log
 
 from mmvssd.checkpoint import CheckpointError
 from mmvssd.engine.launch import ConfigError, DataError, load_config
@@ -39,5 +37,5 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except INPUT_ERRORS as error:
-        print_log(f'{type(error).__name__}: {error}', logger='current', level=logging.ERROR)
+        print(f'{type(error).__name__}: {error}', file=sys.stderr)
         sys.exit(2)

@@ -1,0 +1,42 @@
+"""Fresh processes for tests whose subject is what a process does from its start."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOY_RUNNER = str(Path(__file__).with_name('toy_runner.py'))
+
+
+def run_python(*args, env=None, timeout=240):
+    """Run Python with this process's import path; returns the completed process."""
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
+                       OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1', **(env or {}))
+    return subprocess.run([sys.executable, *args], env=environment, timeout=timeout,
+                          capture_output=True, text=True, check=False)
+
+
+def run_training(work_dir, processes=1, **options):
+    """Train the toy of ``toy_runner.py``; returns the process and the reports of its ranks."""
+    launch = []
+    if processes > 1:
+        options['launcher'] = 'pytorch'
+        launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
+    options['work_dir'] = str(work_dir)
+    done = run_python(*launch, TOY_RUNNER, json.dumps(options))
+    reports = [json.loads(path.read_text()) for path in sorted(Path(work_dir).glob('rank*.json'))]
+    return done, reports
+
+
+@pytest.fixture(scope='session')
+def python():
+    """:func:`run_python`."""
+    return run_python
+
+
+@pytest.fixture(scope='session')
+def train():
+    """:func:`run_training`."""
+    return run_training

@@ -1,0 +1,177 @@
+"""MMEngine's checkpoints load under ``weights_only=True``, and nothing else does."""
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import CheckpointLoader
+
+from mmvssd.compat import checkpoint
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'),
+    reason='this PyTorch loads everything by default')
+
+
+@pytest.fixture(scope='module')
+def trained(train, tmp_path_factory):
+    """A work directory with the checkpoints of a Runner; the package changes nothing in saving."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    done, _ = train(work_dir)
+    assert done.returncode == 0, done.stderr
+    return work_dir
+
+
+def test_stock_refuses_its_own_checkpoint(python, trained):
+    """The problem is there; when this fails, a later stack has solved it."""
+    code = 'import sys, mmengine.runner as r; r.CheckpointLoader.load_checkpoint(sys.argv[1])'
+    done = python('-c', code, str(trained / 'epoch_2.pth'))
+    assert 'Weights only load failed' in done.stderr
+
+
+def test_resumes_in_a_fresh_process(train, trained):
+    done, (report,) = train(trained, resume=True, max_epochs=3)
+    assert done.returncode == 0, done.stderr
+    assert report['epoch'] == 3
+    assert report['iter'] == 12
+    # Only the third epoch was trained: four steps of the twelve.
+    assert len(report['losses']) == 4
+
+
+SCHEDULERS = dict(
+    ConstantLR={}, ConstantMomentum={}, CosineAnnealingLR=dict(T_max=4),
+    CosineRestartLR=dict(periods=[2], restart_weights=[1], eta_min=0),
+    ExponentialLR=dict(gamma=0.9), LinearLR={}, MultiStepLR=dict(milestones=[1, 1, 2]),
+    OneCycleLR=dict(eta_max=1, total_steps=4), PolyLR={},
+    ReduceOnPlateauLR=dict(monitor='loss'), StepLR=dict(step_size=1))
+
+
+@pytest.mark.parametrize('name', SCHEDULERS)
+def test_schedulers_need_no_more(name):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    scheduler = PARAM_SCHEDULERS.build(dict(type=name, optimizer=optimizer, **SCHEDULERS[name]))
+    state = through_a_file(scheduler.state_dict())
+    assert state == scheduler.state_dict()
+    scheduler.load_state_dict(state)
+
+
+@pytest.mark.parametrize('name', ['SGD', 'AdamW', 'Adam', 'RMSprop', 'Adagrad'])
+@pytest.mark.parametrize('wrapper', ['OptimWrapper', 'AmpOptimWrapper'])
+def test_optimizers_need_no_more(name, wrapper):
+    model = torch.nn.Linear(2, 1)
+    wrapper = build_optim_wrapper(model, dict(
+        type=wrapper, optimizer=dict(type=name, lr=0.1), clip_grad=dict(max_norm=1)))
+    wrapper.update_params(model(torch.ones(1, 2)).square().mean())
+    wrapper.load_state_dict(through_a_file(wrapper.state_dict()))
+
+
+def through_a_file(value):
+    """What ``torch.load`` makes, by its own default, of what ``torch.save`` wrote."""
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    stream.seek(0)
+    return torch.load(stream)
+
+
+def test_every_kind_of_checkpoint_loads(trained):
+    paths = sorted(trained.glob('*.pth'))
+    assert any(path.name.startswith('best_') for path in paths)
+    for path in paths:
+        loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        history = loaded['message_hub']['log_scalars']['train/loss']
+        assert isinstance(history, HistoryBuffer)
+        assert history.statistics('min') == min(history.data[0])
+        assert isinstance(loaded['message_hub']['runtime_info']['best_score'], np.float64)
+
+
+class Malicious:
+    """Its unpickling writes a file."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.system, (f'echo unpickled > {self.marker}',)
+
+
+def test_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
+    marker, path = tmp_path / 'marker', tmp_path / 'malicious.pth'
+    torch.save(dict(state_dict={}, meta=Malicious(marker)), path)
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        CheckpointLoader.load_checkpoint(str(path))
+    assert not marker.exists()
+    # It would have worked: the check above is not idle.
+    torch.load(path, weights_only=False)
+    assert marker.exists()
+
+
+class Getattr:
+    """Pickles as ``getattr(owner, name)``."""
+
+    def __init__(self, owner, name):
+        self.args = owner, name
+
+    def __reduce__(self):
+        return getattr, self.args
+
+
+@pytest.mark.parametrize(('owner', 'name'), [
+    (HistoryBuffer, '__init__'), (HistoryBuffer, 'register_statistics'),
+    (np.ndarray, 'tofile'), (torch.Tensor, 'min')])
+def test_getattr_gives_the_few_methods_only(owner, name):
+    with pytest.raises(pickle.UnpicklingError, match=f'takes {name!r} of .* by getattr'):
+        through_a_file(Getattr(owner, name))
+
+
+def test_object_arrays_are_refused():
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        through_a_file(np.array([1, None], dtype=object))
+
+
+@pytest.mark.parametrize(('there', 'here'), [
+    ('numpy.core.multiarray', 'numpy._core.multiarray'),
+    ('numpy._core.multiarray', 'numpy.core.multiarray')])
+def test_reads_what_the_other_numpy_wrote(tmp_path, there, here):
+    """The same file, its pickle with the path that the other numpy writes."""
+    ours, theirs = tmp_path / 'ours.pth', tmp_path / 'theirs.pth'
+    torch.save(dict(history=HistoryBuffer([1.0, 2.0], [1, 1]), score=np.float64(0.25)), ours)
+    with zipfile.ZipFile(ours) as source, zipfile.ZipFile(theirs, 'w') as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith('data.pkl'):
+                content = content.replace(here.encode(), there.encode())
+                assert there.encode() in content
+            target.writestr(name, content)
+    loaded = torch.load(theirs)
+    assert loaded['score'] == 0.25
+    assert loaded['history'].data[0].tolist() == [1.0, 2.0]
+
+
+def test_few_and_applied_once():
+    checkpoint.apply()
+    before = set(torch.serialization.get_safe_globals())
+    checkpoint.apply()
+    assert set(torch.serialization.get_safe_globals()) == before
+    assert len(checkpoint.safe_globals()) <= 14
+
+
+def test_leaves_a_getattr_that_the_user_allowed(monkeypatch):
+    added = []
+    monkeypatch.setattr(torch.serialization, 'get_safe_globals', lambda: [getattr])
+    monkeypatch.setattr(torch.serialization, 'add_safe_globals', added.extend)
+    checkpoint.apply()
+    assert 'getattr' not in [entry.__qualname__ for entry in added]
+    assert HistoryBuffer in added
+
+
+def test_nothing_to_do_on_an_old_pytorch(monkeypatch):
+    monkeypatch.delattr(torch.serialization, 'add_safe_globals')
+    monkeypatch.delattr(torch.serialization, 'get_safe_globals')
+    checkpoint.apply()

@@ -1,0 +1,96 @@
+"""Training in two processes on the CPU, through MMEngine's own launcher and Runner."""
+import math
+
+import pytest
+import torch
+from mmengine.dist import utils as dist_utils
+
+from mmvssd.compat import distributed
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='MMEngine would take the GPU')
+
+
+def check_trained(done, reports):
+    """Both ranks trained on data of their own and hold the same finite weights."""
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = reports
+    assert all(math.isfinite(loss) for loss in first['losses'] + second['losses'])
+    assert first['losses'] != second['losses']
+    assert len(first['losses']) == 4
+    assert first['weights'] == second['weights']
+
+
+def test_two_processes_train_one_model(train, tmp_path):
+    """A config for GPUs as it is: nccl, SyncBN; gradients are synchronised, and it says so."""
+    done, reports = train(tmp_path, 2, model=dict(norm='SyncBatchNorm'), sync_bn='torch')
+    said = done.stdout + done.stderr
+    check_trained(done, reports)
+    assert reports[0]['wrapper'] == 'MMDistributedDataParallel'
+    assert reports[0]['layers'][1] == '_BatchNormXd'
+    for message in ('runs on gloo instead of nccl', 'it is reverted to BatchNorm',
+                    "sync_bn='torch' is left out"):
+        assert said.count(message) == 1
+
+
+def test_own_wrapper_and_own_group(train, tmp_path):
+    """A config's ``model_wrapper_cfg`` is respected, and so is a group that is there already."""
+    done, reports = train(tmp_path, 2, own_group=True,
+                          model_wrapper_cfg=dict(find_unused_parameters=True))
+    check_trained(done, reports)
+    assert all(report['find_unused_parameters'] for report in reports)
+    assert 'nccl' not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What a launcher would start, by name: ``launched(launcher, backend)`` -> the backend."""
+    backends = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group',
+                        lambda backend, **kwargs: backends.append(backend))
+    for key, value in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1',
+                           MASTER_PORT=29500, SLURM_PROCID=0, SLURM_NTASKS=1, SLURM_LOCALID=0,
+                           SLURM_NODELIST='here', OMPI_COMM_WORLD_LOCAL_RANK=0,
+                           OMPI_COMM_WORLD_SIZE=1, OMPI_COMM_WORLD_RANK=0).items():
+        monkeypatch.setenv(key, str(value))
+
+    def launch(launcher, backend):
+        dist_utils.init_dist(launcher, backend=backend)
+        return backends.pop()
+    return launch
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
+@pytest.mark.parametrize(('asked', 'started'), [('nccl', 'gloo'), ('gloo', 'gloo'), ('mpi', 'mpi')])
+def test_launchers_start_a_cpu_backend(launched, launcher, asked, started):
+    set_device = torch.cuda.set_device
+    assert launched(launcher, asked) == started
+    assert torch.cuda.set_device is set_device
+
+
+def test_stock_where_there_is_a_gpu(launched, monkeypatch):
+    devices = []
+    monkeypatch.setattr(distributed, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'set_device', devices.append)
+    assert launched('pytorch', 'nccl') == 'nccl'
+    assert devices == [0]
+    passed = []
+    distributed._wrap_model(lambda *args: passed.append(args), 'runner', None, 'model')
+    distributed._convert_sync_batchnorm(lambda *args: passed.append(args), 'model', 'mmcv')
+    assert passed == [('runner', None, 'model'), ('model', 'mmcv')]
+
+
+def test_the_configs_wrapper_is_not_changed():
+    """The Runner's config is written into the checkpoint; only a copy gets ``device_ids``."""
+    cfg = dict(type='MMDistributedDataParallel', static_graph=True)
+    given = distributed._cpu_wrapper_cfg(None, cfg)
+    assert given == dict(cfg, device_ids=None)
+    assert 'device_ids' not in cfg
+    other = dict(type='MMFullyShardedDataParallel')
+    assert distributed._cpu_wrapper_cfg(None, other) == other
+
+
+def test_applied_once():
+    launcher = dist_utils._init_dist_pytorch
+    distributed.apply()
+    assert dist_utils._init_dist_pytorch is launcher
+    assert launcher.__wrapped__.__module__ == 'mmengine.dist.utils'

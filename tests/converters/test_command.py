@@ -1,0 +1,139 @@
+"""The command line: published files in, a host's checkpoint out, or nothing at all."""
+import os
+import pickle
+from argparse import Namespace
+
+import pytest
+import torch
+
+from mmvssd.checkpoint import load_pretrained
+from mmvssd.models import VSSD
+
+
+@pytest.fixture
+def weights(golden):
+    """Published classifier of VSSD micro."""
+    return {name: torch.from_numpy(value)
+            for name, value in golden.official_state_dict('vssd_micro', 'classifier').items()}
+
+
+@pytest.fixture
+def convert(run_tool, tmp_path):
+    """Save a published file, convert it in a fresh process; return the output and the result."""
+
+    def run(content, *options, expect=0):
+        torch.save(content, tmp_path / 'published.pth')
+        out = run_tool('model_converters/convert_checkpoint.py', 'published.pth', 'new/ours.pth',
+                       *options, expect=expect, env=dict(COLUMNS='200'))
+        target = tmp_path / 'new' / 'ours.pth'
+        assert target.exists() == (expect == 0)
+        assert not list(tmp_path.rglob('*.partial'))
+        return out, torch.load(target) if expect == 0 else None
+
+    return run
+
+
+def test_classification_file(convert, weights, tmp_path, golden):
+    out, ours = convert(dict(model=weights, epoch=3))
+    assert 'compared with micro' in out
+    assert f'{len(weights)}' in out
+    assert ours['meta']['arch'] == 'micro'
+    model = VSSD('micro').eval()
+    load_pretrained(model, tmp_path / 'new' / 'ours.pth', prefix='backbone.')
+    case = golden.load_cases('vssd_micro')['classify']
+    image = torch.from_numpy(golden.image(tuple(case['input_shape'])))
+    head = ours['state_dict']
+    with torch.no_grad():
+        logits = (model(image)[3].mean((2, 3)) @ head['head.fc.weight'].T + head['head.fc.bias'])
+    torch.testing.assert_close(logits, torch.from_numpy(case['logits']), rtol=1e-4, atol=1e-4)
+
+
+def test_moving_average_by_choice(convert, weights):
+    average = {f'module.{name}': value + 1 for name, value in weights.items()}
+    for options, offset in (((), 0), (('--key', 'model_ema'), 1)):
+        _, ours = convert(dict(model=weights, model_ema=average), *options)
+        assert torch.equal(ours['state_dict']['head.fc.bias'], weights['head.bias'] + offset)
+
+
+def test_detection_file_and_given_arch(convert, golden):
+    state = {f'backbone.{name}': torch.from_numpy(value)
+             for name, value in golden.official_state_dict('vssd_micro', 'backbone').items()}
+    state['roi_head.bbox_head.fc_cls.weight'] = torch.zeros(3, 3)
+    _, ours = convert(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=('a', 'b')))),
+                      '--arch', 'micro')
+    assert 'roi_head.bbox_head.fc_cls.weight' in ours['state_dict']
+    assert ours['meta']['dataset_meta'] == dict(classes=('a', 'b'))
+
+
+class Settings(dict):
+    """A training program's settings, of a class that the reader does not have."""
+
+
+class Malicious:
+    """Pickles to a call that makes a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.file}', )
+
+
+def test_settings_beside_the_weights_are_not_loaded(convert, weights):
+    settings = Settings(lr=1, nested=Settings(a=[1]))
+    _, ours = convert(dict(model=weights, config=settings, args=Namespace(lr=1)))
+    assert len(ours['state_dict']) == len(weights)
+
+
+def test_a_malicious_file_runs_nothing(convert, weights, tmp_path):
+    marker = tmp_path / 'executed'
+    out, _ = convert(dict(model=weights, extra=Malicious(marker)), expect=2)
+    assert 'not safe to load' in ' '.join(out.split())
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Malicious(marker)))
+    assert marker.exists()  # it would have run
+
+
+def test_unknown_name_stops_it(convert, weights):
+    out, _ = convert(dict(model={**weights, 'layers.9.surprise': torch.zeros(1)}), expect=2)
+    assert 'layers.9.surprise' in out
+    assert 'is not written' in out
+
+
+def test_missing_name_stops_it(convert, weights):
+    del weights['layers.1.blocks.0.attn.A_log']
+    out, _ = convert(dict(model=weights), expect=2)
+    assert 'missing' in out
+    assert 'stages.1.0.mixer.A_log' in out
+
+
+def test_wrong_shape_stops_it(convert, weights):
+    weights['layers.1.blocks.0.attn.A_log'] = torch.zeros(7)
+    out, _ = convert(dict(model=weights), expect=2)
+    assert 'stages.1.0.mixer.A_log: (7,), expected (4,)' in out
+
+
+def test_another_arch_stops_it(convert, weights):
+    out, _ = convert(dict(model=weights), '--arch', 'tiny', expect=2)
+    assert 'does not fit vssd tiny' in out
+
+
+@pytest.mark.parametrize(('content', 'options', 'message'), [
+    (dict(model=dict()), (), 'holds no weights; its entries: model'),
+    (dict(net=dict(a=torch.zeros(1))), ('--key', 'ema'), "no weights under 'ema'"),
+    (dict(model=dict(a=torch.zeros(1))), ('--arch', 'huge'), "unknown name 'huge'; known: micro"),
+    ([1, 2], (), 'holds a list, expected a dict'),
+])
+def test_bad_files(convert, content, options, message):
+    out, _ = convert(content, *options, expect=2)
+    assert message in ' '.join(out.split())
+
+
+def test_missing_and_truncated_files(run_tool, tmp_path, weights):
+    tool = 'model_converters/convert_checkpoint.py'
+    assert 'no such checkpoint file' in run_tool(tool, 'nothing.pth', 'ours.pth', expect=2)
+    torch.save(dict(model=weights), tmp_path / 'whole.pth')
+    whole = (tmp_path / 'whole.pth').read_bytes()
+    (tmp_path / 'part.pth').write_bytes(whole[:len(whole) // 2])
+    assert 'truncated' in run_tool(tool, 'part.pth', 'ours.pth', expect=2)
+    assert not (tmp_path / 'ours.pth').exists()

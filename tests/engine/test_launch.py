@@ -1,0 +1,64 @@
+"""From options to a Runner, as far as it needs no training."""
+import pytest
+from mmengine.config import Config
+
+from mmvssd.engine.launch import (
+    ConfigError,
+    DataError,
+    build_tester,
+    build_trainer,
+    check_data,
+    load_config,
+)
+
+
+def test_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
+    assert cfg.work_dir == 'work_dirs/mask-rcnn_vssd-tiny_fpn_1x_coco'
+    assert load_config('configs/classification/vssd-tiny_8xb128_in1k.py').default_scope
+
+
+def test_a_misspelt_recipe_names_the_similar():
+    with pytest.raises(ConfigError, match=r'similar: .*mask-rcnn_vssd-tiny_fpn_1x_coco.py'):
+        load_config('mask-rcnn_vssd-tiny_fpn_1x_coc.py')
+
+
+def test_options_override(tmp_path):
+    cfg = load_config('classification/vssd-tiny_8xb128_in1k.py', work_dir=str(tmp_path),
+                      options={'model.backbone.arch': 'micro'}, launcher='pytorch')
+    assert cfg.model.backbone.arch == 'micro'
+    assert cfg.work_dir == str(tmp_path)
+    assert cfg.launcher == 'pytorch'
+
+
+def test_missing_data_is_named(tmp_path):
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
+    with pytest.raises(DataError, match=r'train_dataloader: the data of CocoDataset is not at '
+                                        'data/coco/ .*make_sample_data.py'):
+        build_trainer(cfg)
+
+
+def test_wrapped_data_sets_are_looked_into(tmp_path):
+    inner = dict(type='Inner', data_root=str(tmp_path / 'gone'))
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(
+        type='ConcatDataset', datasets=[dict(data_root=str(tmp_path)), inner]))))
+    with pytest.raises(DataError, match=r'data of Inner'):
+        check_data(cfg, 'train')
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(tta=True), '--tta: the config has no tta_model and no tta_pipeline'),
+    (dict(out='predictions.json'), '--out: got predictions.json, expected .* .pkl'),
+])
+def test_options_without_ground(options, message):
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
+    with pytest.raises(ConfigError, match=message):
+        build_tester(cfg, 'checkpoint.pth', **options)
+
+
+def test_auto_scale_lr_needs_a_base():
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
+    cfg.pop('auto_scale_lr')
+    with pytest.raises(ConfigError, match=r'base_batch_size'):
+        build_trainer(cfg, auto_scale_lr=True)

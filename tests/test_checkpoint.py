@@ -1,0 +1,83 @@
+"""What stops a backbone from loading another model's weights."""
+import pytest
+import torch
+
+from mmvssd.checkpoint import CheckpointError, read_checkpoint
+from mmvssd.models import VSSD
+
+NANO = dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), d_state=8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Save weights as a host's classifier checkpoint would hold them; return the file."""
+
+    def save(state, prefix='backbone.', drop=('norm0', 'norm1', 'norm2')):
+        file = tmp_path / 'checkpoint.pth'
+        state = {prefix + name: value for name, value in state.items()
+                 if not name.startswith(tuple(drop))}
+        torch.save(dict(state_dict={**state, 'head.fc.bias': torch.zeros(10)}), file)
+        return str(file)
+
+    return save
+
+
+def load(file, arch=NANO, prefix='backbone.', **options):
+    model = VSSD(arch, init_cfg=dict(type='Pretrained', checkpoint=file, prefix=prefix),
+                 **options)
+    model.init_weights()
+    return model
+
+
+def test_a_classifier_becomes_a_dense_backbone(saved):
+    source = VSSD(NANO)
+    torch.nn.init.normal_(source.norm3.weight)
+    model = load(saved(source.state_dict()))
+    for name, value in model.state_dict().items():
+        if name.startswith(('norm0', 'norm1', 'norm2')):
+            assert (value == (1 if name.endswith('weight') else 0)).all()
+        else:
+            assert torch.equal(value, source.state_dict()[name]), name
+
+
+def test_a_shallower_backbone_leaves_the_rest_out(saved):
+    source = VSSD(NANO)
+    model = load(saved(source.state_dict()), out_indices=(0, 1))
+    assert torch.equal(model.stages[1][0].mixer.D, source.stages[1][0].mixer.D)
+    assert len(model.stages) == 2
+
+
+def test_another_arch(saved):
+    file = saved(VSSD(NANO).state_dict())
+    with pytest.raises(CheckpointError, match=r'(?s)not the weights of this VSSD.*missing: '
+                                              r'stages.0.1.*of another shape: .*expected.*arch'):
+        load(file, arch=dict(NANO, depths=(2, 1, 2, 1), embed_dims=32))
+
+
+def test_a_missing_weight(saved):
+    with pytest.raises(CheckpointError, match=r'1 missing: stages.2.1.mixer.A_log'):
+        load(saved(VSSD(NANO).state_dict(), drop=('stages.2.1.mixer.A_log', )))
+
+
+def test_forgotten_prefix_and_unconverted_file(saved):
+    file = saved(VSSD(NANO).state_dict())
+    with pytest.raises(CheckpointError, match=r"set prefix='backbone.'"):
+        load(file, prefix='')
+    with pytest.raises(CheckpointError, match=r"no weights under the prefix 'model.'"):
+        load(file, prefix='model.')
+    file = saved({'layers.0.blocks.0.cpe1.bias': torch.zeros(16)})
+    with pytest.raises(CheckpointError, match=r'convert the file first'):
+        load(file)
+
+
+def test_missing_truncated_and_foreign_files(tmp_path):
+    with pytest.raises(CheckpointError, match=r'gone.pth: no such checkpoint file'):
+        load(str(tmp_path / 'gone.pth'))
+    torch.save(dict(state_dict=VSSD(NANO).state_dict()), tmp_path / 'whole.pth')
+    for size in (0, 10, 10_000):
+        (tmp_path / 'part.pth').write_bytes((tmp_path / 'whole.pth').read_bytes()[:size])
+        with pytest.raises(CheckpointError, match=r'cannot be read as a checkpoint'):
+            read_checkpoint(tmp_path / 'part.pth')
+    torch.save(torch.zeros(3), tmp_path / 'tensor.pth')
+    with pytest.raises(CheckpointError, match=r'holds a Tensor, expected a dict'):
+        read_checkpoint(tmp_path / 'tensor.pth')

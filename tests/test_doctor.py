@@ -1,0 +1,152 @@
+"""The doctor says what works, what does not and why, and its exit status agrees."""
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmvssd import doctor
+from mmvssd.compat import versions
+from mmvssd_kernels import dispatch
+
+HAS_ALL = all(versions.installed(name) for name in versions.RANGES)
+
+
+def run_doctor(*first_on_path):
+    """Run it in a fresh process; returns the status and the lines, unwrapped."""
+    path = os.pathsep.join([*map(str, first_on_path), *filter(None, sys.path)])
+    done = subprocess.run([sys.executable, '-m', 'mmvssd.doctor'], capture_output=True, text=True,
+                          env=dict(os.environ, PYTHONPATH=path, COLUMNS='200'), timeout=240,
+                          check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.skipif(not HAS_ALL, reason='a host is not installed')
+def test_a_whole_installation():
+    status, text = run_doctor()
+    assert status == 0, text
+    assert 'PROBLEM' not in text
+    for subject in (*versions.RANGES, 'mmengine Runner', 'mmcv ops', 'GPU', 'Triton',
+                    *(f'{host} + mmvssd.VSSD' for host in doctor.HOSTS),
+                    *(f'{op} (reference, cpu)' for op in dispatch.ops())):
+        assert subject in text
+    assert text.count('finds mmvssd.models.backbones.vssd.VSSD') == 3
+    assert doctor.INSTALL in text
+
+
+def test_a_broken_and_an_absent_host(tmp_path):
+    """One line for each, and the rest is still tried."""
+    for host, statement in dict(mmdet='raise RuntimeError("broken [on] purpose")',
+                                mmseg='raise ModuleNotFoundError("No module named mmseg")').items():
+        (tmp_path / host).mkdir()
+        (tmp_path / host / '__init__.py').write_text(statement)
+    status, text = run_doctor(tmp_path)
+    assert status == 1, text
+    problems = [line for line in text.splitlines() if line.startswith('PROBLEM')]
+    assert any(line.startswith('PROBLEM mmdet') for line in problems)
+    assert any(line.startswith('PROBLEM mmseg') for line in problems)
+    assert all(doctor.INSTALL in line for line in problems)
+    assert 'RuntimeError: broken [on] purpose' in text
+    assert 'mmpretrain + mmvssd.VSSD' in text
+    assert 'nc_ssd (reference, cpu)' in text
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A doctor that does not try the hosts, which takes long, nor the ops."""
+    monkeypatch.setattr(doctor, 'check_hosts', list)
+    monkeypatch.setattr(doctor, 'check_ops', list)
+    return monkeypatch
+
+
+def test_status_is_one_for_any_problem(quick, capsys):
+    assert doctor.main() == 0
+    quick.setattr(doctor, 'check_ops',
+                  lambda: [doctor.Finding('an op', False, 'wrong', 'do that')])
+    assert doctor.main() == 1
+    assert 'PROBLEM an op: do that' in capsys.readouterr().out
+
+
+def test_versions(quick, capsys):
+    quick.setattr(versions, 'installed', dict(torch='2.13.0', mmengine='0.10.7', mmcv='2.2.0').get)
+    assert doctor.main() == 1
+    text = capsys.readouterr().out
+    assert 'PROBLEM mmcv: mmcv 2.2.0 is installed, but mmvssd needs' in text
+    assert "pip install 'mmcv>=2.0.0,<2.2.0'" in text
+    # What is absent is a matter of the hosts' own rows.
+    assert 'PROBLEM mmdet' not in text
+
+
+def test_hosts_name_what_to_install(monkeypatch):
+    """Nothing is there: each row says so, and none of them stops the others."""
+    def nothing(name):
+        raise ModuleNotFoundError(f'No module named {name!r}')
+
+    monkeypatch.setattr(importlib, 'import_module', nothing)
+    monkeypatch.setattr(versions, 'installed', lambda name: None)
+    findings = doctor.check_hosts()
+    assert [finding.works for finding in findings] == [False] * 5
+    assert "pip install 'mmpretrain>=1.2.0,<1.3'" in findings[-1].remedy
+    assert all(doctor.INSTALL in finding.remedy for finding in findings)
+    (finding,) = doctor.check_ops()
+    assert finding.works is False
+
+
+def test_a_host_whose_registry_does_not_find_the_backbone(monkeypatch):
+    class Registry:
+        MODELS = {}
+
+    monkeypatch.setattr(importlib, 'import_module', lambda name: Registry)
+    finding = doctor.check_hosts()[2]
+    assert finding.works is False
+    assert "does not find 'mmvssd.VSSD'" in finding.seen
+
+
+def test_mmcv_whose_nms_is_wrong(monkeypatch):
+    class Ops:
+        @staticmethod
+        def nms(boxes, scores, threshold):
+            return boxes, torch.tensor([0, 1])
+
+    monkeypatch.setattr(importlib, 'import_module', lambda name: Ops)
+    finding = doctor.check_hosts()[1]
+    assert finding.works is False
+    assert 'keeps the boxes [0, 1]' in finding.seen
+
+
+@pytest.mark.parametrize('op', dispatch.ops())
+def test_every_op_has_an_example_that_runs(op):
+    findings = [finding for finding in doctor.check_ops() if finding.subject.startswith(f'{op} (')]
+    assert len(findings) >= len(dispatch.PREFERENCE)
+    assert all(finding.works is not False for finding in findings), findings
+    assert any(finding.works for finding in findings)
+
+
+def replaced(monkeypatch, name, run, obstacle=lambda x: None):
+    registered = dict(dispatch._implementations['nc_ssd'])
+    registered[name] = dispatch.Implementation(run, obstacle)
+    monkeypatch.setitem(dispatch._implementations, 'nc_ssd', registered)
+    return {finding.subject: finding for finding in doctor.check_ops()}
+
+
+def test_an_op_that_raises_or_is_wrong(monkeypatch):
+    def raises(*args, **kwargs):
+        raise RuntimeError('no such instruction')
+
+    finding = replaced(monkeypatch, 'triton', raises)['nc_ssd (triton, cpu)']
+    assert finding.works is False
+    assert 'no such instruction' in finding.seen
+    assert 'MMVSSD_KERNEL=reference' in finding.remedy
+    reference = dispatch._implementations['nc_ssd']['reference'].run
+    findings = replaced(monkeypatch, 'triton', lambda *a, **k: reference(*a, **k) + 1)
+    assert findings['nc_ssd (triton, cpu)'].works is False
+    assert findings['nc_ssd (reference, cpu)'].works is True
+
+
+def test_an_op_that_cannot_run_here_is_no_problem(monkeypatch):
+    findings = replaced(monkeypatch, 'triton', None, lambda x: 'it needs a GPU')
+    finding = findings['nc_ssd (triton, cpu)']
+    assert finding.works is None
+    assert 'it needs a GPU' in finding.seen

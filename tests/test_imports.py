@@ -1,0 +1,67 @@
+"""Imports go one way, and the backbones need none of the hosts."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HOSTS = {'mmdet', 'mmseg', 'mmpretrain'}
+
+
+def imported(file):
+    """Full names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+
+
+def offenders(folder, forbidden):
+    files = list((ROOT / folder).rglob('*.py'))
+    assert files, folder
+    return [(str(file.relative_to(ROOT)), name) for file in files for name in imported(file)
+            if any(name == bad or name.startswith(bad + '.') for bad in forbidden)]
+
+
+@pytest.mark.parametrize(('folder', 'forbidden'), [
+    ('kernels', {'mmvssd', 'mmengine', 'mmcv', *HOSTS}),
+    ('mmvssd/models/layers', {'mmvssd_kernels', 'mmvssd.models.backbones', 'mmcv', *HOSTS}),
+    ('mmvssd/models/backbones', {'mmvssd_kernels', 'mmcv', *HOSTS}),
+    ('mmvssd', {'tools', 'tests'}),
+])
+def test_direction(folder, forbidden):
+    assert not offenders(folder, forbidden)
+
+
+def test_backbones_need_no_host(tmp_path):
+    """In a process where importing a host, or mmcv, fails."""
+    script = """
+import sys
+for name in ('mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'triton'):
+    sys.modules[name] = None
+import torch
+from mmvssd.models import VSSD
+print(VSSD(dict(embed_dims=16, depths=(1, 1), num_heads=(2, 2)), out_indices=(1, ))
+      (torch.zeros(2, 3, 32, 32))[0].shape)
+"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, text=True,
+                          capture_output=True, check=False)
+    assert 'torch.Size([2, 32, 4, 4])' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize('scope', sorted(HOSTS))
+def test_found_from_a_hosts_scope(scope, tmp_path):
+    """In a fresh process and a foreign folder, where nobody has imported mmvssd by hand."""
+    pytest.importorskip(scope)
+    script = f"""
+import mmvssd  # what the hosts need on this PyTorch
+from {scope}.registry import MODELS
+with MODELS.switch_scope_and_registry('{scope}') as registry:
+    print(registry.build(dict(type='mmvssd.VSSD', arch='micro')).dims)
+"""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=tmp_path, text=True,
+                          capture_output=True, check=False)
+    assert '(48, 96, 192, 384)' in done.stdout, done.stderr
