@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument('target', help='file to write')
     parser.add_argument('--family', choices=tuple(FAMILIES), default='vssd',
                         help='default: %(default)s')
-    parser.add_argument('--arch', help='arch that the file must fit; default: found from its shapes')
+    parser.add_argument('--arch', help='arch that the file must fit; default: found')
     parser.add_argument('--key', help='entry that holds the weights, such as model or model_ema; '
                         'default: the only one of model, state_dict, model_ema, in this order')
     args = parser.parse_args()

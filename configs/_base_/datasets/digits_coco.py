@@ -7,7 +7,7 @@ metainfo = dict(
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackDetInputs'),  # no flips: a turned digit is another one, or none
 ]

@@ -1,0 +1,63 @@
+"""Metadata and packages; how the package is built, linted and tested is in pyproject.toml."""
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+# Building outside the checkout leaves no copies in it, and packs no leftovers of a former build.
+BUILD_DIR = tempfile.TemporaryDirectory(prefix='mmvssd-build-')
+
+
+def read_version():
+    text = (ROOT / 'mmvssd' / 'version.py').read_text(encoding='utf-8')
+    return re.search(r"__version__ = '(.+)'", text).group(1)
+
+
+def read_requirements(name):
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    return [line for line in (line.split('#')[0].strip() for line in lines) if line]
+
+
+class BuildPyWithMim(build_py):
+    """Puts recipes and tools into `mmvssd/.mim`, where MMEngine's `get_config` and mim look."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:  # the checkout has them
+            return
+        mim_dir = Path(self.build_lib, 'mmvssd', '.mim')
+        for name in ('configs', 'tools'):
+            shutil.copytree(ROOT / name, mim_dir / name, dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+        if (ROOT / 'model-index.yml').exists():
+            shutil.copy2(ROOT / 'model-index.yml', mim_dir)
+
+
+setup(
+    name='mmvssd',
+    version=read_version(),
+    description='VSSD and VMamba backbones for MMDetection, MMSegmentation and MMPreTrain',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.9',
+    packages=find_packages(include=['mmvssd', 'mmvssd.*']) + find_packages('kernels'),
+    package_dir={'mmvssd_kernels': 'kernels/mmvssd_kernels'},
+    install_requires=read_requirements('runtime'),
+    extras_require={
+        'hosts': read_requirements('hosts') + ['ftfy', 'regex', 'torchvision'],
+        'optional': read_requirements('optional'),
+    },
+    cmdclass={'build_py': BuildPyWithMim},
+    options={'build': {'build_base': BUILD_DIR.name}},
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

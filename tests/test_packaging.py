@@ -1,0 +1,192 @@
+"""The wheel and the editable installation, used by fresh processes from a foreign directory."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+CARRIED = ('configs', 'kernels', 'mmvssd', 'requirements', 'tools')  # folders that a build reads
+NOT_CARRIED = shutil.ignore_patterns('__pycache__', '*.py[cod]', '*.egg-info')
+HOSTS = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
+
+
+def run(*command, cwd, **kwargs):
+    env = {name: value for name, value in os.environ.items()
+           if not name.startswith(('PIP_', 'PYTHON'))}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=env, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def files_under(folder):
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts}
+
+
+def copy_checkout(target):
+    """Copy what a build reads, so that it cannot touch the checkout."""
+    target.mkdir(parents=True)
+    for name in CARRIED:
+        shutil.copytree(ROOT / name, target / name, ignore=NOT_CARRIED)
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy2(path, target)
+    return target
+
+
+class CleanEnvironment:
+    """A virtualenv that sees torch and the hosts of this one, but not its editable checkout.
+
+    The path file names this environment's site-packages; Python does not process the path files
+    that lie there in turn, and editable installations work through one of those.
+    """
+
+    def __init__(self, folder):
+        run(sys.executable, '-m', 'venv', '--without-pip', folder, cwd=folder.parent)
+        self.python = folder / 'bin' / 'python'
+        self.elsewhere = folder.parent / 'elsewhere'
+        self.elsewhere.mkdir()
+        site = Path(run(self.python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))',
+                        cwd=folder).strip())
+        lent = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}
+        (site / 'lent.pth').write_text('\n'.join(sorted(lent)))
+        assert 'None' in self('from importlib.util import find_spec; print(find_spec("mmvssd"))')
+
+    def install(self, *what):
+        run(self.python, '-m', 'pip', 'install', '--no-deps', '--no-index', '--ignore-installed',
+            *what, cwd=self.elsewhere)
+
+    def __call__(self, code):
+        """Run code from a foreign directory and return what it prints."""
+        return run(self.python, '-c', code, cwd=self.elsewhere)
+
+
+@pytest.fixture(scope='module')
+def build(tmp_path_factory):
+    """A copy of the checkout in which a wheel was built, what the build left there, the wheel."""
+    folder = tmp_path_factory.mktemp('build with spaces')
+    checkout = copy_checkout(folder / 'check out')
+    before = files_under(checkout)
+    run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-index', '--no-build-isolation',
+        '--wheel-dir', folder, checkout, cwd=folder)
+    wheel, = folder.glob('mmvssd-*.whl')
+    return checkout, files_under(checkout) - before, wheel
+
+
+@pytest.fixture(scope='module', params=['wheel', 'editable'])
+def installed(request, build, tmp_path_factory):
+    """An environment with the package, and the folder that it must be imported from."""
+    environment = CleanEnvironment(tmp_path_factory.mktemp(request.param) / 'environment')
+    checkout, _, wheel = build
+    if request.param == 'wheel':
+        environment.install(wheel)
+        return environment, environment.python.parents[1]
+    environment.install('--no-build-isolation', '--editable', checkout)
+    return environment, checkout
+
+
+def test_wheel_carries_every_file(build):
+    checkout, _, wheel = build
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
+    expected = {f'mmvssd/{name}' for name in files_under(checkout / 'mmvssd')}
+    expected |= {f'mmvssd_kernels/{name}' for name in
+                 files_under(checkout / 'kernels' / 'mmvssd_kernels')}
+    for folder in ('configs', 'tools'):
+        expected |= {f'mmvssd/.mim/{folder}/{name}' for name in files_under(checkout / folder)}
+    if (checkout / 'model-index.yml').exists():
+        expected.add('mmvssd/.mim/model-index.yml')
+    assert names == expected
+    assert 'mmvssd/.mim/tools/train.py' in names
+
+
+def test_build_leaves_no_copies(build):
+    _, left, _ = build
+    assert not {name for name in left if not name.startswith('mmvssd.egg-info/')}
+
+
+def test_wheel_of_sdist_is_the_same(build, tmp_path):
+    checkout, _, wheel = build
+    run(sys.executable, '-c', 'from setuptools import build_meta; import sys;'
+        'build_meta.build_sdist(sys.argv[1])', tmp_path, cwd=checkout)
+    sdist, = tmp_path.glob('mmvssd-*.tar.gz')
+    run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-index', '--no-build-isolation',
+        '--wheel-dir', tmp_path, sdist, cwd=tmp_path)
+    rebuilt, = tmp_path.glob('mmvssd-*.whl')
+    assert set(zipfile.ZipFile(rebuilt).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_both_packages_are_imported_from_the_installation(installed):
+    environment, origin = installed
+    printed = environment('import mmvssd, mmvssd_kernels\n'
+                          'from mmvssd.paths import configs_dir\n'
+                          'for shown in (mmvssd.__file__, mmvssd_kernels.__file__, configs_dir(), '
+                          'mmvssd.__version__):\n'
+                          '    print(shown)')
+    package, kernels, configs, number = printed.splitlines()[-4:]
+    assert files_under(configs) == files_under(ROOT / 'configs')
+    assert Path(configs).is_relative_to(origin)
+    assert Path(package).is_relative_to(origin)
+    assert Path(kernels).is_relative_to(origin)
+    assert number == re.search(r"'(.+)'", (ROOT / 'mmvssd' / 'version.py').read_text()).group(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('host', HOSTS)
+def test_backbone_is_found_from_each_host(installed, host):
+    if find_spec(host) is None:
+        pytest.skip(f'{host} is not installed (pip: {HOSTS[host]})')
+    environment, origin = installed
+    printed = environment('import inspect\n'
+                          'import mmvssd\n'
+                          'from mmengine.registry import init_default_scope\n'
+                          f'from {host}.registry import MODELS\n'
+                          f'init_default_scope("{host}")\n'
+                          'print(inspect.getfile(MODELS.get("mmvssd.VSSD")))')
+    assert Path(printed.splitlines()[-1]).is_relative_to(origin)
+
+
+def pins():
+    text = (ROOT / 'requirements' / 'constraints.txt').read_text()
+    return {pin.name: pin for pin in
+            (Requirement(line) for line in text.splitlines() if line and line[0] != '#')}
+
+
+def requirements(*names):
+    lines = [line.split('#')[0].strip() for name in names
+             for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()]
+    return [Requirement(line) for line in lines if line]
+
+
+def test_constraints_pin_every_requirement_to_a_version_that_fits():
+    for requirement in requirements('runtime', 'hosts', 'hosts_deps', 'optional', 'build'):
+        pin = pins()[requirement.name]
+        exact, = pin.specifier
+        assert exact.operator == '=='
+        assert not set('+*') & set(exact.version), pin  # neither a local build nor a pattern
+        assert requirement.specifier.contains(exact.version), (requirement, pin)
+
+
+def test_dependencies_of_the_hosts_are_all_named():
+    """They are installed without dependencies, so that nothing else would bring these."""
+    named = {requirement.name for requirement in
+             requirements('runtime', 'hosts', 'hosts_deps')}
+    for host in ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain'):
+        try:
+            version(host)
+        except PackageNotFoundError:
+            pytest.skip(f'{host} is not installed')
+        needed = [Requirement(text) for text in requires(host)]
+        names = {canonicalize_name(need.name) for need in needed
+                 if need.marker is None or need.marker.evaluate({'extra': ''})}
+        assert names - {'opencv-python'} <= named, host

@@ -1,0 +1,124 @@
+"""The sample recipes as their users run them: fresh processes, a foreign folder, tiny data."""
+import json
+
+import pytest
+import torch
+
+from mmvssd.datasets import make_sample_data
+
+pytestmark = pytest.mark.slow
+
+CLASSIFIER = 'samples/vssd-nano_1xb64_digits.py'
+DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
+# two batches of four an epoch, read by the process itself
+SMALL = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
+         'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
+         'val_dataloader.persistent_workers=False', 'test_dataloader.num_workers=0',
+         'test_dataloader.persistent_workers=False', 'default_hooks.logger.interval=1']
+
+
+def epochs(count):
+    return [*SMALL, f'train_cfg.max_epochs={count}', f'train_cfg.val_interval={count}',
+            'default_hooks.checkpoint.interval=1']
+
+
+def losses(work_dir):
+    """Losses by step, in the order in which they were logged."""
+    (log, *_) = sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line['loss'] for line in lines if 'loss' in line]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The foreign folder, with sample data in it."""
+    make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(8, 3), num_crops=(8, 4),
+                     progress=False)
+    return tmp_path
+
+
+def test_classifier_then_detector(run_tool, folder):
+    run_tool('train.py', CLASSIFIER, '--work-dir', 'cls', '--cfg-options', *epochs(1))
+    assert all(loss == loss for loss in losses(folder / 'cls'))
+    out = run_tool('test.py', CLASSIFIER, 'cls/epoch_1.pth', '--cfg-options', *SMALL,
+                   '--show-dir', 'cls_pictures', '--out', 'cls.pkl')
+    assert 'accuracy/top1' in out
+    assert (folder / 'cls.pkl').stat().st_size > 0
+    assert len(list((folder / 'cls_pictures').glob('*.png'))) == 4
+
+    weights = 'model.backbone.init_cfg.checkpoint=cls/epoch_1.pth'
+    run_tool('train.py', DETECTOR, '--work-dir', 'det', '--cfg-options', *epochs(1), weights)
+    run_tool('train.py', DETECTOR, '--work-dir', 'det', '--resume', '--cfg-options', *epochs(2),
+             weights)
+    assert len(losses(folder / 'det')) == 2  # the second epoch alone
+    out = run_tool('test.py', DETECTOR, 'det/epoch_2.pth', '--cfg-options', *SMALL,
+                   '--show-dir', 'det_pictures', '--out', 'det.pkl')
+    assert 'coco/segm_mAP_50' in out
+    assert len(list((folder / 'det_pictures').glob('*.jpg'))) == 3
+
+    scenes = folder / 'data' / 'sample_digits' / 'coco' / 'val2017'
+    run_tool('predict.py', DETECTOR, 'det/epoch_2.pth', scenes, '--score-thr', '0')
+    predictions = json.loads((folder / 'predictions' / 'predictions.json').read_text())
+    assert [len(list((folder / 'predictions' / 'pictures').iterdir())), len(predictions)] == [3, 3]
+    found = predictions[0]['instances'][0]
+    assert found['category'] in ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
+                                 'eight', 'nine')
+    assert len(found['segmentation']['size']) == 2
+    assert len(found['bbox']) == 4
+
+
+def test_resume_goes_on_where_it_stopped(run_tool, folder):
+    """Two epochs in one go, and in two: the same losses, the same weights."""
+    run_tool('train.py', CLASSIFIER, '--work-dir', 'whole', '--cfg-options', *epochs(2))
+    # the schedule of two epochs, stopped after one
+    run_tool('train.py', CLASSIFIER, '--work-dir', 'parts', '--cfg-options', *epochs(1))
+    run_tool('train.py', CLASSIFIER, '--work-dir', 'parts', '--resume', '--cfg-options',
+             *epochs(2))
+    assert losses(folder / 'whole')[2:] == pytest.approx(losses(folder / 'parts'), rel=1e-5)
+
+
+@pytest.mark.parametrize('processes', [2])
+def test_two_processes_on_the_cpu(run_tool, folder, processes):
+    weights = 'model.backbone.init_cfg=None'
+    out = run_tool('dist_train.sh', DETECTOR, processes, '--work-dir', 'det', '--cfg-options',
+                   *epochs(1), weights, env=dict(CUDA_VISIBLE_DEVICES='', PORT='29611'))
+    assert len(losses(folder / 'det')) == 1  # eight images, two processes of four
+    assert 'gloo' in out
+    out = run_tool('dist_test.sh', DETECTOR, 'det/epoch_1.pth', processes, '--cfg-options', *SMALL,
+                   env=dict(CUDA_VISIBLE_DEVICES='', PORT='29612'))
+    assert 'coco/bbox_mAP' in out
+
+
+def test_mixed_precision_and_scaled_rate(run_tool, folder):
+    out = run_tool('train.py', CLASSIFIER, '--amp', '--auto-scale-lr', '--cfg-options',
+                   *epochs(1), env=dict(CUDA_VISIBLE_DEVICES=''))
+    assert 'AmpOptimWrapper' in out
+    assert 'LR has been scaled from 0.002 to 0.000125' in out
+    assert (folder / 'work_dirs' / 'vssd-nano_1xb64_digits' / 'epoch_1.pth').exists()
+
+
+def test_inputs_that_do_not_fit(run_tool, folder):
+    """Each ends with one message and no traceback."""
+    scenes = folder / 'data' / 'sample_digits' / 'coco' / 'val2017'
+    (folder / 'broken').mkdir()
+    (folder / 'broken' / 'half.jpg').write_bytes(next(scenes.iterdir()).read_bytes()[:200])
+    (folder / 'empty').mkdir()
+    torch.save(dict(state_dict={'backbone.stem.conv1.conv.weight': torch.zeros(3)}),
+               folder / 'other.pth')
+    (folder / 'torn.pth').write_bytes((folder / 'other.pth').read_bytes()[:300])
+    for arguments, message in (
+            (('train.py', DETECTOR), 'no such checkpoint file'),
+            (('train.py', CLASSIFIER, '--resume', 'gone.pth'), 'gone.pth: no such checkpoint'),
+            (('train.py', CLASSIFIER, '--cfg-options',
+              'train_dataloader.dataset.data_root=gone'), 'is not at gone'),
+            (('test.py', CLASSIFIER, 'torn.pth'), 'torn.pth: cannot be read as a checkpoint'),
+            (('test.py', CLASSIFIER, 'other.pth'), 'other.pth: not the weights of this model'),
+            (('test.py', DETECTOR, 'other.pth', '--tta'), 'no tta_model'),
+            (('predict.py', CLASSIFIER, 'other.pth', 'gone'), 'no such image or folder'),
+            (('predict.py', CLASSIFIER, 'other.pth', 'empty'), 'empty: holds no image'),
+            (('predict.py', CLASSIFIER, 'other.pth', 'broken'), 'no image can be read: broken/'),
+            (('train.py', 'vssd-nano_digit.py'), 'similar: samples/vssd-nano_1xb64_digits.py'),
+    ):
+        out = run_tool(*arguments, expect=2)
+        assert message in out, arguments
+        assert 'Traceback' not in out, arguments

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Sets up, then lints and tests. Arguments go to pytest: tools/run_tests.sh tests/compat -k scope
+set -euo pipefail
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+report() {  # report <exit status>
+    local outcome=passed
+    (($1 == 0)) || outcome="FAILED (exit status $1)"
+    printf '\nLint and tests %s after %d min %02d s\n' "$outcome" $((SECONDS / 60)) $((SECONDS % 60))
+}
+trap 'report $?' EXIT
+
+printf 'Lint and tests: about 15 minutes on 2 cores without a GPU; quicker: -m "not slow".\n'
+printf 'The first time, setting up the environment comes before that.\n'
+python=$(bash "$ROOT/tools/setup.sh" --print-python)
+
+cd -- "$ROOT"
+unset PYTHONPATH  # it could put another mmvssd before this one
+"$python" -m ruff check .
+"$python" -m pytest "$@"
