@@ -16,10 +16,11 @@ SIZE = (33, 40)
 def make_model(arch, dtype=torch.float64, **options):
     torch.manual_seed(0)
     model = VSSD(arch, drop_path_rate=0, **options).to(dtype).train()
-    # larger than their initial values, so that no branch is a rounding error of the others
+    # larger than the initial values, so that no branch drowns in the others' rounding, and smaller
+    # than what keeps variance, so that gradients do not explode through the depth
     for _name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=parameter[0].numel()**-0.5)
+            torch.nn.init.normal_(parameter, std=0.5 * parameter[0].numel()**-0.5)
     return model
 
 
@@ -57,14 +58,14 @@ def test_against_finite_differences(arch, batch):
         step = {name: torch.randn_like(p) * p.detach().abs().mean().clamp(min=1e-2)
                 for name, p in parameters.items() if part_of(name) == part}
         expected = sum((analytic[name] * step[name]).sum() for name in step).item()
-        eps, losses = 1e-6, []
+        eps, losses = 1e-8, []  # so small that hardly a ReLU changes sides on the way
         with torch.no_grad():
             for sign in (1, -2, 1):  # forth, back past the start, and home again
                 for name in step:
                     parameters[name].add_(step[name], alpha=sign * eps)
                 losses.append(loss_of(model, image).item())
         numeric = (losses[0] - losses[1]) / (2 * eps)
-        assert numeric == pytest.approx(expected, rel=2e-4, abs=1e-4), part
+        assert numeric == pytest.approx(expected, rel=2e-4, abs=1e-3), part
 
 
 @pytest.mark.parametrize('arch', UNIQUE)
@@ -89,4 +90,6 @@ def test_float32_against_float64(arch, batch):
     scale = max(gradient.abs().max() for gradient in exact.values())
     for name, gradient in exact.items():
         error = (rounded[name].double() - gradient).norm()
-        assert error < 5e-3 * gradient.norm() + 1e-6 * scale, name
+        # rounding moves some ReLUs of the stem to the other side: a percent; a wrong gradient is
+        # wrong by its own size
+        assert error < 2e-2 * gradient.norm() + 1e-6 * scale, name
