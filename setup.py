@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parent
 # Building outside the checkout leaves no copies in it, and packs no leftovers of a former build.
 BUILD_DIR = tempfile.TemporaryDirectory(prefix='mmvssd-build-')
 
+# They set up and test a checkout.
+CHECKOUT_ONLY = ('setup.sh', 'run_tests.sh', 'quickstart.sh')
+
 
 def read_version():
     text = (ROOT / 'mmvssd' / 'version.py').read_text(encoding='utf-8')
@@ -32,7 +35,8 @@ class BuildPyWithMim(build_py):
         mim_dir = Path(self.build_lib, 'mmvssd', '.mim')
         for name in ('configs', 'tools'):
             shutil.copytree(ROOT / name, mim_dir / name, dirs_exist_ok=True,
-                            ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+                            ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]',
+                                                          *CHECKOUT_ONLY))
         if (ROOT / 'model-index.yml').exists():
             shutil.copy2(ROOT / 'model-index.yml', mim_dir)
 

@@ -5,6 +5,7 @@ from typing import Dict, List, Mapping, NamedTuple, Tuple
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ class Mismatch(NamedTuple):
 
 
 def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
-    """Read a checkpoint to the CPU without running code from it.
+    """Read a checkpoint to the CPU, as PyTorch's default has it: from 2.6 on without running code.
 
     Args:
         path: A file, or any address that MMEngine's loader knows.
@@ -35,8 +36,8 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
         The dict that the file holds.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not a checkpoint, or holds objects
-            that only unsafe loading would bring back.
+        CheckpointError: The file is missing, truncated, not a checkpoint, may not be read, or
+            holds objects that only unsafe loading would bring back.
     """
     path = str(path)
     try:
@@ -46,6 +47,8 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
             checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
     except FileNotFoundError as error:
         raise CheckpointError(f'{path}: no such checkpoint file') from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
     except Exception as error:  # torch raises half a dozen types for a broken file
         raise CheckpointError(
             f'{path}: cannot be read as a checkpoint; it is truncated, of another kind, or holds '
@@ -111,6 +114,28 @@ def describe(mismatch: Mismatch) -> str:
     return '\n  '.join(lines)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Take off what distributed training and test-time augmentation lay around a model."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
+    """Raise CheckpointError unless every name and shape of a checkpoint is the model's.
+
+    Args:
+        source: What the checkpoint is called in the error.
+        checkpoint: What :func:`read_checkpoint` returned.
+        model: A whole model, wrapped or not.
+    """
+    mismatch = compare(state_dict_of(checkpoint), unwrapped(model).state_dict())
+    if any(mismatch):
+        raise CheckpointError(
+            f'{source}: not the weights of this model\n  {describe(mismatch)}\n'
+            'Check that the config is the one that the checkpoint was trained with.')
+
+
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     """Load a pretrained backbone; stop if the checkpoint is another's.
 
@@ -127,7 +152,7 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     expected = backbone.state_dict()
     mismatch = compare(given, expected)
     dropped = [name for name in mismatch.unexpected if _is_beyond(name, len(backbone.stages))]
-    fresh = [name for name in mismatch.missing if _is_output_norm(name)]
+    fresh = [name for name in mismatch.missing if is_output_norm(name)]
     wrong = Mismatch([name for name in mismatch.missing if name not in fresh],
                      [name for name in mismatch.unexpected if name not in dropped],
                      mismatch.shapes)
@@ -141,13 +166,14 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
               f'left out: {", ".join(dropped) or "none"}', logger='current')
 
 
-def _is_output_norm(name: str) -> bool:
+def is_output_norm(name: str) -> bool:
+    """Whether a backbone's entry belongs to the norm of an output, which may be fresh."""
     return re.match(r'norm\d+\.', name) is not None
 
 
 def _is_beyond(name: str, num_stages: int) -> bool:
     part = re.match(r'(stages|downsamples)\.(\d+)\.', name)
-    return _is_output_norm(name) or (
+    return is_output_norm(name) or (
         part is not None and int(part[2]) >= num_stages - (part[1] == 'downsamples'))
 
 

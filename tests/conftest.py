@@ -41,8 +41,9 @@ def run_tool(tmp_path):
 
     def run(tool, *arguments, expect=0, env=None, timeout=600):
         command = ['bash'] if tool.endswith('.sh') else [sys.executable]
-        # the scripts take the interpreter of the tests, whatever `python` is on the path
-        environment = {**os.environ, 'PYTHON': sys.executable, **(env or {})}
+        # the scripts run the `python` of the environment that is active
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+        environment = {**os.environ, 'PATH': path, **(env or {})}
         done = subprocess.run([*command, str(ROOT / 'tools' / tool), *map(str, arguments)],
                               cwd=tmp_path, env=environment, timeout=timeout, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

@@ -81,3 +81,11 @@ def test_missing_truncated_and_foreign_files(tmp_path):
     torch.save(torch.zeros(3), tmp_path / 'tensor.pth')
     with pytest.raises(CheckpointError, match=r'holds a Tensor, expected a dict'):
         read_checkpoint(tmp_path / 'tensor.pth')
+
+
+def test_a_list_of_one_in_init_cfg_and_a_folder(saved, tmp_path):
+    file = saved(VSSD(NANO).state_dict())
+    VSSD(NANO, init_cfg=[dict(type='Pretrained', checkpoint=file,
+                              prefix='backbone.')]).init_weights()
+    with pytest.raises(CheckpointError, match=r'no such checkpoint file'):
+        load(str(tmp_path))

@@ -15,8 +15,10 @@ def imported(file):
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{file}: a relative import hides where it goes'
             yield node.module
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
 def offenders(folder, forbidden):

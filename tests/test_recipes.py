@@ -80,7 +80,9 @@ def test_classification():
     assert (1e-3 * warm_up.start_factor, warm_up.end) == (1e-6, 20)
     assert (cosine.eta_min, cosine.begin) == (1e-5, 20)
     assert model.backbone.stages[-1][-1].drop_path.drop_prob == pytest.approx(0.2)
-    assert cfg.custom_hooks[0].momentum == pytest.approx(1 - 0.9999)
+    (average, ) = cfg.custom_hooks
+    assert average.momentum == pytest.approx(1 - 0.9999)
+    assert average.evaluate_on_origin
     for name, decay in decays(cfg, model).items():
         assert decay == (0 if model.get_parameter(name).dim() == 1 else 0.05), name
 

@@ -1,11 +1,15 @@
 """The sample recipes as their users run them: fresh processes, a foreign folder, tiny data."""
 import json
+import math
 from pathlib import Path
 
+import mmengine
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from mmvssd.datasets import make_sample_data
+from mmvssd.engine.launch import load_config
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +45,7 @@ def folder(tmp_path):
 
 def test_classifier_then_detector(run_tool, folder):
     run_tool('train.py', CLASSIFIER, '--work-dir', 'cls', '--cfg-options', *epochs(1))
-    assert all(loss == loss for loss in losses(folder / 'cls'))
+    assert all(math.isfinite(loss) for loss in losses(folder / 'cls'))
     out = run_tool('test.py', CLASSIFIER, 'cls/epoch_1.pth', '--cfg-options', *SMALL,
                    '--show-dir', 'cls_pictures', '--out', 'cls.pkl')
     assert 'accuracy/top1' in out
@@ -98,12 +102,34 @@ def test_two_processes_on_the_cpu(run_tool, folder, processes):
     assert 'coco/bbox_mAP' in out
 
 
-def test_mixed_precision_and_scaled_rate(run_tool, folder):
-    out = run_tool('train.py', CLASSIFIER, '--amp', '--auto-scale-lr', '--cfg-options',
-                   *epochs(1), env=dict(CUDA_VISIBLE_DEVICES=''))
+@pytest.mark.parametrize('recipe', [CLASSIFIER, DETECTOR])
+def test_mixed_precision_and_scaled_rate(run_tool, folder, recipe):
+    out = run_tool('train.py', recipe, '--amp', '--auto-scale-lr', '--work-dir', 'amp',
+                   '--cfg-options', *epochs(1), 'model.backbone.init_cfg=None',
+                   env=dict(CUDA_VISIBLE_DEVICES=''))
     assert 'AmpOptimWrapper' in out
-    assert 'current batch size is 4. Scaling the original LR by 0.0625' in out
-    assert (folder / 'work_dirs' / 'vssd-nano_1xb64_digits' / 'epoch_1.pth').exists()
+    base = load_config(recipe).auto_scale_lr.base_batch_size
+    assert f'current batch size is 4. Scaling the original LR by {4 / base}' in out
+    assert all(math.isfinite(loss) for loss in losses(folder / 'amp'))
+
+
+def test_averaged_over_augmentations(run_tool, folder):
+    (folder / 'tta.py').write_text(f"""
+_base_ = {str(ROOT / 'configs' / CLASSIFIER)!r}
+tta_model = dict(type='AverageClsScoreTTA')
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale=64), dict(type='Resize', scale=80)],
+        [dict(type='PackInputs')]])]
+""")
+    run_tool('train.py', 'tta.py', '--work-dir', 'cls', '--cfg-options', *epochs(1))
+    for options in ((), ('--tta', )):
+        run_tool('test.py', 'tta.py', 'cls/epoch_1.pth', *options, '--out', f'{len(options)}.pkl',
+                 '--cfg-options', *SMALL)
+    plain, averaged = (mmengine.load(folder / f'{n}.pkl') for n in (0, 1))
+    assert len(plain) == len(averaged) == 4
+    assert not torch.equal(plain[0]['pred_score'], averaged[0]['pred_score'])
 
 
 def test_inputs_that_do_not_fit(run_tool, folder):
@@ -114,18 +140,25 @@ def test_inputs_that_do_not_fit(run_tool, folder):
     (folder / 'empty').mkdir()
     torch.save(dict(state_dict={'backbone.stem.conv1.conv.weight': torch.zeros(3)}),
                folder / 'other.pth')
+    model = MODELS.build(dict(load_config(CLASSIFIER).model, _scope_='mmpretrain'))
+    torch.save(dict(state_dict=model.state_dict()), folder / 'whole.pth')
+    other_head = {name: value[:5] if name.startswith('head') else value
+                  for name, value in model.state_dict().items()}
+    torch.save(dict(state_dict=other_head), folder / 'head.pth')
     (folder / 'torn.pth').write_bytes((folder / 'other.pth').read_bytes()[:300])
     for arguments, message in (
             (('train.py', DETECTOR), 'no such checkpoint file'),
             (('train.py', CLASSIFIER, '--resume', 'gone.pth'), 'gone.pth: no such checkpoint'),
             (('train.py', CLASSIFIER, '--cfg-options',
-              'train_dataloader.dataset.data_root=gone'), 'is not at gone'),
+              'train_dataloader.dataset.data_root=gone'), 'data_root: gone is not there'),
             (('test.py', CLASSIFIER, 'torn.pth'), 'torn.pth: cannot be read as a checkpoint'),
             (('test.py', CLASSIFIER, 'other.pth'), 'other.pth: not the weights of this model'),
+            (('test.py', CLASSIFIER, 'head.pth'), 'head.fc.bias: (5,), expected (10,)'),
+            (('predict.py', CLASSIFIER, 'head.pth', 'broken'), 'head.fc.bias: (5,)'),
             (('test.py', DETECTOR, 'other.pth', '--tta'), 'no tta_model'),
             (('predict.py', CLASSIFIER, 'other.pth', 'gone'), 'no such image or folder'),
             (('predict.py', CLASSIFIER, 'other.pth', 'empty'), 'empty: holds no image'),
-            (('predict.py', CLASSIFIER, 'other.pth', 'broken'), 'no image can be read: broken/'),
+            (('predict.py', CLASSIFIER, 'whole.pth', 'broken'), 'no image can be read: broken/'),
             (('train.py', 'vssd-nano_digit.py'), 'similar: samples/vssd-nano_1xb64_digits.py'),
     ):
         out = run_tool(*arguments, expect=2)

@@ -12,7 +12,7 @@ fi
 # each process gets its share of the cores, where torchrun would give each a single one
 : "${OMP_NUM_THREADS:=$(( ($(getconf _NPROCESSORS_ONLN) + processes - 1) / processes ))}"
 export OMP_NUM_THREADS
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec python -m torch.distributed.run \
   --nnodes "${NNODES:-1}" \
   --node_rank "${NODE_RANK:-0}" \
   --master_addr "${MASTER_ADDR:-127.0.0.1}" \

@@ -12,4 +12,4 @@ if [ $# -lt 3 ]; then
 fi
 config=$1 checkpoint=$2 processes=$3
 shift 3
-exec "$here/dist_run.sh" "$processes" "$here/test.py" "$config" "$checkpoint" "$@"
+exec bash "$here/dist_run.sh" "$processes" "$here/test.py" "$config" "$checkpoint" "$@"

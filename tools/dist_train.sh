@@ -13,4 +13,4 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 processes=$2
 shift 2
-exec "$here/dist_run.sh" "$processes" "$here/train.py" "$config" "$@"
+exec bash "$here/dist_run.sh" "$processes" "$here/train.py" "$config" "$@"

@@ -2,13 +2,14 @@
 """Predict on an image or a folder of images: pictures, and a JSON of all predictions."""
 import argparse
 
-from mmvssd.engine.command_line import add_recipe_arguments, read_recipe, run
+from mmvssd.engine.command_line import add_recipe_arguments, run
+from mmvssd.engine.launch import load_config
 from mmvssd.engine.predict import predict
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help="recipe: a file, or its path below the project's configs")
+    add_recipe_arguments(parser)
     parser.add_argument('checkpoint', help='weights to predict with')
     parser.add_argument('images', help='an image, or a folder of images')
     parser.add_argument('--out-dir', default='predictions', metavar='FOLDER',
@@ -16,10 +17,9 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE',
                         help='leave out detections below SCORE (default: %(default)s)')
     parser.add_argument('--device', help='such as cpu or cuda:0; default: a GPU where there is one')
-    add_recipe_arguments(parser)
     args = parser.parse_args()
-    predict(read_recipe(args), args.checkpoint, args.images, args.out_dir,
-            score_thr=args.score_thr, device=args.device)
+    predict(load_config(args.config, options=args.cfg_options), args.checkpoint,
+            args.images, args.out_dir, score_thr=args.score_thr, device=args.device)
 
 
 if __name__ == '__main__':

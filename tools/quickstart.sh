@@ -13,7 +13,7 @@ Makes sample data (scenes of handwritten digits), trains a small VSSD on it as a
 (MMPreTrain) and from that as the backbone of a Mask R-CNN (MMDetection), evaluates both on held-out
 scenes and draws predictions. All of it lands in FOLDER, by default work_dirs/quickstart here.
 
-It takes about MINUTES minutes on 2 cores and no GPU, after the set-up (see tools/setup.sh --help),
+It takes about 6 minutes on 2 cores and no GPU, after the set-up (see tools/setup.sh --help),
 which it runs first. Run it again, and it goes on where it was interrupted. It ends with exit code 1
 where a score is below what the recipes reach.
 EOF
@@ -27,7 +27,7 @@ out=$(realpath -m -- "${1:-$ROOT/work_dirs/quickstart}")
 
 heading() { printf '\n==> [%d min %02d s] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 
-printf 'Quick start of mmvssd: about MINUTES minutes on 2 cores after the set-up; results in %s\n' "$out"
+printf 'Quick start of mmvssd: about 6 minutes on 2 cores after the set-up; results in %s\n' "$out"
 python=$(bash "$ROOT/tools/setup.sh" --print-python)
 mkdir -p -- "$out"
 cd -- "$out"
@@ -58,7 +58,7 @@ tool test.py "$detector" "$(newest detector)" --work-dir detector_test
 
 heading 'drawing predictions on held-out scenes'
 tool predict.py "$detector" "$(newest detector)" data/sample_digits/coco/val2017 \
-    --out-dir predictions --work-dir detector_test
+    --out-dir predictions --score-thr 0.5
 
 heading 'summary'
 "$python" - <<'EOF'

@@ -2,19 +2,19 @@
 """Evaluate a checkpoint with a recipe of any of the three hosts."""
 import argparse
 
-from mmvssd.engine.command_line import add_recipe_arguments, read_recipe, run
+from mmvssd.engine.command_line import add_recipe_arguments, add_run_arguments, read_recipe, run
 from mmvssd.engine.launch import build_tester
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help="recipe: a file, or its path below the project's configs")
+    add_recipe_arguments(parser)
     parser.add_argument('checkpoint', help='weights to evaluate')
     parser.add_argument('--tta', action='store_true',
                         help="average over the recipe's test-time augmentations")
     parser.add_argument('--show-dir', metavar='FOLDER', help='draw the predictions into FOLDER')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to FILE.pkl')
-    add_recipe_arguments(parser)
+    add_run_arguments(parser)
     args = parser.parse_args()
     build_tester(read_recipe(args), args.checkpoint, tta=args.tta, show_dir=args.show_dir,
                  out=args.out).test()

@@ -2,19 +2,19 @@
 """Train a recipe of any of the three hosts."""
 import argparse
 
-from mmvssd.engine.command_line import add_recipe_arguments, read_recipe, run
+from mmvssd.engine.command_line import add_recipe_arguments, add_run_arguments, read_recipe, run
 from mmvssd.engine.launch import build_trainer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help="recipe: a file, or its path below the project's configs")
+    add_recipe_arguments(parser)
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from CHECKPOINT, or from the newest one of the work dir')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the global batch that really runs')
-    add_recipe_arguments(parser)
+    add_run_arguments(parser)
     args = parser.parse_args()
     build_trainer(read_recipe(args), resume=args.resume, amp=args.amp,
                   auto_scale_lr=args.auto_scale_lr).train()

@@ -75,7 +75,7 @@ def select(op: str, impl: str, x: Tensor) -> Callable:
     chosen = _check(impl, 'impl')
     source = 'impl'
     if chosen == 'auto':
-        chosen = _check(os.environ.get(ENVIRONMENT_VARIABLE, 'auto'), ENVIRONMENT_VARIABLE)
+        chosen = _check(os.environ.get(ENVIRONMENT_VARIABLE) or 'auto', ENVIRONMENT_VARIABLE)
         source = ENVIRONMENT_VARIABLE
     if chosen == 'auto':
         return _first_that_runs(op, x)
@@ -108,4 +108,5 @@ def _first_that_runs(op: str, x: Tensor) -> Callable:
 @functools.cache
 def _log_fallback(op: str, name: str, reason: str) -> None:
     """Log once for each op and reason: the cache swallows repetitions."""
-    logger.info('%s: not using %s: %s', op, name, reason)
+    # a warning: without a handler of the user's, Python shows nothing below
+    logger.warning('%s: not using %s: %s', op, name, reason)

@@ -15,8 +15,8 @@ def apply_all() -> None:
     """
     versions.apply()
     # Only now, for these import torch and mmengine, whose versions had to be judged first.
-    from mmvssd.compat import amp, checkpoint, deprecations, distributed, torchvision_ops
-    for problem in (deprecations, torchvision_ops, checkpoint, distributed, amp):
+    from mmvssd.compat import amp, amp_ops, checkpoint, deprecations, distributed, torchvision_ops
+    for problem in (deprecations, torchvision_ops, checkpoint, distributed, amp, amp_ops):
         problem.apply()
 
 

@@ -41,10 +41,10 @@ def convert_file(source: str, target: str, family: str, *, arch: Optional[str] =
     """
     checkpoint = read_checkpoint(source, weights_alone=True)
     conversion = convert(_weights(checkpoint, source, key), family)
-    backbone = {name[len('backbone.'):]: value for name, value in conversion.state.items()
-                if name.startswith('backbone.')}
-    arch, mismatch = _best_arch(backbone, arch)
-    fresh = [name for name in mismatch.missing if re.match(r'norm\d\.', name)]
+    arch, mismatch = _best_arch(conversion.state, arch)
+    # a classifier has the last norm alone, a plain backbone may have none
+    fresh = [name for name in mismatch.missing if re.match(r'backbone\.norm\d\.', name)
+             and not (_is_classifier(conversion.state) and name.startswith('backbone.norm3.'))]
     wrong = mismatch._replace(missing=[name for name in mismatch.missing if name not in fresh])
     _print_table(conversion, wrong, fresh, arch)
     if any(wrong) or conversion.unknown:
@@ -69,16 +69,33 @@ def _weights(checkpoint: dict, source: str, key: Optional[str]) -> Dict[str, Ten
     return weights
 
 
+def _is_classifier(state: Dict[str, Tensor]) -> bool:
+    return any(name.startswith('head.fc.') for name in state)
+
+
 def _best_arch(state: Dict[str, Tensor], wanted: Optional[str]) -> Tuple[str, Mismatch]:
     """Find the arch that differs least from the weights; aliases give the first of them."""
     if wanted is not None and wanted not in ARCHS:
         raise CheckpointError(f'--arch: unknown name {wanted!r}; known: {", ".join(ARCHS)}')
-    mismatches = {}
-    for name in [wanted] if wanted else ARCHS:
-        with torch.device('meta'):
-            mismatches[name] = compare(state, VSSD(name).state_dict())
+    ours = {name: value for name, value in state.items()
+            if name.startswith(('backbone.', 'head.fc.'))}
+    mismatches = {name: compare(ours, _expected(name, state))
+                  for name in ([wanted] if wanted else ARCHS)}
     best = min(mismatches, key=lambda name: sum(map(len, mismatches[name])))
     return best, mismatches[best]
+
+
+def _expected(arch: str, state: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Names and shapes of a model of this arch; of a classifier where the weights are one's."""
+    with torch.device('meta'):
+        model = VSSD(arch)
+        expected = {f'backbone.{name}': value for name, value in model.state_dict().items()}
+        if _is_classifier(state):
+            classes = max(len(value) for name, value in state.items()
+                          if name.startswith('head.fc.') and value.dim())
+            expected['head.fc.weight'] = torch.empty(classes, model.dims[-1])
+            expected['head.fc.bias'] = torch.empty(classes)
+    return expected
 
 
 def _print_table(conversion: Conversion, wrong: Mismatch, fresh: List[str], arch: str) -> None:
@@ -109,7 +126,12 @@ def _meta(checkpoint: dict, source: str, family: str, arch: str) -> dict:
 
 def _save(checkpoint: dict, target: str) -> None:
     file = Path(target)
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + '.partial')
-    torch.save(checkpoint, partial)
-    os.replace(partial, file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, partial)
+        os.replace(partial, file)
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a missing folder
+        raise CheckpointError(f'{target}: cannot be written ({error})') from error
+    finally:
+        partial.unlink(missing_ok=True)

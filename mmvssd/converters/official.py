@@ -24,7 +24,7 @@ class Conversion(NamedTuple):
         state: The converted state dict.
         taken: (published name, name here) of each entry taken.
         dropped: (published name, reason) of each entry left out on purpose.
-        unknown: Published names that fit nothing.
+        unknown: Published names that fit nothing, or a place that is taken.
     """
 
     state: Dict[str, Tensor]
@@ -68,7 +68,7 @@ def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
         ours = _rename(rules, name)
         if reason:
             result.dropped.append((published, reason))
-        elif ours is None:
+        elif ours is None or ours in result.state:  # two for one place: neither is known
             result.unknown.append(published)
         else:
             result.taken.append((published, ours))

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 from rich.progress import Progress
 
-from .scenes import BACKGROUND, Digits, Scene, draw_scene, load_digits
+from mmvssd.datasets.scenes import BACKGROUND, Digits, Scene, draw_scene, load_digits
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SEG_CLASSES = ('background', *CLASSES)

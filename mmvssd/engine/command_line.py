@@ -14,11 +14,16 @@ INPUT_ERRORS = (CheckpointError, ConfigError, DataError)
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that runs a recipe takes."""
-    parser.add_argument('--work-dir', metavar='FOLDER', help='folder of logs and checkpoints; '
-                        "default: the recipe's own, else work_dirs/<name of the recipe>")
+    """Add what every command that reads a recipe takes."""
+    parser.add_argument('config', help="recipe: a file, or its path below the project's configs")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that replace those of the recipe, by dotted key')
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that runs a recipe's loops takes."""
+    parser.add_argument('--work-dir', metavar='FOLDER', help='folder of logs and checkpoints; '
+                        "default: the recipe's own, else work_dirs/<name of the recipe>")
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     # torch.distributed hands it over where it does not set the environment variable
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
@@ -26,7 +31,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_recipe(args: argparse.Namespace) -> Config:
-    """Read the recipe that the arguments name."""
+    """Read the recipe that the arguments of both kinds name."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return load_config(args.config, work_dir=args.work_dir, launcher=args.launcher,
                        options=args.cfg_options)

@@ -149,25 +149,40 @@ def _dump_to(cfg: Config, out: Path) -> None:
 
 
 def check_data(cfg: Config, *phases: str) -> None:
-    """Raise DataError unless the folders that the data sets of ``phases`` name are there."""
+    """Raise DataError unless the data sets and evaluators of ``phases`` find their files."""
     for phase in phases:
-        for root, dataset in _data_roots(cfg.get(f'{phase}_dataloader')):
-            if not Path(root).exists():
+        for what, path in _data_paths(cfg, phase):
+            if not Path(path).exists():
                 raise DataError(
-                    f'{phase}_dataloader: the data of {dataset} is not at {root} '
-                    f'(seen from {Path.cwd()}). For sample data run '
+                    f'{what}: {path} is not there (seen from {Path.cwd()}). For sample data run '
                     'tools/dataset_tools/make_sample_data.py; for data of your own set '
-                    f'--cfg-options {phase}_dataloader.dataset.data_root=FOLDER')
+                    f'--cfg-options {phase}_dataloader.dataset.data_root=FOLDER, and where there '
+                    f'is one {phase}_evaluator.ann_file=FILE')
 
 
-def _data_roots(node) -> Iterator[Tuple[str, str]]:
-    """Find local ``data_root`` entries, also of data sets that wrap others."""
+def _data_paths(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:
+    """Local files and folders that a phase reads, each with the setting that names it."""
+    for dataset in _dicts(cfg.get(f'{phase}_dataloader')):
+        root = dataset.get('data_root')
+        if _is_local(root):
+            name = f'{phase}_dataloader, {dataset.get("type", "data set")}'
+            yield f'{name}, data_root', root
+            if _is_local(dataset.get('ann_file')):
+                yield f'{name}, ann_file', str(Path(root) / dataset['ann_file'])
+    for metric in _dicts(cfg.get(f'{phase}_evaluator')):
+        if _is_local(metric.get('ann_file')):
+            yield f'{phase}_evaluator, ann_file', metric['ann_file']
+
+
+def _dicts(node) -> Iterator[dict]:
+    """All dicts of a config's branch, also those of data sets that wrap others."""
     if isinstance(node, dict):
-        root = node.get('data_root')
-        if isinstance(root, str) and root and '://' not in root:
-            yield root, str(node.get('type', 'the data set'))
-        for value in node.values():
-            yield from _data_roots(value)
-    elif isinstance(node, (list, tuple)):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
         for value in node:
-            yield from _data_roots(value)
+            yield from _dicts(value)
+
+
+def _is_local(path: Optional[str]) -> bool:
+    return isinstance(path, str) and bool(path) and '://' not in path

@@ -1,19 +1,23 @@
 """Predictions on images: the hosts' inferencers behind one door, one form of JSON."""
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
 import mmcv
 import numpy as np
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
+from rich.progress import track
 
-from mmvssd.checkpoint import read_checkpoint
+from mmvssd.checkpoint import read_checkpoint, require_fit
 from mmvssd.engine.launch import ConfigError, DataError
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+#: What predicts one image: draws into a folder, returns the image's entry of the JSON.
+Predictor = Callable[[str, str], dict]
 
 
 def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_thr: float = 0.3,
@@ -41,18 +45,23 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     scope = cfg.get('default_scope')
     if scope not in HOSTS:
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
-    read_checkpoint(checkpoint)
+    weights = read_checkpoint(checkpoint)
     files = find_images(images)
-    broken = [str(file) for file in files if not _is_image(file)]
-    readable = [str(file) for file in files if str(file) not in broken]
-    if not readable:
-        raise DataError(f'{images}: no image can be read: {", ".join(broken)}')
+    predictor, model = HOSTS[scope](cfg, checkpoint, score_thr, device)
+    require_fit(checkpoint, weights, model)
     out = Path(out_dir)
     (out / 'pictures').mkdir(parents=True, exist_ok=True)
-    predictions = HOSTS[scope](cfg, checkpoint, readable, out / 'pictures', score_thr, device)
+    predictions, broken = [], []
+    for file in track(files, 'predicting'):
+        if mmcv.imread(str(file)) is None:
+            broken.append(str(file))
+        else:
+            predictions.append(_predict_one(predictor, file, out / 'pictures'))
+    if not predictions:
+        raise DataError(f'{images}: no image can be read: {", ".join(broken)}')
     _write(out / 'predictions.json', predictions)
-    print_log(f'{len(readable)} pictures in {out / "pictures"}, '
-              f'predictions in {out / "predictions.json"}', logger='current')
+    print(f'{len(predictions)} pictures in {out / "pictures"}, '
+          f'predictions in {out / "predictions.json"}')
     if broken:
         raise DataError(f'{len(broken)} of {len(files)} images cannot be read and were left out: '
                         f'{", ".join(broken)}')
@@ -72,8 +81,15 @@ def find_images(path: str) -> List[Path]:
     return files
 
 
-def _is_image(file: Path) -> bool:
-    return mmcv.imread(str(file)) is not None
+def _predict_one(predictor: Predictor, file: Path, pictures: Path) -> dict:
+    """Predict and draw; each inferencer names its picture after its own fashion."""
+    with tempfile.TemporaryDirectory(dir=pictures, prefix='.drawing-') as folder:
+        entry = predictor(str(file), folder)
+        (drawn, ) = (path for path in Path(folder).rglob('*') if path.is_file())
+        # the whole name: a.jpg and a.png may lie side by side
+        name = file.name if drawn.suffix == file.suffix else file.name + drawn.suffix
+        os.replace(drawn, pictures / name)
+    return entry
 
 
 def _write(file: Path, content: list) -> None:
@@ -82,19 +98,17 @@ def _write(file: Path, content: list) -> None:
     os.replace(partial, file)
 
 
-def _detect(cfg: Config, checkpoint: str, files: Sequence[str], pictures: Path,
-            score_thr: float, device: Optional[str]) -> List[dict]:
+def _detector(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):
     from mmdet.apis import DetInferencer
     inferencer = DetInferencer(model=cfg, weights=checkpoint, device=device, show_progress=False)
-    samples = inferencer(list(files), pred_score_thr=score_thr, out_dir=str(pictures),
-                         return_datasamples=True, no_save_pred=True)['predictions']
-    # the inferencer makes a folder of its own for pictures
-    for file in (pictures / 'vis').iterdir():
-        os.replace(file, pictures / file.name)
-    (pictures / 'vis').rmdir()
     classes = inferencer.model.dataset_meta['classes']
-    return [_detections(file, sample, classes, score_thr)
-            for file, sample in zip(files, samples)]
+
+    def predictor(file: str, folder: str) -> dict:
+        (sample, ) = inferencer([file], pred_score_thr=score_thr, out_dir=folder,
+                                return_datasamples=True, no_save_pred=True)['predictions']
+        return _detections(file, sample, classes, score_thr)
+
+    return predictor, inferencer.model
 
 
 def _detections(file: str, sample: BaseDataElement, classes: Sequence[str],
@@ -115,21 +129,27 @@ def _run_lengths(mask: np.ndarray) -> dict:
     return dict(size=encoded['size'], counts=encoded['counts'].decode())
 
 
-def _classify(cfg: Config, checkpoint: str, files: Sequence[str], pictures: Path,
-              score_thr: float, device: Optional[str]) -> List[dict]:
+def _classifier(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):
     from mmpretrain.apis import ImageClassificationInferencer
     inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
-    # the host writes scores onto the picture in a size for photographs
-    results = inferencer(list(files), show_dir=str(pictures), resize=224)
-    return [_best_classes(file, result['pred_scores'], inferencer.classes)
-            for file, result in zip(files, results)]
+    # a converted checkpoint knows no class names, and a plain folder's data set has none
+    named = cfg.test_dataloader.dataset.get('metainfo', {}).get('classes')
+    classes = inferencer.classes or named
+
+    def predictor(file: str, folder: str) -> dict:
+        # the host writes scores onto the picture in a size for photographs
+        sample = inferencer([file], return_datasamples=True, show_dir=folder, resize=224)[0]
+        return _best_classes(file, sample.pred_score.cpu().numpy(), classes)
+
+    return predictor, inferencer.model
 
 
-def _best_classes(file: str, scores: np.ndarray, classes: Sequence[str]) -> dict:
+def _best_classes(file: str, scores: np.ndarray, classes: Optional[Sequence[str]]) -> dict:
     best = np.argsort(-scores)[:5]
-    return dict(image=file, classes=[dict(category=classes[label], score=float(scores[label]))
-                                     for label in best])
+    return dict(image=file, classes=[
+        dict(category=classes[label] if classes else str(label), score=float(scores[label]))
+        for label in best])
 
 
-#: How each host predicts, by default scope.
-HOSTS: Dict[str, Callable[..., List[dict]]] = {'mmdet': _detect, 'mmpretrain': _classify}
+#: How each host predicts, by default scope: makes a predictor and its model.
+HOSTS: Dict[str, Callable] = {'mmdet': _detector, 'mmpretrain': _classifier}

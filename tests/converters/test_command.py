@@ -113,6 +113,27 @@ def test_wrong_shape_stops_it(convert, weights):
     assert 'stages.1.0.mixer.A_log: (7,), expected (4,)' in out
 
 
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda w: w.update({'head.weight': torch.zeros(7, 9)}), 'head.fc.weight: (7, 9), expected'),
+    (lambda w: w.pop('head.weight'), 'head.fc.weight'),
+    (lambda w: w.pop('norm.weight'), 'backbone.norm3.weight'),
+    (lambda w: w.update({'outnorm3.weight': torch.zeros(384)}), 'outnorm3.weight'),
+])
+def test_a_broken_head_stops_it(convert, weights, change, message):
+    change(weights)
+    out, _ = convert(dict(model=weights), expect=2)
+    assert message in out
+
+
+def test_a_target_that_cannot_be_written(run_tool, tmp_path, weights):
+    torch.save(dict(model=weights), tmp_path / 'published.pth')
+    (tmp_path / 'folder').mkdir()
+    out = run_tool('model_converters/convert_checkpoint.py', 'published.pth', 'folder', expect=2)
+    assert 'folder: cannot be written' in out
+    assert [path.name for path in tmp_path.iterdir()] in (
+        ['folder', 'published.pth'], ['published.pth', 'folder'])
+
+
 def test_another_arch_stops_it(convert, weights):
     out, _ = convert(dict(model=weights), '--arch', 'tiny', expect=2)
     assert 'does not fit vssd tiny' in out

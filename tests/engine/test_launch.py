@@ -34,8 +34,18 @@ def test_options_override(tmp_path):
 
 def test_missing_data_is_named(tmp_path):
     cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
-    with pytest.raises(DataError, match=r'train_dataloader: the data of CocoDataset is not at '
-                                        'data/coco/ .*make_sample_data.py'):
+    with pytest.raises(DataError, match=r'train_dataloader, CocoDataset, data_root: data/coco/ is '
+                                        r'not there .*make_sample_data.py'):
+        build_trainer(cfg)
+    options = {f'{phase}_dataloader.dataset.data_root': str(tmp_path)
+               for phase in ('train', 'val')}
+    cfg.merge_from_dict(options)
+    with pytest.raises(DataError, match=r'ann_file: .*/annotations/instances_train2017.json'):
+        build_trainer(cfg)
+    for split in ('train', 'val'):
+        (tmp_path / 'annotations').mkdir(exist_ok=True)
+        (tmp_path / 'annotations' / f'instances_{split}2017.json').touch()
+    with pytest.raises(DataError, match=r'val_evaluator, ann_file: data/coco/annotations'):
         build_trainer(cfg)
 
 
@@ -43,7 +53,7 @@ def test_wrapped_data_sets_are_looked_into(tmp_path):
     inner = dict(type='Inner', data_root=str(tmp_path / 'gone'))
     cfg = Config(dict(train_dataloader=dict(dataset=dict(
         type='ConcatDataset', datasets=[dict(data_root=str(tmp_path)), inner]))))
-    with pytest.raises(DataError, match=r'data of Inner'):
+    with pytest.raises(DataError, match=r'Inner, data_root'):
         check_data(cfg, 'train')
 
 

@@ -190,6 +190,14 @@ def test_strides_do_not_matter(normalize):
 
 
 @pytest.mark.parametrize('normalize', [False, True])
+def test_shapes_on_the_meta_device(normalize):
+    inputs = [tensor.to('meta') for tensor in make_inputs()]
+    y = nc_ssd(*inputs, normalize=normalize, grid=(3, 5))
+    assert y.shape == inputs[0].shape
+    assert y.is_meta
+
+
+@pytest.mark.parametrize('normalize', [False, True])
 @pytest.mark.parametrize(('N', 'grid'), [(0, (3, 5)), (2, (0, 5))])
 def test_nothing_in_nothing_out(N, grid, normalize):
     inputs = make_inputs(N=N, grid=grid)
@@ -211,6 +219,8 @@ def test_nothing_in_nothing_out(N, grid, normalize):
     (dict(mask=torch.ones(2, 15)), 'mask: got dtype torch.float32, expected one of torch.bool'),
     (dict(mask=torch.ones(2, 5, dtype=torch.bool)), r'mask: got shape .* expected \(2, 15\)'),
     (dict(normalize=True), 'grid: got None'),
+    (dict(normalize=True, grid=15), r'grid: got 15, expected \(H, W\)'),
+    (dict(normalize=True, grid=(-3, -5)), r'grid: got \(-3, -5\)'),
     (dict(normalize=True, grid=(4, 4)), r'grid: got \(4, 4\), expected .* H \* W = 15'),
     (dict(normalize=True, grid=(3, 5), B=torch.zeros(2, 15, 1, 6), C=torch.zeros(2, 15, 1, 6)),
      'B: got a state of size 6, expected a multiple of 4'),

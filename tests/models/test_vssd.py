@@ -100,9 +100,12 @@ def test_frozen_stages(frozen_stages):
     model = VSSD(NANO, frozen_stages=frozen_stages).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.SGD(list(model.parameters()), lr=0.1)
+    loss = sum(y.square().sum() for y in model(torch.randn(2, 3, 64, 64)))
     if frozen_stages < 4:
-        sum(y.square().sum() for y in model(torch.randn(2, 3, 64, 64))).backward()
+        loss.backward()
         optimizer.step()
+    else:
+        assert not loss.requires_grad
     frozen = [f'{part}.{i}.' for part in ('stages', 'downsamples') for i in range(frozen_stages)]
     frozen += [f'norm{i}.' for i in range(frozen_stages)]
     frozen += ['stem.'] if frozen_stages >= 0 else []
@@ -186,6 +189,12 @@ def test_negative_decay_turns_the_sign_of_the_state():
     (dict(arch=dict(NANO, num_heads=(2, 2))), 'num_heads has 2 entries .* expected 4'),
     (dict(arch=dict(NANO, d_state=(8, 8))), 'd_state has 2 entries'),
     (dict(arch=dict(NANO, d_state=(8, None, 8, 8))), 'd_state of stage 1 is None'),
+    (dict(arch=dict(NANO, d_state=8.)), 'd_state of stage 0 is 8.0, expected a positive mult'),
+    (dict(arch=dict(NANO, d_state=6, normalize=True)), 'd_state of stage 0 is 6, .* of 4'),
+    (dict(arch=dict(NANO, n_groups=3)), 'n_groups is 3, expected a divisor of 2 heads'),
+    (dict(arch=dict(NANO, n_groups=2, normalize=True)), 'n_groups is 2, expected 1'),
+    (dict(init_cfg=[dict(type='Constant'), dict(type='Pretrained')]), 'init_cfg: got 2 entries'),
+    (dict(out_indices=3), 'out_indices: got 3'),
     (dict(arch=dict(NANO, num_heads=(3, 2, 4, 4))), 'num_heads of stage 0 is 3'),
     (dict(arch=dict(NANO, mixers=('nc_ssd', ) * 3 + ('conv', ))), "mixers: unknown name 'conv'"),
     (dict(arch=dict(NANO, stem='fancy')), "stem: unknown name 'fancy'; known: residual"),

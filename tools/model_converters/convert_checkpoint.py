@@ -15,7 +15,7 @@ def main() -> None:
                         help='default: %(default)s')
     parser.add_argument('--arch', help='arch that the file must fit; default: found')
     parser.add_argument('--key', help='entry that holds the weights, such as model or model_ema; '
-                        'default: the only one of model, state_dict, model_ema, in this order')
+                        'default: the first there is of model, state_dict, model_ema')
     args = parser.parse_args()
     convert_file(args.source, args.target, args.family, arch=args.arch, key=args.key)
 

@@ -6,7 +6,6 @@ model = dict(
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
-        in_channels=512,
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.),
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
         cal_acc=False),

@@ -5,4 +5,6 @@ _base_ = 'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py'
 optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
 
 # EMA 0.9999 = 1 - momentum, evaluated beside the raw weights
-custom_hooks = [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
+custom_hooks = [
+    dict(type='EMAHook', momentum=1e-4, evaluate_on_origin=True, priority='ABOVE_NORMAL')
+]

@@ -82,6 +82,7 @@ def _check_normalized(L: int, G: int, S: int, grid: Optional[Tuple[int, int]]) -
                          'normalize=True (two axes, rotated in pairs)')
     if grid is None:
         raise ValueError('grid: got None, expected (H, W) where normalize=True')
-    if len(grid) != 2 or grid[0] * grid[1] != L:
-        raise ValueError(f'grid: got {tuple(grid)}, expected (H, W) with H * W = {L}, '
+    sides = tuple(grid) if isinstance(grid, (tuple, list, torch.Size)) else ()
+    if len(sides) != 2 or min(sides) < 0 or sides[0] * sides[1] != L:
+        raise ValueError(f'grid: got {grid}, expected (H, W) with H * W = {L}, '
                          'the number of tokens in x')

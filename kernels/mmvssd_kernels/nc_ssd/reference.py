@@ -4,6 +4,7 @@ Symbols: N images, L tokens, h heads of width P, state S, G groups; head j = a *
 group g. Heads of a group stand side by side in one matrix product, so that B and C are never
 repeated per head.
 """
+from contextlib import nullcontext
 from typing import Optional, Tuple
 
 import torch
@@ -20,7 +21,8 @@ def nc_ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: 
     """Compute :func:`mmvssd_kernels.nc_ssd`, whose docstring has shapes and dtypes."""
     out_dtype = x.dtype
     dtype = torch.promote_types(x.dtype, torch.float32)
-    with torch.autocast(x.device.type, enabled=False):
+    # autocast knows no meta device, on which shapes alone are computed
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         x, dt, A, B, C = (t.to(dtype) for t in (x, dt, A, B, C))
         if mask is not None:
             # masked_fill, not a product: padding may hold inf or NaN

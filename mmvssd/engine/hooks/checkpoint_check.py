@@ -3,9 +3,18 @@ import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 
-from mmvssd.checkpoint import CheckpointError, Mismatch, compare, describe, state_dict_of
+from mmvssd.checkpoint import (
+    CheckpointError,
+    Mismatch,
+    compare,
+    describe,
+    is_output_norm,
+    require_fit,
+    state_dict_of,
+    unwrapped,
+)
 from mmvssd.registry import HOOKS
 
 
@@ -15,7 +24,7 @@ class CheckpointCheckHook(Hook):
 
     MMEngine leaves out what does not fit and goes on with untrained weights. Here testing and
     resuming need every name and shape to fit. A training run that starts from ``load_from`` may
-    bring another head (another number of classes); its backbone must fit.
+    bring another head (another number of classes) and no output norms; its backbone must fit.
     """
 
     # before hooks that change the checkpoint, such as the moving average's
@@ -23,21 +32,26 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Raise CheckpointError where the weights are not the model's."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        mismatch = compare(state_dict_of(checkpoint), model.state_dict())
-        if not any(mismatch):
+        source = runner._load_from or f'the newest checkpoint in {runner.work_dir}'
+        # in testing the training loop is still the dict that the config gave
+        fine_tuning = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        if not fine_tuning:
+            require_fit(source, checkpoint, runner.model)
             return
-        fine_tuning = runner._train_loop is not None and not runner._resume
-        wrong = _of_backbone(mismatch) if fine_tuning else mismatch
+        mismatch = compare(state_dict_of(checkpoint), unwrapped(runner.model).state_dict())
+        wrong = _of_backbone(mismatch)
         if any(wrong):
-            raise CheckpointError(
-                f'{runner._load_from}: not the weights of this model\n  {describe(wrong)}\n'
-                'Check that the config is the one that the checkpoint was trained with.')
-        print_log(f'{runner._load_from}: not loaded, left as drawn:\n  {describe(mismatch)}',
-                  logger='current', level=logging.WARNING)
+            raise CheckpointError(f"{source}: not the weights of this model's backbone\n"
+                                  f'  {describe(wrong)}')
+        if any(mismatch):
+            print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
+                      logger='current', level=logging.WARNING)
 
 
 def _of_backbone(mismatch: Mismatch) -> Mismatch:
-    return Mismatch(*([entry for entry in entries
-                       if (entry if isinstance(entry, str) else entry[0]).startswith('backbone.')]
-                      for entries in mismatch))
+    prefix = 'backbone.'
+    return Mismatch(
+        missing=[name for name in mismatch.missing
+                 if name.startswith(prefix) and not is_output_norm(name[len(prefix):])],
+        unexpected=[name for name in mismatch.unexpected if name.startswith(prefix)],
+        shapes=[entry for entry in mismatch.shapes if entry[0].startswith(prefix)])

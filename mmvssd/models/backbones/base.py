@@ -1,5 +1,5 @@
 """What every hierarchical backbone of the package does the same way."""
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -43,7 +43,7 @@ class BaseBackbone(BaseModule):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
-        super().__init__(init_cfg)
+        super().__init__(_single(init_cfg))
         self.in_channels = in_channels
         self.out_indices = _check_out_indices(out_indices, len(stages))
         self.norm_eval = norm_eval
@@ -118,8 +118,17 @@ class BaseBackbone(BaseModule):
                 *self.downsamples[:self.frozen_stages], *norms]
 
 
+def _single(init_cfg: Union[dict, Sequence[dict], None]) -> Optional[dict]:
+    """Take a list of one for its entry, as MMEngine does; the backbone knows no way for more."""
+    if isinstance(init_cfg, (list, tuple)):
+        if len(init_cfg) != 1:
+            raise ValueError(f'init_cfg: got {len(init_cfg)} entries, expected one dict')
+        return init_cfg[0]
+    return init_cfg
+
+
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:
-    indices = tuple(out_indices)
+    indices = tuple(out_indices) if isinstance(out_indices, (list, tuple, range)) else ()
     if not indices or list(indices) != sorted(set(indices) & set(range(num_stages))):
         raise ValueError(f'out_indices: got {out_indices}, expected stages in rising order, '
                          f'each from 0 to {num_stages - 1}')

@@ -57,7 +57,8 @@ class VSSDArch:
     def __post_init__(self) -> None:
         num_stages = len(self.depths)
         mixers = self.mixers or ['nc_ssd'] * (num_stages - 1) + ['attention']
-        states = [self.d_state] * num_stages if isinstance(self.d_state, int) else self.d_state
+        states = (self.d_state if isinstance(self.d_state, (list, tuple))
+                  else [self.d_state] * num_stages)
         for name, value in (('num_heads', self.num_heads), ('mixers', mixers),
                             ('d_state', states)):
             if len(value) != num_stages:
@@ -78,9 +79,17 @@ class VSSDArch:
             if heads < 1 or width % heads:
                 raise ValueError(f'arch: num_heads of stage {i} is {heads}, expected a number '
                                  f'that divides the width {width}')
-            if mixer == 'nc_ssd' and not self.d_state[i]:
-                raise ValueError(f'arch: d_state of stage {i} is {self.d_state[i]}, '
-                                 'expected a positive number')
+            if mixer == 'nc_ssd':
+                self._check_state(i, heads)
+
+    def _check_state(self, stage: int, heads: int) -> None:
+        S, multiple = self.d_state[stage], 4 if self.normalize else 1
+        if not isinstance(S, int) or S < 1 or S % multiple:
+            raise ValueError(f'arch: d_state of stage {stage} is {S}, expected a positive '
+                             f'multiple of {multiple}')
+        if self.n_groups < 1 or heads % self.n_groups or (self.normalize and self.n_groups > 1):
+            fits = '1, since normalize is set' if self.normalize else f'a divisor of {heads} heads'
+            raise ValueError(f'arch: n_groups is {self.n_groups}, expected {fits}')
 
     @property
     def dims(self) -> Tuple[int, ...]:
