@@ -1,10 +1,16 @@
 """What the recipes set, against the published settings."""
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.engine.launch import load_config
+
+README = Path(__file__).resolve().parent.parent / 'README.md'
 
 DETECTION = ['detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py',
              'detection/mask-rcnn_vssd-tiny_fpn_ms-3x_coco.py']
@@ -101,3 +107,12 @@ def test_classification_augmentation():
     assert cfg.model.head.loss.label_smooth_val == 0.1
     resize, crop = cfg.test_dataloader.dataset.pipeline[1:3]
     assert (resize.scale, resize.interpolation, crop.crop_size) == (256, 'bicubic', 224)
+
+
+def test_the_readmes_config_builds(tmp_path):
+    pytest.importorskip('mmdet')
+    (text, ) = re.findall(r'```python\n(_base_ = .*?)```', README.read_text(), re.DOTALL)
+    (tmp_path / 'mine.py').write_text(text)
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    init_default_scope(cfg.default_scope)
+    assert MODELS.build(cfg.model).backbone.dims == (64, 128, 256, 512)

@@ -3,6 +3,7 @@ import json
 import math
 from pathlib import Path
 
+import mmcv
 import mmengine
 import pytest
 import torch
@@ -38,7 +39,7 @@ def losses(work_dir):
 @pytest.fixture
 def folder(tmp_path):
     """The foreign folder, with sample data in it."""
-    make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(8, 3), num_crops=(8, 4),
+    make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(8, 6), num_crops=(8, 4),
                      progress=False)
     return tmp_path
 
@@ -60,12 +61,15 @@ def test_classifier_then_detector(run_tool, folder):
     out = run_tool('test.py', DETECTOR, 'det/epoch_2.pth', '--cfg-options', *SMALL,
                    '--show-dir', 'det_pictures', '--out', 'det.pkl')
     assert 'coco/segm_mAP_50' in out
-    assert len(list((folder / 'det_pictures').glob('*.jpg'))) == 3
+    drawn = [mmcv.imread(str(file)) for file in (folder / 'det_pictures').glob('*.jpg')]
+    assert len(drawn) == 6
+    # square scenes are scaled for the model, oblong ones are not
+    assert {image.shape[0] == image.shape[1] // 2 for image in drawn} == {True, False}
 
     scenes = folder / 'data' / 'sample_digits' / 'coco' / 'val2017'
     run_tool('predict.py', DETECTOR, 'det/epoch_2.pth', scenes, '--score-thr', '0')
     predictions = json.loads((folder / 'predictions' / 'predictions.json').read_text())
-    assert [len(list((folder / 'predictions' / 'pictures').iterdir())), len(predictions)] == [3, 3]
+    assert [len(list((folder / 'predictions' / 'pictures').iterdir())), len(predictions)] == [6, 6]
     found = predictions[0]['instances'][0]
     assert found['category'] in ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
                                  'eight', 'nine')

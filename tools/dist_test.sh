@@ -3,11 +3,13 @@
 #
 #   dist_test.sh CONFIG CHECKPOINT PROCESSES [options of test.py]
 #
-# For several nodes see dist_train.sh.
+# For several nodes run it on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set alike but for
+# NODE_RANK.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ $# -lt 3 ]; then
-  echo "usage: $(basename "$0") CONFIG CHECKPOINT PROCESSES [options of test.py]" >&2
+if [[ ${1:-} == -h || ${1:-} == --help || $# -lt 3 ]]; then
+  sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "${BASH_SOURCE[0]}" >&2
+  [[ ${1:-} == -h || ${1:-} == --help ]] && exit 0
   exit 2
 fi
 config=$1 checkpoint=$2 processes=$3

@@ -7,8 +7,9 @@
 # MASTER_ADDR and PORT set alike but for NODE_RANK.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ $# -lt 2 ]; then
-  echo "usage: $(basename "$0") CONFIG PROCESSES [options of train.py]" >&2
+if [[ ${1:-} == -h || ${1:-} == --help || $# -lt 2 ]]; then
+  sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "${BASH_SOURCE[0]}" >&2
+  [[ ${1:-} == -h || ${1:-} == --help ]] && exit 0
   exit 2
 fi
 config=$1 processes=$2

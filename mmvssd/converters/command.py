@@ -19,6 +19,8 @@ from mmvssd.version import __version__
 #: Entries of a published file that may hold the weights, in the order in which they are tried.
 KEYS = ('model', 'state_dict', 'model_ema')
 
+SHOWN = 20  # names listed of each kind
+
 
 def convert_file(source: str, target: str, family: str, *, arch: Optional[str] = None,
                  key: Optional[str] = None) -> str:
@@ -112,7 +114,8 @@ def _print_table(conversion: Conversion, wrong: Mismatch, fresh: List[str], arch
                              for name, given, expected in wrong.shapes]))
     for title, names in rows:
         if names:
-            table.add_row(title, str(len(names)), '\n'.join(names))
+            more = [f'... and {len(names) - SHOWN} more'] if len(names) > SHOWN else []
+            table.add_row(title, str(len(names)), '\n'.join([*names[:SHOWN], *more]))
     Console().print(table)
 
 

@@ -10,7 +10,7 @@ from mmvssd.checkpoint import CheckpointError
 from mmvssd.engine.launch import ConfigError, DataError, load_config
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
-INPUT_ERRORS = (CheckpointError, ConfigError, DataError)
+INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:

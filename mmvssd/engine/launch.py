@@ -1,12 +1,14 @@
 """From a command line's options to MMEngine's Runner, for all three hosts."""
 import difflib
+import logging
 from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmvssd.checkpoint import read_checkpoint
+from mmvssd.checkpoint import CheckpointError, read_checkpoint
 from mmvssd.paths import configs_dir
 
 #: Default hook that draws predictions, with what makes it draw them into a folder.
@@ -37,16 +39,30 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
         options: Settings by dotted key, as ``--cfg-options`` gives them.
 
     Raises:
-        ConfigError: There is no such recipe; those with a similar name are listed.
+        ConfigError: There is no such recipe, and those with a similar name are listed; or it
+            cannot be read.
     """
     file = find_config(path)
-    cfg = Config.fromfile(file)
+    try:
+        cfg = Config.fromfile(file)
+    except (SyntaxError, FileNotFoundError, KeyError) as error:
+        raise ConfigError(f'{file}: cannot be read as a config ({type(error).__name__}: '
+                          f'{error})') from error
     cfg.launcher = launcher
     if options:
+        _warn_of_new(cfg, options)
         cfg.merge_from_dict(options)
     if work_dir or not cfg.get('work_dir'):
         cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
     return cfg
+
+
+def _warn_of_new(cfg: Config, options: dict) -> None:
+    """A new setting may be meant, or misspelt; it is never silent."""
+    for key in options:
+        if key.split('.')[0] not in cfg:
+            print_log(f'--cfg-options: {key} is new, the recipe has no {key.split(".")[0]}',
+                      logger='current', level=logging.WARNING)
 
 
 def find_config(path: str) -> Path:
@@ -90,8 +106,22 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
         cfg.load_from = None if resume == 'auto' else resume
     if cfg.get('load_from'):
         read_checkpoint(cfg.load_from)
+    _check_pretrained(cfg)
     check_data(cfg, 'train', 'val')
     return Runner.from_cfg(cfg)
+
+
+def _check_pretrained(cfg: Config) -> None:
+    """Say early, and with the ways out, that weights to start from are not there."""
+    for entry in _dicts(cfg.model):
+        path = entry.get('checkpoint')
+        if entry.get('type') == 'Pretrained' and _is_local(path) and not Path(path).is_file():
+            raise CheckpointError(
+                f'{path}: no such checkpoint file (seen from {Path.cwd()}), and training starts '
+                'from it. Convert a published file to it with '
+                'tools/model_converters/convert_checkpoint.py, name another with --cfg-options '
+                'model.backbone.init_cfg.checkpoint=FILE, or start from nothing with '
+                '--cfg-options model.backbone.init_cfg=None')
 
 
 def build_tester(cfg: Config, checkpoint: str, *, tta: bool = False,
@@ -154,10 +184,11 @@ def check_data(cfg: Config, *phases: str) -> None:
         for what, path in _data_paths(cfg, phase):
             if not Path(path).exists():
                 raise DataError(
-                    f'{what}: {path} is not there (seen from {Path.cwd()}). For sample data run '
-                    'tools/dataset_tools/make_sample_data.py; for data of your own set '
-                    f'--cfg-options {phase}_dataloader.dataset.data_root=FOLDER, and where there '
-                    f'is one {phase}_evaluator.ann_file=FILE')
+                    f'{what}: {path} is not there (seen from {Path.cwd()}). The sample recipes '
+                    'need tools/dataset_tools/make_sample_data.py to be run first; for data '
+                    'elsewhere make a link at that path, or set --cfg-options '
+                    '{train,val,test}_dataloader.dataset.data_root=FOLDER and '
+                    '{val,test}_evaluator.ann_file=FILE')
 
 
 def _data_paths(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:

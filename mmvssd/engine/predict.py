@@ -7,6 +7,7 @@ from typing import Callable, Dict, List, Optional, Sequence
 
 import mmcv
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from rich.progress import track
@@ -37,7 +38,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
         pixels and masks as COCO's run lengths, or the best classes.
 
     Raises:
-        ConfigError: There is no inferencer for the recipe's host.
+        ConfigError: There is no inferencer for the recipe's host, or no such device.
         CheckpointError: The checkpoint cannot be read, or is another model's.
         DataError: There is no image, or none that can be read. One broken image among
             others is left out and named at the end, as a DataError after all else is written.
@@ -45,6 +46,8 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     scope = cfg.get('default_scope')
     if scope not in HOSTS:
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
+    if device and device.startswith('cuda') and not torch.cuda.is_available():
+        raise ConfigError(f'--device: got {device}, but PyTorch sees no GPU here; cpu fits')
     weights = read_checkpoint(checkpoint)
     files = find_images(images)
     predictor, model = HOSTS[scope](cfg, checkpoint, score_thr, device)

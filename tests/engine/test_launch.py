@@ -2,6 +2,8 @@
 import pytest
 from mmengine.config import Config
 
+from mmvssd.checkpoint import CheckpointError
+from mmvssd.engine import launch
 from mmvssd.engine.launch import (
     ConfigError,
     DataError,
@@ -33,7 +35,8 @@ def test_options_override(tmp_path):
 
 
 def test_missing_data_is_named(tmp_path):
-    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py',
+                      options={'model.backbone.init_cfg': None})
     with pytest.raises(DataError, match=r'train_dataloader, CocoDataset, data_root: data/coco/ is '
                                         r'not there .*make_sample_data.py'):
         build_trainer(cfg)
@@ -72,3 +75,24 @@ def test_auto_scale_lr_needs_a_base():
     cfg.pop('auto_scale_lr')
     with pytest.raises(ConfigError, match=r'base_batch_size'):
         build_trainer(cfg, auto_scale_lr=True)
+
+
+def test_a_missing_start_names_the_ways_out():
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
+    with pytest.raises(CheckpointError, match=r'vssd-tiny_in1k.pth: no such .*convert_checkpoint'):
+        build_trainer(cfg)
+
+
+def test_a_config_that_cannot_be_read(tmp_path):
+    for text in ('model = dict(', "_base_ = './gone.py'"):
+        (tmp_path / 'mine.py').write_text(text)
+        with pytest.raises(ConfigError, match=r'mine.py: cannot be read as a config'):
+            load_config(str(tmp_path / 'mine.py'))
+
+
+def test_a_new_setting_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(launch, 'print_log', lambda message, **kwargs: said.append(message))
+    load_config('classification/vssd-tiny_8xb128_in1k.py',
+                options={'modle.backbone.arch': 'micro', 'model.backbone.arch': 'micro'})
+    assert said == ['--cfg-options: modle.backbone.arch is new, the recipe has no modle']
