@@ -94,10 +94,12 @@ def test_normalized_matches_the_written_out_sum(grid, S):
     torch.testing.assert_close(y, naive_normalized(*inputs, grid))
 
 
+@pytest.mark.parametrize('sign', [1, -1])  # -1: padding would weigh more than any token
 @pytest.mark.parametrize('normalize', [False, True])
-def test_mask_leaves_padding_out(normalize):
+def test_mask_leaves_padding_out(normalize, sign):
     grid = (3, 5)
-    inputs = make_inputs(N=4, grid=grid)
+    inputs = list(make_inputs(N=4, grid=grid))
+    inputs[2] = sign * inputs[2]
     mask = make_mask(4, 15)
     naive = naive_normalized(*inputs, grid, mask) if normalize else naive_plain(*inputs, mask)
     x, dt, A, B, C, D = (tensor.clone() for tensor in inputs)

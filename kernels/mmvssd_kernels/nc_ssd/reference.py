@@ -71,8 +71,7 @@ def _normalized(x: Tensor, m: Tensor, B: Tensor, C: Tensor, grid: Tuple[int, int
     k = F.elu(B.squeeze(2)) + 1
     if mask is not None:
         m = m.masked_fill(~mask[..., None], torch.finfo(m.dtype).min)
-        k = _drop_padding(k, mask)
-    weight = m.softmax(1)  # (N, L, h)
+    weight = m.softmax(1)  # (N, L, h); zero at padding
     cos, sin = rotary_table(grid, q.shape[-1], q.device, q.dtype)
     wx = (weight[..., None] * x).flatten(2)  # (N, L, h*P)
     state = rotate(k, cos, sin).transpose(1, 2) @ wx  # (N, S, h*P)
