@@ -30,11 +30,6 @@ def wrap_once(owner, name, wrapper):
     setattr(owner, name, patched)
 
 
-def is_wrapped(function):
-    """Whether :func:`wrap_once` made ``function``."""
-    return hasattr(function, _MARK)
-
-
 def when_imported(name, patch):
     """Call ``patch(module)`` right after the import of a module, or now if that has been.
 
