@@ -30,7 +30,7 @@ def nc_ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: 
         m = -dt * A
         y = _normalized(x, m, B, C, grid, mask) if normalize else _plain(x, m, B, C)
         if D is not None:
-            y = y + D.to(dtype)[:, None] * x
+            y = torch.addcmul(y, D.to(dtype)[:, None], x)
         if mask is not None:
             y = _drop_padding(y, mask)
     return y.to(out_dtype)

@@ -8,6 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmvssd.checkpoint import load_pretrained
+from mmvssd.models.layers import Padding
+from mmvssd.models.valid_sizes import follow_hosts, valid_sizes
 
 
 class BaseBackbone(BaseModule):
@@ -18,8 +20,10 @@ class BaseBackbone(BaseModule):
 
     Args:
         stem: Module from an image (N, in_channels, H, W) to the grid (N, H, W, C) of stage 0.
+            Its ``after`` gives a padding of the image on that grid.
         stages: Blocks of each stage, each (N, H, W, C) -> (N, H, W, C).
-        downsamples: Module between stage i and i + 1.
+        downsamples: Module between stage i and i + 1, which halves sides and rounds up. It, the
+            stem and the blocks take a :class:`~mmvssd.models.layers.Padding` or None beside.
         dims: Width of each stage.
         in_channels: Channels of the image.
         out_indices: Stages whose output is returned, in rising order.
@@ -27,6 +31,8 @@ class BaseBackbone(BaseModule):
             output norms and downsamples. What is frozen stays in evaluation mode.
         norm_eval: Keep every BatchNorm in evaluation mode while training.
         with_cp: Recompute each block's activations in backward instead of storing them.
+        mask_padding: Keep the padding of a batch out of its images' features, see
+            :meth:`forward`; the host's data samples say what is padding.
         init_cfg: As in MMEngine; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
             loads weights and stops if they are not this backbone's.
     """
@@ -42,12 +48,16 @@ class BaseBackbone(BaseModule):
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
+                 mask_padding: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(_single(init_cfg))
         self.in_channels = in_channels
         self.out_indices = _check_out_indices(out_indices, len(stages))
         self.norm_eval = norm_eval
         self.with_cp = with_cp
+        self.mask_padding = mask_padding
+        if mask_padding:
+            follow_hosts()
         used = self.out_indices[-1] + 1
         if not -1 <= frozen_stages <= used:
             raise ValueError(f'frozen_stages: got {frozen_stages}, expected -1 (none) to {used}')
@@ -62,35 +72,58 @@ class BaseBackbone(BaseModule):
         for module in self._frozen_modules():
             module.requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor,
+                sizes: Optional[Sequence[Tuple[int, int]]] = None) -> Tuple[Tensor, ...]:
         """Compute features of an image batch of any size.
 
+        With ``sizes``, each image gets the features that it gets alone, and zeros beside them:
+        padding adds nothing to a state or an attention, and every convolution sees at an image's
+        border the zeros that it sees at the border of a batch. In training mode BatchNorm's
+        statistics still run over the whole grid, as in training without it.
+
         Args:
-            x: Images (N, in_channels, H, W).
+            x: Images (N, in_channels, H, W), padded at the right and below.
+            sizes: (height, width) of each image before padding. None takes those of the data
+                samples that the host's model was called with where ``mask_padding`` is set;
+                else, and without a host, every image fills the batch.
 
         Returns:
             One (N, C_i, H_i, W_i) tensor for each output index, contiguous: hosts hand them to
             compiled ops that read memory in that order.
+
+        Raises:
+            ValueError: A shape or a size that does not fit, or, with ``mask_padding``, a data
+                sample without a size.
         """
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f'{type(self).__name__}: got an input of shape {tuple(x.shape)}, '
                              f'expected (N, {self.in_channels}, H, W)')
+        if sizes is None and self.mask_padding:
+            sizes = valid_sizes(x)
+        padding = _padding_of(x, sizes)
         outputs = []
-        x = self.stem(x)
+        x = self.stem(x, padding)
+        padding = padding and self.stem.after(padding)
         for i, blocks in enumerate(self.stages):
             if i > 0:
-                x = self.downsamples[i - 1](x)
+                x = self.downsamples[i - 1](x, padding)
+                padding = padding and padding.strided(2)
             for block in blocks:
-                x = self._run_block(block, x)
+                x = self._run_block(block, x, padding)
             if i in self.out_indices:
-                y = getattr(self, f'norm{i}')(x)
-                outputs.append(y.permute(0, 3, 1, 2).contiguous())
+                outputs.append(self._output(i, x, padding))
         return tuple(outputs)
 
-    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+    def _run_block(self, block: nn.Module, x: Tensor, padding: Optional[Padding]) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
+            return checkpoint(block, x, padding, use_reentrant=False)
+        return block(x, padding)
+
+    def _output(self, stage: int, x: Tensor, padding: Optional[Padding]) -> Tensor:
+        y = getattr(self, f'norm{stage}')(x).permute(0, 3, 1, 2)
+        if padding is not None:
+            y = padding.clear(y)
+        return y.contiguous()
 
     def init_weights(self) -> None:
         """Load pretrained weights where ``init_cfg`` names them; the rest is drawn already."""
@@ -133,6 +166,19 @@ def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int
         raise ValueError(f'out_indices: got {out_indices}, expected stages in rising order, '
                          f'each from 0 to {num_stages - 1}')
     return indices
+
+
+def _padding_of(x: Tensor, sizes: Optional[Sequence[Tuple[int, int]]]) -> Optional[Padding]:
+    """What of a batch (N, C, H, W) is padding; None where nothing is."""
+    grid = tuple(x.shape[2:])
+    if sizes is None or (all(tuple(size) == grid for size in sizes) and len(sizes) == len(x)):
+        return None
+    sizes = torch.as_tensor(sizes)
+    if (sizes.shape != (len(x), 2) or sizes.is_floating_point()
+            or not ((sizes > 0) & (sizes <= torch.tensor(grid))).all()):
+        raise ValueError(f'sizes: got {sizes.tolist()}, expected (height, width) of each of the '
+                         f'{len(x)} images, at most {grid}')
+    return Padding(sizes.to(x.device), grid)
 
 
 def _init_linear(module: nn.Module) -> None:

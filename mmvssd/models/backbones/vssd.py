@@ -129,6 +129,7 @@ class VSSD(BaseBackbone):
         frozen_stages: See :class:`BaseBackbone`.
         norm_eval: See :class:`BaseBackbone`.
         with_cp: See :class:`BaseBackbone`.
+        mask_padding: See :class:`BaseBackbone`.
         init_cfg: See :class:`BaseBackbone`.
 
     Raises:
@@ -143,6 +144,7 @@ class VSSD(BaseBackbone):
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
+                 mask_padding: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         arch = resolve_arch(arch)
         rate = arch.drop_path_rate if drop_path_rate is None else drop_path_rate
@@ -159,6 +161,7 @@ class VSSD(BaseBackbone):
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
             with_cp=with_cp,
+            mask_padding=mask_padding,
             init_cfg=init_cfg)
 
 

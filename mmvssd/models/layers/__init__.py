@@ -6,14 +6,16 @@ nothing is copied from one layout to another.
 """
 from mmvssd.models.layers.attention import Attention
 from mmvssd.models.layers.block import Block
-from mmvssd.models.layers.conv import ConvNormAct, GridConv2d
+from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, GridConv2d, PositionConv
 from mmvssd.models.layers.downsample import DOWNSAMPLES
 from mmvssd.models.layers.drop_path import DropPath
+from mmvssd.models.layers.linear import GridLinear, SplitLinear
 from mmvssd.models.layers.mixers import NCSSDMixer
 from mmvssd.models.layers.mlp import MLP
+from mmvssd.models.layers.padding import Padding
 from mmvssd.models.layers.stem import STEMS
 
 __all__ = [
-    'DOWNSAMPLES', 'STEMS', 'Attention', 'Block', 'ConvNormAct', 'DropPath', 'GridConv2d', 'MLP',
-    'NCSSDMixer'
+    'DOWNSAMPLES', 'STEMS', 'Attention', 'Block', 'ConvNormAct', 'ConvSequence', 'DropPath',
+    'GridConv2d', 'GridLinear', 'MLP', 'NCSSDMixer', 'Padding', 'PositionConv', 'SplitLinear'
 ]

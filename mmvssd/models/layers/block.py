@@ -1,9 +1,12 @@
 """VSSD's block."""
+from typing import Optional
+
 from torch import Tensor, nn
 
-from mmvssd.models.layers.conv import GridConv2d
+from mmvssd.models.layers.conv import PositionConv
 from mmvssd.models.layers.drop_path import DropPath
 from mmvssd.models.layers.mlp import MLP
+from mmvssd.models.layers.padding import Padding
 
 
 class Block(nn.Module):
@@ -11,7 +14,7 @@ class Block(nn.Module):
 
     Args:
         dim: Channels in and out.
-        mixer: Module that mixes tokens, (N, H, W, C) -> (N, H, W, C).
+        mixer: Module that mixes tokens, (N, H, W, C) and a padding or None -> (N, H, W, C).
         mlp_ratio: Hidden width of the MLP over ``dim``.
         drop_path: Probability that a sample skips a branch.
     """
@@ -19,17 +22,17 @@ class Block(nn.Module):
     def __init__(self, dim: int, mixer: nn.Module, mlp_ratio: float = 4,
                  drop_path: float = 0.0) -> None:
         super().__init__()
-        self.cpe1 = GridConv2d(dim, dim, 3, padding=1, groups=dim)
+        self.cpe1 = PositionConv(dim)
         self.norm1 = nn.LayerNorm(dim)
         self.mixer = mixer
-        self.cpe2 = GridConv2d(dim, dim, 3, padding=1, groups=dim)
+        self.cpe2 = PositionConv(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = MLP(dim, int(mlp_ratio * dim))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> (N, H, W, C)."""
-        x = x + self.cpe1(x)
-        x = x + self.drop_path(self.mixer(self.norm1(x)))
-        x = x + self.cpe2(x)
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        """(N, H, W, C) -> (N, H, W, C); no token sees padding."""
+        x = self.cpe1(x, padding)
+        x = x + self.drop_path(self.mixer(self.norm1(x), padding))
+        x = self.cpe2(x, padding)
         return x + self.drop_path(self.mlp(self.norm2(x)))

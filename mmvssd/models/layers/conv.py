@@ -1,20 +1,56 @@
 """Convolutions: on the grid layout of blocks, and as units of stems and downsamples."""
-from typing import Optional
+from functools import partial
+from typing import Callable, Optional
 
+import torch
+from mmengine.model.efficient_conv_bn_eval import efficient_conv_bn_eval_forward
 from torch import Tensor, nn
+
+from mmvssd.models.layers.padding import Padding
+
+#: In place: what stands before it, a convolution or a norm, needs its input in backward.
+ReLU = partial(nn.ReLU, inplace=True)
 
 
 class GridConv2d(nn.Conv2d):
     """A convolution from (N, H, W, C) to (N, H, W, C); it runs channels-last, without a copy."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        """(N, H, W, in_channels) -> (N, H, W, out_channels); padding counts as zero."""
+        return self._convolve(x, padding).permute(0, 2, 3, 1)
+
+    def _convolve(self, x: Tensor, padding: Optional[Padding]) -> Tensor:
+        """(N, H, W, in_channels) -> (N, out_channels, H, W) in channels-last order."""
+        x = x.permute(0, 3, 1, 2)
+        if padding is not None:
+            x = padding.clear(x)
+        return super().forward(x)
 
 
-class ConvNormAct(nn.Sequential):
+class PositionConv(GridConv2d):
+    """A depthwise 3x3 convolution added to its input, which tells tokens where they are.
+
+    Args:
+        dim: Channels in and out.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        """(N, H, W, C) -> (N, H, W, C)."""
+        y = self._convolve(x, padding)
+        x = x.permute(0, 3, 1, 2)
+        # in y's memory, unless autocast made it a narrower number
+        y = y.add_(x) if y.dtype == x.dtype else y + x
+        return y.permute(0, 2, 3, 1)
+
+
+class ConvNormAct(nn.Module):
     """Convolution, then BatchNorm and an activation where asked for, on (N, C, H, W).
 
-    A kernel of 3 pads 1, a kernel of 1 pads nothing.
+    A kernel of 3 pads 1, a kernel of 1 pads nothing. A BatchNorm in evaluation mode runs as part
+    of the convolution.
 
     Args:
         in_channels: Channels in.
@@ -24,16 +60,42 @@ class ConvNormAct(nn.Sequential):
         groups: Groups of the convolution.
         bias: Whether the convolution has a bias.
         norm: Whether a BatchNorm follows.
-        act: Class of the activation, None for none.
+        act: Makes the activation, None for none.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1,
                  groups: int = 1, bias: bool = True, norm: bool = True,
-                 act: Optional[type] = None) -> None:
+                 act: Optional[Callable[[], nn.Module]] = None) -> None:
         super().__init__()
+        self.stride = stride
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride,
                               padding=kernel_size // 2, groups=groups, bias=bias)
-        if norm:
-            self.norm = nn.BatchNorm2d(out_channels)
-        if act is not None:
-            self.act = act()
+        self.norm = nn.BatchNorm2d(out_channels) if norm else None
+        self.act = None if act is None else act()
+
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, H', W'); padding counts as zero."""
+        if padding is not None:
+            x = padding.clear(x)
+        x = self._conv_norm(x)
+        return x if self.act is None else self.act(x)
+
+    def _conv_norm(self, x: Tensor) -> Tensor:
+        if self.norm is None:
+            return self.conv(x)
+        # a trace keeps the two apart: what reads it counts or fuses norms by itself
+        if self.norm.training or torch.jit.is_tracing():
+            return self.norm(self.conv(x))
+        return efficient_conv_bn_eval_forward(self.norm, self.conv, x)
+
+
+class ConvSequence(nn.Sequential):
+    """Units of :class:`ConvNormAct` one after the other."""
+
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        """(N, C, H, W) -> (N, C', H', W')."""
+        for unit in self:
+            x = unit(x, padding)
+            if padding is not None:
+                padding = padding.strided(unit.stride)
+        return x

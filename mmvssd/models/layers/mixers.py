@@ -1,11 +1,14 @@
 """State-space token mixers."""
 import math
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmvssd.models.layers.conv import GridConv2d
+from mmvssd.models.layers.linear import GridLinear, SplitLinear
+from mmvssd.models.layers.padding import Padding
 from mmvssd.registry import KERNELS
 
 
@@ -36,14 +39,13 @@ class NCSSDMixer(nn.Module):
         self.op = KERNELS.get('nc_ssd')
 
         d_conv = self.d_inner + 2 * self.d_bc
-        self.in_proj = nn.Linear(dim, self.d_inner + d_conv + num_heads, bias=False)
+        self.in_proj = SplitLinear(dim, [self.d_inner, d_conv, num_heads])  # z, xBC, dt
         self.conv = GridConv2d(d_conv, d_conv, 3, padding=1, groups=d_conv)
-        self.act = nn.SiLU()
         self.dt_bias = nn.Parameter(torch.empty(num_heads))
         self.A_log = nn.Parameter(torch.empty(num_heads))
         self.D = nn.Parameter(torch.empty(num_heads))
         self.norm = nn.LayerNorm(self.d_inner)
-        self.out_proj = nn.Linear(self.d_inner, dim, bias=False)
+        self.out_proj = GridLinear(self.d_inner, dim, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -54,12 +56,14 @@ class NCSSDMixer(nn.Module):
             dt = self.dt_bias.uniform_(math.log(1e-3), math.log(1e-1)).exp_().clamp_(min=1e-4)
             dt += (-torch.expm1(-dt)).log()  # inverse of softplus
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix tokens: (N, H, W, C) -> (N, H, W, C)."""
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        """Mix tokens: (N, H, W, C) -> (N, H, W, C); padding adds nothing to the state."""
         H, W = x.shape[1:3]
-        z, xBC, dt = self.in_proj(x).split(
-            [self.d_inner, self.d_inner + 2 * self.d_bc, self.num_heads], dim=-1)
-        xBC = self.act(self.conv(xBC)).flatten(1, 2)  # (N, L, d_inner + 2*G*S)
+        z, xBC, dt = self.in_proj(x)
+        # without gradients in the convolution's own memory: on a CPU, fresh memory costs as much
+        # as the function
+        xBC = F.silu(self.conv(xBC, padding), inplace=not torch.is_grad_enabled())
+        xBC = xBC.flatten(1, 2)  # (N, L, d_inner + 2*G*S)
         x, B, C = xBC.split([self.d_inner, self.d_bc, self.d_bc], dim=-1)
         y = self.op(
             x.unflatten(-1, (self.num_heads, -1)),
@@ -69,6 +73,7 @@ class NCSSDMixer(nn.Module):
             C.unflatten(-1, (self.n_groups, -1)),
             self.D,
             normalize=self.normalize,
-            grid=(H, W))
+            grid=(H, W),
+            mask=None if padding is None else padding.mask.flatten(1))
         y = self.norm(y.flatten(2).unflatten(1, (H, W)))
         return self.out_proj(y * z)

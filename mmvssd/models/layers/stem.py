@@ -2,11 +2,15 @@
 
 Sides round up, except in :class:`SimpleStem`, whose stride-4 convolution rounds them down.
 """
+from functools import partial
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvssd.models.layers.conv import ConvNormAct
+from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, ReLU
+from mmvssd.models.layers.padding import Padding
 
 
 class ResidualStem(nn.Module):
@@ -15,21 +19,24 @@ class ResidualStem(nn.Module):
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        self.conv1 = ConvNormAct(in_channels, half, 3, stride=2, bias=False, act=nn.ReLU)
-        self.conv2 = nn.Sequential(
-            ConvNormAct(half, half, 3, bias=False, act=nn.ReLU),
-            ConvNormAct(half, half, 3, bias=False))
-        self.conv3 = nn.Sequential(
-            ConvNormAct(half, 4 * dim, 3, stride=2, bias=False, act=nn.ReLU),
-            ConvNormAct(4 * dim, dim, 1, bias=False))
+        unit = partial(ConvNormAct, bias=False)
+        self.conv1 = unit(in_channels, half, 3, stride=2, act=ReLU)
+        self.conv2 = ConvSequence(unit(half, half, 3, act=ReLU), unit(half, half, 3))
+        self.conv3 = ConvSequence(unit(half, 4 * dim, 3, stride=2, act=ReLU),
+                                  unit(4 * dim, dim, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(channels_last(x))
-        x = x + self.conv2(x)
-        return self.conv3(x).permute(0, 2, 3, 1)
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        x = self.conv1(channels_last(x), padding)
+        padding = padding and padding.strided(2)
+        x = x + self.conv2(x, padding)
+        return self.conv3(x, padding).permute(0, 2, 3, 1)
+
+    def after(self, padding: Padding) -> Padding:
+        """Valid sizes on the grid that this stem gives."""
+        return padding.strided(2).strided(2)
 
 
-class PlainStem(nn.Sequential):
+class PlainStem(ConvSequence):
     """The stem of VSSD's ICCV 2025 version: four 3x3 convolutions."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
@@ -40,8 +47,12 @@ class PlainStem(nn.Sequential):
             ConvNormAct(half, dim, 3, stride=2, act=nn.GELU),
             ConvNormAct(dim, dim, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(channels_last(x)).permute(0, 2, 3, 1)
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        return super().forward(channels_last(x), padding).permute(0, 2, 3, 1)
+
+    def after(self, padding: Padding) -> Padding:
+        """Valid sizes on the grid that this stem gives."""
+        return padding.strided(2).strided(2)
 
 
 class SimpleStem(nn.Module):
@@ -54,14 +65,21 @@ class SimpleStem(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, dim, 4, stride=4, bias=False)
         self.bn = nn.BatchNorm2d(dim)
-        self.act = nn.ReLU()
+        self.act = ReLU()
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        if padding is not None:
+            x = padding.clear(x)
         H, W = x.shape[2:]
         x = F.pad(x, (0, max(0, 4 - W), 0, max(0, 4 - H)))
         x = self.act(self.bn(self.conv(channels_last(x))))
         return self.norm(x.permute(0, 2, 3, 1))
+
+    def after(self, padding: Padding) -> Padding:
+        """Valid sizes on the grid that this stem gives."""
+        return Padding((padding.sizes // 4).clamp(min=1),
+                       tuple(max(1, side // 4) for side in padding.grid))
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""Linear layers on the grid, in the form that is fast where they run."""
+import functools
+import platform
+from pathlib import Path
+from typing import Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GridLinear(nn.Linear):
+    """A linear layer on the last axis of (N, H, W, C).
+
+    Where :func:`convolves_faster`, it runs as a 1x1 convolution of the channels-last grid.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, in_features) -> (N, H, W, out_features)."""
+        return _linear(x, self.weight, self.bias)
+
+
+class SplitLinear(GridLinear):
+    """A linear layer without bias whose output is used in parts.
+
+    On the CPU each part is a product of its own: the parts are contiguous, and none is so large
+    that its memory is mapped anew at every call. Elsewhere they are views of one product.
+
+    Args:
+        in_features: Channels in.
+        sizes: Channels of each part.
+    """
+
+    def __init__(self, in_features: int, sizes: Sequence[int]) -> None:
+        super().__init__(in_features, sum(sizes), bias=False)
+        self.sizes = list(sizes)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """(N, H, W, in_features) -> one (N, H, W, size) for each part."""
+        if x.device.type == 'cpu':
+            return tuple(_linear(x, weight) for weight in self.weight.split(self.sizes))
+        return super().forward(x).split(self.sizes, dim=-1)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    if x.device.type == 'cpu' and x.dtype != torch.float64 and convolves_faster():
+        # (N, H, W, C) -> (N, C, H, W) in the memory order of channels-last
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
+        return y.permute(0, 2, 3, 1)
+    return F.linear(x, weight, bias)
+
+
+@functools.cache
+def convolves_faster() -> bool:
+    """Whether this CPU runs a product faster as a 1x1 convolution.
+
+    PyTorch's products go through MKL and its convolutions through oneDNN. On an AMD EPYC the
+    latter were twice as fast; on an Intel Xeon they were as fast or slower by a third.
+    """
+    return torch.backends.mkldnn.is_available() and 'AuthenticAMD' in _cpu_vendor()
+
+
+def _cpu_vendor() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    return cpuinfo.read_text() if cpuinfo.is_file() else platform.processor()
