@@ -1,0 +1,1 @@
+"""What is counted and measured: complexity, throughput, the model zoo."""
