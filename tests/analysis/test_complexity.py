@@ -1,0 +1,265 @@
+"""Counts against the published rows, and what a count must not depend on or change."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmvssd.analysis import complexity
+from mmvssd.analysis.complexity import build_model, count_model, count_recipe
+from mmvssd.engine.launch import ConfigError, load_config
+from mmvssd.registry import KERNELS
+
+DOCS = Path(__file__).resolve().parents[2] / 'docs' / 'complexity.md'
+
+MICRO = 'classification/vssd-micro_8xb128_in1k.py'
+MICRO_DETECTOR = 'detection/mask-rcnn_vssd-micro_fpn_1x_coco.py'
+MICRO_SEGMENTOR = 'segmentation/upernet_vssd-micro_4xb4-160k_ade20k-512x512.py'
+
+#: recipe: parameters in millions, GFLOPs in full and as published, all digits that are given
+CLASSIFIERS = {
+    MICRO: ('13.51', '2.407', '2.306'),
+    'classification/vssd-tiny_8xb128_in1k.py': ('24.27', '4.694', '4.475'),
+    'classification/vssd-small_8xb128_in1k.py': ('40.08', '7.756', '7.366'),
+    'classification/vssd-base_8xb256_in1k.py': ('88.82', '16.720', '16.066'),
+    'classification/vssd-tiny-iccv2025_8xb128_in1k.py': ('28.19', '5.019', '4.983'),
+    'classification/vssd-small-iccv2025_8xb128_in1k.py': ('50.42', '8.120', '8.056'),
+    'classification/vssd-base-iccv2025_8xb256_in1k.py': ('88.82', '16.720', '16.066'),
+}
+DETECTORS = {
+    MICRO_DETECTOR: ('33.22', '219.53'),
+    'detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py': ('43.91', '265.28'),
+    'detection/mask-rcnn_vssd-small_fpn_1x_coco.py': ('59.71', '325.25'),
+}
+SEGMENTORS = {
+    MICRO_SEGMENTOR: ('42.38', '892.85'),
+    'segmentation/upernet_vssd-tiny_4xb4-160k_ade20k-512x512.py': ('54.07', '940.77'),
+}
+
+
+def check_documented(recipe, found):
+    row = (f'| `{recipe[:-len(".py")]}` | {found.params / 1e6:.2f} M | {found.full / 1e9:.3f} '
+           f'| {found.published / 1e9:.3f} |')
+    assert row in DOCS.read_text()
+
+
+@pytest.mark.parametrize('recipe', CLASSIFIERS)
+def test_published_classifiers(recipe):
+    pytest.importorskip('mmpretrain')
+    found = count_recipe(load_config(recipe))
+    assert (f'{found.params / 1e6:.2f}', f'{found.full / 1e9:.3f}',
+            f'{found.published / 1e9:.3f}') == CLASSIFIERS[recipe]
+    check_documented(recipe, found)
+
+
+def check_dense(recipe, row):
+    found = count_recipe(load_config(recipe))
+    assert (f'{found.params / 1e6:.2f}', f'{found.published / 1e9:.2f}') == row
+    check_documented(recipe, found)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', DETECTORS)
+def test_published_detectors(recipe):
+    pytest.importorskip('mmdet')
+    found = check_dense(recipe, DETECTORS[recipe])
+    # as many proposals as are configured, each through the box head's layers
+    assert {part.name: part.full for part in found.parts}['roi_head.bbox_head'] == 1000 * (
+        256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * (81 + 80 * 4))
+    assert found.uncounted['prim::PythonOp.NMSop'] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', SEGMENTORS)
+def test_published_segmentors(recipe):
+    pytest.importorskip('mmseg')
+    check_dense(recipe, SEGMENTORS[recipe])
+
+
+@pytest.fixture(scope='module')
+def classifier():
+    pytest.importorskip('mmpretrain')
+    return build_model(load_config(MICRO))
+
+
+def test_parts_and_operations_add_up(classifier):
+    found = count_model(classifier, (64, 96))
+    parts = {part.name: part for part in found.parts}
+    top = [part for name, part in parts.items() if '.' not in name]
+    inner = [part for name, part in parts.items() if name.startswith('backbone.')]
+    assert {'backbone.stem', 'backbone.stages.0', 'backbone.stages.3', 'backbone.downsamples.2',
+            'neck', 'head'} <= set(parts)
+    for measure in ('params', 'full', 'published'):
+        total = getattr(found, measure)
+        assert sum(getattr(part, measure) for part in top) == total
+        assert sum(getattr(part, measure) for part in inner) == getattr(parts['backbone'], measure)
+    assert sum(full for full, _ in found.operations.values()) == found.full
+    assert sum(published for _, published in found.operations.values()) == found.published
+    # depths 2, 2, 8; heads 2, 4, 8; S = P = 48
+    tokens = 2 * 16 * 24, 2 * 8 * 12, 8 * 4 * 6
+    assert found.operations['nc_ssd'] == (
+        sum(2 * n * 48 * 48 * h for n, h in zip(tokens, (2, 4, 8))),
+        sum(2 * n * 48 * 48 for n in tokens))
+    # depth 4, 6 tokens, width 384
+    assert found.operations['attention'] == (4 * 2 * 6 * 6 * 384, ) * 2
+
+
+def test_what_is_not_counted_is_named(classifier):
+    found = count_model(classifier, (64, 64))
+    # 16 blocks, 12 of them with a state-space mixer
+    assert found.uncounted['aten::gelu'] == 16
+    assert found.uncounted['aten::softplus'] == 12
+    assert 'aten::unflatten' not in found.uncounted
+    assert 'skip' in found.left_out['nc_ssd']
+    assert [(module.name, module.params) for module in found.uncalled] == [
+        ('data_preprocessor', 0), ('head.loss_module', 0)]
+
+
+def test_modules_that_were_not_called_are_named():
+    pytest.importorskip('mmseg')
+    found = count_recipe(load_config(MICRO_SEGMENTOR), (64, 64))
+    (head, ) = [module for module in found.uncalled if module.name == 'auxiliary_head']
+    # 3x3 from 192 to 256 channels, norm, 1x1 to 150 classes
+    assert head.params == 192 * 256 * 9 + 2 * 256 + 256 * 150 + 150
+    assert {part.name: part.full for part in found.parts}['auxiliary_head'] == 0
+
+
+def test_count_grows_with_the_batch(classifier):
+    one, three = (count_model(classifier, (64, 64), batch_size=n) for n in (1, 3))
+    assert (three.full, three.published) == (3 * one.full, 3 * one.published)
+
+
+@pytest.mark.parametrize('kernel', ['reference', 'triton'])
+def test_count_is_independent_of_the_implementation(classifier, kernel, monkeypatch):
+    expected = count_model(classifier, (64, 64))
+    monkeypatch.setenv('MMVSSD_KERNEL', kernel)
+    assert count_model(classifier, (64, 64)) == expected
+
+
+class Layer(nn.Module):
+    """Holds an op as the layers do, in a model with a tensor mode."""
+
+    def __init__(self, op, **settings):
+        super().__init__()
+        self.op, self.settings = op, settings
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        N, _, H, W = inputs.shape
+        x = inputs.new_ones(N, int(H) * int(W), 4, 6)
+        return self.op(x, **{key: make(x) if callable(make) else make
+                             for key, make in self.settings.items()})
+
+
+def nc_ssd_layer(groups, mask):
+    def state(x):
+        return x.new_ones(*x.shape[:2], groups, 8)
+
+    return Layer(KERNELS.get('nc_ssd'), dt=lambda x: x.new_ones(x.shape[:3]),
+                 A=lambda x: -x.new_ones(4), B=state, C=state,
+                 mask=(lambda x: x.new_zeros(x.shape[:2], dtype=torch.bool)) if mask else None)
+
+
+@pytest.mark.parametrize(('groups', 'mask'), [(1, False), (2, False), (1, True), (4, True)])
+def test_groups_and_masks_count_alike(groups, mask):
+    found = count_model(nc_ssd_layer(groups, mask), (3, 5))
+    assert found.operations == {'nc_ssd': (2 * 15 * 8 * 4 * 6, 2 * 15 * 8 * 6)}
+    assert set(found.uncounted) == {'aten::new_ones', 'aten::neg'}  # the layer's own
+
+
+def test_a_later_op_is_one_entry(monkeypatch):
+    def scan(u, A):
+        raise AssertionError('the op itself is not run')
+
+    monkeypatch.setitem(KERNELS.module_dict, 'scan', scan)
+    monkeypatch.setitem(complexity.FORMULAS, 'scan', complexity.OpFormula(
+        lambda s: 9 * s['u'][1] * s['A'][1], lambda s: 0, ''))
+    found = count_model(Layer(scan, A=lambda x: x.new_ones(4, 7)), (3, 5))
+    assert found.operations == {'scan': (9 * 15 * 7, 0)}
+
+
+class Broadcast(nn.Module):
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        # (5, 3) x (N, 2, 3, 7)
+        return inputs.new_ones(5, 3) @ inputs.new_ones(len(inputs), 2, 3, 7)
+
+
+def test_products_that_broadcast_count_in_full():
+    found = count_model(Broadcast(), (4, 4), batch_size=2)
+    assert (found.full, found.published) == (2 * 2 * 5 * 3 * 7, 5 * 3 * 7)
+
+
+def state_of(model):
+    modules = [(module.training, len(module._forward_hooks), len(module._forward_pre_hooks),
+                getattr(module, 'op', None)) for module in model.modules()]
+    return modules, {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_the_model_stays_as_it_was(classifier):
+    classifier.train()
+    modules, weights = state_of(classifier)
+    random = torch.get_rng_state()
+    count_model(classifier, (64, 64))
+    now, weights_now = state_of(classifier)
+    assert now == modules
+    assert all(torch.equal(weights[name], value) for name, value in weights_now.items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_weights_are_not_asked_for():
+    """The detection recipes name a checkpoint that is not there."""
+    pytest.importorskip('mmdet')
+    cfg = load_config(MICRO_DETECTOR)
+    assert not Path(cfg.model.backbone.init_cfg.checkpoint).exists()
+    assert build_model(cfg).backbone.dims == (48, 96, 192, 384)
+
+
+class NoTensorMode(nn.Module):
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        raise RuntimeError(f'Invalid mode "{mode}".')
+
+
+@pytest.mark.parametrize(('model', 'message'), [
+    (nn.Conv2d(3, 3, 1), 'Conv2d: its forward has no mode'),
+    (NoTensorMode(), 'NoTensorMode: has no tensor mode'),
+])
+def test_no_tensor_mode(model, message):
+    with pytest.raises(ConfigError, match=message):
+        count_model(model, (32, 32))
+    # an error in a trace leaves no trace open
+    assert count_model(Broadcast(), (4, 4)).full == 2 * 5 * 3 * 7
+
+
+@pytest.mark.parametrize('shape', [(0, 224), (224, -1), (224, ), (224., 224)])
+def test_no_shape(shape):
+    with pytest.raises(ConfigError, match='expected two positive numbers'):
+        count_model(Broadcast(), shape)
+
+
+def test_no_recipe():
+    with pytest.raises(ConfigError, match='has no model'):
+        count_recipe(load_config('_base_/schedules/coco_1x.py'), (32, 32))
+    with pytest.raises(ConfigError, match='give the size with --shape'):
+        count_recipe(load_config('_base_/schedules/coco_1x.py'))
+
+
+def test_command(run_tool, tmp_path):
+    pytest.importorskip('mmpretrain')
+    text = run_tool('analysis_tools/get_flops.py', MICRO, '--out', 'a/b.json',
+                    '--cfg-options', 'model.backbone.arch=tiny', 'model.head.in_channels=512')
+    assert f'{MICRO}: GFLOPs over one image of 224 x 224 (height x width)' in text
+    assert [line.split() for line in text.splitlines() if ' total ' in line] == [
+        ['total', '24.271', '4.694', '4.475']]
+    assert 'aten::gelu x 18' in text
+    assert 'Never called: data_preprocessor' in text
+    written = json.loads((tmp_path / 'a' / 'b.json').read_text())
+    assert written['params'] == 24270724
+    assert written['parts'][0]['name'] == 'backbone'
+    assert written['uncalled'][0]['kind'] == 'ClsDataPreprocessor'
+
+
+def test_command_refuses(run_tool):
+    text = run_tool('analysis_tools/get_flops.py', MICRO, '--shape', 64, 0, expect=2)
+    assert 'ConfigError: --shape: got 64 0, expected two positive numbers' in text
+    assert 'Traceback' not in text

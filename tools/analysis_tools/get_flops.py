@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Count a recipe's parameters and multiply-adds, in full and in the published convention."""
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from mmvssd.analysis.complexity import count_recipe, report
+from mmvssd.engine.command_line import add_recipe_arguments, run
+from mmvssd.engine.launch import load_config
+from mmvssd.files import write_whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_recipe_arguments(parser)
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+                        help='size of the image; default: 224 224 for classification, 800 1280 '
+                        'for detection, 512 2048 for segmentation')
+    parser.add_argument('--out', metavar='FILE.json', help='write all counts to FILE.json')
+    args = parser.parse_args()
+    complexity = count_recipe(load_config(args.config, options=args.cfg_options), args.shape)
+    report(complexity, args.config)
+    if args.out:
+        file = Path(args.out)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(asdict(complexity), indent=1))
+
+
+if __name__ == '__main__':
+    run(main)
