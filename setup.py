@@ -26,7 +26,7 @@ def read_requirements(name):
 
 
 class BuildPyWithMim(build_py):
-    """Puts recipes and tools into `mmvssd/.mim`, where MMEngine's `get_config` and mim look."""
+    """Puts recipes and tools into `mmvssd/.mim`."""
 
     def run(self):
         super().run()

@@ -19,15 +19,19 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[Union[int, str]], *,
         dtypes: The dtypes that fit.
         device: The device that fits; None allows any.
     """
-    wanted = '(' + ', '.join(map(str, shape)) + (',)' if len(shape) == 1 else ')')
     if not isinstance(tensor, Tensor):
-        raise ValueError(f'{name}: got {type(tensor).__name__}, expected a tensor {wanted}')
+        raise ValueError(f'{name}: got {type(tensor).__name__}, expected a tensor {_text(shape)}')
     fits = tensor.dim() == len(shape) and all(
         isinstance(size, str) or size == given for size, given in zip(shape, tensor.shape))
     if not fits:
-        raise ValueError(f'{name}: got shape {tuple(tensor.shape)}, expected {wanted}')
+        raise ValueError(f'{name}: got shape {tuple(tensor.shape)}, expected {_text(shape)}')
     if tensor.dtype not in dtypes:
         raise ValueError(f'{name}: got dtype {tensor.dtype}, '
                          f'expected one of {", ".join(map(str, dtypes))}')
     if device is not None and tensor.device != device:
         raise ValueError(f'{name}: got device {tensor.device}, expected {device} as the others')
+
+
+def _text(shape: Sequence[Union[int, str]]) -> str:
+    # only where a check failed: a size that torch.compile left open has no text
+    return '(' + ', '.join(map(str, shape)) + (',)' if len(shape) == 1 else ')')

@@ -165,6 +165,20 @@ def test_autocast(variant):
         assert (y - z).abs().mean() < 0.02
 
 
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('variant', ['arxiv', 'iccv2025'])
+def test_compiles_to_one_graph(variant, training):
+    torch.manual_seed(0)
+    model = VSSD(VARIANTS[variant], drop_path_rate=0.).train(training)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    with torch.set_grad_enabled(training):
+        for size in ((48, 64), (64, 80), (50, 70)):  # from the second on with open sizes
+            x = torch.randn(2, 3, *size)
+            for y, expected in zip(compiled(x), model(x)):
+                torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_mixers_where_the_arch_says():
     model = VSSD(VARIANTS['attention first'])
     kinds = [type(blocks[0].mixer) for blocks in model.stages]

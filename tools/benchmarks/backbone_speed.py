@@ -55,8 +55,8 @@ def _ratio(row: Speed, rows: List[Speed]) -> float:
 
 
 def _print(rows: List[Speed], title: str) -> None:
-    table = Table('setting', 'model', 'images/s', 'ms a step', f'ratio to {rows[0].model}',
-                  'peak MB', title=title)
+    table = Table('setting', 'model', 'images/s', 'ms a step', 'ratio', 'peak MB', title=title,
+                  caption=f'ratio: speed over that of {rows[0].model} in the same setting')
     for row in rows:
         table.add_row(str(row.setting), row.model, f'{row.images_per_second:.2f}',
                       f'{1000 * row.seconds:.1f}', f'{_ratio(row, rows):.2f}',

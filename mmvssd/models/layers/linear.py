@@ -12,19 +12,30 @@ from torch.nn import functional as F
 class GridLinear(nn.Linear):
     """A linear layer on the last axis of (N, H, W, C).
 
-    Where :func:`convolves_faster`, it runs as a 1x1 convolution of the channels-last grid.
+    On a CPU where :func:`convolves_faster`, it runs as a 1x1 convolution of the channels-last grid.
     """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.convolves = convolves_faster()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, H, W, in_features) -> (N, H, W, out_features)."""
-        return _linear(x, self.weight, self.bias)
+        return self._apply_weight(x, self.weight, self.bias)
+
+    def _apply_weight(self, x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+        if x.device.type == 'cpu' and x.dtype != torch.float64 and self.convolves:
+            # (N, H, W, C) -> (N, C, H, W) in the memory order of channels-last
+            y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
+            return y.permute(0, 2, 3, 1)
+        return F.linear(x, weight, bias)
 
 
 class SplitLinear(GridLinear):
     """A linear layer without bias whose output is used in parts.
 
-    On the CPU each part is a product of its own: the parts are contiguous, and none is so large
-    that its memory is mapped anew at every call. Elsewhere they are views of one product.
+    On the CPU each part is a product of its own: the parts are contiguous, and smaller, for the
+    memory of large tensors is mapped anew at every call. Elsewhere they are views of one product.
 
     Args:
         in_features: Channels in.
@@ -38,16 +49,8 @@ class SplitLinear(GridLinear):
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """(N, H, W, in_features) -> one (N, H, W, size) for each part."""
         if x.device.type == 'cpu':
-            return tuple(_linear(x, weight) for weight in self.weight.split(self.sizes))
+            return tuple(self._apply_weight(x, part) for part in self.weight.split(self.sizes))
         return super().forward(x).split(self.sizes, dim=-1)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
-    if x.device.type == 'cpu' and x.dtype != torch.float64 and convolves_faster():
-        # (N, H, W, C) -> (N, C, H, W) in the memory order of channels-last
-        y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
-        return y.permute(0, 2, 3, 1)
-    return F.linear(x, weight, bias)
 
 
 @functools.cache

@@ -1,0 +1,67 @@
+"""Convolution units: what evaluation folds, and what is written in place."""
+import pytest
+import torch
+from torch import nn
+
+from mmvssd.models.layers import ConvNormAct, Padding, PositionConv
+
+
+def make_unit(**options):
+    torch.manual_seed(0)
+    unit = ConvNormAct(4, 6, 3, **options)
+    for value in (unit.norm.running_mean, unit.norm.weight.data, unit.norm.bias.data):
+        value.normal_()
+    unit.norm.running_var.uniform_(0.5, 2)
+    return unit
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_a_folded_norm_is_the_norm(bias):
+    unit = make_unit(bias=bias, act=nn.GELU).eval()
+    x = torch.randn(2, 4, 9, 8)
+    expected = unit.act(unit.norm(unit.conv(x)))
+    called = []
+    unit.norm.register_forward_hook(lambda *_: called.append(1))
+    y = unit(x)
+    assert not called
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    parameters = list(unit.parameters())
+    for a, b in zip(torch.autograd.grad(y.square().sum(), parameters),
+                    torch.autograd.grad(expected.square().sum(), parameters)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_training_and_traces_keep_the_norm():
+    unit = make_unit()
+    called = []
+    unit.norm.register_forward_hook(lambda *_: called.append(1))
+    x = torch.randn(2, 4, 9, 8)
+    before = unit.norm.running_mean.clone()
+    unit.train()(x)
+    assert called
+    assert not torch.equal(unit.norm.running_mean, before)
+    called.clear()
+    torch.jit.trace(unit.eval(), x, check_trace=False)
+    assert called
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_position_is_added_and_the_input_stays(dtype):
+    torch.manual_seed(0)
+    layer = PositionConv(4)
+    x = torch.randn(2, 5, 6, 4)
+    kept = x.clone()
+    with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+        y = layer(x)
+    assert torch.equal(x, kept)
+    assert y.dtype == torch.float32  # a residual stream is not narrowed by autocast
+    plain = nn.Conv2d.forward(layer, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(y, x + plain, rtol=1e-2, atol=2e-2)
+
+
+def test_padding_after_strides():
+    padding = Padding(torch.tensor([[5, 8], [1, 7]]), (9, 8)).strided(2)
+    assert padding.sizes.tolist() == [[3, 4], [1, 4]]
+    assert padding.grid == (5, 4)
+    assert padding.mask.sum((1, 2)).tolist() == [12, 4]
+    assert padding.strided(1) is padding
