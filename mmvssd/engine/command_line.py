@@ -7,16 +7,27 @@ from typing import Callable
 from mmengine.config import Config, DictAction
 
 from mmvssd.checkpoint import CheckpointError
-from mmvssd.engine.launch import ConfigError, DataError, load_config
+from mmvssd.engine.data import DataError
+from mmvssd.engine.launch import ConfigError, load_config
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
 INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
 
 
+class SettingsAction(DictAction):
+    """MMEngine's KEY=VALUE, with an error of the command line's where the ``=`` is missing."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            if not value.partition('=')[0] or '=' not in value:
+                parser.error(f'{option_string}: got {value!r}, expected KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that reads a recipe takes."""
     parser.add_argument('config', help="recipe: a file, or its path below the project's configs")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=SettingsAction, metavar='KEY=VALUE',
                         help='settings that replace those of the recipe, by dotted key')
 
 

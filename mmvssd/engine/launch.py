@@ -1,14 +1,16 @@
 """From a command line's options to MMEngine's Runner, for all three hosts."""
 import difflib
 import logging
+import os
 from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import Optional
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmvssd.checkpoint import CheckpointError, read_checkpoint
+from mmvssd.engine.data import check_data, dicts_of, explaining, is_local
 from mmvssd.paths import configs_dir
 
 #: Default hook that draws predictions, with what makes it draw them into a folder.
@@ -16,15 +18,12 @@ DRAWING = {
     'mmdet': lambda folder: dict(type='DetVisualizationHook', draw=True, test_out_dir=folder),
     'mmpretrain': lambda folder: dict(type='VisualizationHook', enable=True, interval=1,
                                       out_dir=folder),
+    'mmseg': lambda folder: dict(type='mmvssd.SegmentationDrawingHook', out_dir=folder),
 }
 
 
 class ConfigError(ValueError):
     """A config or an option of the command line does not fit."""
-
-
-class DataError(FileNotFoundError):
-    """A data set is not where the config says."""
 
 
 def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'none',
@@ -51,7 +50,10 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
     cfg.launcher = launcher
     if options:
         _warn_of_new(cfg, options)
-        cfg.merge_from_dict(options)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f'--cfg-options: {error.args[0]}') from error
     if work_dir or not cfg.get('work_dir'):
         cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
     return cfg
@@ -93,6 +95,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
         CheckpointError: The checkpoint cannot be read.
         DataError: A data set is missing.
     """
+    require(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -108,14 +111,49 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
         read_checkpoint(cfg.load_from)
     _check_pretrained(cfg)
     check_data(cfg, 'train', 'val')
-    return Runner.from_cfg(cfg)
+    return _build(cfg, 'train', 'val')
+
+
+def require(cfg: Config, *names: str) -> None:
+    """Raise ConfigError unless a recipe has all of some settings."""
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing:
+        raise ConfigError(f'the config has no {" and no ".join(missing)}, needed here; '
+                          'a recipe of its host shows what they look like')
+
+
+def _build(cfg: Config, *phases: str) -> Runner:
+    """Build a Runner with the loops of some phases, which read their data sets."""
+    check_writable(cfg.work_dir, '--work-dir')
+    runner = Runner.from_cfg(cfg)
+    for phase in phases:
+        with explaining(cfg, phase):
+            getattr(runner, f'{phase}_loop')  # built when it is first asked for
+    return runner
+
+
+def check_writable(folder: str, option: str) -> None:
+    """Make a folder, and raise ConfigError if it cannot be made or written to.
+
+    Args:
+        folder: Its path.
+        option: The option that names it, for the error.
+    """
+    reason = 'no permission to write'
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ConfigError(f'{option}: {folder} cannot be made or written to ({reason}); name '
+                          'another folder')
 
 
 def _check_pretrained(cfg: Config) -> None:
     """Say early, and with the ways out, that weights to start from are not there."""
-    for entry in _dicts(cfg.model):
+    for entry in dicts_of(cfg.model):
         path = entry.get('checkpoint')
-        if entry.get('type') == 'Pretrained' and _is_local(path) and not Path(path).is_file():
+        if entry.get('type') == 'Pretrained' and is_local(path) and not Path(path).is_file():
             raise CheckpointError(
                 f'{path}: no such checkpoint file (seen from {Path.cwd()}), and training starts '
                 'from it. Convert a published file to it with '
@@ -140,6 +178,7 @@ def build_tester(cfg: Config, checkpoint: str, *, tta: bool = False,
         CheckpointError: The checkpoint cannot be read.
         DataError: The data set is missing.
     """
+    require(cfg, 'test_dataloader', 'test_cfg', 'test_evaluator')
     cfg.load_from = checkpoint
     if tta:
         _use_tta(cfg)
@@ -149,7 +188,9 @@ def build_tester(cfg: Config, checkpoint: str, *, tta: bool = False,
         _dump_to(cfg, Path(out))
     read_checkpoint(checkpoint)
     check_data(cfg, 'test')
-    return Runner.from_cfg(cfg)
+    if show_dir:
+        check_writable(show_dir, '--show-dir')
+    return _build(cfg, 'test')
 
 
 def _use_tta(cfg: Config) -> None:
@@ -172,48 +213,10 @@ def _draw_into(cfg: Config, folder: Path) -> None:
 def _dump_to(cfg: Config, out: Path) -> None:
     if out.suffix not in ('.pkl', '.pickle'):
         raise ConfigError(f'--out: got {out}, expected a name that ends with .pkl')
+    check_writable(str(out.parent), '--out')
+    if out.is_dir():
+        raise ConfigError(f'--out: {out} is a folder, expected a file')
     kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
     cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=str(out))]
-
-
-def check_data(cfg: Config, *phases: str) -> None:
-    """Raise DataError unless the data sets and evaluators of ``phases`` find their files."""
-    for phase in phases:
-        for what, path in _data_paths(cfg, phase):
-            if not Path(path).exists():
-                raise DataError(
-                    f'{what}: {path} is not there (seen from {Path.cwd()}). The sample recipes '
-                    'need tools/dataset_tools/make_sample_data.py to be run first; for data '
-                    'elsewhere make a link at that path, or set --cfg-options '
-                    '{train,val,test}_dataloader.dataset.data_root=FOLDER and '
-                    '{val,test}_evaluator.ann_file=FILE')
-
-
-def _data_paths(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:
-    """Local files and folders that a phase reads, each with the setting that names it."""
-    for dataset in _dicts(cfg.get(f'{phase}_dataloader')):
-        root = dataset.get('data_root')
-        if _is_local(root):
-            name = f'{phase}_dataloader, {dataset.get("type", "data set")}'
-            yield f'{name}, data_root', root
-            if _is_local(dataset.get('ann_file')):
-                yield f'{name}, ann_file', str(Path(root) / dataset['ann_file'])
-    for metric in _dicts(cfg.get(f'{phase}_evaluator')):
-        if _is_local(metric.get('ann_file')):
-            yield f'{phase}_evaluator, ann_file', metric['ann_file']
-
-
-def _dicts(node) -> Iterator[dict]:
-    """All dicts of a config's branch, also those of data sets that wrap others."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _dicts(value)
-
-
-def _is_local(path: Optional[str]) -> bool:
-    return isinstance(path, str) and bool(path) and '://' not in path

@@ -13,7 +13,9 @@ from mmengine.structures import BaseDataElement
 from rich.progress import track
 
 from mmvssd.checkpoint import read_checkpoint, require_fit
-from mmvssd.engine.launch import ConfigError, DataError
+from mmvssd.engine.data import DataError
+from mmvssd.engine.hooks.data_check import BatchCheck
+from mmvssd.engine.launch import ConfigError, check_writable, require
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -34,8 +36,18 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
         device: Device to run on; None takes a GPU where there is one.
 
     Returns:
-        The JSON's path. It holds one entry for each image, with boxes as (x1, y1, x2, y2) in
-        pixels and masks as COCO's run lengths, or the best classes.
+        The JSON's path. It holds one entry for each image: ``image``, and one of
+
+        - ``instances``: ``category``, ``score``, ``bbox`` as (x1, y1, x2, y2) in pixels, and a
+          ``segmentation`` where the model has masks;
+        - ``segments``: ``category``, ``share`` of the image's pixels, and the ``segmentation``,
+          for each class that was found, the largest first;
+        - ``classes``: ``category`` and ``score`` of the best five.
+
+        A ``segmentation`` is a mask in the image's size as COCO's run lengths. A label map is
+        written so too, class by class: nothing is lost, pycocotools reads it as it reads a
+        detector's, and no second file has to be kept beside the JSON with a list of what its
+        numbers mean.
 
     Raises:
         ConfigError: There is no inferencer for the recipe's host, or no such device.
@@ -48,10 +60,13 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
     if device and device.startswith('cuda') and not torch.cuda.is_available():
         raise ConfigError(f'--device: got {device}, but PyTorch sees no GPU here; cpu fits')
+    require(cfg, 'test_dataloader')
     weights = read_checkpoint(checkpoint)
     files = find_images(images)
+    check_writable(out_dir, '--out-dir')
     predictor, model = HOSTS[scope](cfg, checkpoint, score_thr, device)
     require_fit(checkpoint, weights, model)
+    BatchCheck.watch(model)
     out = Path(out_dir)
     (out / 'pictures').mkdir(parents=True, exist_ok=True)
     predictions, broken = [], []
@@ -132,6 +147,29 @@ def _run_lengths(mask: np.ndarray) -> dict:
     return dict(size=encoded['size'], counts=encoded['counts'].decode())
 
 
+def _segmentor(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):
+    from mmseg.apis import MMSegInferencer
+    from mmseg.registry import DATASETS
+    inferencer = MMSegInferencer(cfg, weights=checkpoint, device=device)
+    inferencer.show_progress = False
+    # a converted checkpoint may know no class names, and the host would take those of Cityscapes
+    named = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
+    inferencer.model.dataset_meta = dict(classes=named['classes'], palette=named['palette'])
+
+    def predictor(file: str, folder: str) -> dict:
+        sample = inferencer(file, return_datasamples=True, out_dir=folder, opacity=0.5)
+        return _segments(file, sample.pred_sem_seg.data[0].cpu().numpy(), named['classes'])
+
+    return predictor, inferencer.model
+
+
+def _segments(file: str, labels: np.ndarray, classes: Sequence[str]) -> dict:
+    segments = [dict(category=classes[label], share=float(np.mean(labels == label)),
+                     segmentation=_run_lengths(labels == label))
+                for label in np.unique(labels)]
+    return dict(image=file, segments=sorted(segments, key=lambda found: -found['share']))
+
+
 def _classifier(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):
     from mmpretrain.apis import ImageClassificationInferencer
     inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
@@ -155,4 +193,5 @@ def _best_classes(file: str, scores: np.ndarray, classes: Optional[Sequence[str]
 
 
 #: How each host predicts, by default scope: makes a predictor and its model.
-HOSTS: Dict[str, Callable] = {'mmdet': _detector, 'mmpretrain': _classifier}
+HOSTS: Dict[str, Callable] = {
+    'mmdet': _detector, 'mmseg': _segmentor, 'mmpretrain': _classifier}

@@ -4,12 +4,12 @@ from mmengine.config import Config
 
 from mmvssd.checkpoint import CheckpointError
 from mmvssd.engine import launch
+from mmvssd.engine.data import DataError, check_data
 from mmvssd.engine.launch import (
     ConfigError,
-    DataError,
     build_tester,
     build_trainer,
-    check_data,
+    check_writable,
     load_config,
 )
 
@@ -47,7 +47,7 @@ def test_missing_data_is_named(tmp_path):
         build_trainer(cfg)
     for split in ('train', 'val'):
         (tmp_path / 'annotations').mkdir(exist_ok=True)
-        (tmp_path / 'annotations' / f'instances_{split}2017.json').touch()
+        (tmp_path / 'annotations' / f'instances_{split}2017.json').write_text('{}')
     with pytest.raises(DataError, match=r'val_evaluator, ann_file: data/coco/annotations'):
         build_trainer(cfg)
 
@@ -96,3 +96,45 @@ def test_a_new_setting_is_said(monkeypatch):
     load_config('classification/vssd-tiny_8xb128_in1k.py',
                 options={'modle.backbone.arch': 'micro', 'model.backbone.arch': 'micro'})
     assert said == ['--cfg-options: modle.backbone.arch is new, the recipe has no modle']
+
+
+@pytest.mark.parametrize(('build', 'without', 'message'), [
+    (build_trainer, 'train_dataloader', 'no train_dataloader, needed'),
+    (lambda cfg: build_tester(cfg, 'checkpoint.pth', tta=True), 'test_dataloader',
+     'no test_dataloader, needed'),
+    (lambda cfg: build_tester(cfg, 'checkpoint.pth', out='a.pkl'), 'test_evaluator',
+     'no test_evaluator, needed'),
+])
+def test_a_recipe_without_what_is_asked_for(build, without, message):
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py', options={without: None})
+    with pytest.raises(ConfigError, match=message):
+        build(cfg)
+
+
+def test_an_option_for_what_is_not_there():
+    with pytest.raises(ConfigError, match=r'--cfg-options: .*99'):
+        load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py',
+                    options={'train_dataloader.dataset.pipeline.99.type': 'Resize'})
+
+
+def test_folders_to_write_to(tmp_path):
+    check_writable(str(tmp_path / 'new' / 'folder'), '--work-dir')
+    assert (tmp_path / 'new' / 'folder').is_dir()
+    (tmp_path / 'file').touch()
+    for path in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        with pytest.raises(ConfigError, match=rf'--work-dir: {path} cannot be made or written to'):
+            check_writable(str(path), '--work-dir')
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(out='file/predictions.pkl'), '--out: file cannot be made or written to'),
+    (dict(out='folder.pkl'), '--out: folder.pkl is a folder'),
+])
+def test_predictions_that_cannot_be_written(tmp_path, monkeypatch, options, message):
+    """Said before the evaluation, not after it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').touch()
+    (tmp_path / 'folder.pkl').mkdir()
+    cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
+    with pytest.raises(ConfigError, match=message):
+        build_tester(cfg, 'checkpoint.pth', **options)
