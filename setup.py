@@ -26,7 +26,7 @@ def read_requirements(name):
 
 
 class BuildPyWithMim(build_py):
-    """Puts recipes and tools into `mmvssd/.mim`."""
+    """Puts recipes and tools into `mmvssd/.mim`, where OpenMMLab's package manager looks."""
 
     def run(self):
         super().run()

@@ -1,112 +1,281 @@
-"""What the recipes set, against the published settings."""
+"""What the recipes set, against the published settings; every recipe is loaded and built."""
 import re
+from functools import cache
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.fileio import load
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvssd.engine.launch import load_config
+from mmvssd.paths import configs_dir
 
 README = Path(__file__).resolve().parent.parent / 'README.md'
+HOSTS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg'}
 
-DETECTION = ['detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py',
-             'detection/mask-rcnn_vssd-tiny_fpn_ms-3x_coco.py']
-CLASSIFICATION = 'classification/vssd-tiny_8xb128_in1k.py'
+# width of stage 0, drop path; millions of parameters as published: classifier, Mask R-CNN, UperNet
+ARCHS = {
+    'micro': (48, 0.1, 13.51, 33.22, 42.38),
+    'tiny': (64, 0.2, 24.27, 43.91, 54.07),
+    'small': (64, 0.4, 40.08, 59.71, None),
+    'base': (96, 0.6, 88.82, None, None),
+    'tiny-iccv2025': (96, 0.2, 28.19, None, None),
+    'small-iccv2025': (96, 0.4, 50.42, None, None),
+    'base-iccv2025': (96, 0.6, 88.82, None, None),
+}
+# 300 epochs: peak lr, lowest lr, lr at the start of the warm-up, GPUs, images of each
+IN1K = dict.fromkeys(ARCHS, (1e-3, 1e-5, 1e-6, 8, 128))
+IN1K['base'] = IN1K['base-iccv2025'] = (1.2e-3, 1.2e-5, 2e-6, 8, 256)
+# epochs, milestones
+COCO = {'1x': (12, [8, 11]), 'ms-3x': (36, [27, 33])}
+SHORT_SIDES = [(side, 1333) for side in (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)]
+
+NORM = r'(^|\.)(norm\d?|bn)\.(weight|bias)$'
+STATE_SPACE = r'\.mixer\.(A_log|D|dt_bias)$'
 
 
-def build(recipe):
-    cfg = load_config(recipe)
+def recipes(folder):
+    return sorted(file.stem for file in (configs_dir() / folder).glob('*.py'))
+
+
+CLASSIFICATION = recipes('classification')
+DETECTION = recipes('detection')
+SEGMENTATION = recipes('segmentation')
+MULTI_SCALE = [name for name in DETECTION if '_ms-3x_' in name]
+EVERY = [(folder, name) for folder in HOSTS for name in recipes(folder)]
+
+
+def arch_of(name):
+    return re.search(r'vssd-([^_]+)_', name)[1]
+
+
+@cache
+def recipe(folder, name):
+    """The recipe, and its model without values, which takes no time to fill."""
+    pytest.importorskip(HOSTS[folder])
+    cfg = load_config(f'{folder}/{name}.py')
     init_default_scope(cfg.default_scope)
-    return cfg, MODELS.build(cfg.model)
+    with torch.device('meta'):
+        return cfg, MODELS.build(cfg.model)
 
 
-def decays(cfg, model):
-    """Weight decay of each parameter by name."""
+def spared(cfg, model):
+    """Names of the parameters without weight decay; all others have the recipe's."""
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     decay = {id(p): group['weight_decay'] for group in optimizer.param_groups
              for p in group['params']}
-    return {name: decay[id(p)] for name, p in model.named_parameters()}
+    decays = {name: decay[id(p)] for name, p in model.named_parameters()}
+    assert set(decays.values()) == {0, cfg.optim_wrapper.optimizer.weight_decay}
+    return {name for name, value in decays.items() if value == 0}
 
 
-@pytest.mark.parametrize('recipe', DETECTION)
-def test_detection(recipe):
-    pytest.importorskip('mmdet')
-    cfg, model = build(recipe)
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(43.91e6, rel=1e-4)
-    assert tuple(cfg.model.neck.in_channels) == model.backbone.dims == (64, 128, 256, 512)
-    assert model.backbone.stages[-1][-1].drop_path.drop_prob == pytest.approx(0.2)
-    assert cfg.optim_wrapper.optimizer == dict(
-        type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
-    assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
-    epochs, milestones = (36, [27, 33]) if '3x' in recipe else (12, [8, 11])
-    assert cfg.train_cfg.max_epochs == epochs
-    warm_up, steps = cfg.param_scheduler
-    assert (warm_up.start_factor, warm_up.end, warm_up.by_epoch) == (0.001, 1000, False)
-    assert (steps.milestones, steps.gamma, steps.end) == (milestones, 0.1, epochs)
+def matching(model, *patterns):
+    """Names of the parameters that a pattern finds; each pattern finds some."""
+    found = [{name for name, _ in model.named_parameters() if re.search(pattern, name)}
+             for pattern in patterns]
+    assert all(found)
+    return set().union(*found)
 
 
-def test_3x_is_multi_scale():
-    pytest.importorskip('mmdet')
-    pipeline = load_config(DETECTION[1]).train_dataloader.dataset.pipeline
-    (choice, ) = [step for step in pipeline if step.type == 'RandomChoice']
-    plain, cropped = choice.transforms
-    sides = [(side, 1333) for side in (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)]
-    assert [tuple(scale) for scale in plain[0].scales] == sides
-    assert [scale[0] for scale in cropped[0].scales] == [400, 500, 600]
-    assert tuple(cropped[1].crop_size) == (384, 600)
-    assert [tuple(scale) for scale in cropped[2].scales] == sides
+def norms(model):
+    return {f'{prefix}.{name}' for prefix, module in model.named_modules()
+            if isinstance(module, (torch.nn.LayerNorm, _BatchNorm))
+            for name, _ in module.named_parameters(recurse=False)}
 
 
-@pytest.mark.parametrize('recipe', DETECTION)
-def test_detection_decay(recipe):
-    pytest.importorskip('mmdet')
-    cfg, model = build(recipe)
-    for name, decay in decays(cfg, model).items():
-        module = model.get_submodule(name.rpartition('.')[0])
-        is_norm = isinstance(module, (torch.nn.LayerNorm, torch.nn.BatchNorm2d))
-        spared = is_norm or name.endswith(
-            ('cpe1.bias', 'cpe2.bias', '.A_log', '.D', '.dt_bias'))
-        assert decay == (0 if spared else 0.05), name
+def test_each_arch_has_its_recipes():
+    assert sorted(CLASSIFICATION) == sorted(
+        f'vssd-{arch}_{gpus}xb{images}_in1k' for arch, (*_, gpus, images) in IN1K.items())
+    assert sorted(DETECTION) == sorted(
+        f'mask-rcnn_vssd-{arch}_fpn_{schedule}_coco' for arch in ARCHS for schedule in COCO)
+    assert sorted(SEGMENTATION) == sorted(
+        f'upernet_vssd-{arch}_4xb4-160k_ade20k-512x512' for arch in ARCHS)
 
 
-def test_classification():
-    pytest.importorskip('mmpretrain')
-    cfg, model = build(CLASSIFICATION)
-    assert sum(p.numel() for p in model.parameters()) == 24270724
-    assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 1024
+@pytest.mark.parametrize(('folder', 'name'), EVERY)
+def test_model(folder, name):
+    arch = arch_of(name)
+    width, drop_path, *published = ARCHS[arch]
+    cfg, model = recipe(folder, name)
+    widths = [width, 2 * width, 4 * width, 8 * width]
+    assert cfg.model.backbone.arch == arch
+    assert list(model.backbone.dims) == widths
+    rates = [block.drop_path.drop_prob for stage in model.backbone.stages for block in stage]
+    assert rates == pytest.approx(np.linspace(0, drop_path, len(rates)))
+    if folder == 'classification':
+        assert cfg.model.head.in_channels == 8 * width
+    else:
+        feeds = cfg.model.neck if folder == 'detection' else cfg.model.decode_head
+        assert feeds.in_channels == widths
+        assert cfg.model.backbone.init_cfg == dict(
+            type='Pretrained', checkpoint=f'checkpoints/vssd-{arch}_in1k.pth', prefix='backbone.')
+    assert 'mmvssd' in cfg.custom_imports.imports
+    assert cfg.default_hooks.checkpoint_check.type == 'mmvssd.CheckpointCheckHook'
+
+    parameters = sum(p.numel() for p in model.parameters())
+    millions = published[list(HOSTS).index(folder)]
+    assert millions is None or round(parameters / 1e6, 2) == millions
+    entries = {model['Name']: model for model in
+               load(configs_dir() / folder / 'metafile.yml')['Models']}
+    assert entries[name]['Metadata']['Parameters'] == parameters
+
+
+@pytest.mark.parametrize('name', CLASSIFICATION)
+def test_classification_schedule(name):
+    cfg, model = recipe('classification', name)
+    lr, lowest, start, gpus, images = IN1K[arch_of(name)]
+    assert cfg.train_dataloader.batch_size == images
+    assert cfg.auto_scale_lr.base_batch_size == gpus * images
     optimizer = dict(cfg.optim_wrapper.optimizer)
     assert {key: optimizer[key] for key in ('type', 'lr', 'betas', 'eps', 'weight_decay')} == dict(
-        type='AdamW', lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05)
-    assert cfg.optim_wrapper.clip_grad.max_norm == 5
+        type='AdamW', lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05)
+    assert cfg.optim_wrapper.clip_grad == dict(max_norm=5)
     assert cfg.train_cfg.max_epochs == 300
     warm_up, cosine = cfg.param_scheduler
-    assert (1e-3 * warm_up.start_factor, warm_up.end) == (1e-6, 20)
-    assert (cosine.eta_min, cosine.begin) == (1e-5, 20)
-    assert model.backbone.stages[-1][-1].drop_path.drop_prob == pytest.approx(0.2)
+    assert (warm_up.type, warm_up.end) == ('LinearLR', 20)
+    assert warm_up.by_epoch
+    assert warm_up.convert_to_iter_based
+    assert lr * warm_up.start_factor == pytest.approx(start)
+    assert start == pytest.approx(5e-7 * gpus * images / 512)
+    assert (cosine.type, cosine.eta_min, cosine.begin) == ('CosineAnnealingLR', lowest, 20)
     (average, ) = cfg.custom_hooks
-    assert average.momentum == pytest.approx(1 - 0.9999)
+    assert (average.type, average.momentum) == ('EMAHook', pytest.approx(1 - 0.9999))
     assert average.evaluate_on_origin
-    for name, decay in decays(cfg, model).items():
-        assert decay == (0 if model.get_parameter(name).dim() == 1 else 0.05), name
+    assert spared(cfg, model) == {name for name, p in model.named_parameters() if p.dim() == 1}
 
 
-def test_classification_augmentation():
-    pytest.importorskip('mmpretrain')
-    cfg = load_config(CLASSIFICATION)
+@pytest.mark.parametrize('name', CLASSIFICATION)
+def test_classification_augmentation(name):
+    cfg, _ = recipe('classification', name)
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     augment, erase = steps['RandAugment'], steps['RandomErasing']
-    assert (augment.magnitude_level, augment.magnitude_std, augment.policies) == (
-        9, 0.5, 'timm_increasing')
-    assert (erase.erase_prob, erase.mode) == (0.25, 'rand')
-    assert steps['RandomResizedCrop'].interpolation == 'bicubic'
-    assert [(mix.type, mix.alpha) for mix in cfg.model.train_cfg.augments] == [
-        ('Mixup', 0.8), ('CutMix', 1.0)]
-    assert cfg.model.head.loss.label_smooth_val == 0.1
+    assert (augment.magnitude_level, augment.magnitude_std, augment.num_policies,
+            augment.policies) == (9, 0.5, 2, 'timm_increasing')
+    # from a normal distribution, for each pixel
+    assert (erase.erase_prob, erase.mode, len(erase.fill_std)) == (0.25, 'rand', 3)
+    crop = steps['RandomResizedCrop']
+    assert (crop.scale, crop.interpolation) == (224, 'bicubic')
+    assert cfg.model.train_cfg == dict(
+        augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)])
+    assert cfg.model.head.loss == dict(
+        type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')
     resize, crop = cfg.test_dataloader.dataset.pipeline[1:3]
-    assert (resize.scale, resize.interpolation, crop.crop_size) == (256, 'bicubic', 224)
+    assert (resize.scale, resize.edge, resize.interpolation) == (256, 'short', 'bicubic')
+    assert crop.crop_size == 224
+
+
+@pytest.mark.parametrize('name', DETECTION)
+def test_detection_schedule(name):
+    cfg, model = recipe('detection', name)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
+    assert 'clip_grad' not in cfg.optim_wrapper
+    assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
+    epochs, milestones = COCO[re.search(r'_fpn_([^_]+)_coco', name)[1]]
+    assert cfg.train_cfg.max_epochs == epochs
+    warm_up, steps = cfg.param_scheduler
+    assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == (
+        'LinearLR', 0.001, 1000, False)
+    assert (steps.type, steps.milestones, steps.gamma, steps.end, steps.by_epoch) == (
+        'MultiStepLR', milestones, 0.1, epochs, True)
+    decayless = matching(model, NORM, STATE_SPACE, r'\.cpe[12]\.bias$')
+    assert norms(model) <= decayless
+    assert spared(cfg, model) == decayless
+
+
+@pytest.mark.parametrize('name', DETECTION)
+def test_detection_images(name):
+    cfg, _ = recipe('detection', name)
+    flip, = [step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomFlip']
+    assert flip.prob == 0.5
+    pipelines = [cfg.test_dataloader.dataset.pipeline]
+    if name not in MULTI_SCALE:
+        pipelines.append(cfg.train_dataloader.dataset.pipeline)
+    for pipeline in pipelines:
+        resize, = [step for step in pipeline if step.type == 'Resize']
+        assert (tuple(resize.scale), resize.keep_ratio) == ((1333, 800), True)
+
+
+@pytest.mark.parametrize('name', MULTI_SCALE)
+def test_3x_is_multi_scale(name):
+    cfg, _ = recipe('detection', name)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    choice, = [step for step in pipeline if step.type == 'RandomChoice']
+    plain, cropped = choice.transforms
+    assert [tuple(scale) for scale in plain[0].scales] == SHORT_SIDES
+    assert [tuple(scale) for scale in cropped[0].scales] == [(400, 1333), (500, 1333), (600, 1333)]
+    assert (cropped[1].crop_type, tuple(cropped[1].crop_size)) == ('absolute_range', (384, 600))
+    assert [tuple(scale) for scale in cropped[2].scales] == SHORT_SIDES
+    assert all(step.keep_ratio for step in (plain[0], cropped[0], cropped[2]))
+
+
+@pytest.mark.parametrize('name', SEGMENTATION)
+def test_segmentation_schedule(name):
+    cfg, model = recipe('segmentation', name)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01)
+    assert 'clip_grad' not in cfg.optim_wrapper
+    assert 4 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_cfg == dict(
+        type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
+    warm_up, poly = cfg.param_scheduler
+    assert warm_up == dict(type='LinearLR', start_factor=1e-6, begin=0, end=1500, by_epoch=False)
+    assert poly == dict(
+        type='PolyLR', power=1, eta_min=0, begin=1500, end=160000, by_epoch=False)
+    assert (cfg.default_hooks.checkpoint.interval, cfg.default_hooks.checkpoint.by_epoch) == (
+        16000, False)
+    decayless = matching(model, NORM, STATE_SPACE)
+    assert norms(model) <= decayless
+    assert spared(cfg, model) == decayless
+
+
+@pytest.mark.parametrize('name', SEGMENTATION)
+def test_segmentation_heads(name):
+    cfg, model = recipe('segmentation', name)
+    main, auxiliary = cfg.model.decode_head, cfg.model.auxiliary_head
+    assert (main.type, main.num_classes) == ('UPerHead', 150)
+    assert (auxiliary.type, auxiliary.num_classes, auxiliary.in_index) == ('FCNHead', 150, 2)
+    assert auxiliary.in_channels == model.backbone.dims[2]
+    assert main.norm_cfg.type == auxiliary.norm_cfg.type == 'SyncBN'
+    assert cfg.model.test_cfg.mode == 'whole'
+    crop, = [step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop']
+    assert tuple(crop.crop_size) == tuple(cfg.model.data_preprocessor.size) == (512, 512)
+
+
+@pytest.fixture(scope='module')
+def street(tmp_path_factory):
+    """What ADE20K's data set gives a pipeline for an image 320 wide and 256 high."""
+    folder = tmp_path_factory.mktemp('street')
+    cv2.imwrite(str(folder / 'image.png'), np.zeros((256, 320, 3), np.uint8))
+    cv2.imwrite(str(folder / 'labels.png'), np.full((256, 320), 7, np.uint8))
+    return dict(img_path=str(folder / 'image.png'), seg_map_path=str(folder / 'labels.png'),
+                reduce_zero_label=True, label_map=None, seg_fields=[])
+
+
+@pytest.mark.parametrize('name', SEGMENTATION)
+def test_segmentation_test_images(name, street):
+    cfg, _ = recipe('segmentation', name)
+    init_default_scope('mmseg')
+    single = Compose(cfg.test_dataloader.dataset.pipeline)(dict(street))
+    assert single['inputs'].shape == (3, 512, 640)
+    assert cfg.tta_model.type == 'SegTTAModel'  # it averages
+    many = Compose(cfg.tta_pipeline)(dict(street))
+    seen = {(tuple(inputs.shape[1:]), sample.metainfo['flip'], sample.metainfo['flip_direction'])
+            for inputs, sample in zip(many['inputs'], many['data_samples'])}
+    sizes = [(384, 480), (512, 640), (640, 800)]
+    assert len(many['inputs']) == 6
+    assert seen == {(size, *flip) for size in sizes
+                    for flip in ((False, None), (True, 'horizontal'))}
+    # labels keep the size that scores are computed at; ADE20K's 7 is class 6
+    assert single['data_samples'].gt_sem_seg.data.unique().tolist() == [6]
+    assert all(sample.gt_sem_seg.data.shape == (1, 256, 320) for sample in many['data_samples'])
 
 
 def test_the_readmes_config_builds(tmp_path):

@@ -1,0 +1,3 @@
+_base_ = './vssd-tiny_8xb128_in1k.py'
+
+model = dict(backbone=dict(arch='tiny-iccv2025'), head=dict(in_channels=768))

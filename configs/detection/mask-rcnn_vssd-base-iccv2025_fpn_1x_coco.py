@@ -1,0 +1,7 @@
+_base_ = './mask-rcnn_vssd-tiny_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='base-iccv2025',
+        init_cfg=dict(checkpoint='checkpoints/vssd-base-iccv2025_in1k.pth')),
+    neck=dict(in_channels=[96, 192, 384, 768]))

@@ -1,0 +1,6 @@
+_base_ = './mask-rcnn_vssd-tiny_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(checkpoint='checkpoints/vssd-small_in1k.pth')))

@@ -1,0 +1,8 @@
+_base_ = './upernet_vssd-tiny_4xb4-160k_ade20k-512x512.py'
+
+model = dict(
+    backbone=dict(
+        arch='base',
+        init_cfg=dict(checkpoint='checkpoints/vssd-base_in1k.pth')),
+    decode_head=dict(in_channels=[96, 192, 384, 768]),
+    auxiliary_head=dict(in_channels=384))

@@ -1,0 +1,63 @@
+"""The code in the pages of docs runs, or loads and builds where it is a config."""
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmvssd.models import VSSD
+from mmvssd.paths import configs_dir, project_root
+
+DOCS = project_root() / 'docs'
+CONFIGS = re.findall(r'`mine/(\w+)\.py`:\n\n```python\n(.*?)```',
+                     (DOCS / 'finetune.md').read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def converted(tmp_path):
+    """A converted classifier, as far as names go, where the pages expect one."""
+    (tmp_path / 'checkpoints').mkdir()
+    backbone = VSSD('micro', out_indices=(3, ))
+    weights = {f'backbone.{name}': value for name, value in backbone.state_dict().items()}
+    weights.update({'head.fc.weight': torch.ones(1000, 384), 'head.fc.bias': torch.zeros(1000)})
+    torch.save(dict(state_dict=weights), tmp_path / 'checkpoints' / 'vssd-micro_in1k.pth')
+
+
+def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r'```python\n(.*?)```', (DOCS / 'backbone.md').read_text(), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(compile(block, 'backbone.md', 'exec'), names)
+    printed = capsys.readouterr().out
+    assert '(2, 48, 50, 84)\n(2, 96, 25, 42)\n(2, 192, 13, 21)\n(2, 384, 7, 11)\n' in printed
+    assert '(2, 21, 96, 120)' in printed.replace('[', '(').replace(']', ')')
+    assert torch.isfinite(names['loss'])
+
+
+@pytest.mark.parametrize(('name', 'text'), CONFIGS, ids=[name for name, _ in CONFIGS])
+def test_config_of_the_fine_tuning_page(name, text, tmp_path):
+    (tmp_path / 'configs').symlink_to(configs_dir())
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / f'{name}.py').write_text(text)
+    cfg = Config.fromfile(tmp_path / 'mine' / f'{name}.py')
+    pytest.importorskip(cfg.default_scope)
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    classes = dict(classifier=10, detector=10, segmentor=11)[name]
+    assert model.backbone.frozen_stages == 2
+    assert cfg.train_dataloader.dataset.data_root.startswith('data/sample_digits')
+    assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
+    if name == 'segmentor':
+        assert model.decode_head.num_classes == model.auxiliary_head.num_classes == classes
+    elif name == 'detector':
+        assert model.roi_head.bbox_head.num_classes == classes
+        assert model.roi_head.mask_head.num_classes == classes
+    else:
+        assert model.head.num_classes == cfg.data_preprocessor.num_classes == classes
+
+
+def test_there_is_a_config_for_each_host():
+    assert [name for name, _ in CONFIGS] == ['classifier', 'detector', 'segmentor']
