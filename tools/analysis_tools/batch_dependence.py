@@ -9,6 +9,8 @@ from mmvssd.analysis.batch_dependence import measure
 from mmvssd.engine.command_line import add_recipe_arguments, run
 from mmvssd.engine.launch import load_config
 
+METRICS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -22,16 +24,17 @@ def main() -> None:
     args = parser.parse_args()
     results = measure(load_config(args.config, options=args.cfg_options), args.checkpoint,
                       args.batches, score_thr=args.score_thr, device=args.device)
-    metrics = [name for name in ('coco/bbox_mAP', 'coco/segm_mAP') if name in results[0].metrics]
-    table = Table('mask', 'batch', 'kept', 'lost', 'new', 'score: mean', 'max', 'overlap', *metrics,
+    metrics = {name: title for name, title in METRICS.items() if name in results[0].metrics}
+    table = Table('mask', 'batch', 'kept', 'lost', 'new', 'score: mean', 'max', 'IoU',
+                  *metrics.values(),
                   title='Detections in a batch, against those of the images alone')
     for result in results:
         change = result.change
         table.add_row('on' if result.mask_padding else 'off', str(result.batch), str(change.kept),
                       str(change.lost), str(change.new), f'{change.mean_score:.4f}',
                       f'{change.max_score:.4f}', f'{change.mean_overlap:.4f}',
-                      *(f'{result.metrics[name]:.4f}' for name in metrics))
-    Console(soft_wrap=True).print(table)
+                      *(f'{result.metrics[name]:.3f}' for name in metrics))
+    Console(width=100).print(table)
 
 
 if __name__ == '__main__':
