@@ -1,16 +1,22 @@
-"""From a published file to a fine-tuned detector, on real photographs."""
+"""From a published file to a fine-tuned detector and segmentor, on real photographs."""
 import json
+import shutil
 from pathlib import Path
 
+import mmcv
+import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from mmvssd.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 
-RECIPE = """
+DETECTOR = """
 _base_ = {base!r}
 
 model = dict(
@@ -46,51 +52,150 @@ default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=2))
 """
 
+# a quarter of ADE20K's sizes, classes of its own
+SEGMENTOR = """
+_base_ = {base!r}
 
-def write_recipe(folder, tiny_coco, iterations):
-    base = ROOT / 'configs' / 'detection' / 'mask-rcnn_vssd-tiny_fpn_1x_coco.py'
-    file = folder / f'mine_{iterations}.py'
-    file.write_text(RECIPE.format(base=str(base), data_root=str(tiny_coco),
-                                  iterations=iterations))
+def quarter(scale):
+    return tuple(side // 4 for side in scale)
+
+model = dict(
+    data_preprocessor=dict(size=(128, 128)),
+    decode_head=dict(num_classes=80),
+    auxiliary_head=dict(num_classes=80))
+
+train_pipeline, test_pipeline, tta_pipeline = (
+    _base_.train_pipeline, _base_.test_pipeline, _base_.tta_pipeline)
+for step in (*train_pipeline, *test_pipeline, *tta_pipeline[1]['transforms'][0]):
+    for key in ('scale', 'crop_size'):
+        if key in step:
+            step[key] = quarter(step[key])
+
+own = dict(
+    type='BaseSegDataset', data_root={data_root!r}, reduce_zero_label=True,
+    metainfo=dict(classes={classes!r}))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(pipeline=train_pipeline, **own))
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline, **own))
+test_dataloader = val_dataloader
+
+train_cfg = dict(max_iters={iterations}, val_interval=2)
+param_scheduler = [dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=4)]
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+"""
+
+
+def write_recipe(folder, text, base, **values):
+    file = folder / f'mine_{values["iterations"]}.py'
+    file.write_text(text.format(base=str(ROOT / 'configs' / base), **values))
     return file
 
 
-def test_published_file_to_fine_tuned_detector(run_tool, tmp_path, golden, tiny_coco):
+def draw_label_maps(tiny_coco, folder, counts):
+    """Lay the first photographs and their categories out as ADE20K's; returns the categories.
+
+    Labels are 1 + index of the category, the smaller instance over the larger, 0 for the rest.
+    """
+    for split, name in (('train', 'training'), ('val', 'validation')):
+        images, maps = (folder / kind / name for kind in ('images', 'annotations'))
+        images.mkdir(parents=True)
+        coco = COCO(tiny_coco / 'annotations' / f'instances_{split}2017.json')
+        categories = sorted(coco.getCatIds())
+        for image in coco.loadImgs(sorted(coco.getImgIds())[:counts[split]]):
+            labels = np.zeros((image['height'], image['width']), np.uint8)
+            found = coco.loadAnns(coco.getAnnIds(image['id']))
+            for instance in sorted(found, key=lambda one: -one['area']):
+                labels[coco.annToMask(instance) == 1] = (
+                    1 + categories.index(instance['category_id']))
+            shutil.copy(tiny_coco / f'{split}2017' / image['file_name'], images)
+            mmcv.imwrite(labels, str(maps / Path(image['file_name']).with_suffix('.png')))
+    return tuple(category['name'] for category in coco.loadCats(categories))
+
+
+def convert_published(run_tool, folder, golden, target):
+    """Write the published micro classifier and convert it; returns the published weights."""
     published = {name: torch.from_numpy(value)
                  for name, value in golden.official_state_dict('vssd_micro', 'classifier').items()}
-    torch.save(dict(model=published), tmp_path / 'published.pth')
-    run_tool('model_converters/convert_checkpoint.py', 'published.pth', 'micro.pth')
+    torch.save(dict(model=published), folder / 'published.pth')
+    run_tool('model_converters/convert_checkpoint.py', 'published.pth', target)
+    return published
 
-    out = run_tool('train.py', write_recipe(tmp_path, tiny_coco, 2), '--work-dir', 'run')
+
+def check_started(folder, published):
+    """Two steps of warm-up at a small rate leave the published weights in sight."""
+    trained = read_checkpoint(folder / 'run' / 'iter_2.pth')['state_dict']
+    change = (trained['backbone.stages.2.3.mlp.fc1.weight']
+              - published['layers.2.blocks.3.mlp.fc1.weight'])
+    assert 0 < change.abs().max() < 1e-3
+
+
+def check_resumed(folder, out):
+    assert 'resumed epoch: 0, iter: 2' in out
+    resumed = read_checkpoint(folder / 'run' / 'iter_4.pth')
+    assert resumed['message_hub']['runtime_info']['iter'] >= 3
+
+
+def predict_two_and_a_torn_one(run_tool, folder, tiny_coco, recipe, *options):
+    """Predict on two photographs beside half a file; returns the entries of the JSON."""
+    photographs = folder / 'photographs'
+    photographs.mkdir()
+    for photograph in sorted((tiny_coco / 'val2017').iterdir())[:2]:
+        shutil.copy(photograph, photographs)
+    (photographs / 'torn.jpg').write_bytes(photograph.read_bytes()[:500])
+    out = run_tool('predict.py', recipe, 'run/iter_4.pth', photographs, '--out-dir', 'predictions',
+                   *options, expect=2)
+    assert '1 of 3 images cannot be read and were left out' in out  # and the others are done
+    predictions = json.loads((folder / 'predictions' / 'predictions.json').read_text())
+    assert len(predictions) == len(list((folder / 'predictions' / 'pictures').iterdir())) == 2
+    return predictions
+
+
+def test_published_file_to_fine_tuned_detector(run_tool, tmp_path, golden, tiny_coco):
+    published = convert_published(run_tool, tmp_path, golden, 'micro.pth')
+    base = 'detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py'
+    first, recipe = (write_recipe(tmp_path, DETECTOR, base, data_root=str(tiny_coco), iterations=n)
+                     for n in (2, 4))
+    out = run_tool('train.py', first, '--work-dir', 'run')
     assert 'micro.pth: loaded' in out
     assert 'coco/segm_mAP' in out
-    started = torch.load(tmp_path / 'run' / 'iter_2.pth')
-    # two steps of warm-up at 5e-5 leave the published weights in sight
-    name = 'layers.2.blocks.3.mlp.fc1.weight'
-    trained = started['state_dict']['backbone.stages.2.3.mlp.fc1.weight']
-    assert 0 < (trained - published[name]).abs().max() < 1e-3
-
-    recipe = write_recipe(tmp_path, tiny_coco, 4)
-    out = run_tool('train.py', recipe, '--work-dir', 'run', '--resume')
-    assert 'resumed epoch: 0, iter: 2' in out
-    resumed = torch.load(tmp_path / 'run' / 'iter_4.pth')
-    assert resumed['message_hub']['runtime_info']['iter'] >= 3
+    check_started(tmp_path, published)
+    check_resumed(tmp_path, run_tool('train.py', recipe, '--work-dir', 'run', '--resume'))
 
     out = run_tool('test.py', recipe, 'run/iter_4.pth', '--show-dir', 'shown', '--work-dir', 'test')
     assert 'coco/bbox_mAP' in out
     assert len(list((tmp_path / 'shown').glob('*.jpg'))) == 4
 
-    photographs = tmp_path / 'photographs'
-    photographs.mkdir()
-    for photograph in sorted((tiny_coco / 'val2017').iterdir())[:2]:
-        (photographs / photograph.name).write_bytes(photograph.read_bytes())
-    (photographs / 'torn.jpg').write_bytes(photograph.read_bytes()[:500])
-    out = run_tool('predict.py', recipe, 'run/iter_4.pth', photographs, '--out-dir', 'predictions',
-                   '--score-thr', '0', expect=2)
-    assert '1 of 3 images cannot be read and were left out' in out  # and the others are done
-    predictions = json.loads((tmp_path / 'predictions' / 'predictions.json').read_text())
-    assert len(predictions) == len(list((tmp_path / 'predictions' / 'pictures').iterdir())) == 2
+    predictions = predict_two_and_a_torn_one(run_tool, tmp_path, tiny_coco, recipe,
+                                             '--score-thr', '0')
     for prediction in predictions:
         for instance in prediction['instances']:
             assert coco_mask.decode(instance['segmentation']).shape == tuple(
                 instance['segmentation']['size'])
+
+
+def test_published_file_to_fine_tuned_segmentor(run_tool, tmp_path, golden, tiny_coco):
+    published = convert_published(run_tool, tmp_path, golden, 'checkpoints/vssd-micro_in1k.pth')
+    classes = draw_label_maps(tiny_coco, tmp_path / 'ade', dict(train=6, val=3))
+    base = 'segmentation/upernet_vssd-micro_4xb4-160k_ade20k-512x512.py'
+    first, recipe = (write_recipe(tmp_path, SEGMENTOR, base, data_root=str(tmp_path / 'ade'),
+                                  classes=classes, iterations=n) for n in (2, 4))
+    out = run_tool('train.py', first, '--work-dir', 'run')
+    assert 'vssd-micro_in1k.pth: loaded' in out
+    assert 'mIoU' in out
+    check_started(tmp_path, published)
+    out = run_tool('test.py', recipe, 'run/iter_2.pth', '--tta', '--show-dir', 'shown')
+    assert 'mIoU' in out
+    assert len(list((tmp_path / 'shown').glob('*.jpg'))) == 3
+    check_resumed(tmp_path, run_tool('train.py', recipe, '--work-dir', 'run', '--resume'))
+
+    for prediction in predict_two_and_a_torn_one(run_tool, tmp_path, tiny_coco, recipe):
+        masks = np.stack([coco_mask.decode(found['segmentation'])
+                          for found in prediction['segments']])
+        assert masks.shape[1:] == mmcv.imread(prediction['image']).shape[:2]
+        assert (masks.sum(0) == 1).all()  # a class for every pixel
+        shares = [found['share'] for found in prediction['segments']]
+        assert shares == pytest.approx(masks.mean((1, 2)).tolist())
+        assert shares == sorted(shares, reverse=True)
+        assert {found['category'] for found in prediction['segments']} <= set(classes)

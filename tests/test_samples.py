@@ -8,8 +8,10 @@ import mmengine
 import pytest
 import torch
 from mmengine.registry import MODELS
+from pycocotools import mask as coco_mask
 
 from mmvssd.datasets import make_sample_data
+from mmvssd.datasets.sample_data import CLASSES, SEG_CLASSES
 from mmvssd.engine.launch import load_config
 
 pytestmark = pytest.mark.slow
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 CLASSIFIER = 'samples/vssd-nano_1xb64_digits.py'
 DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
+SEGMENTOR = 'samples/upernet_vssd-nano_1xb8_digits.py'
 # two batches of four an epoch, read by the process itself
 SMALL = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
@@ -71,18 +74,65 @@ def test_classifier_then_detector(run_tool, folder):
     predictions = json.loads((folder / 'predictions' / 'predictions.json').read_text())
     assert [len(list((folder / 'predictions' / 'pictures').iterdir())), len(predictions)] == [6, 6]
     found = predictions[0]['instances'][0]
-    assert found['category'] in ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
-                                 'eight', 'nine')
+    assert found['category'] in CLASSES
     assert len(found['segmentation']['size']) == 2
     assert len(found['bbox']) == 4
 
 
-def test_resume_goes_on_where_it_stopped(run_tool, folder):
+def test_segmentor(run_tool, folder):
+    run_tool('train.py', SEGMENTOR, '--work-dir', 'seg', '--cfg-options', *epochs(1),
+             'model.backbone.init_cfg=None')
+    assert all(math.isfinite(loss) for loss in losses(folder / 'seg'))
+    for kind, options in dict(plain=(), averaged=('--tta', )).items():
+        out = run_tool('test.py', SEGMENTOR, 'seg/epoch_1.pth', *options, '--show-dir', kind,
+                       '--out', f'{kind}.pkl', '--cfg-options', *SMALL)
+        assert 'mIoU' in out
+    plain, averaged = (mmengine.load(folder / f'{kind}.pkl') for kind in ('plain', 'averaged'))
+    assert len(plain) == len(averaged) == 6
+    scenes = folder / 'data' / 'sample_digits' / 'ade20k' / 'images' / 'validation'
+    for one, other in zip(plain, averaged):
+        scene = mmcv.imread(str(folder / one['img_path']))
+        for drawn in (folder / 'plain', folder / 'averaged'):  # the annotation beside it
+            picture = mmcv.imread(str(drawn / Path(one['img_path']).name))
+            assert picture.shape == (scene.shape[0], 2 * scene.shape[1], 3)
+        assert one['pred_sem_seg']['data'].shape[-2:] == scene.shape[:2]
+        assert other['pred_sem_seg']['data'].shape[-2:] == scene.shape[:2]
+    assert any((one['pred_sem_seg']['data'] != other['pred_sem_seg']['data']).any()
+               for one, other in zip(plain, averaged))
+
+    run_tool('predict.py', SEGMENTOR, 'seg/epoch_1.pth', scenes)
+    predictions = json.loads((folder / 'predictions' / 'predictions.json').read_text())
+    for entry, tested in zip(predictions, plain):
+        labels = tested['pred_sem_seg']['data'][0].numpy()
+        picture = mmcv.imread(str(folder / 'predictions' / 'pictures' / Path(entry['image']).name))
+        assert picture.shape[:2] == labels.shape
+        for found in entry['segments']:
+            label = SEG_CLASSES.index(found['category'])
+            assert (coco_mask.decode(found['segmentation']) == (labels == label)).all()
+            assert found['share'] == pytest.approx((labels == label).mean())
+        assert sum(found['share'] for found in entry['segments']) == pytest.approx(1)
+    assert len(predictions) == 6
+
+
+STEADY = {  # nothing drawn at random
+    CLASSIFIER: 'train_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))',
+    SEGMENTOR: """
+model = dict(
+    backbone=dict(init_cfg=None),
+    decode_head=dict(dropout_ratio=0.), auxiliary_head=dict(dropout_ratio=0.))
+train_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=_base_.crop_size),
+    dict(type='PackSegInputs')]))
+"""}
+
+
+@pytest.mark.parametrize('recipe', STEADY)
+def test_resume_goes_on_where_it_stopped(run_tool, folder, recipe):
     """Two epochs in one go, and in two: the same losses, the same weights."""
-    (folder / 'steady.py').write_text(f"""
-_base_ = {str(ROOT / 'configs' / CLASSIFIER)!r}
-train_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))  # nothing drawn at random
-""")
+    (folder / 'steady.py').write_text(
+        f'_base_ = {str(ROOT / "configs" / recipe)!r}\n{STEADY[recipe]}')
     run_tool('train.py', 'steady.py', '--work-dir', 'whole', '--cfg-options', *epochs(2))
     run_tool('train.py', 'steady.py', '--work-dir', 'parts', '--cfg-options', *epochs(1))
     run_tool('train.py', 'steady.py', '--work-dir', 'parts', '--resume', '--cfg-options',
@@ -94,18 +144,19 @@ train_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))  # nothing 
         torch.testing.assert_close(value, parts[name], msg=name)
 
 
-def test_two_processes_on_the_cpu(run_tool, folder):
-    out = run_tool('dist_train.sh', DETECTOR, 2, '--work-dir', 'det', '--cfg-options',
+@pytest.mark.parametrize(('recipe', 'score'), [(DETECTOR, 'coco/bbox_mAP'), (SEGMENTOR, 'mIoU')])
+def test_two_processes_on_the_cpu(run_tool, folder, recipe, score):
+    out = run_tool('dist_train.sh', recipe, 2, '--work-dir', 'run', '--cfg-options',
                    *epochs(1), 'model.backbone.init_cfg=None',
                    env=dict(CUDA_VISIBLE_DEVICES='', PORT='29611'))
-    assert len(losses(folder / 'det')) == 1  # eight images, two processes of four
+    assert len(losses(folder / 'run')) == 1  # eight images, two processes of four
     assert 'gloo' in out
-    out = run_tool('dist_test.sh', DETECTOR, 'det/epoch_1.pth', 2, '--cfg-options', *SMALL,
+    out = run_tool('dist_test.sh', recipe, 'run/epoch_1.pth', 2, '--cfg-options', *SMALL,
                    env=dict(CUDA_VISIBLE_DEVICES='', PORT='29612'))
-    assert 'coco/bbox_mAP' in out
+    assert score in out
 
 
-@pytest.mark.parametrize('recipe', [CLASSIFIER, DETECTOR])
+@pytest.mark.parametrize('recipe', [CLASSIFIER, DETECTOR, SEGMENTOR])
 def test_mixed_precision_and_scaled_rate(run_tool, folder, recipe):
     out = run_tool('train.py', recipe, '--amp', '--auto-scale-lr', '--work-dir', 'amp',
                    '--cfg-options', *epochs(1), 'model.backbone.init_cfg=None',

@@ -1,0 +1,162 @@
+"""The hosts' own tools and inferencers on our recipes, in fresh processes and a foreign folder.
+
+Nothing but the recipe brings ``mmvssd`` into these processes: the host is imported first. (The
+exception is MMSegmentation's inferencer where torchvision needs help to be imported.)
+"""
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmvssd.datasets import make_sample_data
+from mmvssd.paths import configs_dir
+
+pytestmark = pytest.mark.slow
+
+#: Recipe, score and validation folder of each host's sample.
+SAMPLES = dict(
+    mmpretrain=('vssd-nano_1xb64_digits.py', 'accuracy/top1', 'imagenet/val'),
+    mmdet=('mask-rcnn_vssd-nano_fpn_1xb8_digits.py', 'coco/segm_mAP', 'coco/val2017'),
+    mmseg=('upernet_vssd-nano_1xb8_digits.py', 'mIoU', 'ade20k/images/validation'))
+
+#: What a user writes for each host's inferencer.
+INFERENCERS = dict(
+    mmpretrain="""
+from mmpretrain import ImageClassificationInferencer
+infer = ImageClassificationInferencer(recipe, pretrained=weights, device='cpu')
+assert 'mmvssd' in sys.modules
+found = [infer(image, show_dir='pictures')[0] for image in images]
+report(found[0]['pred_class'], [result['pred_scores'] for result in found])
+""",
+    mmdet="""
+from mmdet.apis import DetInferencer
+infer = DetInferencer(recipe, weights=weights, device='cpu')
+assert 'mmvssd' in sys.modules
+found = [infer(image, out_dir='pictures')['predictions'][0] for image in images]
+report(infer.visualizer.dataset_meta['classes'][found[0]['labels'][0]],
+       [np.hstack([result['bboxes'], np.array(result['scores'])[:, None]]) for result in found])
+""",
+    mmseg="""
+from mmseg.apis import MMSegInferencer
+infer = MMSegInferencer(recipe, weights=weights, device='cpu')
+assert 'mmvssd' in sys.modules
+found = [infer(image, out_dir='pictures')['predictions'] for image in images]
+report(infer.visualizer.dataset_meta['classes'][found[0][0, 0]], found)
+""")
+
+SCRIPT = """
+import json, sys, warnings
+import mmcv
+import numpy as np
+warnings.filterwarnings('ignore')
+recipe, weights, image, out = sys.argv[1:]
+images = [image, mmcv.imread(image)]
+
+def report(name, results):
+    with open(out, 'w') as file:
+        json.dump([str(name), [np.asarray(result).tolist() for result in results]], file)
+"""
+
+
+def run(folder, *command, expect=0):
+    """Run Python in a folder, without this process's import path; return its output."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')}
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=env, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
+                          check=False)
+    assert done.returncode == expect, done.stdout[-5000:]
+    return done.stdout
+
+
+def tool(host, name):
+    """A script that the host's wheel carries."""
+    return Path(find_spec(host).submodule_search_locations[0], '.mim', 'tools', name)
+
+
+def torchvision_imports():
+    """Whether it does by itself: beside a CPU-only PyTorch, the CUDA build of it does not."""
+    done = subprocess.run([sys.executable, '-c', 'import torchvision'], capture_output=True,
+                          check=False)
+    return done.returncode == 0
+
+
+def settings(*more):
+    """Two batches of four an epoch, read by the process itself."""
+    loaders = [f'{phase}_dataloader.{setting}' for phase in ('train', 'val', 'test')
+               for setting in ('num_workers=0', 'persistent_workers=False')]
+    return ['--cfg-options', *loaders, 'train_dataloader.batch_size=4', 'train_cfg.max_epochs=1',
+            'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1',
+            'model.backbone.init_cfg=None', *more]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A foreign folder with sample data in it."""
+    folder = tmp_path_factory.mktemp('foreign folder')
+    make_sample_data(folder / 'data' / 'sample_digits', num_scenes=(8, 3), num_crops=(8, 4),
+                     progress=False)
+    return folder
+
+
+@pytest.fixture(scope='module', params=SAMPLES)
+def trained(request, folder):
+    """Each host, its recipe by absolute path, and a checkpoint that the host's tool trained."""
+    host = request.param
+    if find_spec(host) is None:
+        pytest.skip(f'{host} is not installed')
+    recipe = configs_dir() / 'samples' / SAMPLES[host][0]
+    out = run(folder, tool(host, 'train.py'), recipe, '--work-dir', host, *settings())
+    assert f'{SAMPLES[host][1]}:' in out
+    return host, recipe, folder / host / 'epoch_1.pth'
+
+
+def test_the_hosts_test(folder, trained):
+    host, recipe, weights = trained
+    out = run(folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested', *settings())
+    assert f'{SAMPLES[host][1]}:' in out
+
+
+def test_the_hosts_inferencer(folder, trained):
+    """An image by path and as an array: the same predictions, and a picture of each."""
+    host, recipe, weights = trained
+    image = sorted((folder / 'data' / 'sample_digits' / SAMPLES[host][2]).rglob('*.jpg'))[0]
+    place = folder / f'{host}_inferred'
+    place.mkdir()
+    first = ''
+    if host == 'mmseg' and not torchvision_imports():
+        first = 'import mmvssd\n'  # its inferencer imports torchvision; see docs/compat.md
+    run(place, '-c', first + SCRIPT + INFERENCERS[host], recipe, weights, image, place / 'out.json')
+    name, (by_path, as_array) = json.loads((place / 'out.json').read_text())
+    assert name in ('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
+                    'eight', 'nine')
+    assert np.size(by_path) > 0
+    np.testing.assert_allclose(by_path, as_array, rtol=1e-5)
+    pictures = [path for path in (place / 'pictures').rglob('*')
+                if path.suffix in ('.jpg', '.png') and not path.stem.endswith('_pred')]
+    assert len(pictures) == 2
+
+
+def test_a_recipe_that_inherits_resumes(folder):
+    """A user's own recipe on ours, from the folder where it lies; both runs by the host's tool."""
+    pytest.importorskip('mmpretrain')
+    base = configs_dir() / 'samples' / SAMPLES['mmpretrain'][0]
+    (folder / 'mine.py').write_text(f'_base_ = {str(base)!r}\nmodel = dict(head=dict('
+                                    'loss=dict(label_smooth_val=0.1, type="LabelSmoothLoss")))\n')
+    for options in ((), ('--resume', )):
+        out = run(folder, tool('mmpretrain', 'train.py'), 'mine.py', *options,
+                  *settings(f'train_cfg.max_epochs={1 + len(options)}'))
+    assert 'resumed epoch: 1' in out
+    assert (folder / 'work_dirs' / 'mine' / 'epoch_2.pth').is_file()
+
+
+def test_bad_labels_are_named_by_the_hosts_tools_too(folder):
+    pytest.importorskip('mmpretrain')
+    recipe = configs_dir() / 'samples' / SAMPLES['mmpretrain'][0]
+    out = run(folder, tool('mmpretrain', 'train.py'), recipe, '--work-dir', 'bad',
+              *settings('model.head.num_classes=5'), expect=1)
+    assert 'the model has 5 classes: 0 to 4 fit' in out.splitlines()[-1]
