@@ -123,7 +123,8 @@ def _make_step(makers: Dict[str, Callable[[], nn.Module]], name: str, setting: S
     model.train(setting.mode == 'train')
     images = torch.randn(setting.batch, 3, setting.size, setting.size, device=device)
     if 'compile' in options:
-        model = torch.compile(model)
+        # each setting is a size of its own; open sizes would be another, slower program
+        model = torch.compile(model, dynamic=False)
     dtype = next((getattr(torch, option) for option in options if option != 'compile'), None)
 
     def infer() -> None:
