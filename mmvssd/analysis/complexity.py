@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mmvssd import ops  # noqa: F401  (files the ops in KERNELS)
 from mmvssd.engine.launch import ConfigError
+from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.registry import KERNELS
 
 #: Height and width that the field counts at, by the recipe's default scope.
@@ -184,7 +185,7 @@ def count_model(model: nn.Module, shape: Pair, batch_size: int = 1) -> Complexit
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        images = torch.randn(batch_size, 3, *shape).to(device)
+        images = torch.randn(batch_size, _channels(model), *shape).to(device)
         analysis = _analyze(_TensorMode(model), images)
         counts = {name: _both_ways(counter)
                   for name, counter in analysis.by_module_and_operator().items()}
@@ -214,6 +215,12 @@ def _check_tensor_mode(model: nn.Module) -> None:
         raise ConfigError(f"{type(model).__name__}: its forward has no mode, so it is no host's "
                           'model; give a recipe whose model is a classifier, detector or '
                           'segmentor')
+
+
+def _channels(model: nn.Module) -> int:
+    backbone = getattr(model, 'backbone', None)
+    # other backbones call the width of some layer in_channels
+    return backbone.in_channels if isinstance(backbone, BaseBackbone) else 3
 
 
 class _TensorMode(nn.Module):

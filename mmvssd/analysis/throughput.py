@@ -43,7 +43,10 @@ class Setting(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """One row: images per second and seconds a step (median), peak memory in MB (0: not known)."""
+    """One row: images per second and seconds a step (median), and the MB that a step takes.
+
+    Memory is the peak above what was there before the step; 0 on a CPU, where it is not known.
+    """
 
     model: str
     setting: Setting
@@ -132,10 +135,10 @@ def _make_step(makers: Dict[str, Callable[[], nn.Module]], name: str, setting: S
             model(images)
 
     def train() -> None:
-        model.zero_grad(set_to_none=True)
         with _autocast(device, dtype):
             outputs: Sequence[Tensor] = model(images)
         sum(y.float().mean() for y in outputs).backward()
+        model.zero_grad(set_to_none=True)  # or it would count as the others' memory
 
     return infer if setting.mode == 'infer' else train
 
@@ -145,9 +148,11 @@ def _autocast(device: str, dtype) -> ContextManager:
 
 
 def _timed(step: Callable[[], None], device: str) -> tuple:
-    """Seconds and peak MB of one step; on a GPU until it has finished."""
+    """Seconds and MB of one step; on a GPU until it has finished."""
     on_gpu = torch.device(device).type == 'cuda'
+    before = 0
     if on_gpu:
+        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -155,4 +160,5 @@ def _timed(step: Callable[[], None], device: str) -> tuple:
     if on_gpu:
         torch.cuda.synchronize(device)
     elapsed = time.perf_counter() - start
-    return elapsed, torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else 0.
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else 0
+    return elapsed, (peak - before) / 1e6

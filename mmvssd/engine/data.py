@@ -1,10 +1,12 @@
 """Whether the data of a recipe are there, and what is wrong where they cannot be read."""
+import inspect
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 SHOWN = 5  # names listed in an error
 PROBED = 100  # entries of a data set whose files are looked at
@@ -37,14 +39,21 @@ def _data_paths(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:
     """Local files and folders that a phase reads, each with the setting that names it."""
     for dataset in dicts_of(cfg.get(f'{phase}_dataloader')):
         root = dataset.get('data_root')
-        if is_local(root):
+        if is_local(root) and not any(map(_is_remote, dicts_of(dataset))):
             name = f'{phase}_dataloader, {dataset.get("type", "data set")}'
             yield f'{name}, data_root', root
             if is_local(dataset.get('ann_file')):
                 yield f'{name}, ann_file', str(Path(root) / dataset['ann_file'])
     for metric in dicts_of(cfg.get(f'{phase}_evaluator')):
-        if is_local(metric.get('ann_file')):
+        if is_local(metric.get('ann_file')) and not _is_remote(metric):
             yield f'{phase}_evaluator, ann_file', metric['ann_file']
+
+
+def _is_remote(reader: Union[dict, object]) -> bool:
+    """Whether what reads files takes them from elsewhere, whatever their paths look like."""
+    arguments = (reader.get('backend_args') if isinstance(reader, dict)
+                 else getattr(reader, 'backend_args', None))
+    return bool(arguments) and arguments.get('backend', 'local') != 'local'
 
 
 @contextmanager
@@ -77,10 +86,20 @@ def _emptiness(dataset: dict, labelled: bool) -> Optional[str]:
     prefix = dataset.get('data_prefix')
     suffix = ''
     if isinstance(prefix, dict):  # MMSegmentation lists folders, by the suffix of the images
-        prefix, suffix = prefix.get('img_path'), dataset.get('img_suffix', '.jpg')
+        prefix, suffix = prefix.get('img_path'), _image_suffix(dataset)
     if not is_local(prefix) or any(map(Path.is_file, (root / prefix).rglob(f'*{suffix}'))):
         return None
     return f'{root / prefix} holds no image' + f' with the suffix {suffix}' * bool(suffix)
+
+
+def _image_suffix(dataset: dict) -> str:
+    """The suffix that the data set lists images by: the recipe's, else the class's own."""
+    if 'img_suffix' in dataset:
+        return dataset['img_suffix']
+    with DATASETS.switch_scope_and_registry(None) as registry:  # of the recipe's default scope
+        kind = registry.get(dataset['type'])
+    parameters = inspect.signature(kind).parameters if kind else {}
+    return parameters['img_suffix'].default if 'img_suffix' in parameters else ''
 
 
 def _coco_emptiness(file: Path, classes: Optional[Sequence[str]], labelled: bool) -> Optional[str]:
@@ -109,39 +128,73 @@ def check_dataset(dataset, phase: str, channels: Optional[int] = None, *,
         channels: Channels of the images that the model takes; None checks none.
         labelled: Whether it needs annotations.
     """
-    for leaf in _leaves(dataset):
-        name = f'{phase}_dataloader, {type(leaf).__name__}'
-        _check_categories(leaf, name, labelled)
-        entries = _probed(leaf)
-        for path in (entry.get(key) for entry in entries for key in ('img_path', 'seg_map_path')):
-            if is_local(path) and not Path(path).is_file():
-                raise DataError(f'{name}: {path} is not there (seen from {Path.cwd()}); check '
-                                'data_root, data_prefix and the suffixes of the files')
+    leaves = list(_leaves(dataset))
+    for leaf in leaves:
+        _check_categories(leaf, phase)
+    if labelled:
+        _check_annotations(leaves, phase)
+    for leaf in leaves:
+        _check_files(leaf, phase, labelled)
         if channels:
-            _check_channels(leaf, entries, channels)
+            _check_channels(leaf, channels)
 
 
-def _check_categories(dataset, name: str, labelled: bool) -> None:
+def _name(dataset, phase: str) -> str:
+    return f'{phase}_dataloader, {type(dataset).__name__}'
+
+
+def _check_categories(dataset, phase: str) -> None:
     """A COCO file of other categories gives images without annotations."""
     if getattr(dataset, 'cat_ids', None) == [] and dataset.metainfo.get('classes'):
-        raise DataError(f'{name}: ' + _other_classes(
+        raise DataError(f'{_name(dataset, phase)}: ' + _other_classes(
             f"{dataset.ann_file} has no category of the recipe's", dataset.metainfo['classes']))
-    images_of = getattr(dataset, 'cat_img_map', None)
-    if labelled and images_of is not None and not any(images_of.values()):
-        raise DataError(f'{name}: {dataset.ann_file} holds no annotations')
 
 
-def _check_channels(dataset, entries: List[dict], channels: int) -> None:
+def _check_annotations(datasets: Sequence, phase: str) -> None:
+    """One of several may well be without: images of nothing, or to be labelled by the model."""
+    coco = [dataset for dataset in datasets if hasattr(dataset, 'cat_img_map')]
+    if coco and not any(any(dataset.cat_img_map.values()) for dataset in coco):
+        files = ', '.join(str(dataset.ann_file) for dataset in coco)
+        raise DataError(f'{_name(coco[0], phase)}: {files} holds no annotations')
+
+
+def _check_files(dataset, phase: str, labelled: bool) -> None:
+    steps = _steps(dataset)
+    if any(map(_is_remote, (dataset, *steps))):
+        return
+    keys = ['img_path']
+    if labelled and any('LoadAnnotations' in type(step).__name__ for step in steps):
+        keys.append('seg_map_path')
+    for path in (entry.get(key) for entry in _probed(dataset) for key in keys):
+        if is_local(path) and not Path(path).is_file():
+            raise DataError(f'{_name(dataset, phase)}: {path} is not there (seen from '
+                            f'{Path.cwd()}); check data_root, data_prefix and the suffixes of '
+                            'the files')
+
+
+def _check_channels(dataset, channels: int) -> None:
     """Where images are not loaded as colour ones, a later step may fail at them, and not say so."""
-    for load in getattr(getattr(dataset, 'pipeline', None), 'transforms', [])[:1]:
+    for load in _steps(dataset)[:1]:
         if getattr(load, 'color_type', 'color') == 'color':
             continue
-        for entry in entries:
+        for entry in _probed(dataset):
             shape = load(dict(img_path=entry['img_path']))['img'].shape
             found = shape[2] if len(shape) == 3 else 1
-            if found != channels:
+            if found != channels and _channels_in_the_end(dataset, entry) != channels:
                 raise DataError(f'{entry["img_path"]}: the image has {found} channels, the model '
                                 f'takes {channels}. {CHANNELS_ADVICE}')
+
+
+def _channels_in_the_end(dataset, entry: dict) -> Optional[int]:
+    """Channels that the whole pipeline makes of an image; None where it fails at it."""
+    try:
+        return len(dataset.pipeline(entry)['inputs'])
+    except Exception:  # of whatever step; the caller says what is wrong
+        return None
+
+
+def _steps(dataset) -> Sequence:
+    return getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
 
 
 def _leaves(dataset) -> Iterator:

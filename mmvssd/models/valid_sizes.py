@@ -23,9 +23,12 @@ HOST_MODELS = {
 
 
 class Batch(NamedTuple):
-    """What a host's model was called with: the batch's (H, W), and a data sample for each image."""
+    """What a host's model was called with: the batch's (H, W), and a data sample for each image.
 
-    grid: Tuple[int, int]
+    Without a grid it was no batch of images, but several or a list of images.
+    """
+
+    grid: Optional[Tuple[int, int]]
     data_samples: Sequence
 
 
@@ -40,10 +43,8 @@ def follow_hosts() -> None:
 
 
 def _keep_samples(forward, model, inputs, data_samples=None, *args, **kwargs):
-    batch = None
-    # classifiers also take a list of images, each of its own size, and stack it afterwards
-    if isinstance(inputs, Tensor) and data_samples is not None:
-        batch = Batch(tuple(inputs.shape[-2:]), data_samples)
+    grid = tuple(inputs.shape[-2:]) if isinstance(inputs, Tensor) else None
+    batch = None if data_samples is None else Batch(grid, data_samples)
     token = _batch.set(batch)
     try:
         return forward(model, inputs, data_samples, *args, **kwargs)
@@ -67,6 +68,10 @@ def valid_sizes(x: Tensor) -> Optional[Sequence[Tuple[int, int]]]:
     batch = _batch.get()
     if batch is None:
         return None
+    if batch.grid is None:
+        raise ValueError('mask_padding: the model got no single batch of images (semi-supervised '
+                         'detectors get several), and the sizes are not known; set '
+                         'mask_padding=False')
     if tuple(x.shape[-2:]) != batch.grid or len(x) != len(batch.data_samples):
         raise ValueError(
             f'mask_padding: the backbone got a batch of shape {tuple(x.shape)}, the model one of '

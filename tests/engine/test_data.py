@@ -3,9 +3,10 @@ import json
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 
 from mmvssd.datasets import make_sample_data
-from mmvssd.engine.data import DataError, check_data
+from mmvssd.engine.data import DataError, check_data, check_dataset
 from mmvssd.engine.launch import build_trainer, load_config
 
 CLASSIFIER = 'samples/vssd-nano_1xb64_digits.py'
@@ -118,6 +119,66 @@ def test_grey_images(recipe, name):
         name, train_dataloader__dataset__pipeline__0__color_type='grayscale'))
     with pytest.raises(DataError, match=r'\.jpg: the image has 1 channels, the model takes 3'):
         runner.train()
+
+
+def test_one_file_of_several_may_be_without_annotations(recipe, digits, tmp_path):
+    """Images of nothing beside others."""
+    pytest.importorskip('mmdet')
+    cfg = recipe(DETECTOR)
+    leaf = cfg.train_dataloader.dataset
+    leaf.filter_cfg = None
+    backgrounds = dict(leaf, ann_file=coco(tmp_path, digits, annotations=[]))
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[leaf, backgrounds])
+    cfg.train_dataloader.batch_sampler = None
+    check_dataset(build_trainer(cfg).train_dataloader.dataset, 'train')
+
+
+def test_label_maps_that_nothing_reads_may_be_missing(recipe, tmp_path):
+    pytest.importorskip('mmseg')
+    loader = build_trainer(recipe(SEGMENTOR, val_dataloader__dataset__data_prefix__seg_map_path=str(
+        tmp_path))).val_dataloader
+    check_dataset(loader.dataset, 'val', labelled=False)
+    with pytest.raises(DataError, match=r'\.png is not there'):
+        check_dataset(loader.dataset, 'val')
+
+
+def test_the_suffix_is_the_data_sets_own(recipe, digits, tmp_path):
+    """Cityscapes' images end with _leftImg8bit.png; another error there is not about them."""
+    pytest.importorskip('mmseg')
+    (tmp_path / 'a_leftImg8bit.png').touch()
+    options = dict(type='CityscapesDataset', data_root=str(tmp_path), data_prefix=dict(
+        img_path='.', seg_map_path='.'), pipeline=[dict(type='Misspelt')])
+    cfg = recipe(SEGMENTOR)
+    cfg.train_dataloader.dataset = options
+    with pytest.raises(KeyError, match=r'Misspelt'):
+        build_trainer(cfg)
+
+
+def test_files_elsewhere_are_not_looked_for():
+    remote = dict(backend='petrel', path_mapping={'data/': 's3://data/'})
+    dataset = dict(type='CocoDataset', data_root='data/gone')
+    for place in (dict(dataset, backend_args=remote),
+                  dict(dataset, pipeline=[dict(type='LoadImageFromFile', backend_args=remote)])):
+        check_data(Config(dict(train_dataloader=dict(dataset=place))), 'train')
+    with pytest.raises(DataError, match=r'data_root: data/gone is not there'):
+        check_data(Config(dict(train_dataloader=dict(dataset=dict(
+            dataset, backend_args=dict(backend='local'))))), 'train')
+
+
+def test_a_pipeline_may_make_the_channels_fit(recipe):
+    pytest.importorskip('mmpretrain')
+    cfg = recipe(CLASSIFIER)
+    load, *rest = cfg.train_dataloader.dataset.pipeline
+    load.color_type = 'grayscale'
+    cfg.train_dataloader.dataset.pipeline = [load, dict(type='GreyToColour'), *rest]
+
+    @TRANSFORMS.register_module(name='GreyToColour', force=True)
+    class GreyToColour:
+        def __call__(self, results):
+            results['img'] = results['img'][..., None].repeat(3, -1)
+            return results
+
+    check_dataset(build_trainer(cfg).train_dataloader.dataset, 'train', 3)
 
 
 def test_other_errors_pass(recipe):

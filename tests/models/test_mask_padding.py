@@ -211,3 +211,18 @@ def test_sliding_windows_are_refused():
     samples = [make_sample('mmseg', (96, 80), pad_shape=(96, 96))]
     with torch.no_grad(), pytest.raises(ValueError, match=r"set test_cfg.mode='whole'"):
         model(torch.zeros(1, 3, 96, 96), samples, mode='predict')
+
+
+def test_several_batches_in_one_call_are_refused():
+    """Semi-supervised detectors hand parts of what they get to an inner model's loss."""
+    from mmdet.models.detectors.base import BaseDetector
+    backbone = VSSD(NANO, mask_padding=True)
+
+    class SemiSupervised(BaseDetector):
+        def loss(self, inputs, data_samples):
+            return backbone(inputs['sup'])
+
+        predict = _forward = extract_feat = loss
+
+    with pytest.raises(ValueError, match='mask_padding: the model got no single batch'):
+        SemiSupervised()(dict(sup=torch.zeros(1, 3, 64, 64)), dict(sup=[]), mode='loss')

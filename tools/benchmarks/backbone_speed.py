@@ -55,7 +55,7 @@ def _ratio(row: Speed, rows: List[Speed]) -> float:
 
 
 def _print(rows: List[Speed], title: str) -> None:
-    table = Table('setting', 'model', 'images/s', 'ms a step', 'ratio', 'peak MB', title=title,
+    table = Table('setting', 'model', 'images/s', 'ms a step', 'ratio', 'MB a step', title=title,
                   caption=f'ratio: speed over that of {rows[0].model} in the same setting')
     for row in rows:
         table.add_row(str(row.setting), row.model, f'{row.images_per_second:.2f}',
@@ -67,7 +67,7 @@ def _print(rows: List[Speed], title: str) -> None:
 def _write_csv(rows: List[Speed], file: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(['setting', 'model', 'images_per_second', 'seconds', 'ratio', 'peak_mb'])
+    writer.writerow(['setting', 'model', 'images_per_second', 'seconds', 'ratio', 'mb_a_step'])
     for row in rows:
         writer.writerow([row.setting, row.model, row.images_per_second, row.seconds,
                          _ratio(row, rows), row.memory])

@@ -2,6 +2,7 @@
 from operator import attrgetter
 from typing import Optional, Sequence
 
+from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.data import CHANNELS_ADVICE, DataError, check_dataset
+from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.registry import HOOKS
 
 #: Where the hosts' models keep the head that classifies, and what its labels are in a data sample.
@@ -62,7 +64,9 @@ class BatchCheck:
             return
         samples = batch.get('data_samples') or []
         self._check_images(batch.get('inputs'), samples)
-        self._check_labels(samples)
+        training = len(arguments) > 1 and arguments[1]
+        if training:  # in evaluation a metric may ignore more labels than the loss
+            self._check_labels(samples)
 
     def _check_images(self, images, samples: Sequence) -> None:
         if self.channels is None or not isinstance(images, (Tensor, list, tuple)):
@@ -111,9 +115,8 @@ class DataCheckHook(Hook):
             loop = getattr(runner, f'_{phase}_loop')
             if isinstance(loop, BaseLoop):  # else a dict that nothing asked for
                 metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
-                unlabelled = any(getattr(metric, 'format_only', False) for metric in metrics)
-                check_dataset(loop.dataloader.dataset, phase, channels,
-                              labelled=not unlabelled)
+                labelled = phase == 'train' or any(map(_needs_labels, metrics))
+                check_dataset(loop.dataloader.dataset, phase, channels, labelled=labelled)
         self._watch = BatchCheck.watch(runner.model)
 
     def after_run(self, runner) -> None:
@@ -121,9 +124,15 @@ class DataCheckHook(Hook):
         self._watch.remove()
 
 
+def _needs_labels(metric) -> bool:
+    return not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
+
+
 def channels_of(model: nn.Module) -> Optional[int]:
-    """Channels of the images that a model takes; None where its backbone does not say."""
-    return _get(model, 'backbone.in_channels')
+    """Channels of the images that a model takes; None where its backbone is none of ours."""
+    backbone = _get(model, 'backbone')
+    # in other backbones in_channels may be the width of some layer
+    return backbone.in_channels if isinstance(backbone, BaseBackbone) else None
 
 
 def _get(owner, path: str):

@@ -5,6 +5,7 @@ from typing import Callable, Optional
 import torch
 from mmengine.model.efficient_conv_bn_eval import efficient_conv_bn_eval_forward
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvssd.models.layers.padding import Padding
 
@@ -83,8 +84,10 @@ class ConvNormAct(nn.Module):
     def _conv_norm(self, x: Tensor) -> Tensor:
         if self.norm is None:
             return self.conv(x)
-        # a trace keeps the two apart: what reads it counts or fuses norms by itself
-        if self.norm.training or torch.jit.is_tracing():
+        # a trace keeps the two apart: what reads it counts or fuses norms by itself; mmcv's
+        # fuse_conv_bn leaves an Identity
+        folds = isinstance(self.norm, _BatchNorm) and not self.norm.training
+        if not folds or torch.jit.is_tracing():
             return self.norm(self.conv(x))
         return efficient_conv_bn_eval_forward(self.norm, self.conv, x)
 

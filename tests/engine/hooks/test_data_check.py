@@ -77,6 +77,19 @@ def test_labels(watched, beyond):
         model.data_preprocessor(batch_of(host, label), True)
 
 
+def test_labels_in_evaluation_are_the_metrics_matter(watched):
+    host, model, num_classes = watched
+    model.data_preprocessor(batch_of(host, num_classes + 3), False)
+
+
+def test_other_backbones_in_channels_may_mean_a_layer():
+    pytest.importorskip('mmpretrain')
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(type='ImageClassifier', backbone=dict(type='MobileNetV2')))
+    assert model.backbone.in_channels != 3
+    BatchCheck(model)(None, (dict(inputs=torch.zeros(1, 3, 8, 8)), True))
+
+
 def test_images_alone_pass(watched):
     _, model, _ = watched
     image = torch.from_numpy(np.zeros((3, 32, 32), np.uint8))

@@ -45,6 +45,16 @@ def test_training_and_traces_keep_the_norm():
     assert called
 
 
+def test_a_norm_that_was_fused_away_stays_so():
+    fuse_conv_bn = pytest.importorskip('mmcv.cnn').fuse_conv_bn
+    unit = make_unit().eval()
+    x = torch.randn(2, 4, 9, 8)
+    expected = unit(x)
+    fused = fuse_conv_bn(unit).eval()
+    assert isinstance(fused.norm, nn.Identity)
+    torch.testing.assert_close(fused(x), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_position_is_added_and_the_input_stays(dtype):
     torch.manual_seed(0)
