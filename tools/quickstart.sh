@@ -30,7 +30,7 @@ while (($#)); do
         -h | --help) usage; exit ;;
         --task=*) task=${1#*=} ;;
         --task) task=${2:-}; shift $(($# > 1)) ;;
-        -*) usage >&2; exit 2 ;;
+        -*) echo "unknown option $1" >&2; usage >&2; exit 2 ;;
         *) folder=$1 ;;
     esac
     shift

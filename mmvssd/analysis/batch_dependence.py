@@ -15,7 +15,7 @@ from rich.progress import track
 
 from mmvssd.checkpoint import read_checkpoint, require_fit
 from mmvssd.engine.data import check_data
-from mmvssd.engine.launch import ConfigError
+from mmvssd.engine.launch import ConfigError, check_device
 
 SAME_BOX = 0.5  # intersection over union from which two boxes of a class are one detection
 
@@ -74,6 +74,9 @@ def measure(cfg: Config, checkpoint: str, batches: Sequence[int], *, score_thr: 
     if not str(cfg.model.backbone.type).startswith('mmvssd.'):
         raise ConfigError(f'model.backbone: got {cfg.model.backbone.type}, expected a backbone '
                           'of mmvssd, which has mask_padding')
+    if min(batches) < 1:
+        raise ConfigError(f'--batches: got {min(batches)}, expected a positive number')
+    check_device(device)
     check_data(cfg, 'test')
     weights = read_checkpoint(checkpoint)
     results = []

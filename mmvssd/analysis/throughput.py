@@ -89,8 +89,10 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *, device: str = 
         One row for each setting and name.
 
     Raises:
-        ValueError: A name is unknown.
+        ValueError: A name is unknown, or the number of rounds is none.
     """
+    if rounds < 1:
+        raise ValueError(f'--rounds: got {rounds}, expected a positive number')
     makers = backbones()
     for name in names:
         base, *options = name.split('+')

@@ -167,6 +167,8 @@ def _locked(root: Path) -> Iterator[None]:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root.parent / f'.{root.name}.lock')
+        # where no file can be made, some file systems would have the lock wait for ever
+        Path(lock.lock_file).touch()
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Optional
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -60,7 +61,7 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
 
 
 def _warn_of_new(cfg: Config, options: dict) -> None:
-    """A new setting may be meant, or misspelt; it is never silent."""
+    """A new top-level setting may be meant, or misspelt; below, what is built refuses it."""
     for key in options:
         if key.split('.')[0] not in cfg:
             print_log(f'--cfg-options: {key} is new, the recipe has no {key.split(".")[0]}',
@@ -149,6 +150,23 @@ def check_writable(folder: str, option: str) -> None:
                           'another folder')
 
 
+def check_output_file(file: str, option: str) -> None:
+    """Make a file's folder, and raise ConfigError if the file cannot be written there."""
+    check_writable(str(Path(file).parent), option)
+    if Path(file).is_dir():
+        raise ConfigError(f'{option}: {file} is a folder, expected a file')
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless PyTorch knows the device, and has a GPU where that is one."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f'--device: got {device}, expected such as cpu or cuda:0') from error
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise ConfigError(f'--device: got {device}, but PyTorch sees no GPU here; cpu fits')
+
+
 def _check_pretrained(cfg: Config) -> None:
     """Say early, and with the ways out, that weights to start from are not there."""
     for entry in dicts_of(cfg.model):
@@ -213,9 +231,7 @@ def _draw_into(cfg: Config, folder: Path) -> None:
 def _dump_to(cfg: Config, out: Path) -> None:
     if out.suffix not in ('.pkl', '.pickle'):
         raise ConfigError(f'--out: got {out}, expected a name that ends with .pkl')
-    check_writable(str(out.parent), '--out')
-    if out.is_dir():
-        raise ConfigError(f'--out: {out} is a folder, expected a file')
+    check_output_file(str(out), '--out')
     kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]

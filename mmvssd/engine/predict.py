@@ -7,7 +7,6 @@ from typing import Callable, Dict, List, Optional, Sequence
 
 import mmcv
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from rich.progress import track
@@ -15,7 +14,7 @@ from rich.progress import track
 from mmvssd.checkpoint import read_checkpoint, require_fit
 from mmvssd.engine.data import DataError
 from mmvssd.engine.hooks.data_check import BatchCheck
-from mmvssd.engine.launch import ConfigError, check_writable, require
+from mmvssd.engine.launch import ConfigError, check_device, check_writable, require
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -58,8 +57,8 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     scope = cfg.get('default_scope')
     if scope not in HOSTS:
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
-    if device and device.startswith('cuda') and not torch.cuda.is_available():
-        raise ConfigError(f'--device: got {device}, but PyTorch sees no GPU here; cpu fits')
+    if device:
+        check_device(device)
     require(cfg, 'test_dataloader')
     weights = read_checkpoint(checkpoint)
     files = find_images(images)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from mmvssd.analysis.batch_dependence import compare
-from mmvssd.engine.launch import load_config
+from mmvssd.analysis.batch_dependence import compare, measure
+from mmvssd.engine.launch import ConfigError, load_config
 from mmvssd.registry import MODELS
 
 
@@ -59,3 +59,5 @@ def test_command(run_tool, tmp_path):
     out = run_tool('analysis_tools/batch_dependence.py', 'samples/vssd-nano_1xb64_digits.py',
                    'random.pth', expect=2)
     assert 'default_scope: got mmpretrain, expected mmdet' in out
+    with pytest.raises(ConfigError, match='--batches: got 0, expected a positive number'):
+        measure(load_config(recipe), 'random.pth', [4, 0])

@@ -26,6 +26,11 @@ def test_unknown_names(name):
         measure([name], [])
 
 
+def test_no_rounds():
+    with pytest.raises(ValueError, match='--rounds: got 0, expected a positive number'):
+        measure(['vssd-micro'], [], rounds=0)
+
+
 class Recorder(torch.nn.Module):
     def __init__(self, calls):
         super().__init__()
@@ -68,3 +73,6 @@ def test_command(run_tool, tmp_path):
     out = run_tool('benchmarks/backbone_speed.py', 'vssd-huge', expect=2)
     assert "unknown name 'vssd-huge'" in out
     assert 'Traceback' not in out
+    (tmp_path / 'file').touch()
+    out = run_tool('benchmarks/backbone_speed.py', '--out', 'file', expect=2)
+    assert '--out: file cannot be made or written to' in out

@@ -1,5 +1,6 @@
 """From options to a Runner, as far as it needs no training."""
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmvssd.checkpoint import CheckpointError
@@ -9,6 +10,8 @@ from mmvssd.engine.launch import (
     ConfigError,
     build_tester,
     build_trainer,
+    check_device,
+    check_output_file,
     check_writable,
     load_config,
 )
@@ -138,3 +141,18 @@ def test_predictions_that_cannot_be_written(tmp_path, monkeypatch, options, mess
     cfg = load_config('detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py')
     with pytest.raises(ConfigError, match=message):
         build_tester(cfg, 'checkpoint.pth', **options)
+
+
+@pytest.mark.parametrize('device', ['foo', 'cuda' if not torch.cuda.is_available() else 'cuda:99x'])
+def test_devices_that_are_not_there(device):
+    with pytest.raises(ConfigError, match=f'--device: got {device}, '):
+        check_device(device)
+
+
+def test_output_files(tmp_path):
+    check_output_file(str(tmp_path / 'new' / 'file.json'), '--out')
+    assert (tmp_path / 'new').is_dir()
+    (tmp_path / 'file').touch()
+    for wrong, message in (('new', 'is a folder'), ('file/below', 'cannot be made or written to')):
+        with pytest.raises(ConfigError, match=f'--out: .*{message}'):
+            check_output_file(str(tmp_path / wrong), '--out')

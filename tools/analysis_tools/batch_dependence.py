@@ -2,6 +2,7 @@
 """Measure how a detector's predictions change with the batch, without and with mask_padding."""
 import argparse
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,8 @@ def main() -> None:
                         help='sizes of batches to compare with single images (default: 8)')
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE',
                         help='leave out detections below SCORE (default: %(default)s)')
-    parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
+                        help='such as cpu or cuda:0; default: a GPU where there is one')
     args = parser.parse_args()
     results = measure(load_config(args.config, options=args.cfg_options), args.checkpoint,
                       args.batches, score_thr=args.score_thr, device=args.device)

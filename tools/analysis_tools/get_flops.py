@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmvssd.analysis.complexity import count_recipe, report
 from mmvssd.engine.command_line import add_recipe_arguments, run
-from mmvssd.engine.launch import load_config
+from mmvssd.engine.launch import check_output_file, load_config
 from mmvssd.files import write_whole
 
 
@@ -19,12 +19,12 @@ def main() -> None:
                         'for detection, 512 2048 for segmentation')
     parser.add_argument('--out', metavar='FILE.json', help='write all counts to FILE.json')
     args = parser.parse_args()
+    if args.out:
+        check_output_file(args.out, '--out')
     complexity = count_recipe(load_config(args.config, options=args.cfg_options), args.shape)
     report(complexity, args.config)
     if args.out:
-        file = Path(args.out)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(asdict(complexity), indent=1))
+        write_whole(Path(args.out), json.dumps(asdict(complexity), indent=1))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mmvssd.analysis.throughput import Setting, Speed, measure
 from mmvssd.engine.command_line import run
-from mmvssd.engine.launch import ConfigError
+from mmvssd.engine.launch import ConfigError, check_device, check_writable
 from mmvssd.files import write_whole
 
 MODELS = ('resnet-50', 'swin-tiny', 'convnext-tiny', 'vssd-tiny', 'vssd-tiny-iccv2025',
@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=7, help='steps of each (default: 7)')
     parser.add_argument('--out', metavar='FOLDER', help='write backbone_speed.csv and .png there')
     args = parser.parse_args()
+    check_device(args.device)
+    if args.out:
+        check_writable(args.out, '--out')
     try:
         rows = measure(args.models, [Setting.parse(text) for text in args.settings],
                        device=args.device, rounds=args.rounds)
@@ -43,7 +46,6 @@ def main() -> None:
     _print(rows, title)
     if args.out:
         folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
         _write_csv(rows, folder / 'backbone_speed.csv')
         _plot(rows, title, folder / 'backbone_speed.png')
 
