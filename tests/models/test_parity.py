@@ -1,6 +1,7 @@
 """The published models' recorded outputs and parameter counts."""
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 from mmvssd.converters import from_official
 from mmvssd.models import VSSD
@@ -52,11 +53,13 @@ def test_logits_and_parameters(golden, variant, dtype):
     pytest.importorskip('mmpretrain')
     from mmpretrain.registry import MODELS
     dims = VSSD(arch_of(variant)).dims
-    model = MODELS.build(dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(type='mmvssd.VSSD', arch=arch_of(variant), out_indices=(3, )),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=dims[-1])))
+    # whichever scope another test left behind
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='mmvssd.VSSD', arch=arch_of(variant), out_indices=(3, )),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=dims[-1])))
     model.load_state_dict(converted(golden, variant, 'classifier'))
     model.eval()
     model.to(dtype)
