@@ -35,7 +35,8 @@ class SplitLinear(GridLinear):
     """A linear layer without bias whose output is used in parts.
 
     On the CPU each part is a product of its own: the parts are contiguous, and smaller, for the
-    memory of large tensors is mapped anew at every call. Elsewhere they are views of one product.
+    memory of large tensors may be mapped anew at every call. Elsewhere they are views of one
+    product.
 
     Args:
         in_features: Channels in.
