@@ -1,4 +1,7 @@
 """State-space ops for vision backbones, usable with PyTorch alone."""
+from mmvssd_kernels.cross_scan import cross_merge, cross_scan
 from mmvssd_kernels.nc_ssd import nc_ssd
+from mmvssd_kernels.selective_scan import selective_scan
+from mmvssd_kernels.selective_scan_2d import selective_scan_2d
 
-__all__ = ['nc_ssd']
+__all__ = ['cross_merge', 'cross_scan', 'nc_ssd', 'selective_scan', 'selective_scan_2d']

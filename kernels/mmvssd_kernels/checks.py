@@ -32,6 +32,20 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[Union[int, str]], *,
         raise ValueError(f'{name}: got device {tensor.device}, expected {device} as the others')
 
 
+def check_grid(grid: Sequence[int], L: int, of: str) -> None:
+    """Raise ValueError unless ``grid`` is (H, W) with H * W = L, the number of tokens in ``of``."""
+    sides = tuple(grid) if isinstance(grid, (tuple, list, torch.Size)) else ()
+    if len(sides) != 2 or min(sides) < 0 or sides[0] * sides[1] != L:
+        raise ValueError(f'grid: got {grid}, expected (H, W) with H * W = {L}, '
+                         f'the number of tokens in {of}')
+
+
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``known``."""
+    if value not in known:
+        raise ValueError(f'{name}: unknown name {value!r}; known: {", ".join(known)}')
+
+
 def _text(shape: Sequence[Union[int, str]]) -> str:
     # only where a check failed: a size that torch.compile left open has no text
     return '(' + ', '.join(map(str, shape)) + (',)' if len(shape) == 1 else ')')

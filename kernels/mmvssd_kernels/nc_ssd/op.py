@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_tensor
+from mmvssd_kernels.checks import check_grid, check_tensor
 from mmvssd_kernels.nc_ssd import reference  # noqa: F401  (registers itself)
 
 
@@ -82,7 +82,4 @@ def _check_normalized(L: int, G: int, S: int, grid: Optional[Tuple[int, int]]) -
                          'normalize=True (two axes, rotated in pairs)')
     if grid is None:
         raise ValueError('grid: got None, expected (H, W) where normalize=True')
-    sides = tuple(grid) if isinstance(grid, (tuple, list, torch.Size)) else ()
-    if len(sides) != 2 or min(sides) < 0 or sides[0] * sides[1] != L:
-        raise ValueError(f'grid: got {grid}, expected (H, W) with H * W = {L}, '
-                         'the number of tokens in x')
+    check_grid(grid, L, 'x')

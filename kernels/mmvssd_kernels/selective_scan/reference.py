@@ -1,0 +1,153 @@
+"""The selective scan in PyTorch: any device, any float, the definition of the op.
+
+A sequence is cut into blocks, one after the other, and a block into chunks that run in parallel,
+see :mod:`mmvssd_kernels.selective_scan.recurrence`. Decays and states exist for one block at a
+time; backward computes them again.
+"""
+from typing import List, NamedTuple, Tuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.library import operator
+from mmvssd_kernels.selective_scan import recurrence
+
+#: Elements of a block's tensors. Several of them should fit a CPU's second or third cache.
+BLOCK = 2**19
+#: Tokens of a chunk.
+STEPS = 32
+
+
+@register('selective_scan', 'reference')
+def selective_scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
+                             delta_bias: Tensor, *, delta_softplus: bool) -> Tensor:
+    """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
+    return _SelectiveScan.apply(u, delta, A, B, C, D, delta_bias, delta_softplus)
+
+
+class _SelectiveScan(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, u, delta, A, B, C, D, delta_bias, delta_softplus):
+        inputs = (u, delta, A, B, C, D, delta_bias)
+        y, states = _forward(*inputs, delta_softplus)
+        ctx.save_for_backward(*inputs, states)
+        ctx.delta_softplus = delta_softplus
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        return (*_backward(*ctx.saved_tensors, dy, ctx.delta_softplus), None)
+
+
+class _Span(NamedTuple):
+    """A block's place: group k, and the q chunks of F tokens from start on."""
+
+    k: int
+    start: int
+    q: int
+    F: int
+
+    def take(self, t: Tensor) -> Tensor:
+        """View a group's (N, ..., L) as the steps and chunks of this block, (F, N, q, ...)."""
+        t = t[..., self.start:self.start + self.q * self.F].unflatten(-1, (self.q, self.F))
+        return t.movedim((-1, 0, -2), (0, 1, 2))
+
+    def channels(self, D: int) -> slice:
+        """The group's channels."""
+        return slice(self.k * D, (self.k + 1) * D)
+
+
+def _spans(u: Tensor, K: int) -> List[List[_Span]]:
+    """Blocks of each group, in order; the last one has the tokens that make no whole chunk."""
+    N, channels, L = u.shape
+    q = max(BLOCK // max(N * (channels // K) * STEPS, 1), 1)
+    whole = L // STEPS
+    places = [(start * STEPS, min(q, whole - start), STEPS) for start in range(0, whole, q)]
+    if L % STEPS:
+        places.append((whole * STEPS, 1, L % STEPS))
+    return [[_Span(k, *place) for place in places] for k in range(K)]
+
+
+def _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    dtype, S, K = _dtype(u), A.shape[1], B.shape[1]
+    N, channels, L = u.shape
+    q = max(BLOCK // max(N * (channels // K) * STEPS, 1), 1)
+    blocks = (L // STEPS + q - 1) // q + (1 if L % STEPS else 0)
+    return (torch.empty_like(u, dtype=dtype, memory_format=torch.contiguous_format),
+            u.new_empty(K * blocks, S, N, channels // K, dtype=dtype))
+
+
+@operator('selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
+          'Tensor delta_bias, bool delta_softplus) -> (Tensor, Tensor)', _fake_forward)
+def _forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    """Outputs (N, K*D, L), and the states (S, N, D) before each block."""
+    N, channels, L = u.shape
+    width = channels // B.shape[1]
+    y = u.new_empty(u.shape, dtype=_dtype(u))
+    states = [y.new_empty(0, A.shape[1], N, width)]
+    for spans in _spans(u, B.shape[1]):
+        state = y.new_zeros(A.shape[1], N, width)
+        for span in spans:
+            states.append(state.clone()[None])
+            block, _ = _block(span, u, delta, A, B, C, delta_bias, delta_softplus)
+            out = block.u * D[span.channels(width)].to(y.dtype)
+            recurrence.forward(block, state, out)
+            span.take(y[:, span.channels(width)]).copy_(out)
+    return y, torch.cat(states)
+
+
+def _fake_backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
+    return tuple(torch.empty_like(t, dtype=_dtype(u), memory_format=torch.contiguous_format)
+                 for t in (u, delta, A, B, C, D, delta_bias))
+
+
+@operator('selective_scan_backward(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, '
+          'Tensor D, Tensor delta_bias, Tensor states, Tensor dy, bool delta_softplus) '
+          '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
+def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
+    """Gradients of the seven inputs, in the dtype of the state."""
+    dtype = _dtype(u)
+    width = u.shape[1] // B.shape[1]
+    du, ddelta, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (u, delta, B, C))
+    dA, dD, dbias = (torch.zeros_like(t, dtype=dtype) for t in (A, D, delta_bias))
+    states = list(states)
+    for spans in reversed(_spans(u, B.shape[1])):
+        dstate = du.new_zeros(A.shape[1], len(u), width)
+        for span in reversed(spans):
+            block, z = _block(span, u, delta, A, B, C, delta_bias, delta_softplus)
+            channels = span.channels(width)
+            dy_block = span.take(dy[:, channels]).to(dtype).contiguous()
+            gradients = recurrence.backward(block, states.pop(), dstate, dy_block)
+            dz = gradients.delta
+            if delta_softplus:
+                dz.mul_(z.sigmoid_())  # softplus' = sigmoid
+            span.take(ddelta[:, channels]).copy_(dz)
+            dbias[channels] += dz.sum((0, 1, 2))
+            dD[channels] += (dy_block * block.u).sum((0, 1, 2))
+            dA[channels] += gradients.A
+            gradients.u.addcmul_(dy_block, D[channels].to(dtype))
+            span.take(du[:, channels]).copy_(gradients.u)
+            span.take(dB[:, span.k]).copy_(gradients.B)
+            span.take(dC[:, span.k]).copy_(gradients.C)
+    return du, ddelta, dA, dB, dC, dD, dbias
+
+
+def _block(span: _Span, u, delta, A, B, C, delta_bias,
+           delta_softplus) -> Tuple[recurrence.Block, Tensor]:
+    """A block's inputs, and its step sizes before softplus."""
+    dtype = _dtype(u)
+    channels = span.channels(u.shape[1] // B.shape[1])
+    # contiguous: a step of all sequences and channels shall be one piece of memory
+    u, z = (span.take(t[:, channels]).to(dtype).contiguous() for t in (u, delta))
+    z = z + delta_bias[channels].to(dtype)
+    step = F.softplus(z) if delta_softplus else z
+    B, C = (span.take(t[:, span.k]).to(dtype) for t in (B, C))
+    return recurrence.Block(u, step, A[channels].to(dtype), B, C, False), z
+
+
+def _dtype(u: Tensor) -> torch.dtype:
+    """Dtype of sums and states."""
+    return torch.promote_types(u.dtype, torch.float32)
