@@ -4,8 +4,9 @@
 see :mod:`mmvssd_kernels.dispatch`.
 """
 from mmvssd.registry import KERNELS
-from mmvssd_kernels import nc_ssd
+from mmvssd_kernels import cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d
 
-KERNELS.register_module(name='nc_ssd', module=nc_ssd)
+for op in (cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d):
+    KERNELS.register_module(name=op.__name__, module=op)
 
-__all__ = ['nc_ssd']
+__all__ = ['cross_merge', 'cross_scan', 'nc_ssd', 'selective_scan', 'selective_scan_2d']

@@ -6,14 +6,14 @@ take turns, one step each a round, and what is reported is the median over round
 import statistics
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Callable, ContextManager, Dict, List, NamedTuple, Sequence
 
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from mmvssd.models import VSSD
-from mmvssd.models.backbones.vssd import ARCHS
+from mmvssd.models import VSSD, VMamba
 
 #: What a name may end with, after a '+': autocast to that dtype, or torch.compile.
 OPTIONS = ('bfloat16', 'float16', 'compile')
@@ -56,8 +56,9 @@ class Speed(NamedTuple):
 
 
 def backbones() -> Dict[str, Callable[[], nn.Module]]:
-    """Makers of the backbones by name: every VSSD, and mmpretrain's to compare with."""
-    makers = {f'vssd-{arch}': lambda arch=arch: VSSD(arch) for arch in ARCHS}
+    """Makers of the backbones by name: all of ours, and mmpretrain's to compare with."""
+    makers = {f'{family.__name__.lower()}-{arch}': partial(family, arch)
+              for family in (VSSD, VMamba) for arch in family.archs}
     outputs = dict(out_indices=(0, 1, 2, 3))
     makers.update({
         'resnet-50': lambda: _of_mmpretrain('ResNet', depth=50, **outputs),

@@ -5,9 +5,9 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from torch import Tensor
 
-from mmvssd.converters import vssd
+from mmvssd.converters import vmamba, vssd
 
-FAMILIES: Dict[str, ModuleType] = {'vssd': vssd}
+FAMILIES: Dict[str, ModuleType] = {'vssd': vssd, 'vmamba': vmamba}
 
 #: Parts of a detector or segmentor that are the host's own and keep their names.
 HOST_PARTS = r'(neck|rpn_head|roi_head|decode_head|auxiliary_head|data_preprocessor)\..+'
@@ -39,7 +39,7 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
     Args:
         state_dict: Weights of a published classifier, backbone, detector or segmentor; names
             may start with ``module.`` and ``backbone.``.
-        family: 'vssd'.
+        family: 'vssd' or 'vmamba'.
 
     Returns:
         The weights as ``backbone.*``, a classifier's head as ``head.fc.*`` and its final

@@ -1,4 +1,4 @@
 """Models that the package adds to the hosts."""
-from mmvssd.models.backbones import VSSD
+from mmvssd.models.backbones import VSSD, VMamba
 
-__all__ = ['VSSD']
+__all__ = ['VMamba', 'VSSD']

@@ -1,5 +1,5 @@
 """What every hierarchical backbone of the package does the same way."""
-from typing import Optional, Sequence, Tuple, Union
+from typing import List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -8,25 +8,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmvssd.checkpoint import load_pretrained
-from mmvssd.models.layers import Padding
+from mmvssd.models.backbones.arch import Arch, resolve_arch
+from mmvssd.models.layers import DOWNSAMPLES, STEMS, Padding
 from mmvssd.models.valid_sizes import follow_hosts, valid_sizes
 
 
 class BaseBackbone(BaseModule):
     """A stem, stages of blocks, a downsample between stages, a LayerNorm on each output.
 
-    Subclasses build the parts; this class runs them, and owns output indices, freezing, norm
-    evaluation and activation checkpointing. Parts behind the last output are not kept.
+    This class builds and runs them, and owns output indices, freezing, norm evaluation and
+    activation checkpointing. A family gives its archs and its block. Parts behind the last output
+    are not kept.
 
     Args:
-        stem: Module from an image (N, in_channels, H, W) to the grid (N, H, W, C) of stage 0.
-            Its ``after`` gives a padding of the image on that grid.
-        stages: Blocks of each stage, each (N, H, W, C) -> (N, H, W, C).
-        downsamples: Module between stage i and i + 1, which halves sides and rounds up. It, the
-            stem and the blocks take a :class:`~mmvssd.models.layers.Padding` or None beside.
-        dims: Width of each stage.
+        arch: A name of :attr:`archs`, or a dict with the keys of :attr:`arch_type`; None takes
+            the family's :attr:`default_arch`.
         in_channels: Channels of the image.
-        out_indices: Stages whose output is returned, in rising order.
+        out_indices: Stages whose output is returned, in rising order, each under a LayerNorm
+            ``norm{i}``.
+        drop_path_rate: Drop path rate of the last block, growing linearly from 0 at the first;
+            None takes the arch's own.
         frozen_stages: -1 freezes nothing, 0 the stem, k >= 1 also the first k stages with their
             output norms and downsamples. What is frozen stays in evaluation mode.
         norm_eval: Keep every BatchNorm in evaluation mode while training.
@@ -35,24 +36,35 @@ class BaseBackbone(BaseModule):
             :meth:`forward`; the host's data samples say what is padding.
         init_cfg: As in MMEngine; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
             loads weights and stops if they are not this backbone's.
+
+    Attributes:
+        archs: Settings by name.
+        arch_type: Class of the settings.
+        default_arch: Name of an arch.
+
+    Raises:
+        ValueError: An unknown arch or key, or settings that don't fit together.
     """
 
+    archs: Mapping[str, Arch]
+    arch_type: Type[Arch]
+    default_arch: str
+
     def __init__(self,
-                 *,
-                 stem: nn.Module,
-                 stages: Sequence[Sequence[nn.Module]],
-                 downsamples: Sequence[nn.Module],
-                 dims: Sequence[int],
+                 arch: Union[str, dict, None] = None,
                  in_channels: int = 3,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
+                 drop_path_rate: Optional[float] = None,
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  mask_padding: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(_single(init_cfg))
+        arch = resolve_arch(self.default_arch if arch is None else arch, self.archs,
+                            self.arch_type)
         self.in_channels = in_channels
-        self.out_indices = _check_out_indices(out_indices, len(stages))
+        self.out_indices = _check_out_indices(out_indices, len(arch.depths))
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.mask_padding = mask_padding
@@ -62,15 +74,25 @@ class BaseBackbone(BaseModule):
         if not -1 <= frozen_stages <= used:
             raise ValueError(f'frozen_stages: got {frozen_stages}, expected -1 (none) to {used}')
         self.frozen_stages = frozen_stages
-        self.dims = tuple(dims[:used])
-        self.stem = stem
-        self.stages = nn.ModuleList(nn.ModuleList(blocks) for blocks in stages[:used])
-        self.downsamples = nn.ModuleList(downsamples[:used - 1])
-        for i in self.out_indices:
-            self.add_module(f'norm{i}', nn.LayerNorm(dims[i]))
+        self.dims = arch.dims[:used]
+        self.stem = STEMS[arch.stem](in_channels, arch.embed_dims)
+        rates = _drop_path_rates(arch, drop_path_rate)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(self.build_block(arch, i, rate) for rate in rates[i])
+            for i in range(used))
+        self.downsamples = nn.ModuleList(
+            DOWNSAMPLES[arch.downsample](*pair) for pair in zip(self.dims, self.dims[1:]))
+        for i, dim in enumerate(self.dims):
+            if i in self.out_indices:
+                self.add_module(f'norm{i}', nn.LayerNorm(dim))
         self.apply(_init_linear)
         for module in self._frozen_modules():
             module.requires_grad_(False)
+
+    @staticmethod
+    def build_block(arch: Arch, stage: int, drop_path: float) -> nn.Module:
+        """Make a block of a stage: (N, H, W, C) and a padding or None -> (N, H, W, C)."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor,
                 sizes: Optional[Sequence[Tuple[int, int]]] = None) -> Tuple[Tensor, ...]:
@@ -166,6 +188,16 @@ def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int
         raise ValueError(f'out_indices: got {out_indices}, expected stages in rising order, '
                          f'each from 0 to {num_stages - 1}')
     return indices
+
+
+def _drop_path_rates(arch: Arch, rate: Optional[float]) -> List[List[float]]:
+    """Rate of each block of each stage, from 0 linearly to ``rate``."""
+    rate = arch.drop_path_rate if rate is None else rate
+    if not 0 <= rate < 1:
+        raise ValueError(f'drop_path_rate: got {rate}, expected 0 <= rate < 1')
+    last = max(sum(arch.depths) - 1, 1)
+    rates = iter([rate * i / last for i in range(sum(arch.depths))])
+    return [[next(rates) for _ in range(depth)] for depth in arch.depths]
 
 
 def _padding_of(x: Tensor, sizes: Optional[Sequence[Tuple[int, int]]]) -> Optional[Padding]:

@@ -13,9 +13,10 @@ from mmvssd.models.layers.linear import GridLinear, SplitLinear
 from mmvssd.models.layers.mixers import NCSSDMixer
 from mmvssd.models.layers.mlp import MLP
 from mmvssd.models.layers.padding import Padding
+from mmvssd.models.layers.ss2d import SS2D
 from mmvssd.models.layers.stem import STEMS
 
 __all__ = [
-    'DOWNSAMPLES', 'STEMS', 'Attention', 'Block', 'ConvNormAct', 'ConvSequence', 'DropPath',
+    'DOWNSAMPLES', 'SS2D', 'STEMS', 'Attention', 'Block', 'ConvNormAct', 'ConvSequence', 'DropPath',
     'GridConv2d', 'GridLinear', 'MLP', 'NCSSDMixer', 'Padding', 'PositionConv', 'SplitLinear'
 ]

@@ -1,9 +1,12 @@
 """Downsamples between stages: (N, H, W, C) to (N, ceil(H/2), ceil(W/2), D)."""
 from typing import Optional
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, ReLU
+from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, GridConv2d, ReLU
+from mmvssd.models.layers.linear import GridLinear
 from mmvssd.models.layers.padding import Padding
 
 
@@ -31,20 +34,54 @@ class PlainDownsample(ConvNormAct):
         return super().forward(x.permute(0, 3, 1, 2), padding).permute(0, 2, 3, 1)
 
 
-class SimpleDownsample(nn.Module):
-    """VSSD's simple downsample: 3x3 convolution, ReLU, LayerNorm."""
+class NormDownsample(nn.Module):
+    """The downsample of VMamba's later versions: one 3x3 convolution and LayerNorm."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.conv = ConvNormAct(in_dim, out_dim, 3, stride=2, norm=False, act=ReLU)
+        self.conv = GridConv2d(in_dim, out_dim, 3, stride=2, padding=1)
         self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
-        return self.norm(self.conv(x.permute(0, 3, 1, 2), padding).permute(0, 2, 3, 1))
+        return self.norm(self.conv(x, padding))
+
+
+class SimpleDownsample(NormDownsample):
+    """VSSD's simple downsample: 3x3 convolution, ReLU, LayerNorm."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__(in_dim, out_dim)
+        self.act = ReLU()
+
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        return self.norm(self.act(self.conv(x, padding)))
+
+
+class PatchMerging(nn.Module):
+    """The downsample of VMamba's first version: four neighbours side by side, LayerNorm, linear.
+
+    An odd side is padded by a zero at its end.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * in_dim)
+        self.reduction = GridLinear(4 * in_dim, out_dim, bias=False)
+
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        if padding is not None:
+            x = x.masked_fill(~padding.mask[..., None], 0)
+        H, W = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, W % 2, 0, H % 2))
+        # (row, column) of the neighbours: 00, 10, 01, 11
+        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], dim=-1)
+        return self.reduction(self.norm(x))
 
 
 DOWNSAMPLES = {
     'inverted': InvertedDownsample,
     'plain': PlainDownsample,
     'simple': SimpleDownsample,
+    'norm': NormDownsample,
+    'merging': PatchMerging,
 }

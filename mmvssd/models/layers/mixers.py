@@ -12,6 +12,13 @@ from mmvssd.models.layers.padding import Padding
 from mmvssd.registry import KERNELS
 
 
+def draw_dt_bias_(bias: Tensor) -> None:
+    """Fill a bias in place so that its softplus is log-uniform in 0.001 to 0.1, as in Mamba."""
+    with torch.no_grad():
+        bias.uniform_(math.log(1e-3), math.log(1e-1)).exp_().clamp_(min=1e-4)
+        bias += (-torch.expm1(-bias)).log()  # inverse of softplus
+
+
 class NCSSDMixer(nn.Module):
     """VSSD's mixer: projections, a depthwise convolution and the ``nc_ssd`` op.
 
@@ -53,8 +60,7 @@ class NCSSDMixer(nn.Module):
         with torch.no_grad():
             self.A_log.uniform_(1, 16).log_()
             self.D.fill_(1)
-            dt = self.dt_bias.uniform_(math.log(1e-3), math.log(1e-1)).exp_().clamp_(min=1e-4)
-            dt += (-torch.expm1(-dt)).log()  # inverse of softplus
+        draw_dt_bias_(self.dt_bias)
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         """Mix tokens: (N, H, W, C) -> (N, H, W, C); padding adds nothing to the state."""

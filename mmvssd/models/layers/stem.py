@@ -1,6 +1,7 @@
 """Stems: an image (N, 3, H, W) to the grid of stage 0, (N, H/4, W/4, C).
 
-Sides round up, except in :class:`SimpleStem`, whose stride-4 convolution rounds them down.
+Sides round up, except in :class:`PatchStem` and :class:`SimpleStem`, whose stride-4 convolution
+rounds them down.
 """
 from functools import partial
 from typing import Optional
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, ReLU
+from mmvssd.models.layers.downsample import NormDownsample
 from mmvssd.models.layers.padding import Padding
 
 
@@ -55,17 +57,15 @@ class PlainStem(ConvSequence):
         return padding.strided(2).strided(2)
 
 
-class SimpleStem(nn.Module):
-    """VSSD's simple stem: one 4x4 convolution of stride 4, BatchNorm, ReLU, LayerNorm.
+class PatchStem(nn.Module):
+    """The stem of VMamba's first version: one 4x4 convolution of stride 4, LayerNorm.
 
     A side below 4 is padded to 4 with zeros, since the convolution would see nothing of it.
     """
 
-    def __init__(self, in_channels: int, dim: int) -> None:
+    def __init__(self, in_channels: int, dim: int, bias: bool = True) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, dim, 4, stride=4, bias=False)
-        self.bn = nn.BatchNorm2d(dim)
-        self.act = ReLU()
+        self.conv = nn.Conv2d(in_channels, dim, 4, stride=4, bias=bias)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
@@ -73,8 +73,10 @@ class SimpleStem(nn.Module):
             x = padding.clear(x)
         H, W = x.shape[2:]
         x = F.pad(x, (0, max(0, 4 - W), 0, max(0, 4 - H)))
-        x = self.act(self.bn(self.conv(channels_last(x))))
-        return self.norm(x.permute(0, 2, 3, 1))
+        return self.norm(self._embed(channels_last(x)).permute(0, 2, 3, 1))
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return self.conv(x)
 
     def after(self, padding: Padding) -> Padding:
         """Valid sizes on the grid that this stem gives."""
@@ -82,9 +84,44 @@ class SimpleStem(nn.Module):
                        tuple(max(1, side // 4) for side in padding.grid))
 
 
+class SimpleStem(PatchStem):
+    """VSSD's simple stem: a patch stem with BatchNorm and ReLU before its LayerNorm."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__(in_channels, dim, bias=False)
+        self.bn = nn.BatchNorm2d(dim)
+        self.act = ReLU()
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class OverlapStem(NormDownsample):
+    """The stem of VMamba's later versions: two 3x3 convolutions of stride 2, LayerNorm after each."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__(in_channels, dim // 2)
+        self.act = nn.GELU()
+        self.down = NormDownsample(dim // 2, dim)
+
+    def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
+        x = self.act(super().forward(channels_last(x).permute(0, 2, 3, 1), padding))
+        return self.down(x, padding and padding.strided(2))
+
+    def after(self, padding: Padding) -> Padding:
+        """Valid sizes on the grid that this stem gives."""
+        return padding.strided(2).strided(2)
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Give an image the memory order that all that follows works in."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
-STEMS = {'residual': ResidualStem, 'plain': PlainStem, 'simple': SimpleStem}
+STEMS = {
+    'residual': ResidualStem,
+    'plain': PlainStem,
+    'simple': SimpleStem,
+    'overlap': OverlapStem,
+    'patch': PatchStem,
+}

@@ -1,0 +1,104 @@
+"""VMamba: visual state space models (arXiv 2401.10166).
+
+``v0-*`` are the first version, with a gate and a state of 16; ``*-s2l*`` and ``*-s1l*`` the later
+one, with an MLP, a state of 1 and convolutional stem and downsamples. The paper's Tables 1 to 3
+are ``tiny-s2l5``, ``small-s2l15`` and ``base-s2l15``.
+"""
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mmvssd.models.backbones.arch import Arch, check_name
+from mmvssd.models.backbones.base import BaseBackbone
+from mmvssd.models.layers import SS2D, Block
+from mmvssd.models.layers.ss2d import PATTERNS
+from mmvssd.registry import MODELS
+
+
+class Version(NamedTuple):
+    """What sets a published version apart."""
+
+    stem: str
+    downsample: str
+    gated: bool
+    conv_bias: bool
+    mlp_ratio: float
+
+
+#: By the names that the published code gives its forward passes.
+VERSIONS = {
+    'v0': Version('patch', 'merging', gated=True, conv_bias=True, mlp_ratio=0),
+    'v05_noz': Version('overlap', 'norm', gated=False, conv_bias=False, mlp_ratio=4),
+}
+
+
+@dataclass(frozen=True)
+class VMambaArch(Arch):
+    """Settings of a VMamba; a dict given as ``arch`` has these keys and those of :class:`Arch`.
+
+    Attributes:
+        ssm_ratio: Inner width of the mixer over the stage's width.
+        d_state: State size S.
+        version: A name of :data:`VERSIONS`.
+        pattern: Orders of the scans, of :data:`~mmvssd.models.layers.ss2d.PATTERNS`.
+        drop_path_rate: Drop path rate of the last block, where the backbone names none.
+    """
+
+    ssm_ratio: float = 2
+    d_state: int = 1
+    version: str = 'v05_noz'
+    pattern: str = 'cross'
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_name('version', self.version, VERSIONS)
+        check_name('pattern', self.pattern, PATTERNS)
+        if not isinstance(self.d_state, int) or self.d_state < 1:
+            raise ValueError(f'arch: d_state is {self.d_state}, expected a positive integer')
+        if self.ssm_ratio * self.embed_dims < 1:
+            raise ValueError(f'arch: ssm_ratio is {self.ssm_ratio}, expected an inner width '
+                             f'ssm_ratio * {self.embed_dims} of 1 or more')
+
+    @property
+    def stem(self) -> str:
+        """Name of the version's stem."""
+        return VERSIONS[self.version].stem
+
+    @property
+    def downsample(self) -> str:
+        """Name of the version's downsample."""
+        return VERSIONS[self.version].downsample
+
+
+_V0 = dict(d_state=16, version='v0')
+_TINY = dict(embed_dims=96, drop_path_rate=0.2)
+_SMALL = dict(embed_dims=96, drop_path_rate=0.3)
+_BASE = dict(embed_dims=128)
+
+ARCHS = {
+    'v0-tiny': VMambaArch(depths=(2, 2, 9, 2), **_TINY, **_V0),
+    'v0-small': VMambaArch(depths=(2, 2, 27, 2), **_SMALL, **_V0),
+    'v0-base': VMambaArch(depths=(2, 2, 27, 2), drop_path_rate=0.5, **_BASE, **_V0),
+    'tiny-s2l5': VMambaArch(depths=(2, 2, 5, 2), **_TINY),
+    'small-s2l15': VMambaArch(depths=(2, 2, 15, 2), **_SMALL),
+    'base-s2l15': VMambaArch(depths=(2, 2, 15, 2), drop_path_rate=0.6, **_BASE),
+    'tiny-s1l8': VMambaArch(depths=(2, 2, 8, 2), ssm_ratio=1, **_TINY),
+    'small-s1l20': VMambaArch(depths=(2, 2, 20, 2), ssm_ratio=1, **_SMALL),
+    'base-s1l20': VMambaArch(depths=(2, 2, 20, 2), ssm_ratio=1, drop_path_rate=0.5, **_BASE),
+}
+
+
+@MODELS.register_module()
+class VMamba(BaseBackbone):
+    """VMamba backbone; :class:`BaseBackbone` has its arguments, :data:`ARCHS` its archs."""
+
+    archs = ARCHS
+    arch_type = VMambaArch
+    default_arch = 'tiny-s1l8'
+
+    @staticmethod
+    def build_block(arch: VMambaArch, stage: int, drop_path: float) -> Block:
+        """Make a block of a stage: SS2D and, in later versions, an MLP."""
+        dim, version = arch.dims[stage], VERSIONS[arch.version]
+        mixer = SS2D(dim, ssm_ratio=arch.ssm_ratio, d_state=arch.d_state, gated=version.gated,
+                     conv_bias=version.conv_bias, pattern=arch.pattern)
+        return Block(dim, mixer, version.mlp_ratio, drop_path)
