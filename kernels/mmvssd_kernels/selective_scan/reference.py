@@ -4,7 +4,7 @@ A sequence is cut into blocks, one after the other, and a block into chunks that
 see :mod:`mmvssd_kernels.selective_scan.recurrence`. Decays and states exist for one block at a
 time; backward computes them again.
 """
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,14 +87,16 @@ def _forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
     N, channels, L = u.shape
     width = channels // B.shape[1]
     y = u.new_empty(u.shape, dtype=_dtype(u))
+    scratch = recurrence.Scratch(y.dtype, y.device)
     states = [y.new_empty(0, A.shape[1], N, width)]
     for spans in _spans(u, B.shape[1]):
         state = y.new_zeros(A.shape[1], N, width)
         for span in spans:
             states.append(state.clone()[None])
-            block, _ = _block(span, u, delta, A, B, C, delta_bias, delta_softplus)
-            out = block.u * D[span.channels(width)].to(y.dtype)
-            recurrence.forward(block, state, out)
+            block = _block(span, u, delta, A, B, C, delta_bias, delta_softplus, scratch)
+            out = scratch('y', *block.u.shape)
+            torch.mul(block.u, D[span.channels(width)].to(y.dtype), out=out)
+            recurrence.forward(block, state, out, scratch)
             span.take(y[:, span.channels(width)]).copy_(out)
     return y, torch.cat(states)
 
@@ -113,17 +115,19 @@ def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
     width = u.shape[1] // B.shape[1]
     du, ddelta, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (u, delta, B, C))
     dA, dD, dbias = (torch.zeros_like(t, dtype=dtype) for t in (A, D, delta_bias))
+    scratch = recurrence.Scratch(dtype, u.device)
     states = list(states)
     for spans in reversed(_spans(u, B.shape[1])):
         dstate = du.new_zeros(A.shape[1], len(u), width)
         for span in reversed(spans):
-            block, z = _block(span, u, delta, A, B, C, delta_bias, delta_softplus)
+            block = _block(span, u, delta, A, B, C, delta_bias, delta_softplus, scratch)
+            slope = (-block.delta).expm1_()  # softplus' = 1 - exp(-softplus), negative
             channels = span.channels(width)
-            dy_block = span.take(dy[:, channels]).to(dtype).contiguous()
-            gradients = recurrence.backward(block, states.pop(), dstate, dy_block)
+            dy_block = scratch('y', *block.u.shape).copy_(span.take(dy[:, channels]))
+            gradients = recurrence.backward(block, states.pop(), dstate, dy_block, scratch)
             dz = gradients.delta
             if delta_softplus:
-                dz.mul_(z.sigmoid_())  # softplus' = sigmoid
+                dz.mul_(slope).neg_()
             span.take(ddelta[:, channels]).copy_(dz)
             dbias[channels] += dz.sum((0, 1, 2))
             dD[channels] += (dy_block * block.u).sum((0, 1, 2))
@@ -135,17 +139,20 @@ def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
     return du, ddelta, dA, dB, dC, dD, dbias
 
 
-def _block(span: _Span, u, delta, A, B, C, delta_bias,
-           delta_softplus) -> Tuple[recurrence.Block, Tensor]:
-    """A block's inputs, and its step sizes before softplus."""
+def _block(span: _Span, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+           delta_bias: Tensor, delta_softplus: bool,
+           scratch: recurrence.Scratch) -> recurrence.Block:
+    """A block's inputs."""
     dtype = _dtype(u)
     channels = span.channels(u.shape[1] // B.shape[1])
+    u, z = (span.take(t[:, channels]) for t in (u, delta))
     # contiguous: a step of all sequences and channels shall be one piece of memory
-    u, z = (span.take(t[:, channels]).to(dtype).contiguous() for t in (u, delta))
-    z = z + delta_bias[channels].to(dtype)
-    step = F.softplus(z) if delta_softplus else z
+    u = scratch('u', *u.shape).copy_(u)
+    z = scratch('delta', *z.shape).copy_(z).add_(delta_bias[channels].to(dtype))
+    if delta_softplus:
+        F.softplus(z, out=z)
     B, C = (span.take(t[:, span.k]).to(dtype) for t in (B, C))
-    return recurrence.Block(u, step, A[channels].to(dtype), B, C, False), z
+    return recurrence.Block(u, z, A[channels].to(dtype), B, C, False)
 
 
 def _dtype(u: Tensor) -> torch.dtype:

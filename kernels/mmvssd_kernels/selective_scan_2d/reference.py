@@ -16,7 +16,7 @@ from mmvssd_kernels.library import operator
 from mmvssd_kernels.selective_scan import recurrence
 
 #: Elements of a block's tensors. Several of them should fit a CPU's second or third cache.
-BLOCK = 2**19
+BLOCK = 2**20
 
 
 @register('selective_scan_2d', 'reference')
@@ -81,7 +81,8 @@ def _chunks(shape: torch.Size, transposed: bool) -> Tuple[int, int]:
     """Rows (or columns) of a grid, and how many of them make a block."""
     N, H, W, D = shape
     length, chunks = (H, W) if transposed else (W, H)
-    return chunks, max(BLOCK // max(N * length * D, 1), 1)
+    blocks = max(1, -(-(N * H * W * D) // BLOCK))
+    return chunks, max(1, -(-chunks // blocks))
 
 
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
@@ -90,7 +91,7 @@ def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     blocks = 0
     for transposed, _ in ORDERS[pattern]:
         chunks, q = _chunks(x.shape, transposed)
-        blocks += (chunks + q - 1) // q
+        blocks += -(-chunks // q)
     return (x.new_empty(N, H, W, width, dtype=dtype),
             x.new_empty(blocks, A.shape[1], N, width, dtype=dtype))
 
@@ -101,13 +102,15 @@ def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     """Outputs (N, H, W, D), and the states (S, N, D) before each block."""
     y = x * D.to(_dtype(x)).view(4, -1).sum(0)
+    weight = _with_bias(dt_weight, dt_bias, y.dtype)
+    scratch = recurrence.Scratch(y.dtype, y.device)
     states = [y.new_empty(0, A.shape[1], len(x), x.shape[3])]
     for spans in _spans(x.shape, pattern):
         state = y.new_zeros(states[0].shape[1:])
         for span in spans:
             states.append(state.clone()[None])
-            block, _ = _block(span, x, dt, dt_weight, A, B, C, dt_bias, mask)
-            recurrence.forward(block, state, span.take(y))
+            block = _block(span, x, dt, weight, A, B, C, mask, scratch)
+            recurrence.forward(block, state, span.take(y), scratch)
     return y, torch.cat(states)
 
 
@@ -126,47 +129,55 @@ def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
     width = x.shape[3]
     dx = dy * D.to(dtype).view(4, -1).sum(0)
     ddt, dB, dC = (torch.empty_like(t, dtype=dtype) for t in (dt, B, C))
-    dweight, dA, dbias = (torch.zeros_like(t, dtype=dtype) for t in (dt_weight, A, dt_bias))
     dD = (dy * x).sum((0, 1, 2)).repeat(4)
+    weight = _with_bias(dt_weight, dt_bias, dtype)
+    dweight, dA = torch.zeros_like(weight), torch.zeros_like(A, dtype=dtype)
+    scratch = recurrence.Scratch(dtype, x.device)
     states = list(states)
     for spans in reversed(_spans(x.shape, pattern)):
         dstate = dx.new_zeros(A.shape[1], len(x), width)
         for span in reversed(spans):
-            block, z = _block(span, x, dt, dt_weight, A, B, C, dt_bias, mask)
-            gradients = recurrence.backward(block, states.pop(), dstate, span.take(dy))
+            block = _block(span, x, dt, weight, A, B, C, mask, scratch)
+            slope = (-block.delta).expm1_()  # softplus' = 1 - exp(-softplus), negative
+            gradients = recurrence.backward(block, states.pop(), dstate, span.take(dy), scratch)
             k, channels = span.k, slice(span.k * width, (span.k + 1) * width)
-            dz = gradients.delta.mul_(z.sigmoid_())  # softplus' = sigmoid
-            if mask is not None:
-                dz.masked_fill_(~span.take(mask)[..., None], 0)
-            dz = dz.flatten(0, 2)
-            low_rank = span.take(dt[..., k, :]).to(dtype).flatten(0, 2)
-            dweight[k].addmm_(dz.t(), low_rank)
-            dbias[channels] += dz.sum(0)
+            dz = gradients.delta.mul_(slope).neg_().flatten(0, 2)
+            dweight[k].addmm_(_low_rank(span, dt, dtype).t(), dz)
             place = span.take(ddt[..., k, :])
-            place.copy_((dz @ dt_weight[k].to(dtype)).view(place.shape))
+            place.copy_((dz @ weight[k, :-1].t()).view(place.shape))
             span.take(dx).add_(gradients.u)
             dA[channels] += gradients.A
             span.take(dB[..., k, :]).copy_(gradients.B)
             span.take(dC[..., k, :]).copy_(gradients.C)
-    return dx, ddt, dweight, dA, dB, dC, dD, dbias
+    return (dx, ddt, dweight[:, :-1].mT.contiguous(), dA, dB, dC, dD,
+            dweight[:, -1].flatten())
 
 
-def _block(span: _Span, x, dt, dt_weight, A, B, C, dt_bias,
-           mask) -> Tuple[recurrence.Block, Tensor]:
-    """A block's inputs, and its step sizes before softplus."""
-    dtype = _dtype(x)
-    width = x.shape[3]
-    k, channels = span.k, slice(span.k * width, (span.k + 1) * width)
+def _block(span: _Span, x: Tensor, dt: Tensor, weight: Tensor, A: Tensor, B: Tensor, C: Tensor,
+           mask: Optional[Tensor], scratch: recurrence.Scratch) -> recurrence.Block:
+    """A block's inputs; ``weight`` is that of :func:`_with_bias`."""
+    dtype, width = weight.dtype, x.shape[3]
     u = span.take(x).to(dtype)
-    low_rank = span.take(dt[..., k, :]).to(dtype).flatten(0, 2)
-    z = torch.addmm(dt_bias[channels].to(dtype), low_rank, dt_weight[k].to(dtype).t())
-    z = z.view(u.shape)
-    delta = F.softplus(z)
+    delta = scratch('delta', *u.shape)
+    torch.mm(_low_rank(span, dt, dtype), weight[span.k], out=delta.view(-1, width))
+    F.softplus(delta, out=delta)
     if mask is not None:
         # with a step of 0 the state passes as it is
         delta.masked_fill_(~span.take(mask)[..., None], 0)
-    B, C = (span.take(t[..., k, :]).to(dtype) for t in (B, C))
-    return recurrence.Block(u, delta, A[channels].to(dtype), B, C, span.reverse), z
+    A = A[span.k * width:(span.k + 1) * width].to(dtype)
+    B, C = (span.take(t[..., span.k, :]).to(dtype) for t in (B, C))
+    return recurrence.Block(u, delta, A, B, C, span.reverse)
+
+
+def _with_bias(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """(4, D, R) and (4*D,) -> (4, R + 1, D): one product widens step sizes and adds the bias."""
+    return torch.cat([weight.mT, bias.view(4, 1, -1)], dim=1).to(dtype)
+
+
+def _low_rank(span: _Span, dt: Tensor, dtype: torch.dtype) -> Tensor:
+    """Low-rank step sizes of a block and a column of ones, (F*N*q, R + 1)."""
+    dt = span.take(dt[..., span.k, :]).flatten(0, 2).to(dtype)
+    return F.pad(dt, (0, 1), value=1)
 
 
 def _dtype(x: Tensor) -> torch.dtype:

@@ -97,7 +97,7 @@ class SimpleStem(PatchStem):
 
 
 class OverlapStem(NormDownsample):
-    """The stem of VMamba's later versions: two 3x3 convolutions of stride 2, LayerNorm after each."""
+    """The stem of VMamba's later versions: two stride-2 3x3 convolutions with LayerNorm."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__(in_channels, dim // 2)
