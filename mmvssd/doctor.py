@@ -24,6 +24,9 @@ INSTALL = 'bash tools/setup.sh'
 #: Import package of a host -> its distribution.
 HOSTS = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
 
+#: What a config names from any host.
+BACKBONES = ('mmvssd.VSSD', 'mmvssd.VMamba')
+
 #: Shown with their versions, beside those of which a range is known.
 COMPANIONS = ('torchvision', 'triton', 'numpy', 'opencv-python-headless', 'opencv-python')
 
@@ -126,7 +129,7 @@ def _triton():
 
 
 def check_hosts() -> List[Finding]:
-    """Import the Runner, mmcv's ops and each host, and look the backbone up from there."""
+    """Import the Runner, mmcv's ops and each host, and look the backbones up from there."""
     findings = [
         attempt('mmengine Runner', _import_runner,
                 f'MMEngine does not import (see above); {INSTALL}, or for an OpenCV that lacks '
@@ -134,7 +137,7 @@ def check_hosts() -> List[Finding]:
         attempt('mmcv ops', _run_mmcv_ops, _mmcv_remedy()),
     ]
     for host, distribution in HOSTS.items():
-        findings.append(attempt(f'{host} + mmvssd.VSSD', lambda host=host: _look_up(host),
+        findings.append(attempt(f'{host} + mmvssd', lambda host=host: _look_up(host),
                                 _host_remedy(distribution)))
     return findings
 
@@ -166,10 +169,10 @@ def _mmcv_remedy():
 def _look_up(host):
     importlib.import_module(f'{host}.models')
     models = importlib.import_module(f'{host}.registry').MODELS
-    found = models.get('mmvssd.VSSD')
-    if found is None:
-        raise LookupError("its registry does not find 'mmvssd.VSSD'")
-    return f'imports, finds {found.__module__}.{found.__name__}'
+    for name in BACKBONES:
+        if models.get(name) is None:
+            raise LookupError(f'its registry does not find {name!r}')
+    return f'imports, finds {", ".join(BACKBONES)}'
 
 
 def _host_remedy(distribution):
@@ -229,10 +232,21 @@ def example(op: str, device: str) -> tuple:
     def random(*shape):
         return torch.rand(shape, generator=generator).to(device)
 
-    # N = 1, L = 12, h = 2 heads of P = 8, S = 16
+    # one image of 3 x 4 tokens
     makers: Dict[str, Callable] = {
+        'cross_merge': lambda: ((random(1, 4, 8, 12), (3, 4)), {}),
+        'cross_scan': lambda: ((random(1, 8, 3, 4), ), {}),
+        # 2 heads of width 8, a state of 16
         'nc_ssd': lambda: ((random(1, 12, 2, 8), random(1, 12, 2), -random(2), random(1, 12, 1, 16),
                             random(1, 12, 1, 16), random(2)), {}),
+        # 4 groups of 8 channels, a state of 2
+        'selective_scan': lambda: ((random(1, 32, 12), random(1, 32, 12), -random(32, 2),
+                                    random(1, 4, 2, 12), random(1, 4, 2, 12), random(32),
+                                    random(32)), {}),
+        # step sizes from 3 numbers
+        'selective_scan_2d': lambda: ((random(1, 3, 4, 8), random(1, 3, 4, 4, 3), random(4, 8, 3),
+                                       -random(32, 2), random(1, 3, 4, 4, 2),
+                                       random(1, 3, 4, 4, 2), random(32), random(32)), {}),
     }
     return makers[op]()
 

@@ -1,4 +1,5 @@
 """Python functions as PyTorch operators that ``torch.compile`` takes as they are."""
+import functools
 from typing import Callable
 
 import torch
@@ -12,7 +13,8 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     """Return a decorator that makes a function an operator ``torch.ops.mmvssd_kernels.NAME``.
 
     Tracers see one node where the function may loop over a number of steps that depends on
-    sizes. It has no gradient: what calls it is an autograd function.
+    sizes. It has no gradient: what calls it is an autograd function. Autocast does not reach what
+    the function calls.
 
     Args:
         schema: The operator's name, arguments and results.
@@ -22,8 +24,17 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     def register(function: Callable) -> Callable:
         name = _library.define(schema)
         for device in ('CPU', 'CUDA'):
-            _library.impl(name, function, device)
+            _library.impl(name, _without_autocast(function, device.lower()), device)
         _register_fake(f'mmvssd_kernels::{name}')(fake)
         return getattr(torch.ops.mmvssd_kernels, name)
 
     return register
+
+
+def _without_autocast(function: Callable, device: str) -> Callable:
+    @functools.wraps(function)
+    def run(*args):
+        with torch.autocast(device, enabled=False):
+            return function(*args)
+
+    return run

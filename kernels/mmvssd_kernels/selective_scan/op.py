@@ -49,6 +49,8 @@ def selective_scan(u: Tensor,
     N, channels, L = u.shape
     check_tensor('delta', delta, (N, channels, L), device=u.device)
     check_tensor('A', A, (channels, 'S'), device=u.device)
+    if A.shape[1] == 0:
+        raise ValueError('A: got a state of size 0, expected at least 1')
     check_tensor('B', B, (N, 'K', A.shape[1], L), device=u.device)
     check_tensor('C', C, tuple(B.shape), device=u.device)
     K = B.shape[1]

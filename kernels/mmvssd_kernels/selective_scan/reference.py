@@ -38,6 +38,7 @@ class _SelectiveScan(torch.autograd.Function):
         return y
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
         return (*_backward(*ctx.saved_tensors, dy, ctx.delta_softplus), None)
 
@@ -114,7 +115,7 @@ def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
     dtype = _dtype(u)
     width = u.shape[1] // B.shape[1]
     du, ddelta, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (u, delta, B, C))
-    dA, dD, dbias = (torch.zeros_like(t, dtype=dtype) for t in (A, D, delta_bias))
+    dA, dD, dbias = (t.new_zeros(t.shape, dtype=dtype) for t in (A, D, delta_bias))
     scratch = recurrence.Scratch(dtype, u.device)
     states = list(states)
     for spans in reversed(_spans(u, B.shape[1])):

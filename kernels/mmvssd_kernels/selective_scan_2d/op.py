@@ -57,6 +57,8 @@ def selective_scan_2d(x: Tensor,
     check_tensor('dt', dt, (N, H, W, 4, 'R'), device=x.device)
     check_tensor('dt_weight', dt_weight, (4, width, dt.shape[4]), device=x.device)
     check_tensor('A', A, (4 * width, 'S'), device=x.device)
+    if A.shape[1] == 0:
+        raise ValueError('A: got a state of size 0, expected at least 1')
     check_tensor('B', B, (N, H, W, 4, A.shape[1]), device=x.device)
     check_tensor('C', C, tuple(B.shape), device=x.device)
     for name, vector in (('D', D), ('dt_bias', dt_bias)):

@@ -81,6 +81,8 @@ def _chunks(shape: torch.Size, transposed: bool) -> Tuple[int, int]:
     """Rows (or columns) of a grid, and how many of them make a block."""
     N, H, W, D = shape
     length, chunks = (H, W) if transposed else (W, H)
+    if length == 0:
+        return 0, 1
     blocks = max(1, -(-(N * H * W * D) // BLOCK))
     return chunks, max(1, -(-chunks // blocks))
 
@@ -101,7 +103,7 @@ def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
           _fake_forward)
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     """Outputs (N, H, W, D), and the states (S, N, D) before each block."""
-    y = x * D.to(_dtype(x)).view(4, -1).sum(0)
+    y = _skip(x, D)
     weight = _with_bias(dt_weight, dt_bias, y.dtype)
     scratch = recurrence.Scratch(y.dtype, y.device)
     states = [y.new_empty(0, A.shape[1], len(x), x.shape[3])]
@@ -115,7 +117,7 @@ def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
 
 
 def _fake_backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
-    return tuple(torch.empty_like(t, dtype=_dtype(x))
+    return tuple(torch.empty_like(t, dtype=_dtype(x), memory_format=torch.contiguous_format)
                  for t in (x, dt, dt_weight, A, B, C, D, dt_bias))
 
 
@@ -127,11 +129,11 @@ def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
     """Gradients of the eight inputs, in the dtype of the state."""
     dtype = _dtype(x)
     width = x.shape[3]
-    dx = dy * D.to(dtype).view(4, -1).sum(0)
-    ddt, dB, dC = (torch.empty_like(t, dtype=dtype) for t in (dt, B, C))
-    dD = (dy * x).sum((0, 1, 2)).repeat(4)
+    dx = _skip(dy, D)
+    ddt, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (dt, B, C))
     weight = _with_bias(dt_weight, dt_bias, dtype)
-    dweight, dA = torch.zeros_like(weight), torch.zeros_like(A, dtype=dtype)
+    dweight, dA = torch.zeros_like(weight), A.new_zeros(A.shape, dtype=dtype)
+    dD = dx.new_zeros(width)
     scratch = recurrence.Scratch(dtype, x.device)
     states = list(states)
     for spans in reversed(_spans(x.shape, pattern)):
@@ -146,11 +148,20 @@ def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
             place = span.take(ddt[..., k, :])
             place.copy_((dz @ weight[k, :-1].t()).view(place.shape))
             span.take(dx).add_(gradients.u)
+            if k == 0:  # D adds x once for each sequence: their gradients are equal
+                product = scratch('e', *block.u.shape)
+                dD += torch.mul(block.u, span.take(dy), out=product).sum((0, 1, 2))
             dA[channels] += gradients.A
             span.take(dB[..., k, :]).copy_(gradients.B)
             span.take(dC[..., k, :]).copy_(gradients.C)
-    return (dx, ddt, dweight[:, :-1].mT.contiguous(), dA, dB, dC, dD,
+    return (dx, ddt, dweight[:, :-1].mT.contiguous(), dA, dB, dC, dD.repeat(4),
             dweight[:, -1].flatten())
+
+
+def _skip(t: Tensor, D: Tensor) -> Tensor:
+    """What D makes of inputs, or of gradients of the outputs, (N, H, W, D); contiguous."""
+    D = D.to(_dtype(t)).view(4, t.shape[3]).sum(0)
+    return torch.mul(t, D, out=t.new_empty(t.shape, dtype=D.dtype))
 
 
 def _block(span: _Span, x: Tensor, dt: Tensor, weight: Tensor, A: Tensor, B: Tensor, C: Tensor,
@@ -159,7 +170,7 @@ def _block(span: _Span, x: Tensor, dt: Tensor, weight: Tensor, A: Tensor, B: Ten
     dtype, width = weight.dtype, x.shape[3]
     u = span.take(x).to(dtype)
     delta = scratch('delta', *u.shape)
-    torch.mm(_low_rank(span, dt, dtype), weight[span.k], out=delta.view(-1, width))
+    torch.mm(_low_rank(span, dt, dtype), weight[span.k], out=delta.flatten(0, 2))
     F.softplus(delta, out=delta)
     if mask is not None:
         # with a step of 0 the state passes as it is
@@ -171,7 +182,7 @@ def _block(span: _Span, x: Tensor, dt: Tensor, weight: Tensor, A: Tensor, B: Ten
 
 def _with_bias(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
     """(4, D, R) and (4*D,) -> (4, R + 1, D): one product widens step sizes and adds the bias."""
-    return torch.cat([weight.mT, bias.view(4, 1, -1)], dim=1).to(dtype)
+    return torch.cat([weight.mT, bias.view(4, 1, weight.shape[1])], dim=1).to(dtype)
 
 
 def _low_rank(span: _Span, dt: Tensor, dtype: torch.dtype) -> Tensor:
