@@ -146,7 +146,8 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     Raises:
         CheckpointError: The file cannot be read, or names or shapes don't fit.
     """
-    given = state_dict_of(read_checkpoint(path), prefix)
+    checkpoint = read_checkpoint(path)
+    given = state_dict_of(checkpoint, prefix)
     if not given:
         raise CheckpointError(f'{path}: has no weights under the prefix {prefix!r}')
     expected = backbone.state_dict()
@@ -158,7 +159,7 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
                      mismatch.shapes)
     if any(wrong):
         raise CheckpointError(f'{path}: not the weights of this {type(backbone).__name__}\n  '
-                              f'{describe(wrong)}\n{_advice(given)}')
+                              f'{describe(wrong)}\n{_advice(given, checkpoint)}')
     backbone.load_state_dict({name: value for name, value in given.items() if name in expected},
                              strict=False)
     print_log(f'{path}: loaded {len(given) - len(dropped)} entries; '
@@ -177,10 +178,13 @@ def _is_beyond(name: str, num_stages: int) -> bool:
         part is not None and int(part[2]) >= num_stages - (part[1] == 'downsamples'))
 
 
-def _advice(given: Mapping[str, Tensor]) -> str:
+def _advice(given: Mapping[str, Tensor], checkpoint: dict) -> str:
     if any(re.match(r'(backbone\.)?layers\.\d+\.', name) for name in given):
         return ("The names are the published code's: convert the file first with "
                 'tools/model_converters/convert_checkpoint.py.')
     if any(name.startswith('backbone.') for name in given):
         return "The file holds a whole model: set prefix='backbone.' in init_cfg."
-    return 'Check that arch names the model that the checkpoint was trained as.'
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and {'family', 'arch'} <= set(meta):  # of a converted file
+        return f"The file holds a {meta['family']} of arch {meta['arch']!r}: check type and arch."
+    return 'Check that type and arch name the model that the checkpoint was trained as.'

@@ -1,4 +1,5 @@
 """What the tests share: recorded outputs, real photographs, fresh processes."""
+import functools
 import importlib.util
 import os
 import subprocess
@@ -6,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from mmvssd.converters import from_official
+from mmvssd.models.backbones import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Folder of recorded outputs and real photographs; it is no part of the project.
@@ -23,6 +28,46 @@ def golden():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class Published:
+    """A published model: its names and shapes, its weights as filled, what it made of an image."""
+
+    def __init__(self, golden, family, arch):
+        self.family, self.arch, self.backbone = family, arch, FAMILIES[family]
+        self.variant = f'{family}_{arch}'.replace('-', '_')
+        self.description = golden.describe(self.variant)
+        self.load_cases = functools.partial(golden.load_cases, self.variant)
+        self._fill = functools.partial(golden.official_state_dict, self.variant)
+        self._weights = {}
+
+    def names(self, part):
+        """Every published entry of 'backbone' or 'classifier' as an empty tensor."""
+        return {name: torch.empty(shape, device='meta')
+                for name, shape in self.description[part].items()}
+
+    def weights(self, part):
+        """The entries of 'backbone' or 'classifier' filled with numbers."""
+        if part not in self._weights:  # drawing a large model's takes seconds
+            self._weights[part] = {name: torch.from_numpy(value)
+                                   for name, value in self._fill(part).items()}
+        return dict(self._weights[part])
+
+    def converted(self, part):
+        """The same under our names."""
+        return from_official(self.weights(part), self.family)
+
+
+#: Every arch of which outputs are recorded; the ICCV 2025 version's Base is the arXiv version's.
+PUBLISHED = [(family, arch) for family, backbone in FAMILIES.items() for arch in backbone.archs
+             if arch != 'base-iccv2025']
+
+
+# of a module: all tests of a model run one after the other, so that its weights are drawn once
+@pytest.fixture(scope='module', params=PUBLISHED, ids='-'.join)
+def published(request, golden):
+    """Each published model; parametrise it with ``indirect=True`` for some of them."""
+    return Published(golden, *request.param)
 
 
 @pytest.fixture(scope='session')

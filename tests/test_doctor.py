@@ -29,10 +29,10 @@ def test_a_whole_installation():
     assert status == 0, text
     assert 'PROBLEM' not in text
     for subject in (*versions.RANGES, 'mmengine Runner', 'mmcv ops', 'GPU', 'Triton',
-                    *(f'{host} + mmvssd.VSSD' for host in doctor.HOSTS),
+                    *(f'{host} + mmvssd' for host in doctor.HOSTS),
                     *(f'{op} (reference, cpu)' for op in dispatch.ops())):
         assert subject in text
-    assert text.count('finds mmvssd.models.backbones.vssd.VSSD') == 3
+    assert text.count('imports, finds mmvssd.VSSD, mmvssd.VMamba') == 3
     assert doctor.INSTALL in text
 
 
@@ -49,7 +49,7 @@ def test_a_broken_and_an_absent_host(tmp_path):
     assert any(line.startswith('PROBLEM mmseg') for line in problems)
     assert all(doctor.INSTALL in line for line in problems)
     assert 'RuntimeError: broken [on] purpose' in text
-    assert 'mmpretrain + mmvssd.VSSD' in text
+    assert 'mmpretrain + mmvssd' in text
     assert 'nc_ssd (reference, cpu)' in text
 
 
@@ -94,14 +94,15 @@ def test_hosts_name_what_to_install(monkeypatch):
     assert finding.works is False
 
 
-def test_a_host_whose_registry_does_not_find_the_backbone(monkeypatch):
+@pytest.mark.parametrize('absent', doctor.BACKBONES)
+def test_a_host_whose_registry_does_not_find_a_backbone(monkeypatch, absent):
     class Registry:
-        MODELS = {}
+        MODELS = {name: object for name in doctor.BACKBONES if name != absent}
 
     monkeypatch.setattr(importlib, 'import_module', lambda name: Registry)
     finding = doctor.check_hosts()[2]
     assert finding.works is False
-    assert "does not find 'mmvssd.VSSD'" in finding.seen
+    assert f"does not find '{absent}'" in finding.seen
 
 
 def test_mmcv_whose_nms_is_wrong(monkeypatch):

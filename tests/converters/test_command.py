@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mmvssd.checkpoint import load_pretrained
-from mmvssd.models import VSSD
 
 
 @pytest.fixture
@@ -33,14 +32,20 @@ def convert(run_tool, tmp_path):
     return run
 
 
-def test_classification_file(convert, weights, tmp_path, golden):
+@pytest.mark.parametrize('published', [('vssd', 'micro'), ('vmamba', 'tiny-s1l8')], ids='-'.join,
+                         indirect=True)
+def test_classification_file(convert, published, tmp_path, golden):
+    """Family and arch are found, and the numbers are the published ones."""
+    family, arch = published.family, published.arch
+    weights = published.weights('classifier')
     out, ours = convert(dict(model=weights, epoch=3))
-    assert 'compared with micro' in out
+    assert f'compared with {family} {arch}' in out
     assert f'{len(weights)}' in out
-    assert ours['meta']['arch'] == 'micro'
-    model = VSSD('micro').eval()
+    assert f'ours.pth: written, {family} {arch}\n' in out
+    assert (ours['meta']['family'], ours['meta']['arch']) == (family, arch)
+    model = published.backbone(arch).eval()
     load_pretrained(model, tmp_path / 'new' / 'ours.pth', prefix='backbone.')
-    case = golden.load_cases('vssd_micro')['classify']
+    case = published.load_cases()['classify']
     image = torch.from_numpy(golden.image(tuple(case['input_shape'])))
     head = ours['state_dict']
     with torch.no_grad():
@@ -55,14 +60,35 @@ def test_moving_average_by_choice(convert, weights):
         assert torch.equal(ours['state_dict']['head.fc.bias'], weights['head.bias'] + offset)
 
 
-def test_detection_file_and_given_arch(convert, golden):
-    state = {f'backbone.{name}': torch.from_numpy(value)
-             for name, value in golden.official_state_dict('vssd_micro', 'backbone').items()}
+def hollow(published, part):
+    """Every published name and shape, in a file of a few kilobytes."""
+    return {name: torch.zeros(()).expand(value.shape)
+            for name, value in published.names(part).items()}
+
+
+@pytest.mark.parametrize(('published', 'options'), [
+    (('vssd', 'micro'), ('--arch', 'micro')),
+    (('vmamba', 'v0-tiny'), ('--family', 'vmamba')),
+], ids=['arch', 'family'], indirect=['published'])
+def test_detection_file_and_given_arch_or_family(convert, published, options):
+    state = {f'backbone.{name}': value for name, value in hollow(published, 'backbone').items()}
     state['roi_head.bbox_head.fc_cls.weight'] = torch.zeros(3, 3)
     _, ours = convert(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=('a', 'b')))),
-                      '--arch', 'micro')
+                      *options)
     assert 'roi_head.bbox_head.fc_cls.weight' in ours['state_dict']
+    assert 'backbone.norm0.weight' in ours['state_dict']
     assert ours['meta']['dataset_meta'] == dict(classes=('a', 'b'))
+    assert ours['meta']['arch'] == published.arch
+
+
+@pytest.mark.parametrize('published', [('vssd', 'base')], ids='-'.join, indirect=True)
+def test_archs_that_a_file_cannot_tell_apart(convert, published):
+    state = hollow(published, 'classifier')
+    out, _ = convert(dict(model=state))
+    assert 'written, vssd base, as base-iccv2025 would be' in out
+    out, ours = convert(dict(model=state), '--arch', 'base-iccv2025')
+    assert 'written, vssd base-iccv2025\n' in out
+    assert ours['meta']['arch'] == 'base-iccv2025'
 
 
 class Settings(dict):
@@ -134,15 +160,25 @@ def test_a_target_that_cannot_be_written(run_tool, tmp_path, weights):
         ['folder', 'published.pth'], ['published.pth', 'folder'])
 
 
-def test_another_arch_stops_it(convert, weights):
-    out, _ = convert(dict(model=weights), '--arch', 'tiny', expect=2)
-    assert 'does not fit vssd tiny' in out
+@pytest.mark.parametrize(('options', 'message'), [
+    (('--arch', 'tiny'), 'does not fit vssd tiny'),
+    (('--arch', 'v0-tiny'), 'does not fit vmamba v0-tiny'),
+    (('--family', 'vmamba'), 'does not fit vmamba'),
+])
+def test_another_arch_or_family_stops_it(convert, weights, options, message):
+    out, _ = convert(dict(model=weights), *options, expect=2)
+    assert message in out
 
 
 @pytest.mark.parametrize(('content', 'options', 'message'), [
     (dict(model=dict()), (), 'holds no weights; its entries: model'),
     (dict(net=dict(a=torch.zeros(1))), ('--key', 'ema'), "no weights under 'ema'"),
-    (dict(model=dict(a=torch.zeros(1))), ('--arch', 'huge'), "unknown name 'huge'; known: micro"),
+    (dict(model=dict(a=torch.zeros(1))), ('--arch', 'huge'),
+     "--arch: unknown name 'huge'; known: micro"),
+    (dict(model=dict(a=torch.zeros(1))), ('--family', 'vmamba', '--arch', 'micro'),
+     "--arch: unknown name 'micro'; known: v0-tiny"),
+    (dict(model=dict(a=torch.zeros(1))), (), 'published.pth: holds no published backbone, its '
+     'names: a; what fits: micro, '),
     ([1, 2], (), 'holds a list, expected a dict'),
 ])
 def test_bad_files(convert, content, options, message):

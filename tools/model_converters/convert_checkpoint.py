@@ -11,8 +11,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='published file')
     parser.add_argument('target', help='file to write')
-    parser.add_argument('--family', choices=tuple(FAMILIES), default='vssd',
-                        help='default: %(default)s')
+    parser.add_argument('--family', choices=tuple(FAMILIES),
+                        help='family that the file must fit; default: found')
     parser.add_argument('--arch', help='arch that the file must fit; default: found')
     parser.add_argument('--key', help='entry that holds the weights, such as model or model_ema; '
                         'default: the first there is of model, state_dict, model_ema')

@@ -2,4 +2,7 @@
 from mmvssd.models.backbones.vmamba import VMamba
 from mmvssd.models.backbones.vssd import VSSD
 
-__all__ = ['VMamba', 'VSSD']
+#: By the names that converters give them.
+FAMILIES = {'vssd': VSSD, 'vmamba': VMamba}
+
+__all__ = ['FAMILIES', 'VMamba', 'VSSD']

@@ -88,7 +88,8 @@ class SS2D(nn.Module):
         """Rows in both directions, then columns: (N, H, W, D) -> (N, H, W, D)."""
         x = self._scan_rows(F.layer_norm(x, x.shape[-1:]), mask, 0).to(x.dtype)
         x = F.layer_norm(x, x.shape[-1:]).transpose(1, 2)
-        return self._scan_rows(x, None if mask is None else mask.transpose(1, 2), 2).transpose(1, 2)
+        mask = None if mask is None else mask.transpose(1, 2)
+        return self._scan_rows(x, mask, 2).transpose(1, 2)
 
     def _scan_rows(self, x: Tensor, mask: Optional[Tensor], first: int) -> Tensor:
         """Each row a sequence, forward and reversed, with the weights of two of the sequences."""
@@ -102,14 +103,14 @@ class SS2D(nn.Module):
         dt, B, C = (torch.stack([t[:, :, 0], t[:, :, 1].flip(1)], dim=2)
                     for t in self._project(x, self.x_proj_weight[pair]))
         delta = torch.einsum('nlkr,kdr->nlkd', dt, self.dt_projs_weight[pair])
-        delta = F.softplus(delta.float() + self.dt_projs_bias[pair])
         if mask is not None:
-            # with a step of 0 the state passes as it is
+            # softplus makes it a step of 0, with which the state passes as it is
             steps = mask.flatten(0, 1)[..., None]
-            delta = delta.masked_fill(~torch.stack([steps, steps.flip(1)], dim=2), 0)
+            steps = torch.stack([steps, steps.flip(1)], dim=2)
+            delta = delta.masked_fill(~steps, -math.inf)
         y = self.op(both.flatten(2).mT, delta.flatten(2).mT, -self.A_logs[channels].exp(),
                     B.permute(0, 2, 3, 1), C.permute(0, 2, 3, 1), self.Ds[channels],
-                    delta_softplus=False)
+                    self.dt_projs_bias[pair].flatten())
         y = y.unflatten(1, (2, D))  # (N*H, 2, D, W)
         y = y[:, 0] + y[:, 1].flip(-1)
         return y.mT.unflatten(0, (N, H))

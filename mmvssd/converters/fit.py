@@ -1,0 +1,114 @@
+"""Which family and arch a published state dict is of, found from its names and shapes."""
+import re
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from mmvssd.checkpoint import Mismatch, compare
+from mmvssd.converters.official import Conversion, convert
+from mmvssd.models.backbones import FAMILIES
+
+
+class Fit(NamedTuple):
+    """How a published state dict compares with an arch.
+
+    Attributes:
+        family: 'vssd' or 'vmamba'.
+        arch: Name of the arch.
+        conversion: The state dict under this family's names.
+        fresh: Entries that the state dict has not and that may stay as drawn: norms of outputs,
+            of which a classifier has the last one alone and a plain backbone may have none.
+        mismatch: All else in which it differs from the arch.
+        twins: Other archs of the family with the same names and shapes: no file tells them apart.
+    """
+
+    family: str
+    arch: str
+    conversion: Conversion
+    fresh: List[str]
+    mismatch: Mismatch
+    twins: List[str]
+
+    @property
+    def differences(self) -> int:
+        """Number of entries that are unknown, missing, superfluous or of another shape."""
+        return len(self.conversion.unknown) + sum(map(len, self.mismatch))
+
+
+def candidates(family: Optional[str] = None, arch: Optional[str] = None) -> List[Tuple[str, str]]:
+    """List what a choice leaves open as (family, arch); None leaves all open.
+
+    Raises:
+        ValueError: A family or arch that is not known.
+    """
+    if family is not None and family not in FAMILIES:
+        raise ValueError(f'family: unknown name {family!r}; known: {", ".join(FAMILIES)}')
+    known = [(name, key) for name in FAMILIES if family in (None, name)
+             for key in FAMILIES[name].archs]
+    chosen = [pair for pair in known if arch in (None, pair[1])]
+    if not chosen:
+        raise ValueError(f'arch: unknown name {arch!r}; known: {_listed(known)}')
+    return chosen
+
+
+def closest_fit(state_dict: Mapping[str, Tensor], among: Sequence[Tuple[str, str]]) -> Fit:
+    """Find the arch from which a published state dict differs least.
+
+    Of families, the one that knows most of the names.
+
+    Args:
+        state_dict: As in :func:`mmvssd.converters.from_official`.
+        among: What to compare it with, see :func:`candidates`.
+
+    Raises:
+        ValueError: None of its names is of a backbone of these families.
+    """
+    conversions = {family: convert(state_dict, family) for family, _ in among}
+    conversions = {family: conversion for family, conversion in conversions.items()
+                   if any(re.match(r'backbone\.(?!norm\d)', ours) for ours in conversion.state)}
+    if not conversions:
+        raise ValueError(f'holds no published backbone, its names: {", ".join(state_dict)[:100]}; '
+                         f'what fits: {_listed(among)}')
+    fewest = min(len(conversion.unknown) for conversion in conversions.values())
+    fits = [_fit(conversions[family], family, arch) for family, arch in among
+            if family in conversions and len(conversions[family].unknown) == fewest]
+    best = min(fits, key=lambda fit: fit.differences)
+    twins = [fit.arch for fit in fits if fit is not best and fit.family == best.family
+             and (fit.fresh, fit.mismatch) == (best.fresh, best.mismatch)]
+    return best._replace(twins=twins)
+
+
+def _listed(pairs: Sequence[Tuple[str, str]]) -> str:
+    """Archs by family: "micro, tiny (vssd); v0-tiny (vmamba)"."""
+    families = dict.fromkeys(family for family, _ in pairs)
+    return '; '.join(f'{", ".join(arch for name, arch in pairs if name == family)} ({family})'
+                     for family in families)
+
+
+def _fit(conversion: Conversion, family: str, arch: str) -> Fit:
+    state = conversion.state
+    ours = {name: value for name, value in state.items()
+            if name.startswith(('backbone.', 'head.fc.'))}
+    mismatch = compare(ours, _expected(family, arch, state))
+    fresh = [name for name in mismatch.missing if re.match(r'backbone\.norm\d\.', name)
+             and not (_is_classifier(state) and name.startswith('backbone.norm3.'))]
+    missing = [name for name in mismatch.missing if name not in fresh]
+    return Fit(family, arch, conversion, fresh, mismatch._replace(missing=missing), [])
+
+
+def _is_classifier(state: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith('head.fc.') for name in state)
+
+
+def _expected(family: str, arch: str, state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """Names and shapes of a model of this arch; of a classifier where the weights are one's."""
+    with torch.device('meta'):
+        model = FAMILIES[family](arch)
+        expected = {f'backbone.{name}': value for name, value in model.state_dict().items()}
+        if _is_classifier(state):
+            classes = max(len(value) for name, value in state.items()
+                          if name.startswith('head.fc.') and value.dim())
+            expected['head.fc.weight'] = torch.empty(classes, model.dims[-1])
+            expected['head.fc.bias'] = torch.empty(classes)
+    return expected

@@ -1,0 +1,236 @@
+"""What every backbone does: shapes, options, freezing, errors. Published numbers are in
+test_parity.py, what sets a family apart in test_vssd.py and test_vmamba.py.
+"""
+import pytest
+import torch
+
+from mmvssd.models import VSSD, VMamba
+from mmvssd.models.layers import DropPath
+
+#: One of each version is enough where a family's options make no difference.
+VERSIONS = pytest.mark.parametrize('variant', ['arxiv', 'iccv2025', 'v0', 'cross'], indirect=True)
+FAMILIES = pytest.mark.parametrize('variant', ['arxiv', 'cross'], indirect=True)
+ARCHS = [pytest.param(family, arch, id=arch) for family in (VSSD, VMamba) for arch in family.archs]
+
+
+def half(side):
+    return (side - 1) // 2 + 1
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 31), (2, 3), (7, 5), (31, 17), (33, 64), (61, 83)])
+def test_any_input_size(variant, size):
+    model = variant.build().eval()
+    outputs = model(torch.randn(2, 3, *size))
+    side = [max(1, s // 4) if variant.rounds_down else half(half(s)) for s in size]
+    for i, output in enumerate(outputs):
+        assert output.shape == (2, 16 * 2**i, *side)
+        assert output.isfinite().all()
+        assert output.is_contiguous()  # the hosts' RoIAlign reads memory in this order
+        side = [half(s) for s in side]
+
+
+@pytest.mark.parametrize(('family', 'arch'), ARCHS)
+def test_drop_path_grows_linearly(family, arch):
+    with torch.device('meta'):
+        model = family(arch)
+    arch = family.archs[arch]
+    rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    expected = [arch.drop_path_rate * i / (len(rates) - 1) for i in range(len(rates))]
+    assert len(rates) == sum(arch.depths)
+    assert rates == pytest.approx(expected)
+
+
+def test_drop_path_drops_samples_and_keeps_the_mean():
+    torch.manual_seed(0)
+    x = torch.ones(4000, 3)
+    y = DropPath(0.25)(x)
+    kept = y[:, 0] > 0
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    torch.testing.assert_close(y[kept], x[kept] / 0.75)
+    assert torch.equal(DropPath(0.25).eval()(x), x)
+
+
+def test_both_branches_of_a_block_drop(variant):
+    """At a rate of almost 1 a block gives back what the convolutions before its branches made."""
+    torch.manual_seed(0)
+    block = variant.build().stages[2][1].train()
+    block.drop_path.drop_prob = 1 - 1e-9
+    block.cpe1 = block.cpe2 = None
+    x = torch.randn(2, 3, 5, 64)
+    assert torch.equal(block(x), x)
+    assert not torch.allclose(block.eval()(x), x)
+
+
+@FAMILIES
+@pytest.mark.parametrize('out_indices', [(0, ), (1, 3), (0, 1, 2, 3), (2, )])
+def test_out_indices(variant, out_indices):
+    torch.manual_seed(0)
+    whole = variant.build().eval()
+    part = variant.build(out_indices=out_indices).eval()
+    part.load_state_dict({name: value for name, value in whole.state_dict().items()
+                          if name in part.state_dict()})
+    x = torch.randn(1, 3, 40, 40)
+    outputs, expected = part(x), whole(x)
+    assert len(outputs) == len(out_indices)
+    for i, output in zip(out_indices, outputs):
+        assert torch.equal(output, expected[i])
+
+
+@pytest.mark.parametrize('out_indices', [(3, ), (0, 2), (0, 1, 2, 3)])
+def test_every_parameter_gets_a_gradient(variant, out_indices):
+    model = variant.build(out_indices=out_indices)
+    sum(y.square().sum() for y in model(torch.randn(2, 3, 64, 64))).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not without
+
+
+@VERSIONS
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3, 4])
+def test_frozen_stages(variant, frozen_stages):
+    model = variant.build(frozen_stages=frozen_stages).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(list(model.parameters()), lr=0.1)
+    loss = sum(y.square().sum() for y in model(torch.randn(2, 3, 64, 64)))
+    if frozen_stages < 4:
+        loss.backward()
+        optimizer.step()
+    else:
+        assert not loss.requires_grad
+    frozen = [f'{part}.{i}.' for part in ('stages', 'downsamples') for i in range(frozen_stages)]
+    frozen += [f'norm{i}.' for i in range(frozen_stages)]
+    frozen += ['stem.'] if frozen_stages >= 0 else []
+    for name, value in model.state_dict().items():
+        changed = not torch.equal(value, before[name])
+        if name.startswith(tuple(frozen)):
+            assert not changed, name
+        elif name.endswith(('norm.weight', 'out_proj.weight', 'running_mean')):
+            assert changed, name
+
+
+@FAMILIES
+def test_what_is_frozen_stays_in_evaluation_mode(variant):
+    model = variant.build(frozen_stages=2).train()
+    frozen = [model.stem, *model.stages[:2], *model.downsamples[:2], model.norm0, model.norm1]
+    assert not any(module.training for part in frozen for module in part.modules())
+    assert all(module.training for module in model.stages[2].modules())
+    assert model.norm2.training
+
+
+@FAMILIES
+def test_train_and_eval_can_be_chained(variant):
+    model = variant.build()
+    assert model.train() is model
+    assert model.eval() is model
+
+
+@VERSIONS
+def test_activation_checkpointing_changes_nothing_but_memory(variant):
+    torch.manual_seed(0)
+    plain = variant.build(drop_path_rate=0.3)
+    lean = variant.build(drop_path_rate=0.3, with_cp=True)
+    lean.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 48, 48)
+    stored = {}
+    for name, model in (('plain', plain), ('lean', lean)):
+        torch.manual_seed(1)
+        sizes = []
+        pack = lambda t: (sizes.append(t.numel()), t)[1]  # noqa: B023, E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            loss = sum(y.square().sum() for y in model(x))
+        stored[name] = sum(sizes)
+        loss.backward()
+    for (name, p), q in zip(plain.named_parameters(), lean.parameters()):
+        torch.testing.assert_close(p.grad, q.grad, msg=name)
+    assert stored['lean'] < stored['plain'] / 2
+
+
+def test_autocast(variant):
+    torch.manual_seed(0)
+    model = variant.build().eval()
+    x = torch.randn(1, 3, 64, 64)
+    exact = model(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        cast = model(x)
+    for y, z in zip(exact, cast):
+        assert (y - z).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ('variant', 'training'),
+    [*((variant, training) for variant in ('attention first', 'iccv2025', 'v0', 'cross')
+       for training in (False, True)), ('cascade', True)], indirect=['variant'])
+def test_compiles_to_one_graph(variant, training):
+    """Forward, and backward in training; these variants have all layers in their first stages."""
+    torch.manual_seed(0)
+    model = variant.build(drop_path_rate=0., out_indices=(0, 1)).train(training)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    with torch.set_grad_enabled(training):
+        for size in ((48, 64), (64, 80), (50, 70)):  # from the second on with open sizes
+            x = torch.randn(2, 3, *size)
+            results = [outputs_and_gradients(run, model, x, training) for run in (compiled, model)]
+            for y, expected in zip(*results):
+                torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def outputs_and_gradients(run, model, x, training):
+    outputs = run(x)
+    if not training:
+        return outputs
+    loss = sum(y.square().mean() for y in outputs)
+    return [*outputs, *torch.autograd.grad(loss, list(model.parameters()))]
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (dict(init_cfg=[dict(type='Constant'), dict(type='Pretrained')]), 'init_cfg: got 2 entries'),
+    (dict(out_indices=3), 'out_indices: got 3'),
+    (dict(out_indices=(0, 4)), r'out_indices: got \(0, 4\), expected .* 0 to 3'),
+    (dict(out_indices=(2, 1)), r'out_indices: got \(2, 1\)'),
+    (dict(out_indices=()), r'out_indices: got \(\)'),
+    (dict(frozen_stages=5), 'frozen_stages: got 5, expected -1'),
+    (dict(drop_path_rate=1.5), 'drop_path_rate: got 1.5'),
+])
+@FAMILIES
+def test_bad_settings(variant, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        variant.build(**arguments)
+
+
+def test_unknown_arch(family):
+    known = ', '.join(family.archs)
+    with pytest.raises(ValueError, match=f"arch: unknown name 'huge'; known: {known}$"):
+        family('huge')
+
+
+def test_bad_dict(family):
+    with pytest.raises(ValueError, match=r"unknown keys \['depth'\], missing keys \['embed_dims', "
+                                         r"'depths'.*known: embed_dims, depths"):
+        family(dict(depth=3))
+
+
+def test_misspelt_argument(family):
+    with pytest.raises(TypeError, match='drop_path'):
+        family(drop_path=0.1)
+
+
+def test_default_arch():
+    with torch.device('meta'):
+        assert VSSD().dims == VSSD.archs['tiny'].dims
+        assert VMamba().dims == VMamba.archs['tiny-s1l8'].dims
+
+
+def test_no_name_is_an_arch_of_two_families():
+    assert not set(VSSD.archs) & set(VMamba.archs)
+
+
+@FAMILIES
+@pytest.mark.parametrize('shape', [(3, 32, 32), (1, 1, 32, 32), (1, 4, 32, 32)])
+def test_bad_image(variant, shape):
+    name = variant.family.__name__
+    with pytest.raises(ValueError, match=rf'{name}: got an input of shape .* \(N, 3, H, W\)'):
+        variant.build()(torch.zeros(shape))
+
+
+def test_other_number_of_channels(variant):
+    model = variant.build(in_channels=4)
+    assert model(torch.zeros(2, 4, 64, 64))[0].shape == (2, 16, 16, 16)
