@@ -44,7 +44,7 @@ class BuildPyWithMim(build_py):
 setup(
     name='mmvssd',
     version=read_version(),
-    description='VSSD backbones for MMDetection, MMSegmentation and MMPreTrain',
+    description='VSSD and VMamba backbones for MMDetection, MMSegmentation and MMPreTrain',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

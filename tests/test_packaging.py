@@ -145,7 +145,7 @@ def test_both_packages_are_imported_from_the_installation(installed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('host', HOSTS)
-def test_backbone_is_found_from_each_host(installed, host):
+def test_backbones_are_found_from_each_host(installed, host):
     if find_spec(host) is None:
         pytest.skip(f'{host} is not installed (pip: {HOSTS[host]})')
     environment, origin = installed
@@ -154,8 +154,12 @@ def test_backbone_is_found_from_each_host(installed, host):
                           'from mmengine.registry import init_default_scope\n'
                           f'from {host}.registry import MODELS\n'
                           f'init_default_scope("{host}")\n'
-                          'print(inspect.getfile(MODELS.get("mmvssd.VSSD")))')
-    assert Path(printed.splitlines()[-1]).is_relative_to(origin)
+                          'for name in ("VSSD", "VMamba"):\n'
+                          '    print(inspect.getfile(MODELS.get(f"mmvssd.{name}")))')
+    vssd, vmamba = printed.splitlines()[-2:]
+    assert vssd != vmamba
+    assert Path(vssd).is_relative_to(origin)
+    assert Path(vmamba).is_relative_to(origin)
 
 
 def pins():

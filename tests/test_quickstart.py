@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mmvssd.paths import configs_dir
+
 SCRIPT = Path(__file__).resolve().parent.parent / 'tools' / 'quickstart.sh'
 # notes each command and leaves what it would; the summary's own code is really run
 PYTHON = """
@@ -76,8 +78,29 @@ def test_tasks(quickstart, tmp_path, arguments, scores, ran):
     assert 'TOO LOW' not in out
 
 
+def test_a_family_has_its_recipes_and_its_folder(quickstart, tmp_path):
+    """In one folder, a task would go on with the classifier of the other family."""
+    for family, folder, top1, miou in (('vssd', 'results', 91., 51.),
+                                       ('vmamba', 'results/vmamba', 81., 43.)):
+        scores = dict(classifier_test={'accuracy/top1': top1}, segmentor_test={'mIoU': miou},
+                      segmentor_tta={'mIoU': miou},
+                      detector_test={'coco/bbox_mAP_50': .6, 'coco/segm_mAP_50': .6})
+        for task in ('det', 'seg'):
+            status, out = quickstart('--task', task, f'--family={family}', 'results', **scores)
+            assert status == 0, out
+            assert f'results in {tmp_path / folder}\n' in out
+        ran = (tmp_path / folder / 'ran').read_text().splitlines()
+        recipes = {line.split()[1] for line in ran if not line.startswith('make_sample_data')}
+        assert recipes == {f'samples/{family}-nano_1xb64_digits.py',
+                           f'samples/mask-rcnn_{family}-nano_fpn_1xb8_digits.py',
+                           f'samples/upernet_{family}-nano_1xb8_digits.py'}
+        assert all((configs_dir() / recipe).is_file() for recipe in recipes)
+
+
 @pytest.mark.parametrize(('arguments', 'scores', 'low'), [
     (['--task', 'cls'], dict(classifier_test={'accuracy/top1': 89.}), 'accuracy/top1'),
+    (['--task', 'cls', '--family', 'vmamba'], dict(classifier_test={'accuracy/top1': 79.}),
+     'accuracy/top1'),
     (['--task', 'det'], dict(detector_test={'coco/bbox_mAP_50': .7, 'coco/segm_mAP_50': .4}),
      'coco/segm_mAP_50'),
     (['--task', 'seg'], dict(segmentor_test={'mIoU': 49.}, segmentor_tta={'mIoU': 51.}),
@@ -96,10 +119,14 @@ def test_a_low_score_is_exit_code_1(quickstart, arguments, scores, low):
 def test_usage(quickstart):
     status, out = quickstart('--help')
     assert status == 0
-    for said in ('--task det|seg|cls', 'minutes', 'FOLDER'):
+    for said in ('--task det|seg|cls', '--family vssd|vmamba', 'minutes', 'FOLDER'):
         assert said in out
     assert quickstart('--fast')[0] == 2
     for arguments in (['--task', 'segm'], ['--task']):
         status, out = quickstart(*arguments)
         assert status == 2
         assert out == f"--task: got '{(*arguments, '')[1]}', expected det, seg or cls\n"
+    for arguments in (['--family', 'swin'], ['--family']):
+        status, out = quickstart(*arguments)
+        assert status == 2
+        assert out == f"--family: got '{(*arguments, '')[1]}', expected vssd or vmamba\n"

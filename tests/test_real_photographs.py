@@ -20,8 +20,6 @@ DETECTOR = """
 _base_ = {base!r}
 
 model = dict(
-    backbone=dict(arch='micro', init_cfg=dict(checkpoint='micro.pth')),
-    neck=dict(in_channels=[48, 96, 192, 384]),
     # after two steps no score is above the usual threshold
     test_cfg=dict(rcnn=dict(score_thr=0.)))
 
@@ -114,12 +112,14 @@ def draw_label_maps(tiny_coco, folder, counts):
     return tuple(category['name'] for category in coco.loadCats(categories))
 
 
-def convert_published(run_tool, folder, golden, target):
-    """Write the published micro classifier and convert it; returns the published weights."""
+def convert_published(run_tool, folder, golden, arch):
+    """Write a published classifier and convert it; returns the published weights."""
+    variant = arch.replace('-', '_')
     published = {name: torch.from_numpy(value)
-                 for name, value in golden.official_state_dict('vssd_micro', 'classifier').items()}
+                 for name, value in golden.official_state_dict(variant, 'classifier').items()}
     torch.save(dict(model=published), folder / 'published.pth')
-    run_tool('model_converters/convert_checkpoint.py', 'published.pth', target)
+    run_tool('model_converters/convert_checkpoint.py', 'published.pth',
+             f'checkpoints/{arch}_in1k.pth')
     return published
 
 
@@ -152,13 +152,14 @@ def predict_two_and_a_torn_one(run_tool, folder, tiny_coco, recipe, *options):
     return predictions
 
 
-def test_published_file_to_fine_tuned_detector(run_tool, tmp_path, golden, tiny_coco):
-    published = convert_published(run_tool, tmp_path, golden, 'micro.pth')
-    base = 'detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py'
+@pytest.mark.parametrize('arch', ['vssd-micro', 'vmamba-tiny-s1l8'])
+def test_published_file_to_fine_tuned_detector(run_tool, tmp_path, golden, tiny_coco, arch):
+    published = convert_published(run_tool, tmp_path, golden, arch)
+    base = f'detection/mask-rcnn_{arch}_fpn_1x_coco.py'
     first, recipe = (write_recipe(tmp_path, DETECTOR, base, data_root=str(tiny_coco), iterations=n)
                      for n in (2, 4))
     out = run_tool('train.py', first, '--work-dir', 'run')
-    assert 'micro.pth: loaded' in out
+    assert f'{arch}_in1k.pth: loaded' in out
     assert 'coco/segm_mAP' in out
     check_started(tmp_path, published)
     check_resumed(tmp_path, run_tool('train.py', recipe, '--work-dir', 'run', '--resume'))
@@ -176,7 +177,7 @@ def test_published_file_to_fine_tuned_detector(run_tool, tmp_path, golden, tiny_
 
 
 def test_published_file_to_fine_tuned_segmentor(run_tool, tmp_path, golden, tiny_coco):
-    published = convert_published(run_tool, tmp_path, golden, 'checkpoints/vssd-micro_in1k.pth')
+    published = convert_published(run_tool, tmp_path, golden, 'vssd-micro')
     classes = draw_label_maps(tiny_coco, tmp_path / 'ade', dict(train=6, val=3))
     base = 'segmentation/upernet_vssd-micro_4xb4-160k_ade20k-512x512.py'
     first, recipe = (write_recipe(tmp_path, SEGMENTOR, base, data_root=str(tmp_path / 'ade'),

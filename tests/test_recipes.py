@@ -20,25 +20,40 @@ from mmvssd.paths import configs_dir
 README = Path(__file__).resolve().parent.parent / 'README.md'
 HOSTS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg'}
 
-# width of stage 0, drop path; millions of parameters as published: classifier, Mask R-CNN, UperNet
+TYPES = {'vssd': 'mmvssd.VSSD', 'vmamba': 'mmvssd.VMamba'}
+
+# width of stage 0, drop path; millions of parameters, to the digits that are published, of the
+# classifier, Mask R-CNN and UperNet
 ARCHS = {
-    'micro': (48, 0.1, 13.51, 33.22, 42.38),
-    'tiny': (64, 0.2, 24.27, 43.91, 54.07),
-    'small': (64, 0.4, 40.08, 59.71, None),
-    'base': (96, 0.6, 88.82, None, None),
-    'tiny-iccv2025': (96, 0.2, 28.19, None, None),
-    'small-iccv2025': (96, 0.4, 50.42, None, None),
-    'base-iccv2025': (96, 0.6, 88.82, None, None),
+    'vssd-micro': (48, 0.1, '13.51', '33.22', '42.38'),
+    'vssd-tiny': (64, 0.2, '24.27', '43.91', '54.07'),
+    'vssd-small': (64, 0.4, '40.08', '59.71', None),
+    'vssd-base': (96, 0.6, '88.82', None, None),
+    'vssd-tiny-iccv2025': (96, 0.2, '28.19', None, None),
+    'vssd-small-iccv2025': (96, 0.4, '50.42', None, None),
+    'vssd-base-iccv2025': (96, 0.6, '88.82', None, None),
+    'vmamba-v0-tiny': (96, 0.2, '22.89', '42', '55'),
+    'vmamba-v0-small': (96, 0.3, '44.42', '64', '76'),
+    'vmamba-v0-base': (128, 0.5, '76.25', '96', '110'),
+    'vmamba-tiny-s2l5': (96, 0.2, '30.71', '50', '62'),
+    'vmamba-small-s2l15': (96, 0.3, '50.15', '70', '82'),
+    'vmamba-base-s2l15': (128, 0.6, '88.56', '108', '122'),
+    'vmamba-tiny-s1l8': (96, 0.2, '30.25', '50', '62'),
+    'vmamba-small-s1l20': (96, 0.3, '49.01', None, None),
+    'vmamba-base-s1l20': (128, 0.5, '86.61', None, None),
 }
 # 300 epochs: peak lr, lowest lr, lr at the start of the warm-up, GPUs, images of each
 IN1K = dict.fromkeys(ARCHS, (1e-3, 1e-5, 1e-6, 8, 128))
-IN1K['base'] = IN1K['base-iccv2025'] = (1.2e-3, 1.2e-5, 2e-6, 8, 256)
+IN1K['vssd-base'] = IN1K['vssd-base-iccv2025'] = (1.2e-3, 1.2e-5, 2e-6, 8, 256)
 # epochs, milestones
 COCO = {'1x': (12, [8, 11]), 'ms-3x': (36, [27, 33])}
 SHORT_SIDES = [(side, 1333) for side in (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)]
 
 NORM = r'(^|\.)(norm\d?|bn)\.(weight|bias)$'
-STATE_SPACE = r'\.mixer\.(A_log|D|dt_bias)$'
+# without decay beside norms in a dense recipe, and beside 1-D parameters in a classifier's
+STATE_SPACE = {'vssd': r'\.mixer\.(A_log|D|dt_bias)$', 'vmamba': r'\.mixer\.(A_logs|Ds)$'}
+POSITION = {'vssd': [r'\.cpe[12]\.bias$'], 'vmamba': []}
+MATRICES = {'vssd': [], 'vmamba': [r'\.mixer\.A_logs$', r'\.mixer\.dt_projs_bias$']}
 
 
 def recipes(folder):
@@ -53,7 +68,11 @@ EVERY = [(folder, name) for folder in HOSTS for name in recipes(folder)]
 
 
 def arch_of(name):
-    return re.search(r'vssd-([^_]+)_', name)[1]
+    return re.search(rf'({"|".join(TYPES)})-[^_]+', name)[0]
+
+
+def family_of(name):
+    return arch_of(name).split('-')[0]
 
 
 @cache
@@ -92,11 +111,11 @@ def norms(model):
 
 def test_each_arch_has_its_recipes():
     assert sorted(CLASSIFICATION) == sorted(
-        f'vssd-{arch}_{gpus}xb{images}_in1k' for arch, (*_, gpus, images) in IN1K.items())
+        f'{arch}_{gpus}xb{images}_in1k' for arch, (*_, gpus, images) in IN1K.items())
     assert sorted(DETECTION) == sorted(
-        f'mask-rcnn_vssd-{arch}_fpn_{schedule}_coco' for arch in ARCHS for schedule in COCO)
+        f'mask-rcnn_{arch}_fpn_{schedule}_coco' for arch in ARCHS for schedule in COCO)
     assert sorted(SEGMENTATION) == sorted(
-        f'upernet_vssd-{arch}_4xb4-160k_ade20k-512x512' for arch in ARCHS)
+        f'upernet_{arch}_4xb4-160k_ade20k-512x512' for arch in ARCHS)
 
 
 @pytest.mark.parametrize(('folder', 'name'), EVERY)
@@ -105,7 +124,9 @@ def test_model(folder, name):
     width, drop_path, *published = ARCHS[arch]
     cfg, model = recipe(folder, name)
     widths = [width, 2 * width, 4 * width, 8 * width]
-    assert cfg.model.backbone.arch == arch
+    family = family_of(name)
+    assert cfg.model.backbone.type == TYPES[family]
+    assert f'{family}-{cfg.model.backbone.arch}' == arch
     assert list(model.backbone.dims) == widths
     rates = [block.drop_path.drop_prob for stage in model.backbone.stages for block in stage]
     assert rates == pytest.approx(np.linspace(0, drop_path, len(rates)))
@@ -115,13 +136,15 @@ def test_model(folder, name):
         feeds = cfg.model.neck if folder == 'detection' else cfg.model.decode_head
         assert feeds.in_channels == widths
         assert cfg.model.backbone.init_cfg == dict(
-            type='Pretrained', checkpoint=f'checkpoints/vssd-{arch}_in1k.pth', prefix='backbone.')
+            type='Pretrained', checkpoint=f'checkpoints/{arch}_in1k.pth', prefix='backbone.')
     assert 'mmvssd' in cfg.custom_imports.imports
     assert cfg.default_hooks.checkpoint_check.type == 'mmvssd.CheckpointCheckHook'
 
     parameters = sum(p.numel() for p in model.parameters())
     millions = published[list(HOSTS).index(folder)]
-    assert millions is None or round(parameters / 1e6, 2) == millions
+    if millions is not None:
+        digits = len(millions.partition('.')[2])
+        assert f'{parameters / 1e6:.{digits}f}' == millions
     entries = {model['Name']: model for model in
                load(configs_dir() / folder / 'metafile.yml')['Models']}
     assert entries[name]['Metadata']['Parameters'] == parameters
@@ -148,7 +171,8 @@ def test_classification_schedule(name):
     (average, ) = cfg.custom_hooks
     assert (average.type, average.momentum) == ('EMAHook', pytest.approx(1 - 0.9999))
     assert average.evaluate_on_origin
-    assert spared(cfg, model) == {name for name, p in model.named_parameters() if p.dim() == 1}
+    vectors = {name for name, p in model.named_parameters() if p.dim() == 1}
+    assert spared(cfg, model) == vectors | matching(model, *MATRICES[family_of(name)])
 
 
 @pytest.mark.parametrize('name', CLASSIFICATION)
@@ -185,7 +209,8 @@ def test_detection_schedule(name):
         'LinearLR', 0.001, 1000, False)
     assert (steps.type, steps.milestones, steps.gamma, steps.end, steps.by_epoch) == (
         'MultiStepLR', milestones, 0.1, epochs, True)
-    decayless = matching(model, NORM, STATE_SPACE, r'\.cpe[12]\.bias$')
+    family = family_of(name)
+    decayless = matching(model, NORM, STATE_SPACE[family], *POSITION[family])
     assert norms(model) <= decayless
     assert spared(cfg, model) == decayless
 
@@ -231,7 +256,7 @@ def test_segmentation_schedule(name):
         type='PolyLR', power=1, eta_min=0, begin=1500, end=160000, by_epoch=False)
     assert (cfg.default_hooks.checkpoint.interval, cfg.default_hooks.checkpoint.by_epoch) == (
         16000, False)
-    decayless = matching(model, NORM, STATE_SPACE)
+    decayless = matching(model, NORM, STATE_SPACE[family_of(name)])
     assert norms(model) <= decayless
     assert spared(cfg, model) == decayless
 

@@ -27,6 +27,11 @@ SMALL = ['train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
          'test_dataloader.persistent_workers=False', 'default_hooks.logger.interval=1']
 
 
+def of(family, *recipes):
+    """The same recipes with the backbone of another family."""
+    return [recipe.replace('vssd', family) for recipe in recipes]
+
+
 def epochs(count):
     return [*SMALL, f'train_cfg.max_epochs={count}', f'train_cfg.val_interval={count}',
             'default_hooks.checkpoint.interval=1']
@@ -47,21 +52,23 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_classifier_then_detector(run_tool, folder):
-    run_tool('train.py', CLASSIFIER, '--work-dir', 'cls', '--cfg-options', *epochs(1))
+@pytest.mark.parametrize('family', ['vssd', 'vmamba'])
+def test_classifier_then_detector(run_tool, folder, family):
+    classifier, detector = of(family, CLASSIFIER, DETECTOR)
+    run_tool('train.py', classifier, '--work-dir', 'cls', '--cfg-options', *epochs(1))
     assert all(math.isfinite(loss) for loss in losses(folder / 'cls'))
-    out = run_tool('test.py', CLASSIFIER, 'cls/epoch_1.pth', '--cfg-options', *SMALL,
+    out = run_tool('test.py', classifier, 'cls/epoch_1.pth', '--cfg-options', *SMALL,
                    '--show-dir', 'cls_pictures', '--out', 'cls.pkl')
     assert 'accuracy/top1' in out
     assert (folder / 'cls.pkl').stat().st_size > 0
     assert len(list((folder / 'cls_pictures').glob('*.png'))) == 4
 
     weights = 'model.backbone.init_cfg.checkpoint=cls/epoch_1.pth'
-    run_tool('train.py', DETECTOR, '--work-dir', 'det', '--cfg-options', *epochs(1), weights)
-    run_tool('train.py', DETECTOR, '--work-dir', 'det', '--resume', '--cfg-options', *epochs(2),
+    run_tool('train.py', detector, '--work-dir', 'det', '--cfg-options', *epochs(1), weights)
+    run_tool('train.py', detector, '--work-dir', 'det', '--resume', '--cfg-options', *epochs(2),
              weights)
     assert len(losses(folder / 'det')) == 2  # the second epoch alone
-    out = run_tool('test.py', DETECTOR, 'det/epoch_2.pth', '--cfg-options', *SMALL,
+    out = run_tool('test.py', detector, 'det/epoch_2.pth', '--cfg-options', *SMALL,
                    '--show-dir', 'det_pictures', '--out', 'det.pkl')
     assert 'coco/segm_mAP_50' in out
     drawn = [mmcv.imread(str(file)) for file in (folder / 'det_pictures').glob('*.jpg')]
@@ -70,7 +77,7 @@ def test_classifier_then_detector(run_tool, folder):
     assert {image.shape[0] == image.shape[1] // 2 for image in drawn} == {True, False}
 
     scenes = folder / 'data' / 'sample_digits' / 'coco' / 'val2017'
-    run_tool('predict.py', DETECTOR, 'det/epoch_2.pth', scenes, '--score-thr', '0')
+    run_tool('predict.py', detector, 'det/epoch_2.pth', scenes, '--score-thr', '0')
     predictions = json.loads((folder / 'predictions' / 'predictions.json').read_text())
     assert [len(list((folder / 'predictions' / 'pictures').iterdir())), len(predictions)] == [6, 6]
     found = predictions[0]['instances'][0]
@@ -156,7 +163,7 @@ def test_two_processes_on_the_cpu(run_tool, folder, recipe, score):
     assert score in out
 
 
-@pytest.mark.parametrize('recipe', [CLASSIFIER, DETECTOR, SEGMENTOR])
+@pytest.mark.parametrize('recipe', [CLASSIFIER, DETECTOR, SEGMENTOR, *of('vmamba', SEGMENTOR)])
 def test_mixed_precision_and_scaled_rate(run_tool, folder, recipe):
     out = run_tool('train.py', recipe, '--amp', '--auto-scale-lr', '--work-dir', 'amp',
                    '--cfg-options', *epochs(1), 'model.backbone.init_cfg=None',

@@ -5,5 +5,5 @@ _base_ = [
     '../_base_/mmpretrain_runtime.py',
 ]
 
-model = dict(backbone=dict(arch='tiny'), head=dict(in_channels=512))
+model = dict(backbone=dict(type='mmvssd.VSSD', arch='tiny'), head=dict(in_channels=512))
 train_dataloader = dict(batch_size=128)

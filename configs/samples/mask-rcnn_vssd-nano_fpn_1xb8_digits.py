@@ -1,47 +1,6 @@
-_base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/models/vssd_nano.py',
-    '../_base_/datasets/digits_coco.py',
-    '../_base_/mmdet_runtime.py',
-]
+_base_ = ['../_base_/samples/mask-rcnn_fpn.py', '../_base_/models/vssd_nano.py']
 
 # from the classifier of vssd-nano_1xb64_digits.py
 model = dict(
     backbone=dict(
-        _delete_=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='work_dirs/vssd-nano_1xb64_digits/epoch_8.pth',
-            prefix='backbone.'),
-        **_base_.nano),
-    neck=dict(in_channels=[24, 48, 96, 192], out_channels=64),
-    rpn_head=dict(in_channels=64, feat_channels=64),
-    roi_head=dict(
-        # one sample a cell, few regions an image: mmcv's RoIAlign is what costs most on a CPU
-        bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
-        mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=60), rcnn=dict(sampler=dict(num=32))),
-    test_cfg=dict(
-        rpn=dict(nms_pre=200, max_per_img=50), rcnn=dict(score_thr=0.05, max_per_img=30)))
-
-max_epochs = 6
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.),
-    clip_grad=dict(max_norm=5.0))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=max_epochs,
-         convert_to_iter_based=True),
-]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size=8)
-
-default_hooks = dict(logger=dict(interval=15), checkpoint=dict(interval=1, max_keep_ckpts=2))
-randomness = dict(seed=0)
+        init_cfg=dict(checkpoint='work_dirs/vssd-nano_1xb64_digits/epoch_8.pth'), **_base_.nano))

@@ -1,11 +1,14 @@
 _base_ = [
-    '../_base_/models/upernet_vssd-tiny.py',
+    '../_base_/models/upernet.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/ade20k_160k.py',
-    '../_base_/mmseg_runtime.py',
+    '../_base_/ade20k_runtime.py',
 ]
 
-default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=16000),
-    visualization=dict(type='SegVisualizationHook'))
+model = dict(
+    backbone=dict(
+        type='mmvssd.VSSD',
+        arch='tiny',
+        init_cfg=dict(checkpoint='checkpoints/vssd-tiny_in1k.pth')),
+    decode_head=dict(in_channels=[64, 128, 256, 512]),
+    auxiliary_head=dict(in_channels=256))

@@ -1,7 +1,8 @@
 # A hierarchical backbone whose last stage is normed, averaged over the grid and classified.
+# A recipe names the backbone and its last width.
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='mmvssd.VSSD', out_indices=(3, )),
+    backbone=dict(out_indices=(3, )),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',

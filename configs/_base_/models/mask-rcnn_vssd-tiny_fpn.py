@@ -1,10 +1,8 @@
-_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+_base_ = './mask-rcnn_fpn.py'
 
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='mmvssd.VSSD',
         arch='tiny',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='checkpoints/vssd-tiny_in1k.pth', prefix='backbone.')),
+        init_cfg=dict(checkpoint='checkpoints/vssd-tiny_in1k.pth')),
     neck=dict(in_channels=[64, 128, 256, 512]))

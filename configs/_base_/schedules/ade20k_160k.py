@@ -7,6 +7,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         custom_keys={
+            # a key is a part of a name: VMamba's A_logs and Ds are among these
             'mixer.A_log': no_decay,
             'mixer.D': no_decay,
             'mixer.dt_bias': no_decay,

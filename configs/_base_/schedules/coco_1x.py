@@ -11,6 +11,7 @@ optim_wrapper = dict(
         custom_keys={
             'cpe1.bias': no_decay,
             'cpe2.bias': no_decay,
+            # a key is a part of a name: VMamba's A_logs and Ds are among these
             'mixer.A_log': no_decay,
             'mixer.D': no_decay,
             'mixer.dt_bias': no_decay,

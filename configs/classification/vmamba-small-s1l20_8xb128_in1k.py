@@ -1,0 +1,3 @@
+_base_ = './vmamba-tiny-s1l8_8xb128_in1k.py'
+
+model = dict(backbone=dict(arch='small-s1l20'))

@@ -1,0 +1,7 @@
+_base_ = './mask-rcnn_vmamba-tiny-s1l8_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='base-s2l15',
+        init_cfg=dict(checkpoint='checkpoints/vmamba-base-s2l15_in1k.pth')),
+    neck=dict(in_channels=[128, 256, 512, 1024]))
