@@ -5,7 +5,7 @@ and BatchNorm 2 an element. An op of ours would show up there as whatever its im
 consists of, so a stand-in takes its place in the trace: one node, counted by the formula below.
 The two conventions differ where a product's first operand is broadcast: the counter behind the
 published numbers multiplied that operand's own shape by the second's last side, and so saw one
-head of several.
+head of several. In a selective scan they don't differ: its published formula is that of the work.
 """
 import copy
 import inspect
@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import torch
 from mmengine.analysis import FlopAnalyzer
-from mmengine.analysis.jit_handles import get_shape, matmul_flop_jit
+from mmengine.analysis.jit_handles import einsum_flop_jit, get_shape, matmul_flop_jit
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
@@ -65,20 +65,36 @@ def _normalized_published(shapes: Shapes) -> int:
     return prod(shapes['B']) * (h * P + P + 1)
 
 
-#: Ops of ours; a form of an op that is computed otherwise has an entry of its own.
+def _scan(shapes: Shapes) -> int:
+    """9 a token, channel and entry of its state, and 1 a token and channel for the skip."""
+    return prod(shapes['u']) * (9 * shapes['A'][-1] + 1)
+
+
+def _scan_2d(shapes: Shapes) -> int:
+    """Scans of L = H W tokens and 4 D channels, and the product that widens their step sizes."""
+    channels, S = shapes['A']
+    tokens = prod(shapes['x'][:3])
+    return tokens * (channels * (9 * S + 1) + prod(shapes['dt_weight']))
+
+
+#: Ops of ours; a form of an op that is computed otherwise has an entry of its own. ``cross_scan``
+#: and ``cross_merge`` have none: they copy and add, and are traced as they are.
 FORMULAS = {
     'nc_ssd': OpFormula(_state_products, _state_products_of_one_head,
                         'token weights, skip'),
     'nc_ssd (normalized)': OpFormula(_normalized, _normalized_published,
                                      "ELU features, softmax, rotation, the heads of the "
                                      "denominator's two products, division, skip"),
+    'selective_scan': OpFormula(_scan, _scan, 'bias and softplus of the step sizes'),
+    'selective_scan_2d': OpFormula(_scan_2d, _scan_2d, 'bias and softplus of the step sizes, sum '
+                                   'of the four sequences'),
 }
 MATMUL = 'matmul'  # PyTorch's, which the two conventions count differently as well
 PUBLISHED = '/published'  # marks the second of two counts of one operation
 
 #: Operations that compute nothing in evaluation, beyond those that the analyzer knows already.
 NO_ARITHMETIC = ('aten::clone', 'aten::expand_as', 'aten::feature_dropout', 'aten::flip',
-                 'aten::movedim', 'aten::repeat', 'aten::reshape_as', 'aten::unflatten',
+                 'aten::mT', 'aten::movedim', 'aten::repeat', 'aten::reshape_as', 'aten::unflatten',
                  'aten::view_as')
 
 _library = torch.library.Library('mmvssd', 'FRAGMENT')
@@ -290,6 +306,7 @@ def _analyze(model: nn.Module, images: Tensor) -> FlopAnalyzer:
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.set_op_handle(**{
         'mmvssd::counted': _count_op,
+        'aten::einsum': _count_einsum,
         'aten::matmul': _count_matmul,
         'aten::scaled_dot_product_attention': _count_attention,
         **dict.fromkeys(NO_ARITHMETIC)})
@@ -306,6 +323,16 @@ def _count_op(inputs, outputs) -> Counter:
 def _count_matmul(inputs, outputs) -> Counter:
     full = prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1]
     return Counter({MATMUL: full, MATMUL + PUBLISHED: matmul_flop_jit(inputs, outputs)})
+
+
+def _count_einsum(inputs, outputs) -> int:
+    """Of two operands, a multiply-add for each choice of indices."""
+    terms = inputs[0].toIValue().replace(' ', '').partition('->')[0].split(',')
+    if len(terms) != 2 or '...' in ''.join(terms):
+        return einsum_flop_jit(inputs, outputs)  # which knows four digits of the number
+    shapes = map(get_shape, inputs[1].node().inputs())
+    return prod({letter: size for term, shape in zip(terms, shapes)
+                 for letter, size in zip(term, shape)}.values())
 
 
 def _count_attention(inputs, outputs) -> Counter:
@@ -396,7 +423,7 @@ def _giga(*counts: int) -> List[str]:
 
 
 def _footnotes(complexity: Complexity) -> Iterator[str]:
-    yield 'One multiply-add counts as one. The columns differ in our ops and in broadcast products.'
+    yield 'One multiply-add counts as one. The columns differ in nc_ssd and in broadcast products.'
     uncounted = [f'{op} x {times}' for op, times in complexity.uncounted.items()]
     yield f'Not counted: {", ".join(uncounted) or "nothing"}'
     for op, what in complexity.left_out.items():

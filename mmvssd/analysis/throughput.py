@@ -7,7 +7,7 @@ import statistics
 import time
 from contextlib import nullcontext
 from functools import partial
-from typing import Callable, ContextManager, Dict, List, NamedTuple, Sequence
+from typing import Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 from rich.progress import Progress
@@ -18,6 +18,8 @@ from mmvssd.models import VSSD, VMamba
 #: What a name may end with, after a '+': autocast to that dtype, or torch.compile.
 OPTIONS = ('bfloat16', 'float16', 'compile')
 MODES = ('infer', 'train')
+
+Maker = Callable[[], nn.Module]
 
 
 class Setting(NamedTuple):
@@ -55,7 +57,7 @@ class Speed(NamedTuple):
     memory: float
 
 
-def backbones() -> Dict[str, Callable[[], nn.Module]]:
+def backbones() -> Dict[str, Maker]:
     """Makers of the backbones by name: all of ours, and mmpretrain's to compare with."""
     makers = {f'{family.__name__.lower()}-{arch}': partial(family, arch)
               for family in (VSSD, VMamba) for arch in family.archs}
@@ -74,14 +76,16 @@ def _of_mmpretrain(kind: str, **settings) -> nn.Module:
     return getattr(mmpretrain.models, kind)(**settings)
 
 
-def measure(names: Sequence[str], settings: Sequence[Setting], *, device: str = 'cpu',
-            rounds: int = 7, warmup: int = 2) -> List[Speed]:
+def measure(names: Sequence[str], settings: Sequence[Setting], *,
+            makers: Optional[Mapping[str, Maker]] = None, device: str = 'cpu', rounds: int = 7,
+            warmup: int = 2) -> List[Speed]:
     """Time backbones.
 
     Args:
-        names: Names of :func:`backbones`, each with any of :data:`OPTIONS` after a '+', such as
+        names: Names of ``makers``, each with any of :data:`OPTIONS` after a '+', such as
             ``vssd-tiny+bfloat16+compile``.
         settings: What is timed.
+        makers: Makers of the backbones by name; None takes those of :func:`backbones`.
         device: A device of PyTorch.
         rounds: Steps of each backbone; the median counts.
         warmup: Steps before those.
@@ -94,7 +98,7 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *, device: str = 
     """
     if rounds < 1:
         raise ValueError(f'--rounds: got {rounds}, expected a positive number')
-    makers = backbones()
+    makers = backbones() if makers is None else makers
     for name in names:
         base, *options = name.split('+')
         if base not in makers or set(options) - set(OPTIONS):
@@ -120,7 +124,7 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *, device: str = 
     return rows
 
 
-def _make_step(makers: Dict[str, Callable[[], nn.Module]], name: str, setting: Setting,
+def _make_step(makers: Mapping[str, Maker], name: str, setting: Setting,
                device: str) -> Callable[[], None]:
     base, *options = name.split('+')
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ from torch import nn
 from mmvssd.analysis import complexity
 from mmvssd.analysis.complexity import build_model, count_model, count_recipe
 from mmvssd.engine.launch import ConfigError, load_config
+from mmvssd.models.layers import SS2D
 from mmvssd.registry import KERNELS
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs' / 'complexity.md'
@@ -35,6 +36,23 @@ DETECTORS = {
 SEGMENTORS = {
     MICRO_SEGMENTOR: ('42.38', '892.85'),
     'segmentation/upernet_vssd-tiny_4xb4-160k_ade20k-512x512.py': ('54.07', '940.77'),
+}
+#: VMamba: parameters in millions and GFLOPs, all digits that are published
+VMAMBA_CLASSIFIERS = {
+    'classification/vmamba-v0-tiny_8xb128_in1k.py': ('22.89', '5.6'),
+    'classification/vmamba-v0-small_8xb128_in1k.py': ('44.42', '11.2'),
+    'classification/vmamba-v0-base_8xb128_in1k.py': ('76.25', '18.0'),
+    'classification/vmamba-tiny-s2l5_8xb128_in1k.py': ('30.71', '4.9'),
+    'classification/vmamba-small-s2l15_8xb128_in1k.py': ('50.15', '8.7'),
+    'classification/vmamba-base-s2l15_8xb128_in1k.py': ('88.56', '15.4'),
+    'classification/vmamba-tiny-s1l8_8xb128_in1k.py': ('30.25', '4.9'),
+    'classification/vmamba-small-s1l20_8xb128_in1k.py': ('49.01', '8.6'),
+    'classification/vmamba-base-s1l20_8xb128_in1k.py': ('86.61', '15.2'),
+}
+#: one of each host, and of each version
+VMAMBA_DENSE = {
+    'detection/mask-rcnn_vmamba-v0-tiny_fpn_1x_coco.py': ('42', '286'),
+    'segmentation/upernet_vmamba-tiny-s1l8_4xb4-160k_ade20k-512x512.py': ('62', '949'),
 }
 
 
@@ -76,6 +94,25 @@ def test_published_detectors(recipe):
 def test_published_segmentors(recipe):
     pytest.importorskip('mmseg')
     check_dense(recipe, SEGMENTORS[recipe])
+
+
+@pytest.mark.parametrize('recipe', VMAMBA_CLASSIFIERS)
+def test_published_vmamba_classifiers(recipe):
+    pytest.importorskip('mmpretrain')
+    found = count_recipe(load_config(recipe))
+    assert (f'{found.params / 1e6:.2f}', f'{found.published / 1e9:.1f}') == (
+        VMAMBA_CLASSIFIERS[recipe])
+    assert found.full == found.published
+    check_documented(recipe, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', VMAMBA_DENSE)
+def test_published_dense_vmamba(recipe):
+    pytest.importorskip('mmdet' if recipe.startswith('detection') else 'mmseg')
+    found = count_recipe(load_config(recipe))
+    assert (f'{found.params / 1e6:.0f}', f'{found.published / 1e9:.0f}') == VMAMBA_DENSE[recipe]
+    check_documented(recipe, found)
 
 
 @pytest.fixture(scope='module')
@@ -166,6 +203,72 @@ def test_groups_and_masks_count_alike(groups, mask):
     found = count_model(nc_ssd_layer(groups, mask), (3, 5))
     assert found.operations == {'nc_ssd': (2 * 15 * 8 * 4 * 6, 2 * 15 * 8 * 6)}
     assert set(found.uncounted) == {'aten::new_ones', 'aten::neg'}  # the layer's own
+
+
+class Mixer(nn.Module):
+    """A token mixer over a grid of random values, in a model with a tensor mode."""
+
+    def __init__(self, mixer, dim):
+        super().__init__()
+        self.mixer, self.dim = mixer, dim
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        N, _, H, W = inputs.shape
+        return self.mixer(inputs.new_ones(N, int(H), int(W), self.dim))
+
+
+@pytest.mark.parametrize('pattern', ['cross', 'unidirectional', 'bidirectional', 'cascade'])
+def test_ss2d_by_hand(pattern):
+    """On 2 grids of 4 x 6 tokens: width 40, 60 inside, R = ceil(40 / 16) = 3, S = 5."""
+    found = count_model(Mixer(SS2D(40, ssm_ratio=1.5, d_state=5, pattern=pattern), 40), (4, 6),
+                        batch_size=2)
+    tokens, sequences = 2 * 4 * 6, 4
+    scans = tokens * sequences * 60 * (9 * 5 + 1)
+    widening = tokens * sequences * 60 * 3
+    products = tokens * (40 * 60 + 60 * sequences * (3 + 2 * 5) + 60 * 40)
+    expected = {'linear': products, 'conv': tokens * 60 * 9, 'layer_norm': tokens * 60 * 5,
+                'selective_scan_2d': scans + widening}
+    if pattern == 'cascade':
+        del expected['selective_scan_2d']
+        # two norms more, without affine
+        expected.update(selective_scan=scans, einsum=widening, layer_norm=tokens * 60 * (5 + 2 * 4))
+    assert found.operations == {op: (n, n) for op, n in expected.items()}
+    assert set(found.uncounted) <= {'aten::add', 'aten::exp', 'aten::mul', 'aten::neg',
+                                    'aten::new_ones', 'aten::silu_', 'aten::softplus'}
+    assert found.left_out.keys() == expected.keys() & {'selective_scan', 'selective_scan_2d'}
+
+
+class Scans(nn.Module):
+    """A selective scan between the ops that lay out its sequences and add them up."""
+
+    def __init__(self):
+        super().__init__()
+        self.cross_scan, self.scan, self.cross_merge = map(
+            KERNELS.get, ('cross_scan', 'selective_scan', 'cross_merge'))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        N, D, H, W = map(int, inputs.shape)
+        u = self.cross_scan(inputs).flatten(1, 2)
+        B = u.new_ones(N, 4, 7, H * W)
+        y = self.scan(u, u, -u.new_ones(4 * D, 7), B, B)
+        return self.cross_merge(y.view(N, 4, D, H * W), (H, W))
+
+
+def test_laying_out_sequences_counts_nothing():
+    found = count_model(Scans(), (4, 5), batch_size=2)
+    assert found.operations == {'selective_scan': (2 * 20 * 4 * 3 * (9 * 7 + 1), ) * 2}
+
+
+class Einsum(nn.Module):
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = inputs.new_ones(11, 13, 17)
+        pair = torch.einsum('abc, dbc -> abd', x, inputs.new_ones(19, 13, 17))
+        return pair, torch.einsum('ab,bc,cd->ad', *inputs.new_ones(3, 10, 10))
+
+
+def test_products_by_einsum():
+    # the chain as two products
+    assert count_model(Einsum(), (4, 4)).full == 11 * 13 * 17 * 19 + 2 * 10 * 10 * 10
 
 
 def test_a_later_op_is_one_entry(monkeypatch):

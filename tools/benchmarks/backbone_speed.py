@@ -1,20 +1,14 @@
 #!/usr/bin/env python
 """Time backbones side by side: a table of ratios to the first one, a CSV and a plot."""
 import argparse
-import csv
-import io
-import platform
 from pathlib import Path
-from typing import List
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from mmvssd.analysis.throughput import Setting, Speed, measure
+from mmvssd.analysis.speed_report import machine, plot_speeds, print_speeds, write_speeds
+from mmvssd.analysis.throughput import Setting, measure
 from mmvssd.engine.command_line import run
 from mmvssd.engine.launch import ConfigError, check_device, check_writable
-from mmvssd.files import write_whole
 
 MODELS = ('resnet-50', 'swin-tiny', 'convnext-tiny', 'vssd-tiny', 'vssd-tiny-iccv2025',
           'vssd-tiny+bfloat16', 'vssd-tiny+compile')
@@ -40,61 +34,12 @@ def main() -> None:
                        device=args.device, rounds=args.rounds)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    device = (torch.cuda.get_device_name(args.device) if args.device.startswith('cuda')
-              else f'{platform.machine()} CPU, {torch.get_num_threads()} threads')
-    title = f'{device}, PyTorch {torch.__version__}'
-    _print(rows, title)
+    title = machine(args.device)
+    print_speeds(rows, title)
     if args.out:
         folder = Path(args.out)
-        _write_csv(rows, folder / 'backbone_speed.csv')
-        _plot(rows, title, folder / 'backbone_speed.png')
-
-
-def _ratio(row: Speed, rows: List[Speed]) -> float:
-    """Speed over that of the first model in the same setting."""
-    first = next(other for other in rows if other.setting == row.setting)
-    return first.seconds / row.seconds
-
-
-def _print(rows: List[Speed], title: str) -> None:
-    table = Table('setting', 'model', 'images/s', 'ms a step', 'ratio', 'MB a step', title=title,
-                  caption=f'ratio: speed over that of {rows[0].model} in the same setting')
-    for row in rows:
-        table.add_row(str(row.setting), row.model, f'{row.images_per_second:.2f}',
-                      f'{1000 * row.seconds:.1f}', f'{_ratio(row, rows):.2f}',
-                      f'{row.memory:.0f}' if row.memory else '-')
-    Console().print(table)
-
-
-def _write_csv(rows: List[Speed], file: Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(['setting', 'model', 'images_per_second', 'seconds', 'ratio', 'mb_a_step'])
-    for row in rows:
-        writer.writerow([row.setting, row.model, row.images_per_second, row.seconds,
-                         _ratio(row, rows), row.memory])
-    write_whole(file, text.getvalue())
-
-
-def _plot(rows: List[Speed], title: str, file: Path) -> None:
-    from matplotlib.figure import Figure
-    settings = list(dict.fromkeys(row.setting for row in rows))
-    models = list(dict.fromkeys(row.model for row in rows))
-    figure = Figure(figsize=(2 + 2.6 * len(settings), 4.5), layout='constrained')
-    axes = figure.subplots()
-    width = 0.8 / len(models)
-    for i, model in enumerate(models):
-        heights = [_ratio(row, rows) for row in rows if row.model == model]
-        places = [j + (i - (len(models) - 1) / 2) * width for j in range(len(settings))]
-        axes.bar_label(axes.bar(places, heights, width, label=model), fmt='%.2f', fontsize=7)
-    axes.axhline(1, color='black', linewidth=0.8)
-    axes.set_xticks(range(len(settings)), [str(setting) for setting in settings])
-    axes.set_ylabel(f'speed over {models[0]}')
-    axes.set_title(title, fontsize=9)
-    axes.legend(fontsize=8, ncols=2, loc='upper center', bbox_to_anchor=(0.5, -0.08))
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150, format='png')
-    write_whole(file, picture.getvalue())
+        write_speeds(rows, folder / 'backbone_speed.csv')
+        plot_speeds(rows, title, folder / 'backbone_speed.png')
 
 
 if __name__ == '__main__':
