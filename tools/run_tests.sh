@@ -18,4 +18,6 @@ python=$(bash "$ROOT/tools/setup.sh" --print-python)
 cd -- "$ROOT"
 unset PYTHONPATH  # it could put another mmvssd before this one
 "$python" -m ruff check .
-"$python" -m pytest "$@"
+# two files at a time, each on its half of the cores
+export OMP_NUM_THREADS=$((($(nproc) + 1) / 2))
+"$python" -m pytest --numprocesses 2 --dist loadfile "$@"
