@@ -17,24 +17,23 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     the function calls.
 
     Args:
-        schema: The operator's name, arguments and results.
+        schema: The operator's name, arguments (the first a tensor) and results.
         fake: Takes the same arguments and gives results of the right shape, dtype and device.
     """
 
     def register(function: Callable) -> Callable:
         name = _library.define(schema)
-        for device in ('CPU', 'CUDA'):
-            _library.impl(name, _without_autocast(function, device.lower()), device)
+        _library.impl(name, _without_autocast(function), 'CompositeExplicitAutograd')
         _register_fake(f'mmvssd_kernels::{name}')(fake)
         return getattr(torch.ops.mmvssd_kernels, name)
 
     return register
 
 
-def _without_autocast(function: Callable, device: str) -> Callable:
+def _without_autocast(function: Callable) -> Callable:
     @functools.wraps(function)
-    def run(*args):
-        with torch.autocast(device, enabled=False):
-            return function(*args)
+    def run(first, *others):
+        with torch.autocast(first.device.type, enabled=False):
+            return function(first, *others)
 
     return run

@@ -15,7 +15,8 @@ def test_every_published_model_is_found(published, part):
     # the arXiv version's Base is the ICCV 2025 version's too: no file can tell
     assert fit.twins == (['base-iccv2025'] if published.arch == 'base' else [])
     outputs = dict(backbone='', classifier='012')[part]  # a classifier has the last norm alone
-    assert fit.fresh == [f'backbone.norm{i}.{name}' for i in outputs for name in ('weight', 'bias')]
+    assert fit.fresh == [f'backbone.norm{i}.{name}' for i in outputs
+                         for name in ('weight', 'bias')]
 
 
 SOME = pytest.mark.parametrize('published', [('vssd', 'micro'), ('vmamba', 'v0-tiny')],

@@ -241,14 +241,13 @@ def test_shapes_on_the_meta_device():
     assert all(t.grad.shape == t.shape for t in inputs)
 
 
-@pytest.mark.parametrize('S', [1, 16])
-def test_memory_in_training(training_memory, S):
+@pytest.mark.parametrize(('S', 'N', 'L'), [(1, 1, 32_768), (16, 1, 16_384), (1, 1024, 32)])
+def test_memory_in_training(training_memory, S, N, L):
     """Output, its gradient and those of the inputs; decays and states exist a block at a time."""
-    def shapes(L, K=4, D=64):
-        return [(1, K * D, L)] * 2 + [(K * D, S)] + [(1, K, S, L)] * 2
+    def shapes(N, L, K=4, D=64):
+        return [(N, K * D, L)] * 2 + [(K * D, S)] + [(N, K, S, L)] * 2
 
-    large = shapes(65_536 if S == 1 else 32_768)
-    memory = training_memory('selective_scan', shapes(100), large)
+    memory = training_memory('selective_scan', shapes(1, 100), shapes(N, L))
     assert memory.added < 3 * memory.inputs
 
 

@@ -253,15 +253,14 @@ def test_shapes_on_the_meta_device(masked):
     assert all(t.grad.shape == t.shape for t in inputs)
 
 
-@pytest.mark.parametrize('S', [1, 16])
-def test_memory_in_training(training_memory, S):
+@pytest.mark.parametrize(('S', 'N', 'side'), [(1, 1, 500), (16, 1, 250), (16, 1000, 7)])
+def test_memory_in_training(training_memory, S, N, side):
     """Output, its gradient and those of the inputs; all else exists a block at a time."""
-    def shapes(H, W, D=64, R=4):
-        return [(1, H, W, D), (1, H, W, 4, R), (4, D, R), (4 * D, S), (1, H, W, 4, S),
-                (1, H, W, 4, S)]
+    def shapes(N, side, D=64, R=4):
+        grid = (N, side, side)
+        return [(*grid, D), (*grid, 4, R), (4, D, R), (4 * D, S), (*grid, 4, S), (*grid, 4, S)]
 
-    large = shapes(500, 500) if S == 1 else shapes(250, 250)
-    memory = training_memory('selective_scan_2d', shapes(10, 10), large)
+    memory = training_memory('selective_scan_2d', shapes(1, 10), shapes(N, side))
     # 13 tensors of a block were seen; one sequence written out is 15 of them where S is 1
     block = 4 * reference.BLOCK
     assert memory.added - memory.inputs - 2 * memory.output < 16 * block

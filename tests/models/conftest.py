@@ -1,4 +1,4 @@
-"""Small backbones of both families, one of each kind; a test that takes ``variant`` runs on all."""
+"""Small backbones of both families, one of each kind; a test with ``variant`` runs on all."""
 from typing import NamedTuple
 
 import pytest

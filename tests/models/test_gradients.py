@@ -1,8 +1,9 @@
 """Gradients of every VSSD arch and of each kind of VMamba, against finite differences.
 
 PyTorch's batch_norm backward returns a wrong input gradient on the CPU for a batch of one image
-in some memory layouts, without a word; only a check of this kind sees it, at batch 1 and 2. VMamba
-has no BatchNorm, and no ReLU that rounding could turn: short models do, and float32 is held closer.
+in some memory layouts, without a word; only a check of this kind sees it, at batch 1 and 2.
+VMamba has no BatchNorm, and no ReLU that rounding could turn: short models do, and float32 is held
+closer.
 """
 from functools import partial
 

@@ -11,7 +11,7 @@ TOLERANCE = {
     ('vssd', torch.float32): 1e-4, ('vssd', torch.float64): 1e-6,
     ('vmamba', torch.float32): 1e-4, ('vmamba', torch.float64): 1e-5,
 }
-DTYPES = pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+DTYPES = pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
 
 
 def image_of(golden, case, dtype):
@@ -27,8 +27,9 @@ def relative_error(given, recorded):
 def test_stages(golden, published, dtype):
     with torch.device('meta'):  # draws no weights
         model = published.backbone(published.arch)
-    model.load_state_dict({name.removeprefix('backbone.'): value
-                           for name, value in published.converted('backbone').items()}, assign=True)
+    state = {name.removeprefix('backbone.'): value
+             for name, value in published.converted('backbone').items()}
+    model.load_state_dict(state, assign=True)
     model.eval().to(dtype)
     cases = {name: case for name, case in published.load_cases().items() if 'stage0' in case}
     assert len(cases) >= 3

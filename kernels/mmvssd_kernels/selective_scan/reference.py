@@ -61,10 +61,17 @@ class _Span(NamedTuple):
         return slice(self.k * D, (self.k + 1) * D)
 
 
+def _parts(u: Tensor, K: int) -> List[slice]:
+    """Sequences that share blocks: as many as one block has room for."""
+    N, channels, L = u.shape
+    n = max(1, BLOCK // max(channels // K * L, 1))
+    return [slice(start, start + n) for start in range(0, N, n)]
+
+
 def _spans(u: Tensor, K: int) -> List[List[_Span]]:
     """Blocks of each group, in order; the last one has the tokens that make no whole chunk."""
-    N, channels, L = u.shape
-    q = max(BLOCK // max(N * (channels // K) * STEPS, 1), 1)
+    _, channels, L = u.shape
+    q = _chunks(channels // K)
     whole = L // STEPS
     places = [(start * STEPS, min(q, whole - start), STEPS) for start in range(0, whole, q)]
     if L % STEPS:
@@ -72,33 +79,42 @@ def _spans(u: Tensor, K: int) -> List[List[_Span]]:
     return [[_Span(k, *place) for place in places] for k in range(K)]
 
 
+def _chunks(width: int) -> int:
+    """Chunks of a block for a group of that many channels."""
+    return max(1, BLOCK // max(width * STEPS, 1))
+
+
 def _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
     dtype, S, K = _dtype(u), A.shape[1], B.shape[1]
     N, channels, L = u.shape
-    q = max(BLOCK // max(N * (channels // K) * STEPS, 1), 1)
-    blocks = (L // STEPS + q - 1) // q + (1 if L % STEPS else 0)
+    q = _chunks(channels // K)
+    tail = (L + STEPS - 1) // STEPS - L // STEPS
+    blocks = (L // STEPS + q - 1) // q + tail
     return (torch.empty_like(u, dtype=dtype, memory_format=torch.contiguous_format),
-            u.new_empty(K * blocks, S, N, channels // K, dtype=dtype))
+            u.new_empty(N * K * max(blocks - 1, 0), S, channels // K, dtype=dtype))
 
 
 @operator('selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
           'Tensor delta_bias, bool delta_softplus) -> (Tensor, Tensor)', _fake_forward)
 def _forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
-    """Outputs (N, K*D, L), and the states (S, N, D) before each block."""
-    N, channels, L = u.shape
-    width = channels // B.shape[1]
+    """Outputs (N, K*D, L), and each sequence's states (S, D) before all blocks but the first."""
+    K = B.shape[1]
+    width = u.shape[1] // K
     y = u.new_empty(u.shape, dtype=_dtype(u))
     scratch = recurrence.Scratch(y.dtype, y.device)
-    states = [y.new_empty(0, A.shape[1], N, width)]
-    for spans in _spans(u, B.shape[1]):
-        state = y.new_zeros(A.shape[1], N, width)
-        for span in spans:
-            states.append(state.clone()[None])
-            block = _block(span, u, delta, A, B, C, delta_bias, delta_softplus, scratch)
-            out = scratch('y', *block.u.shape)
-            torch.mul(block.u, D[span.channels(width)].to(y.dtype), out=out)
-            recurrence.forward(block, state, out, scratch)
-            span.take(y[:, span.channels(width)]).copy_(out)
+    states = [y.new_empty(0, A.shape[1], width)]
+    for part in _parts(u, K):
+        u_, delta_, B_, C_, y_ = (t[part] for t in (u, delta, B, C, y))
+        for spans in _spans(u, K):
+            state = y.new_zeros(A.shape[1], len(u_), width)
+            for i, span in enumerate(spans):
+                if i > 0:
+                    states.append(state.transpose(0, 1).clone())
+                block = _block(span, u_, delta_, A, B_, C_, delta_bias, delta_softplus, scratch)
+                out = scratch('y', *block.u.shape)
+                torch.mul(block.u, D[span.channels(width)].to(y.dtype), out=out)
+                recurrence.forward(block, state, out, scratch)
+                span.take(y_[:, span.channels(width)]).copy_(out)
     return y, torch.cat(states)
 
 
@@ -117,26 +133,33 @@ def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
     du, ddelta, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (u, delta, B, C))
     dA, dD, dbias = (t.new_zeros(t.shape, dtype=dtype) for t in (A, D, delta_bias))
     scratch = recurrence.Scratch(dtype, u.device)
-    states = list(states)
-    for spans in reversed(_spans(u, B.shape[1])):
-        dstate = du.new_zeros(A.shape[1], len(u), width)
-        for span in reversed(spans):
-            block = _block(span, u, delta, A, B, C, delta_bias, delta_softplus, scratch)
-            slope = (-block.delta).expm1_()  # softplus' = 1 - exp(-softplus), negative
-            channels = span.channels(width)
-            dy_block = scratch('y', *block.u.shape).copy_(span.take(dy[:, channels]))
-            gradients = recurrence.backward(block, states.pop(), dstate, dy_block, scratch)
-            dz = gradients.delta
-            if delta_softplus:
-                dz.mul_(slope).neg_()
-            span.take(ddelta[:, channels]).copy_(dz)
-            dbias[channels] += dz.sum((0, 1, 2))
-            dD[channels] += (dy_block * block.u).sum((0, 1, 2))
-            dA[channels] += gradients.A
-            gradients.u.addcmul_(dy_block, D[channels].to(dtype))
-            span.take(du[:, channels]).copy_(gradients.u)
-            span.take(dB[:, span.k]).copy_(gradients.B)
-            span.take(dC[:, span.k]).copy_(gradients.C)
+    for part in reversed(_parts(u, B.shape[1])):
+        u_, delta_, B_, C_, dy_ = (t[part] for t in (u, delta, B, C, dy))
+        du_, ddelta_, dB_, dC_ = (t[part] for t in (du, ddelta, dB, dC))
+        for spans in reversed(_spans(u, B.shape[1])):
+            dstate = du.new_zeros(A.shape[1], len(u_), width)
+            for i, span in reversed(list(enumerate(spans))):
+                state = torch.zeros_like(dstate)
+                if i > 0:
+                    states, last = states[:-len(u_)], states[-len(u_):]
+                    state.copy_(last.transpose(0, 1))
+                block = _block(span, u_, delta_, A, B_, C_, delta_bias, delta_softplus, scratch)
+                slope = torch.neg(block.delta, out=scratch('slope', *block.u.shape)).expm1_()
+                channels = span.channels(width)
+                dy_block = scratch('y', *block.u.shape).copy_(span.take(dy_[:, channels]))
+                gradients = recurrence.backward(block, state, dstate, dy_block, scratch)
+                dz = gradients.delta
+                if delta_softplus:
+                    dz.mul_(slope).neg_()  # softplus' = 1 - exp(-softplus)
+                span.take(ddelta_[:, channels]).copy_(dz)
+                dbias[channels] += dz.sum((0, 1, 2))
+                dD[channels] += torch.mul(dy_block, block.u, out=scratch('e', *dz.shape)).sum(
+                    (0, 1, 2))
+                dA[channels] += gradients.A
+                gradients.u.addcmul_(dy_block, D[channels].to(dtype))
+                span.take(du_[:, channels]).copy_(gradients.u)
+                span.take(dB_[:, span.k]).copy_(gradients.B)
+                span.take(dC_[:, span.k]).copy_(gradients.C)
     return du, ddelta, dA, dB, dC, dD, dbias
 
 

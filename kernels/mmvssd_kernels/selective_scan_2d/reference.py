@@ -66,6 +66,13 @@ class _Span(NamedTuple):
         return t.movedim((steps, 0, chunks), (0, 1, 2))[:, :, self.start:self.stop]
 
 
+def _parts(shape: torch.Size) -> List[slice]:
+    """Images of a batch (N, H, W, D) that share blocks: as many as one block has room for."""
+    N, H, W, D = shape
+    n = max(1, BLOCK // max(H * W * D, 1))
+    return [slice(start, start + n) for start in range(0, N, n)]
+
+
 def _spans(shape: torch.Size, pattern: str) -> List[List[_Span]]:
     """Blocks of each sequence over a grid (N, H, W, D), in the order in which it runs them."""
     sequences = []
@@ -79,40 +86,43 @@ def _spans(shape: torch.Size, pattern: str) -> List[List[_Span]]:
 
 def _chunks(shape: torch.Size, transposed: bool) -> Tuple[int, int]:
     """Rows (or columns) of a grid, and how many of them make a block."""
-    N, H, W, D = shape
+    _, H, W, D = shape
     length, chunks = (H, W) if transposed else (W, H)
     if length == 0:
         return 0, 1
-    blocks = max(1, -(-(N * H * W * D) // BLOCK))
+    blocks = max(1, -(-(H * W * D) // BLOCK))
     return chunks, max(1, -(-chunks // blocks))
 
 
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     N, H, W, width = x.shape
     dtype = _dtype(x)
-    blocks = 0
+    states = 0
     for transposed, _ in ORDERS[pattern]:
         chunks, q = _chunks(x.shape, transposed)
-        blocks += -(-chunks // q)
+        states += (max(chunks, 1) - 1) // q  # one less than blocks
     return (x.new_empty(N, H, W, width, dtype=dtype),
-            x.new_empty(blocks, A.shape[1], N, width, dtype=dtype))
+            x.new_empty(states * N, A.shape[1], width, dtype=dtype))
 
 
 @operator('selective_scan_2d(Tensor x, Tensor dt, Tensor dt_weight, Tensor A, Tensor B, Tensor C, '
           'Tensor D, Tensor dt_bias, Tensor? mask, str pattern) -> (Tensor, Tensor)',
           _fake_forward)
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
-    """Outputs (N, H, W, D), and the states (S, N, D) before each block."""
+    """Outputs (N, H, W, D), and each image's states (S, D) before all blocks but the first."""
     y = _skip(x, D)
     weight = _with_bias(dt_weight, dt_bias, y.dtype)
     scratch = recurrence.Scratch(y.dtype, y.device)
-    states = [y.new_empty(0, A.shape[1], len(x), x.shape[3])]
-    for spans in _spans(x.shape, pattern):
-        state = y.new_zeros(states[0].shape[1:])
-        for span in spans:
-            states.append(state.clone()[None])
-            block = _block(span, x, dt, weight, A, B, C, mask, scratch)
-            recurrence.forward(block, state, span.take(y), scratch)
+    states = [y.new_empty(0, A.shape[1], x.shape[3])]
+    for part in _parts(x.shape):
+        x_, dt_, B_, C_, mask_, y_ = _take(part, x, dt, B, C, mask, y)
+        for spans in _spans(x.shape, pattern):
+            state = y.new_zeros(A.shape[1], len(x_), x.shape[3])
+            for i, span in enumerate(spans):
+                if i > 0:
+                    states.append(state.transpose(0, 1).clone())
+                block = _block(span, x_, dt_, weight, A, B_, C_, mask_, scratch)
+                recurrence.forward(block, state, span.take(y_), scratch)
     return y, torch.cat(states)
 
 
@@ -135,27 +145,40 @@ def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
     dweight, dA = torch.zeros_like(weight), A.new_zeros(A.shape, dtype=dtype)
     dD = dx.new_zeros(width)
     scratch = recurrence.Scratch(dtype, x.device)
-    states = list(states)
-    for spans in reversed(_spans(x.shape, pattern)):
-        dstate = dx.new_zeros(A.shape[1], len(x), width)
-        for span in reversed(spans):
-            block = _block(span, x, dt, weight, A, B, C, mask, scratch)
-            slope = (-block.delta).expm1_()  # softplus' = 1 - exp(-softplus), negative
-            gradients = recurrence.backward(block, states.pop(), dstate, span.take(dy), scratch)
-            k, channels = span.k, slice(span.k * width, (span.k + 1) * width)
-            dz = gradients.delta.mul_(slope).neg_().flatten(0, 2)
-            dweight[k].addmm_(_low_rank(span, dt, dtype).t(), dz)
-            place = span.take(ddt[..., k, :])
-            place.copy_((dz @ weight[k, :-1].t()).view(place.shape))
-            span.take(dx).add_(gradients.u)
-            if k == 0:  # D adds x once for each sequence: their gradients are equal
-                product = scratch('e', *block.u.shape)
-                dD += torch.mul(block.u, span.take(dy), out=product).sum((0, 1, 2))
-            dA[channels] += gradients.A
-            span.take(dB[..., k, :]).copy_(gradients.B)
-            span.take(dC[..., k, :]).copy_(gradients.C)
+    for part in reversed(_parts(x.shape)):
+        x_, dt_, B_, C_, mask_, dy_ = _take(part, x, dt, B, C, mask, dy)
+        dx_, ddt_, dB_, dC_ = _take(part, dx, ddt, dB, dC)
+        for spans in reversed(_spans(x.shape, pattern)):
+            dstate = dx.new_zeros(A.shape[1], len(x_), width)
+            for i, span in reversed(list(enumerate(spans))):
+                state = torch.zeros_like(dstate)
+                if i > 0:
+                    states, last = states[:-len(x_)], states[-len(x_):]
+                    state.copy_(last.transpose(0, 1))
+                block = _block(span, x_, dt_, weight, A, B_, C_, mask_, scratch)
+                slope = torch.neg(block.delta, out=scratch('slope', *block.u.shape)).expm1_()
+                dy_block = span.take(dy_)
+                gradients = recurrence.backward(block, state, dstate, dy_block, scratch)
+                k, channels = span.k, slice(span.k * width, (span.k + 1) * width)
+                # softplus' = 1 - exp(-softplus)
+                dz = gradients.delta.mul_(slope).neg_().flatten(0, 2)
+                dweight[k].addmm_(_low_rank(span, dt_, dtype).t(), dz)
+                place = span.take(ddt_[..., k, :])
+                place.copy_((dz @ weight[k, :-1].t()).view(place.shape))
+                span.take(dx_).add_(gradients.u)
+                if k == 0:  # D adds x once for each sequence: their gradients are equal
+                    product = scratch('e', *block.u.shape)
+                    dD += torch.mul(block.u, dy_block, out=product).sum((0, 1, 2))
+                dA[channels] += gradients.A
+                span.take(dB_[..., k, :]).copy_(gradients.B)
+                span.take(dC_[..., k, :]).copy_(gradients.C)
     return (dx, ddt, dweight[:, :-1].mT.contiguous(), dA, dB, dC, dD.repeat(4),
             dweight[:, -1].flatten())
+
+
+def _take(part: slice, *tensors: Optional[Tensor]) -> List[Optional[Tensor]]:
+    """The same images of several tensors."""
+    return [None if t is None else t[part] for t in tensors]
 
 
 def _skip(t: Tensor, D: Tensor) -> Tensor:

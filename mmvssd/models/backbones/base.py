@@ -77,11 +77,13 @@ class BaseBackbone(BaseModule):
         self.dims = arch.dims[:used]
         self.stem = STEMS[arch.stem](in_channels, arch.embed_dims)
         rates = _drop_path_rates(arch, drop_path_rate)
-        self.stages = nn.ModuleList(
-            nn.ModuleList(self.build_block(arch, i, rate) for rate in rates[i])
-            for i in range(used))
-        self.downsamples = nn.ModuleList(
-            DOWNSAMPLES[arch.downsample](*pair) for pair in zip(self.dims, self.dims[1:]))
+        # all are drawn, so that the weights of those kept do not depend on the others
+        stages = [nn.ModuleList(self.build_block(arch, i, rate) for rate in stage)
+                  for i, stage in enumerate(rates)]
+        downsamples = [DOWNSAMPLES[arch.downsample](*pair)
+                       for pair in zip(arch.dims, arch.dims[1:])]
+        self.stages = nn.ModuleList(stages[:used])
+        self.downsamples = nn.ModuleList(downsamples[:used - 1])
         for i, dim in enumerate(self.dims):
             if i in self.out_indices:
                 self.add_module(f'norm{i}', nn.LayerNorm(dim))

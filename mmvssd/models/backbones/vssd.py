@@ -27,8 +27,10 @@ class VSSDArch(Arch):
         mlp_ratio: Hidden width of the MLP over the stage's width.
         mixers: Mixer of each stage, of :data:`MIXERS`; None: ``nc_ssd``, attention in the last.
         normalize: Use the normalized op.
-        stem: Name of a stem, 'residual', 'plain' or 'simple'.
-        downsample: Name of a downsample, 'inverted', 'plain' or 'simple'.
+        stem: A name of :data:`~mmvssd.models.layers.STEMS`; published: 'residual', 'plain' and
+            'simple'.
+        downsample: A name of :data:`~mmvssd.models.layers.DOWNSAMPLES`; published: 'inverted',
+            'plain' and 'simple'.
         n_groups: Groups G of the state's input and output projections.
         negative_decay: Turn the sign of the token weights (the ``tiny_na`` ablation).
         drop_path_rate: Drop path rate of the last block, where the backbone names none.

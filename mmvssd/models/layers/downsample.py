@@ -46,15 +46,16 @@ class NormDownsample(nn.Module):
         return self.norm(self.conv(x, padding))
 
 
-class SimpleDownsample(NormDownsample):
+class SimpleDownsample(nn.Module):
     """VSSD's simple downsample: 3x3 convolution, ReLU, LayerNorm."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__(in_dim, out_dim)
-        self.act = ReLU()
+        super().__init__()
+        self.conv = ConvNormAct(in_dim, out_dim, 3, stride=2, norm=False, act=ReLU)
+        self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
-        return self.norm(self.act(self.conv(x, padding)))
+        return self.norm(self.conv(x.permute(0, 3, 1, 2), padding).permute(0, 2, 3, 1))
 
 
 class PatchMerging(nn.Module):

@@ -68,7 +68,8 @@ class SS2D(nn.Module):
         x = F.silu(self.conv(x, padding), inplace=not torch.is_grad_enabled())
         mask = None if padding is None else padding.mask
         y = (self._cascade if self.pattern == 'cascade' else self._scan)(x, mask)
-        y = self.norm(y.to(x.dtype))
+        # float32 under autocast: a sum over thousands of tokens may be too large for float16
+        y = self.norm(y.to(self.norm.weight.dtype))
         if self.gated:
             y = y * F.silu(z[0])
         return self.out_proj(y)
@@ -86,8 +87,8 @@ class SS2D(nn.Module):
 
     def _cascade(self, x: Tensor, mask: Optional[Tensor]) -> Tensor:
         """Rows in both directions, then columns: (N, H, W, D) -> (N, H, W, D)."""
-        x = self._scan_rows(F.layer_norm(x, x.shape[-1:]), mask, 0).to(x.dtype)
-        x = F.layer_norm(x, x.shape[-1:]).transpose(1, 2)
+        y = self._scan_rows(F.layer_norm(x, x.shape[-1:]), mask, 0)
+        x = F.layer_norm(y, y.shape[-1:]).to(x.dtype).transpose(1, 2)
         mask = None if mask is None else mask.transpose(1, 2)
         return self._scan_rows(x, mask, 2).transpose(1, 2)
 

@@ -89,8 +89,10 @@ class SimpleStem(PatchStem):
 
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__(in_channels, dim, bias=False)
+        del self.norm  # it comes last: optimizers store their state in the order of parameters
         self.bn = nn.BatchNorm2d(dim)
         self.act = ReLU()
+        self.norm = nn.LayerNorm(dim)
 
     def _embed(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
