@@ -253,17 +253,31 @@ def test_shapes_on_the_meta_device(masked):
     assert all(t.grad.shape == t.shape for t in inputs)
 
 
-@pytest.mark.parametrize(('S', 'N', 'side'), [(1, 1, 500), (16, 1, 250)])
-def test_memory_in_training(training_memory, S, N, side):
-    """Output, its gradient and those of the inputs; all else exists a block at a time."""
-    def shapes(N, side, D=64, R=4):
-        grid = (N, side, side)
-        return [(*grid, D), (*grid, 4, R), (4, D, R), (4 * D, S), (*grid, 4, S), (*grid, 4, S)]
+def memory_shapes(N, side, S, D=64, R=4):
+    grid = (N, side, side)
+    return [(*grid, D), (*grid, 4, R), (4, D, R), (4 * D, S), (*grid, 4, S), (*grid, 4, S)]
 
-    memory = training_memory('selective_scan_2d', shapes(1, 10), shapes(N, side))
+
+def beyond_results(memory):
+    """What a training step adds beyond the output, its gradient and those of the inputs."""
+    return memory.added - memory.inputs - 2 * memory.output
+
+
+@pytest.mark.parametrize(('S', 'side'), [(1, 500), (16, 250)])
+def test_memory_in_training(training_memory, S, side):
+    """Output, its gradient and those of the inputs; all else exists a block at a time."""
+    memory = training_memory('selective_scan_2d', memory_shapes(1, 10, S),
+                             memory_shapes(1, side, S))
     # 13 tensors of a block were seen; one sequence written out is 15 of them where S is 1
     block = 4 * reference.BLOCK
-    assert memory.added - memory.inputs - 2 * memory.output < 16 * block
+    assert beyond_results(memory) < 16 * block
+
+
+def test_memory_in_training_grows_with_a_batch_by_its_results_alone(training_memory):
+    """Of images that share a block no state is stored: each sequence would have a third of them."""
+    few, many = (training_memory('selective_scan_2d', memory_shapes(1, 7, 16),
+                                 memory_shapes(N, 7, 16)) for N in (700, 1400))
+    assert abs(beyond_results(many) - beyond_results(few)) < 4 * reference.BLOCK
 
 
 @pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='this PyTorch has no opcheck')
