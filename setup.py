@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent
 BUILD_DIR = tempfile.TemporaryDirectory(prefix='mmvssd-build-')
 
 # They set up and test a checkout.
-CHECKOUT_ONLY = ('setup.sh', 'run_tests.sh', 'quickstart.sh')
+CHECKOUT_ONLY = ('setup.sh', 'run_tests.sh', 'quickstart.sh', 'gpu_check.sh')
 
 
 def read_version():

@@ -200,7 +200,8 @@ def check_ops() -> List[Finding]:
 
 def _check_op(dispatch, op, name, device):
     subject = f'{op} ({name}, {device})'
-    obstacle = dispatch.obstacle(op, name, torch.zeros(1, device=device))
+    args, kwargs = example(op, device)
+    obstacle = dispatch.obstacle(op, name, *args, **kwargs)
     if obstacle:
         return Finding(subject, None, f'cannot run here: {obstacle}')
     return attempt(subject, lambda: _run_op(op, name, device),
@@ -247,6 +248,9 @@ def example(op: str, device: str) -> tuple:
         'selective_scan_2d': lambda: ((random(1, 3, 4, 8), random(1, 3, 4, 4, 3), random(4, 8, 3),
                                        -random(32, 2), random(1, 3, 4, 4, 2),
                                        random(1, 3, 4, 4, 2), random(32), random(32)), {}),
+        # as nc_ssd
+        'ssd': lambda: ((random(1, 12, 2, 8), random(1, 12, 2), -random(2), random(1, 12, 1, 16),
+                         random(1, 12, 1, 16), random(2)), {}),
     }
     return makers[op]()
 

@@ -4,9 +4,9 @@
 see :mod:`mmvssd_kernels.dispatch`.
 """
 from mmvssd.registry import KERNELS
-from mmvssd_kernels import cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d
+from mmvssd_kernels import cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d, ssd
 
-for op in (cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d):
+for op in (cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d, ssd):
     KERNELS.register_module(name=op.__name__, module=op)
 
-__all__ = ['cross_merge', 'cross_scan', 'nc_ssd', 'selective_scan', 'selective_scan_2d']
+__all__ = ['cross_merge', 'cross_scan', 'nc_ssd', 'selective_scan', 'selective_scan_2d', 'ssd']

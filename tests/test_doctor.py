@@ -125,7 +125,7 @@ def test_every_op_has_an_example_that_runs(op):
     assert any(finding.works for finding in findings)
 
 
-def replaced(monkeypatch, name, run, obstacle=lambda x: None):
+def replaced(monkeypatch, name, run, obstacle=lambda *args, **kwargs: None):
     registered = dict(dispatch._implementations['nc_ssd'])
     registered[name] = dispatch.Implementation(run, obstacle)
     monkeypatch.setitem(dispatch._implementations, 'nc_ssd', registered)
@@ -147,7 +147,7 @@ def test_an_op_that_raises_or_is_wrong(monkeypatch):
 
 
 def test_an_op_that_cannot_run_here_is_no_problem(monkeypatch):
-    findings = replaced(monkeypatch, 'triton', None, lambda x: 'it needs a GPU')
+    findings = replaced(monkeypatch, 'triton', None, lambda *a, **k: 'it needs a GPU')
     finding = findings['nc_ssd (triton, cpu)']
     assert finding.works is None
     assert 'it needs a GPU' in finding.seen

@@ -1,10 +1,11 @@
 """Which implementation of an op runs, and why.
 
 An op registers its implementations here, each with a function that says why it cannot run on the
-tensors at hand. Callers choose with ``impl``: the name of an implementation, or ``'auto'``, which
-takes the first of :data:`PREFERENCE` that can run. The environment variable ``MMVSSD_KERNEL``
-sets what ``'auto'`` means. A choice that was made by name and cannot run raises; ``'auto'`` falls
-back and logs the reason once.
+arguments at hand, and one that says why it should not, though it can. Callers choose with
+``impl``: the name of an implementation, or ``'auto'``, which takes the first of
+:data:`PREFERENCE` that neither speaks against. The environment variable ``MMVSSD_KERNEL`` sets
+what ``'auto'`` means. A choice that was made by name and cannot run raises; ``'auto'`` falls back
+and logs the reason once.
 """
 import functools
 import logging
@@ -12,6 +13,7 @@ import os
 from collections import defaultdict
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
+import torch
 from torch import Tensor
 
 logger = logging.getLogger('mmvssd')
@@ -22,27 +24,35 @@ PREFERENCE = ('triton', 'reference')
 CHOICES = ('auto', *PREFERENCE)
 
 
+Objection = Callable[..., Optional[str]]
+
+
+def _none(*args, **kwargs) -> Optional[str]:
+    return None
+
+
 class Implementation(NamedTuple):
-    """One way to compute an op: ``run`` does it, ``obstacle`` says why it cannot (None: it can)."""
+    """One way to compute an op: what does it, and two functions of the same arguments.
+
+    ``obstacle`` says why it cannot run, ``drawback`` why 'auto' should not take it though it can.
+    Both give None where nothing stands against it.
+    """
 
     run: Callable
-    obstacle: Callable[[Tensor], Optional[str]]
+    obstacle: Objection = _none
+    drawback: Objection = _none
 
 
 _implementations: Dict[str, Dict[str, Implementation]] = defaultdict(dict)
 
 
-def _no_obstacle(x: Tensor) -> Optional[str]:
-    return None
-
-
-def register(op: str, name: str, obstacle: Callable[[Tensor], Optional[str]] = _no_obstacle):
+def register(op: str, name: str, obstacle: Objection = _none, drawback: Objection = _none):
     """Return a decorator that files a function as implementation ``name`` of ``op``."""
     if name not in PREFERENCE:
         raise ValueError(f'implementation {name!r} of {op} is none of {", ".join(PREFERENCE)}')
 
     def file(function: Callable) -> Callable:
-        _implementations[op][name] = Implementation(function, obstacle)
+        _implementations[op][name] = Implementation(function, obstacle, drawback)
         return function
 
     return file
@@ -53,38 +63,43 @@ def ops() -> Tuple[str, ...]:
     return tuple(_implementations)
 
 
-def obstacle(op: str, name: str, x: Tensor) -> Optional[str]:
-    """Why implementation ``name`` of ``op`` cannot run on a tensor like ``x``; None if it can."""
+def obstacle(op: str, name: str, *args, **kwargs) -> Optional[str]:
+    """Why implementation ``name`` of ``op`` cannot run on these arguments; None if it can."""
     if name not in _implementations[op]:
-        return f'{op} has no {name} implementation yet'
-    return _implementations[op][name].obstacle(x)
+        return f'{op} has no {name} implementation'
+    return _implementations[op][name].obstacle(*args, **kwargs)
 
 
-def select(op: str, impl: str, x: Tensor) -> Callable:
-    """Choose the function that computes ``op`` on a tensor like ``x``.
+def call(op: str, impl: str, *args, **kwargs):
+    """Compute ``op`` with the implementation that fits its arguments.
 
     Args:
         op: Name of the op.
         impl: 'auto' or the name of an implementation.
-        x: The op's first input; its device and dtype decide what can run.
+        args: The op's arguments, as its implementations take them.
+        kwargs: The same.
 
     Raises:
         ValueError: ``impl`` or the environment variable names no implementation.
         RuntimeError: The implementation chosen by name cannot run.
     """
-    chosen = _check(impl, 'impl')
-    source = 'impl'
+    name = _chosen(op, impl, args, kwargs)
+    return _implementations[op][name].run(*args, **kwargs)
+
+
+def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> str:
+    chosen, source = _check(impl, 'impl'), 'impl'
     if chosen == 'auto':
         chosen = _check(os.environ.get(ENVIRONMENT_VARIABLE) or 'auto', ENVIRONMENT_VARIABLE)
         source = ENVIRONMENT_VARIABLE
     if chosen == 'auto':
-        return _first_that_runs(op, x)
-    reason = obstacle(op, chosen, x)
+        return _fastest(op, args, kwargs)
+    reason = obstacle(op, chosen, *args, **kwargs)
     if reason:
-        able = [name for name in PREFERENCE if not obstacle(op, name, x)]
+        able = [name for name in PREFERENCE if not obstacle(op, name, *args, **kwargs)]
         raise RuntimeError(f'{source}={chosen!r} cannot run: {reason}. '
                            f'What can run here: auto, {", ".join(able)}.')
-    return _implementations[op][chosen].run
+    return chosen
 
 
 def _check(choice: str, source: str) -> str:
@@ -94,15 +109,24 @@ def _check(choice: str, source: str) -> str:
     return choice
 
 
-def _first_that_runs(op: str, x: Tensor) -> Callable:
+def _fastest(op: str, args: tuple, kwargs: dict) -> str:
     for name in PREFERENCE:
         if name not in _implementations[op]:
             continue
-        reason = obstacle(op, name, x)
+        way = _implementations[op][name]
+        reason = way.obstacle(*args, **kwargs) or way.drawback(*args, **kwargs)
         if not reason:
-            return _implementations[op][name].run
-        _log_fallback(op, name, reason)
-    raise RuntimeError(f'{op}: no implementation can run on a {x.dtype} tensor on {x.device}')
+            return name
+        # on the meta device there is nothing to be fast at
+        if not any(isinstance(arg, Tensor) and arg.is_meta for arg in args):
+            _report_fallback(op, name, reason)
+    raise RuntimeError(f'{op}: no implementation can run on these arguments')
+
+
+# a tracer shall not see the logging; it runs while it traces, which looks through a cache
+@torch.compiler.assume_constant_result
+def _report_fallback(op: str, name: str, reason: str) -> None:
+    _log_fallback(op, name, reason)
 
 
 @functools.cache

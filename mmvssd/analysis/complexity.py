@@ -77,6 +77,15 @@ def _scan_2d(shapes: Shapes) -> int:
     return tokens * (channels * (9 * S + 1) + prod(shapes['dt_weight']))
 
 
+def _causal_state_products(shapes: Shapes) -> int:
+    """2 N L S h P: B_t (outer) x_t into the state and C_t . state out of it, for each token.
+
+    So it counts the recurrence, whatever chunks an implementation makes, and a causal mixer as
+    much as a non-causal one.
+    """
+    return _state_products(shapes)
+
+
 #: Ops of ours; a form of an op that is computed otherwise has an entry of its own. ``cross_scan``
 #: and ``cross_merge`` have none: they copy and add, and are traced as they are.
 FORMULAS = {
@@ -88,6 +97,8 @@ FORMULAS = {
     'selective_scan': OpFormula(_scan, _scan, 'bias and softplus of the step sizes'),
     'selective_scan_2d': OpFormula(_scan_2d, _scan_2d, 'bias and softplus of the step sizes, sum '
                                    'of the four sequences'),
+    'ssd': OpFormula(_causal_state_products, _causal_state_products,
+                     'decay of the state, token weights, skip'),
 }
 MATMUL = 'matmul'  # PyTorch's, which the two conventions count differently as well
 PUBLISHED = '/published'  # marks the second of two counts of one operation

@@ -205,6 +205,18 @@ def test_groups_and_masks_count_alike(groups, mask):
     assert set(found.uncounted) == {'aten::new_ones', 'aten::neg'}  # the layer's own
 
 
+@pytest.mark.parametrize('reverse', [False, True])
+def test_causal_ops_count_as_the_recurrence(reverse):
+    def state(x):
+        return x.new_ones(*x.shape[:2], 2, 8)
+
+    layer = Layer(KERNELS.get('ssd'), dt=lambda x: x.new_ones(x.shape[:3]),
+                  A=lambda x: -x.new_ones(4), B=state, C=state, chunk_size=4, reverse=reverse)
+    found = count_model(layer, (3, 5))
+    assert found.operations == {'ssd': (2 * 15 * 8 * 4 * 6, ) * 2}
+    assert 'skip' in found.left_out['ssd']
+
+
 class Mixer(nn.Module):
     """A token mixer over a grid of random values, in a model with a tensor mode."""
 

@@ -13,30 +13,30 @@ def two_ways(monkeypatch):
     dispatch._log_fallback.cache_clear()
     monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
     refuses = lambda x: 'no float64' if x.dtype == torch.float64 else None  # noqa: E731
-    dispatch.register('op', 'reference')(lambda: 'reference')
-    dispatch.register('op', 'triton', refuses)(lambda: 'triton')
+    dispatch.register('op', 'reference')(lambda x: 'reference')
+    dispatch.register('op', 'triton', refuses)(lambda x: 'triton')
 
 
 FAST, SLOW = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
 
 
 def test_auto_takes_the_fastest_that_runs(two_ways):
-    assert dispatch.select('op', 'auto', FAST)() == 'triton'
-    assert dispatch.select('op', 'auto', SLOW)() == 'reference'
+    assert dispatch.call('op', 'auto', FAST) == 'triton'
+    assert dispatch.call('op', 'auto', SLOW) == 'reference'
 
 
 def test_auto_logs_a_fallback_once(two_ways, caplog):
     with caplog.at_level(logging.WARNING, logger='mmvssd'):
         for _ in range(3):
-            dispatch.select('op', 'auto', SLOW)
+            dispatch.call('op', 'auto', SLOW)
     assert [record.getMessage() for record in caplog.records] == [
         'op: not using triton: no float64']
 
 
 def test_environment_sets_what_auto_means(two_ways, monkeypatch):
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'reference')
-    assert dispatch.select('op', 'auto', FAST)() == 'reference'
-    assert dispatch.select('op', 'triton', FAST)() == 'triton'
+    assert dispatch.call('op', 'auto', FAST) == 'reference'
+    assert dispatch.call('op', 'triton', FAST) == 'triton'
 
 
 @pytest.mark.parametrize('by_environment', [False, True])
@@ -46,17 +46,45 @@ def test_a_choice_that_cannot_run_raises(two_ways, monkeypatch, by_environment):
         monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'triton')
         impl = 'auto'
     with pytest.raises(RuntimeError, match=r"'triton' cannot run: no float64.*reference"):
-        dispatch.select('op', impl, SLOW)
+        dispatch.call('op', impl, SLOW)
 
 
 def test_unknown_choice_lists_the_known(two_ways, monkeypatch):
     with pytest.raises(ValueError, match=r"impl='cuda'.*auto, triton, reference"):
-        dispatch.select('op', 'cuda', FAST)
+        dispatch.call('op', 'cuda', FAST)
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'fast')
     with pytest.raises(ValueError, match=r"MMVSSD_KERNEL='fast'"):
-        dispatch.select('op', 'auto', FAST)
+        dispatch.call('op', 'auto', FAST)
 
 
-def test_an_implementation_that_is_not_there_raises():
-    with pytest.raises(RuntimeError, match='nc_ssd has no triton implementation'):
-        dispatch.select('nc_ssd', 'triton', FAST)
+def test_an_implementation_that_is_not_there_raises(two_ways):
+    dispatch.register('other', 'reference')(lambda x: 'reference')
+    with pytest.raises(RuntimeError, match='other has no triton implementation'):
+        dispatch.call('other', 'triton', FAST)
+
+
+def test_auto_heeds_a_drawback_that_a_name_overrides(two_ways, caplog):
+    dispatch.register('op', 'triton', drawback=lambda x: 'it is slow')(lambda x: 'triton')
+    assert dispatch.call('op', 'auto', FAST) == 'reference'
+    assert dispatch.call('op', 'triton', FAST) == 'triton'
+    assert 'op: not using triton: it is slow' in caplog.text
+
+
+def test_objections_see_all_arguments(two_ways):
+    dispatch.register('op', 'triton', lambda x, *, size: f'size {size}')(None)
+    dispatch.register('op', 'reference')(lambda x, *, size: size)
+    assert dispatch.call('op', 'auto', FAST, size=3) == 3
+    with pytest.raises(RuntimeError, match='size 4'):
+        dispatch.call('op', 'triton', FAST, size=4)
+
+
+def test_shapes_alone_log_nothing(two_ways, caplog):
+    dispatch.call('op', 'auto', SLOW.to('meta'))
+    assert not caplog.records
+
+
+def test_a_fallback_in_a_compiled_graph_is_logged(two_ways, caplog):
+    compiled = torch.compile(lambda x: x + len(dispatch.call('op', 'auto', x)), fullgraph=True,
+                             backend='eager')
+    assert compiled(SLOW) == len('reference')
+    assert 'op: not using triton: no float64' in caplog.text

@@ -294,8 +294,9 @@ def test_every_kind_of_choice(monkeypatch, vectors):
     monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
     y = selective_scan(*inputs)
     assert torch.equal(y, selective_scan(*inputs, impl='reference'))
-    with pytest.raises(RuntimeError, match="impl='triton' cannot run: selective_scan has no "
-                                           'triton implementation yet.*auto, reference'):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    with pytest.raises(RuntimeError, match="impl='triton' cannot run: Triton needs a CUDA GPU, "
+                                           'and x is on cpu.*auto, reference'):
         selective_scan(*inputs, impl='triton')
     with pytest.raises(ValueError, match="impl='cuda' is no implementation"):
         selective_scan(*inputs, impl='cuda')

@@ -31,6 +31,9 @@ VARIANTS = {
     'groups': Variant(VSSD, dict(VSSD_NANO, n_groups=2, negative_decay=True)),
     'attention first': Variant(
         VSSD, dict(VSSD_NANO, mixers=('attention', 'nc_ssd', 'nc_ssd', 'nc_ssd'))),
+    'causal': Variant(VSSD, dict(VSSD_NANO, mixers=('ssd', 'bi_ssd', 'nc_ssd', 'attention'))),
+    'causal groups': Variant(VSSD, dict(VSSD_NANO, mixers=('bi_ssd', 'ssd', 'bi_ssd', 'ssd'),
+                                        n_groups=2)),
     'v0': Variant(VMamba, dict(VMAMBA_NANO, version='v0', d_state=4), True),
     'cross': Variant(VMamba, VMAMBA_NANO),
     'unidirectional': Variant(VMamba, dict(VMAMBA_NANO, pattern='unidirectional')),

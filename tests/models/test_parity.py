@@ -1,4 +1,6 @@
 """The published models' recorded outputs and parameter counts."""
+import math
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -39,6 +41,32 @@ def test_stages(golden, published, dtype):
         for i, output in enumerate(outputs):
             error = relative_error(output, case[f'stage{i}'])
             assert error < TOLERANCE[published.family, dtype], (name, i)
+
+
+# one of each op and state size
+@pytest.mark.slow
+@pytest.mark.parametrize('published', [
+    ('vssd', 'micro'), ('vssd', 'tiny-iccv2025'), ('vmamba', 'tiny-s1l8'), ('vmamba', 'v0-tiny'),
+], ids='-'.join, indirect=True)
+def test_stages_by_the_kernels(golden, published, monkeypatch):
+    """As :func:`test_stages`, through Triton; where there is no GPU a small image, interpreted."""
+    pytest.importorskip('triton')
+    monkeypatch.setenv('MMVSSD_KERNEL', 'triton')
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    model = published.backbone(published.arch)
+    model.load_state_dict({name.removeprefix('backbone.'): value
+                           for name, value in published.converted('backbone').items()})
+    model.eval().to(device)
+    cases = [case for case in published.load_cases().values() if 'stage0' in case]
+    if device == 'cpu':
+        cases = [min(cases, key=lambda case: math.prod(case['input_shape']))]
+    for case in cases:
+        with torch.no_grad():
+            outputs = model(image_of(golden, case, torch.float32).to(device))
+        for i, output in enumerate(outputs):
+            error = relative_error(output.cpu(), case[f'stage{i}'])
+            assert error < TOLERANCE[published.family, torch.float32], i
 
 
 @DTYPES

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmvssd.models import VSSD
-from mmvssd.models.layers import Attention, NCSSDMixer
+from mmvssd.models.layers import Attention, NCSSDMixer, Padding, SSDMixer
 
 NANO = dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), d_state=8)
 
@@ -51,6 +51,66 @@ def test_negative_decay_turns_the_sign_of_the_state():
     torch.testing.assert_close(plain(x), -turned(x))
 
 
+def test_causal_mixers_where_the_arch_says():
+    model = VSSD(dict(NANO, mixers=('ssd', 'bi_ssd', 'nc_ssd', 'bi_ssd')))
+    mixers = [blocks[0].mixer for blocks in model.stages]
+    assert [type(mixer) for mixer in mixers] == [SSDMixer, SSDMixer, NCSSDMixer, SSDMixer]
+    assert [mixers[i].bidirectional for i in (0, 1, 3)] == [False, True, True]
+    assert mixers[0].state_dict().keys() == mixers[2].state_dict().keys()
+
+
+def causal_parts(mixer, H, W):
+    """The mixer up to its op, and from it on, for one image."""
+    torch.manual_seed(0)
+    x = torch.randn(1, H, W, 16, dtype=torch.float64)
+    z, xBC, dt = mixer.in_proj(x)
+    xBC = nn.functional.silu(mixer.conv(xBC)).flatten(1, 2)[0]
+    u, B, C = xBC.split([mixer.d_inner, mixer.d_bc, mixer.d_bc], dim=-1)
+    dt = nn.functional.softplus(dt.flatten(1, 2)[0] + mixer.dt_bias)
+    end = lambda y: mixer.out_proj(mixer.norm(y.view(1, H, W, -1)) * z)  # noqa: E731
+    return x, u, dt, B, C, end
+
+
+@pytest.mark.parametrize(('bidirectional', 'G'), [(False, 1), (False, 2), (True, 1), (True, 2),
+                                                  (True, 4)])
+def test_causal_mixers_are_the_recurrence(bidirectional, G):
+    torch.manual_seed(1)
+    h, P, S, L = 4, 8, 3, 20
+    mixer = SSDMixer(16, h, S, n_groups=G, bidirectional=bidirectional).double()
+    mixer.D.data.normal_()
+    x, u, dt, B, C, end = causal_parts(mixer, 4, 5)
+    y = torch.zeros(L, h, P, dtype=torch.float64)
+    for j in range(h):
+        group = j // (h // G)
+        backward = bidirectional and j >= h // 2
+        state = torch.zeros(S, P, dtype=torch.float64)
+        for t in reversed(range(L)) if backward else range(L):
+            u_t = u[t].view(h, P)[j]
+            B_t, C_t = (v[t].view(G, S)[group] for v in (B, C))
+            decay = (-dt[t, j] * mixer.A_log[j].exp()).exp()
+            state = decay * state + torch.outer(dt[t, j] * B_t, u_t)
+            y[t, j] = C_t @ state + mixer.D[j] * u_t
+    torch.testing.assert_close(mixer(x), end(y))
+
+
+@pytest.mark.parametrize('bidirectional', [False, True])
+def test_causal_states_pass_padding(bidirectional):
+    """An image of 3 x 4 tokens in a grid of 5 x 6, whose padding holds NaN."""
+    torch.manual_seed(0)
+    mixer = SSDMixer(16, 4, 3, bidirectional=bidirectional).double()
+    mixer.norm = nn.Identity()
+    image = torch.randn(1, 3, 4, 16, dtype=torch.float64)
+    padded = torch.full((1, 5, 6, 16), float('nan'), dtype=torch.float64)
+    padded[:, :3, :4] = image
+    padding = Padding(torch.tensor([[3, 4]]), (5, 6))
+    seen = []
+    mixer.norm.register_forward_hook(lambda module, args, output: seen.append(output))
+    alone, shared = mixer(image), mixer(padded, padding)
+    torch.testing.assert_close(shared[:, :3, :4], alone)
+    assert (seen[1][:, 3:] == 0).all()
+    assert (seen[1][:, :, 4:] == 0).all()
+
+
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(num_heads=(2, 2)), 'num_heads has 2 entries .* expected 4'),
     (dict(d_state=(8, 8)), 'd_state has 2 entries'),
@@ -61,6 +121,15 @@ def test_negative_decay_turns_the_sign_of_the_state():
     (dict(n_groups=2, normalize=True), 'n_groups is 2, expected 1'),
     (dict(num_heads=(3, 2, 4, 4)), 'num_heads of stage 0 is 3'),
     (dict(mixers=('nc_ssd', ) * 3 + ('conv', )), "mixers: unknown name 'conv'"),
+    (dict(mixers=('nc_ssd', 'ssd', 'nc_ssd', 'attention'), normalize=True),
+     "normalize is set, and stage 1 has the mixer 'ssd'"),
+    (dict(mixers=('bi_ssd', ) * 4, negative_decay=True),
+     "negative_decay is set, and stage 0 has the mixer 'bi_ssd'"),
+    (dict(mixers=('ssd', ) * 4, d_state=(8, 8, None, 8)), 'd_state of stage 2 is None'),
+    (dict(mixers=('bi_ssd', ) * 4, num_heads=(2, 1, 4, 4)),
+     'stage 1 has bi_ssd: num_heads is 1, expected an even number'),
+    (dict(mixers=('bi_ssd', ) * 4, num_heads=(6, 6, 6, 6), embed_dims=24, n_groups=3),
+     'stage 0 has bi_ssd: n_groups is 3, expected 1 or an even number'),
     (dict(stem='fancy'), "stem: unknown name 'fancy'; known: residual"),
     (dict(downsample='fancy'), "downsample: unknown name 'fancy'"),
 ])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmvssd_kernels import dispatch
 from mmvssd_kernels.checks import check_choice, check_grid, check_tensor
-from mmvssd_kernels.cross_scan import reference  # noqa: F401  (registers itself)
+from mmvssd_kernels.cross_scan import autograd, reference  # noqa: F401  (register themselves)
 from mmvssd_kernels.cross_scan.orders import ORDERS
 
 PATTERNS = tuple(ORDERS)
@@ -32,7 +32,7 @@ def cross_scan(x: Tensor, pattern: str = 'cross', impl: str = 'auto') -> Tensor:
     """
     check_tensor('x', x, ('N', 'C', 'H', 'W'))
     check_choice('pattern', pattern, PATTERNS)
-    return dispatch.select('cross_scan', impl, x)(x, pattern)
+    return dispatch.call('cross_scan', impl, x, pattern)
 
 
 def cross_merge(y: Tensor, grid: Tuple[int, int], pattern: str = 'cross',
@@ -55,4 +55,4 @@ def cross_merge(y: Tensor, grid: Tuple[int, int], pattern: str = 'cross',
     check_tensor('y', y, ('N', 4, 'C', 'L'))
     check_grid(grid, y.shape[3], 'y')
     check_choice('pattern', pattern, PATTERNS)
-    return dispatch.select('cross_merge', impl, y)(y, tuple(grid), pattern)
+    return dispatch.call('cross_merge', impl, y, tuple(grid), pattern)

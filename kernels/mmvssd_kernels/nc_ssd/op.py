@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmvssd_kernels import dispatch
 from mmvssd_kernels.checks import check_grid, check_tensor
-from mmvssd_kernels.nc_ssd import reference  # noqa: F401  (registers itself)
+from mmvssd_kernels.nc_ssd import autograd, reference  # noqa: F401  (register themselves)
 
 
 def nc_ssd(x: Tensor,
@@ -52,8 +52,8 @@ def nc_ssd(x: Tensor,
         RuntimeError: The implementation chosen by name cannot run here.
     """
     _check_arguments(x, dt, A, B, C, D, normalize, grid, mask)
-    run = dispatch.select('nc_ssd', impl, x)
-    return run(x, dt, A, B, C, D, normalize=normalize, grid=grid, mask=mask)
+    return dispatch.call('nc_ssd', impl, x, dt, A, B, C, D, normalize=normalize, grid=grid,
+                         mask=mask)
 
 
 def _check_arguments(x, dt, A, B, C, D, normalize, grid, mask) -> None:

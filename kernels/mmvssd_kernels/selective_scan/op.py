@@ -5,7 +5,10 @@ from torch import Tensor
 
 from mmvssd_kernels import dispatch
 from mmvssd_kernels.checks import check_tensor
-from mmvssd_kernels.selective_scan import reference  # noqa: F401  (registers itself)
+from mmvssd_kernels.selective_scan import (  # noqa: F401  (register themselves)
+    autograd,
+    reference,
+)
 
 
 def selective_scan(u: Tensor,
@@ -61,6 +64,6 @@ def selective_scan(u: Tensor,
         if vector is not None:
             check_tensor(name, vector, (channels,), device=u.device)
     nothing = A.new_zeros(channels)
-    run = dispatch.select('selective_scan', impl, u)
-    return run(u, delta, A, B, C, nothing if D is None else D,
-               nothing if delta_bias is None else delta_bias, delta_softplus=delta_softplus)
+    return dispatch.call('selective_scan', impl, u, delta, A, B, C, nothing if D is None else D,
+                         nothing if delta_bias is None else delta_bias,
+                         delta_softplus=delta_softplus)

@@ -7,7 +7,10 @@ from torch import Tensor
 from mmvssd_kernels import dispatch
 from mmvssd_kernels.checks import check_choice, check_tensor
 from mmvssd_kernels.cross_scan import PATTERNS
-from mmvssd_kernels.selective_scan_2d import reference  # noqa: F401  (registers itself)
+from mmvssd_kernels.selective_scan_2d import (  # noqa: F401  (register themselves)
+    autograd,
+    reference,
+)
 
 
 def selective_scan_2d(x: Tensor,
@@ -68,6 +71,6 @@ def selective_scan_2d(x: Tensor,
     if mask is not None:
         check_tensor('mask', mask, (N, H, W), dtypes=(torch.bool,), device=x.device)
     nothing = A.new_zeros(4 * width)
-    run = dispatch.select('selective_scan_2d', impl, x)
-    return run(x, dt, dt_weight, A, B, C, nothing if D is None else D,
-               nothing if dt_bias is None else dt_bias, pattern=pattern, mask=mask)
+    return dispatch.call('selective_scan_2d', impl, x, dt, dt_weight, A, B, C,
+                         nothing if D is None else D, nothing if dt_bias is None else dt_bias,
+                         pattern=pattern, mask=mask)

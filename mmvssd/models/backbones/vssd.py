@@ -10,10 +10,13 @@ from torch import nn
 
 from mmvssd.models.backbones.arch import Arch, check_name
 from mmvssd.models.backbones.base import BaseBackbone
-from mmvssd.models.layers import DOWNSAMPLES, STEMS, Attention, Block, NCSSDMixer
+from mmvssd.models.layers import DOWNSAMPLES, STEMS, Attention, Block, NCSSDMixer, SSDMixer
+from mmvssd.models.layers.mixers import check_halves
 from mmvssd.registry import MODELS
 
-MIXERS = ('nc_ssd', 'attention')
+MIXERS = ('nc_ssd', 'ssd', 'bi_ssd', 'attention')
+#: Those in which a token reads the state of the tokens up to itself.
+CAUSAL = ('ssd', 'bi_ssd')
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class VSSDArch(Arch):
         expansion: Inner width of the state-space mixer over the stage's width.
         mlp_ratio: Hidden width of the MLP over the stage's width.
         mixers: Mixer of each stage, of :data:`MIXERS`; None: ``nc_ssd``, attention in the last.
-        normalize: Use the normalized op.
+            'ssd' is causal, as Mamba-2; 'bi_ssd' runs half of its heads in reverse.
+        normalize: Use the normalized op; not beside causal mixers.
         stem: A name of :data:`~mmvssd.models.layers.STEMS`; published: 'residual', 'plain' and
             'simple'.
         downsample: A name of :data:`~mmvssd.models.layers.DOWNSAMPLES`; published: 'inverted',
             'plain' and 'simple'.
         n_groups: Groups G of the state's input and output projections.
-        negative_decay: Turn the sign of the token weights (the ``tiny_na`` ablation).
+        negative_decay: Turn the sign of the token weights (the ``tiny_na`` ablation); not beside
+            causal mixers, whose states would grow.
         drop_path_rate: Drop path rate of the last block, where the backbone names none.
     """
 
@@ -73,8 +78,10 @@ class VSSDArch(Arch):
             if heads < 1 or width % heads:
                 raise ValueError(f'arch: num_heads of stage {i} is {heads}, expected a number '
                                  f'that divides the width {width}')
-            if mixer == 'nc_ssd':
+            if mixer != 'attention':
                 self._check_state(i, heads)
+            if mixer in CAUSAL:
+                self._check_causal(i, mixer, heads)
 
     def _check_state(self, stage: int, heads: int) -> None:
         S, multiple = self.d_state[stage], 4 if self.normalize else 1
@@ -84,6 +91,14 @@ class VSSDArch(Arch):
         if self.n_groups < 1 or heads % self.n_groups or (self.normalize and self.n_groups > 1):
             fits = '1, since normalize is set' if self.normalize else f'a divisor of {heads} heads'
             raise ValueError(f'arch: n_groups is {self.n_groups}, expected {fits}')
+
+    def _check_causal(self, stage: int, mixer: str, heads: int) -> None:
+        for name in ('normalize', 'negative_decay'):
+            if getattr(self, name):
+                raise ValueError(f'arch: {name} is set, and stage {stage} has the mixer {mixer!r}; '
+                                 'it goes with nc_ssd and attention alone')
+        if mixer == 'bi_ssd':
+            check_halves(heads, self.n_groups, f'arch: stage {stage} has bi_ssd')
 
 
 _TINY = dict(embed_dims=64, depths=(2, 4, 8, 4), num_heads=(2, 4, 8, 16), drop_path_rate=0.2)
@@ -115,7 +130,7 @@ class VSSD(BaseBackbone):
 
     @staticmethod
     def build_block(arch: VSSDArch, stage: int, drop_path: float) -> Block:
-        """Make a block of a stage: NC-SSD or attention, position convolutions, MLP."""
+        """Make a block of a stage: its mixer, position convolutions, MLP."""
         return Block(arch.dims[stage], _build_mixer(arch, stage), arch.mlp_ratio, drop_path,
                      position_convs=True)
 
@@ -124,6 +139,9 @@ def _build_mixer(arch: VSSDArch, stage: int) -> nn.Module:
     dim, heads = arch.dims[stage], arch.num_heads[stage]
     if arch.mixers[stage] == 'attention':
         return Attention(dim, heads)
+    if arch.mixers[stage] in CAUSAL:
+        return SSDMixer(dim, heads, arch.d_state[stage], expansion=arch.expansion,
+                        n_groups=arch.n_groups, bidirectional=arch.mixers[stage] == 'bi_ssd')
     return NCSSDMixer(dim, heads, arch.d_state[stage], expansion=arch.expansion,
                       n_groups=arch.n_groups, normalize=arch.normalize,
                       negative_decay=arch.negative_decay)

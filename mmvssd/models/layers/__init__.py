@@ -10,7 +10,7 @@ from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, GridConv2d, Pos
 from mmvssd.models.layers.downsample import DOWNSAMPLES
 from mmvssd.models.layers.drop_path import DropPath
 from mmvssd.models.layers.linear import GridLinear, SplitLinear
-from mmvssd.models.layers.mixers import NCSSDMixer
+from mmvssd.models.layers.mixers import NCSSDMixer, SSDMixer
 from mmvssd.models.layers.mlp import MLP
 from mmvssd.models.layers.padding import Padding
 from mmvssd.models.layers.ss2d import SS2D
@@ -18,5 +18,6 @@ from mmvssd.models.layers.stem import STEMS
 
 __all__ = [
     'DOWNSAMPLES', 'SS2D', 'STEMS', 'Attention', 'Block', 'ConvNormAct', 'ConvSequence', 'DropPath',
-    'GridConv2d', 'GridLinear', 'MLP', 'NCSSDMixer', 'Padding', 'PositionConv', 'SplitLinear'
+    'GridConv2d', 'GridLinear', 'MLP', 'NCSSDMixer', 'Padding', 'PositionConv', 'SSDMixer',
+    'SplitLinear'
 ]

@@ -1,6 +1,6 @@
 """State-space token mixers."""
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -71,15 +71,73 @@ class NCSSDMixer(nn.Module):
         xBC = F.silu(self.conv(xBC, padding), inplace=not torch.is_grad_enabled())
         xBC = xBC.flatten(1, 2)  # (N, L, d_inner + 2*G*S)
         x, B, C = xBC.split([self.d_inner, self.d_bc, self.d_bc], dim=-1)
-        y = self.op(
+        y = self.mix(
             x.unflatten(-1, (self.num_heads, -1)),
             F.softplus(dt.flatten(1, 2) + self.dt_bias),
-            self.sign * self.A_log.exp(),
             B.unflatten(-1, (self.n_groups, -1)),
             C.unflatten(-1, (self.n_groups, -1)),
-            self.D,
-            normalize=self.normalize,
             grid=(H, W),
             mask=None if padding is None else padding.mask.flatten(1))
         y = self.norm(y.flatten(2).unflatten(1, (H, W)))
         return self.out_proj(y * z)
+
+    def mix(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, *, grid: Tuple[int, int],
+            mask: Optional[Tensor]) -> Tensor:
+        """The op on tokens in row-major order: x (N, L, h, P) -> (N, L, h, P)."""
+        return self.op(x, dt, self.sign * self.A_log.exp(), B, C, self.D,
+                       normalize=self.normalize, grid=grid, mask=mask)
+
+
+class SSDMixer(NCSSDMixer):
+    """Mamba-2's mixer: that of VSSD with the causal ``ssd`` op in place of ``nc_ssd``.
+
+    A token in row-major order reads its predecessors, or where the state runs in reverse its
+    successors, and itself. Parameters and their names are those of :class:`NCSSDMixer`.
+
+    Args:
+        dim: Channels in and out.
+        num_heads: Heads h; divides the inner width ``expansion * dim``.
+        d_state: State size S.
+        expansion: Inner width over ``dim``.
+        n_groups: Groups G of B and C; head j reads group j // (h / G).
+        bidirectional: The second half of the heads runs in reverse; of the groups too, where
+            there are several. A single group serves both directions.
+
+    Raises:
+        ValueError: ``bidirectional`` with an odd number of heads, or of groups greater than 1.
+    """
+
+    def __init__(self, dim: int, num_heads: int, d_state: int, *, expansion: float = 2,
+                 n_groups: int = 1, bidirectional: bool = False) -> None:
+        super().__init__(dim, num_heads, d_state, expansion=expansion, n_groups=n_groups)
+        if bidirectional:
+            check_halves(num_heads, n_groups)
+        self.bidirectional = bidirectional
+        self.op = KERNELS.get('ssd')
+
+    def mix(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, *, grid: Tuple[int, int],
+            mask: Optional[Tensor]) -> Tensor:
+        """The op on tokens in row-major order: x (N, L, h, P) -> (N, L, h, P)."""
+        if mask is not None:
+            # with a step of 0 the state passes padding as it is; masked_fill, not a product, as
+            # padding may hold inf or NaN. Without x and C its outputs are 0.
+            x, dt, B, C = (t.masked_fill(~mask.view(*mask.shape, *[1] * (t.dim() - 2)), 0)
+                           for t in (x, dt, B, C))
+        A = self.sign * self.A_log.exp()
+        if not self.bidirectional:
+            return self.op(x, dt, A, B, C, self.D)
+        heads = [x, dt, A, self.D]
+        halves = zip(*(t.chunk(2, dim=axis) for t, axis in zip(heads, (2, 2, 0, 0))),
+                     *(t.chunk(2, dim=2) if self.n_groups > 1 else (t, t) for t in (B, C)))
+        return torch.cat([self.op(x, dt, A, B, C, D, reverse=reverse)
+                          for (x, dt, A, D, B, C), reverse in zip(halves, (False, True))], dim=2)
+
+
+def check_halves(num_heads: int, n_groups: int, what: str = 'SSDMixer') -> None:
+    """Raise ValueError where heads, or several groups, cannot be halved for two directions."""
+    if num_heads % 2:
+        raise ValueError(f'{what}: num_heads is {num_heads}, expected an even number: half of the '
+                         'heads run forward, half in reverse')
+    if n_groups > 1 and n_groups % 2:
+        raise ValueError(f'{what}: n_groups is {n_groups}, expected 1 or an even number: half of '
+                         'the groups belong to the heads that run forward, half to the others')

@@ -1,0 +1,188 @@
+"""The command line of the ops' benchmark."""
+import argparse
+import contextlib
+import datetime as dt
+import importlib.util
+import itertools
+import os
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
+
+import torch
+
+from mmvssd_kernels import dispatch
+from mmvssd_kernels.benchmark.compare import CHECKED, KINDS, Plan, Row, check, rows_of, time_rows
+from mmvssd_kernels.benchmark.report import Report
+from mmvssd_kernels.benchmark.timing import Timing, copy_bandwidth
+from mmvssd_kernels.benchmark.workloads import IMAGES, USERS, Images, Workload, workloads
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+#: Batches and grids of ``--check``: one token, one tile, a few, and that before a timing.
+GRIDS = ((1, (1, 1)), (3, (4, 4)), (2, (7, 9)), CHECKED)
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(program, description=(
+        'Time the ops at the shapes of the published models, beside the reference in eager and '
+        'compiled. Exit status 1: an implementation is wrong or fails. Such a row is not timed.'))
+    parser.add_argument('--op', nargs='+', choices=list(USERS), default=list(USERS))
+    parser.add_argument('--shape', metavar='TEXT', default='',
+                        help='only shapes with this in their name, MODEL:STAGE:IMAGES, such as '
+                        'vssd-tiny:0 or 2x800x1333')
+    parser.add_argument('--stage', nargs='+', type=int, metavar='I', help='only these stages')
+    parser.add_argument('--images', nargs='+', type=_images, default=list(IMAGES),
+                        metavar='NxHxW', help='batch, height and width of images (default: '
+                        f'{" ".join(map(str, IMAGES))})')
+    parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=list(DTYPES[:2]))
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--impl', choices=dispatch.CHOICES,
+                        help='what is timed (default: triton, on a CPU reference)')
+    parser.add_argument('--no-compile', action='store_true',
+                        help='do not time the reference under torch.compile')
+    parser.add_argument('--quick', action='store_true',
+                        help='first and last stages of the first images, first of the others; '
+                        'compiled for the first shape of each model alone, in the last dtype')
+    parser.add_argument('--seconds', type=float, metavar='S',
+                        help='after this time compare with the reference no more')
+    parser.add_argument('--check', action='store_true',
+                        help='only compare with the truth, on small grids; time nothing')
+    parser.add_argument('--out', type=Path, metavar='FILE.md',
+                        help='write the table there, and FILE.json')
+    return parser
+
+
+def _images(text: str) -> Images:
+    try:
+        return Images.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def main(arguments: Optional[Sequence[str]] = None,
+         program: str = 'python -m mmvssd_kernels.benchmark') -> int:
+    """Run the command and return its exit status."""
+    options = parser(program)
+    args = options.parse_args(arguments)
+    try:
+        device = torch.device(args.device)
+    except RuntimeError:
+        options.error(f'--device: got {args.device}, expected such as cpu or cuda:0')
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        options.error(f'--device: got {args.device}, but PyTorch sees no GPU here; cpu fits')
+    if args.out and args.out.suffix != '.md':
+        options.error(f'--out: got {args.out}, expected a name that ends with .md')
+    chosen = _chosen(args)
+    if not chosen:
+        options.error('--op, --shape and --stage: no shape fits all of them; such as '
+                      f'{next(workloads(args.images)).name} is one')
+    plan = _plan(args, device)
+    dtypes = [getattr(torch, name) for name in args.dtype]
+    if args.check:
+        return _check(chosen, dtypes, plan)
+    given = sys.argv[1:] if arguments is None else arguments
+    return _time(chosen, dtypes, plan, args.out, shlex.join([*program.split(), *given]))
+
+
+def _chosen(args: argparse.Namespace) -> List[Workload]:
+    chosen = [workload for workload in workloads(args.images)
+              if workload.op in args.op and args.shape in workload.name
+              and (args.stage is None or workload.stage in args.stage)]
+    if args.quick:
+        last = {(w.op, w.model): w.stage for w in chosen}
+        chosen = [w for w in chosen if w.stage == 0 or (
+            w.images == args.images[0] and w.stage == last[w.op, w.model])]
+    return chosen
+
+
+def _plan(args: argparse.Namespace, device: torch.device) -> Plan:
+    def compiles(row: Row) -> bool:
+        return not args.quick or (row.workload.stage == 0 and row.dtype_name == args.dtype[-1]
+                                  and row.workload.images == args.images[0])
+
+    return Plan(impl=args.impl or ('triton' if device.type == 'cuda' else 'reference'),
+                device=device,
+                kinds=KINDS[:2] if args.no_compile else KINDS,
+                seconds=0.05 if args.quick else 0.15,
+                compiles=compiles,
+                end=None if args.seconds is None else time.monotonic() + args.seconds)
+
+
+def _check(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan) -> int:
+    """Check each op at the widths of each stage."""
+    widths = {(w.op, w.model, w.stage): w for w in chosen}
+    bad = 0
+    for workload in widths.values():
+        for dtype in dtypes:
+            for batch, grid in GRIDS:
+                failure = check(workload.on_grid(batch, grid), dtype, plan)
+                bad += failure is not None
+                outcome = 'right' if failure is None else f'{failure.cell}: {failure.reason}'
+                print(f'{workload.op} {workload.model}:{workload.stage} {batch}x{grid[0]}x'
+                      f'{grid[1]} tokens {str(dtype)[6:]}: {outcome}', flush=True)
+    total = len(widths) * len(dtypes) * len(GRIDS)
+    print(f'{total - bad} of {total} checks of {plan.impl} on {plan.device} are right')
+    return 1 if bad else 0
+
+
+def _time(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan,
+          out: Optional[Path], command: str) -> int:
+    """Time, print and write; what is written grows row by row, for a run that is cut short."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows_of(chosen, dtypes)
+    report = Report(_facts(plan), command, copy_bandwidth(plan.device, plan.seconds), rows)
+    with _progress(len(rows)) as advance:
+
+        def tell(text: str) -> None:
+            advance(text)
+            if out:
+                report.write(out)
+
+        time_rows(rows, plan, tell)
+    print(report.markdown())
+    bad = sum(row.is_bad for row in rows)
+    timed = sum(isinstance(row.results['own'], Timing) for row in rows)
+    print(f'{timed} of {len(rows)} rows timed, {bad} wrong or failed')
+    return 1 if bad else 0
+
+
+def _facts(plan: Plan) -> Dict[str, str]:
+    """What rows are measured with."""
+    device = (torch.cuda.get_device_name(plan.device) if plan.device.type == 'cuda'
+              else f'{platform.machine()} CPU with {torch.get_num_threads()} threads')
+    return dict(device=device, torch=f'PyTorch {torch.__version__}', triton=_triton(),
+                python=f'Python {platform.python_version()}',
+                date=dt.date.today().isoformat(), implementation=f'impl {plan.impl}',
+                products='products of float32: ' + torch.get_float32_matmul_precision())
+
+
+def _triton() -> str:
+    if importlib.util.find_spec('triton') is None:
+        return 'no Triton'
+    interpreted = os.environ.get('TRITON_INTERPRET') == '1'
+    return f'Triton {importlib.import_module("triton").__version__}' + (
+        ', interpreted' if interpreted else '')
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """Give a function that tells on stderr what was done: with rich where it is installed."""
+    if importlib.util.find_spec('rich') is None:
+        numbers = itertools.count(1)
+        yield lambda text: print(f'[{next(numbers)}/{total}] {text}', file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+    with Progress(console=Console(stderr=True, soft_wrap=True)) as progress:
+        task = progress.add_task('timing', total=total)
+
+        def advance(text: str) -> None:
+            progress.console.print(text, markup=False, highlight=False)
+            progress.advance(task)
+
+        yield advance

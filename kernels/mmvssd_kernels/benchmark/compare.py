@@ -1,0 +1,172 @@
+"""Times an implementation beside the reference; one that is wrong is not timed."""
+import time
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+import mmvssd_kernels
+from mmvssd_kernels import parity
+from mmvssd_kernels.benchmark.timing import Failure, Result, Step, Timing, attempt, measure
+from mmvssd_kernels.benchmark.workloads import Workload
+
+#: What is timed: the implementation at hand, the reference as it is, and under torch.compile.
+KINDS = ('own', 'eager', 'compiled')
+#: Batch and grid of the check before a timing: 323 tokens, which no tile divides, and more than
+#: one chunk of any op.
+CHECKED = (2, (17, 19))
+#: A single draw may by luck be kind to the reference, whose error is the yardstick.
+DRAWS = 3
+
+
+class Row(NamedTuple):
+    """An op at a shape, in a dtype, forward or forward and backward; results by kind."""
+
+    workload: Workload
+    dtype: torch.dtype
+    backward: bool
+    results: Dict[str, Result]
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype without its module."""
+        return str(self.dtype).split('.')[1]
+
+    @property
+    def name(self) -> str:
+        """What this row is about."""
+        return f'{self.workload.op} {self.workload.name} {self.dtype_name} {self.direction}'
+
+    @property
+    def direction(self) -> str:
+        """What of the op is timed."""
+        return 'forward + backward' if self.backward else 'forward'
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the implementation is wrong, or fails; that its memory is full is no fault."""
+        own = self.results.get('own')
+        return isinstance(own, Failure) and own.cell in ('wrong', 'failed')
+
+    def share(self, bandwidth: float) -> Optional[float]:
+        """Bytes that must move a second, as a share of a bandwidth."""
+        own = self.results.get('own')
+        if not isinstance(own, Timing):
+            return None
+        return self.workload.least_bytes(self.dtype, self.backward) / own.seconds / bandwidth
+
+    def ratio(self, kind: str) -> Optional[float]:
+        """Speed over that of the reference, in eager or compiled."""
+        own, other = self.results.get('own'), self.results.get(kind)
+        if not isinstance(own, Timing) or not isinstance(other, Timing):
+            return None
+        return other.seconds / own.seconds
+
+
+class Plan(NamedTuple):
+    """How rows are timed.
+
+    Attributes:
+        impl: The implementation that is timed.
+        device: Where.
+        kinds: Of :data:`KINDS`.
+        seconds: Of runs for each timing.
+        compiles: Whether the reference is compiled for a row.
+        end: Value of ``time.monotonic`` from which only the implementation is timed; None: never.
+    """
+
+    impl: str
+    device: torch.device
+    kinds: Sequence[str] = KINDS
+    seconds: float = 0.1
+    compiles: Callable[[Row], bool] = lambda row: True
+    end: Optional[float] = None
+
+    def kinds_of(self, row: Row) -> List[str]:
+        """What is timed of a row now."""
+        if self.end is not None and time.monotonic() >= self.end:
+            return ['own']
+        return [kind for kind in self.kinds if kind != 'compiled' or self.compiles(row)]
+
+
+def rows_of(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype]) -> List[Row]:
+    """Empty rows: forward, then forward and backward, of each workload and dtype."""
+    return [Row(workload, dtype, backward, {}) for workload in chosen for dtype in dtypes
+            for backward in (False, True)]
+
+
+def time_rows(rows: Sequence[Row], plan: Plan, report: Callable[[str], None]) -> None:
+    """Fill in rows.
+
+    Args:
+        rows: Those of :func:`rows_of`.
+        plan: How.
+        report: Called with a line of text after each row.
+    """
+    checks = {}
+    for pair in zip(rows[::2], rows[1::2]):
+        workload, dtype = pair[0].workload, pair[0].dtype
+        key = (workload.op, workload.model, workload.stage, dtype)
+        if key not in checks:
+            checks[key] = check(workload.on_grid(*CHECKED), dtype, plan)
+        _time_pair(pair, plan, checks[key], report)
+
+
+def _time_pair(pair: Sequence[Row], plan: Plan, failure: Optional[Failure],
+               report: Callable[[str], None]) -> None:
+    """Time two rows that share their inputs, unless a check has failed."""
+    workload, dtype = pair[0].workload, pair[0].dtype
+    drawn = failure or attempt(lambda: (workload.inputs(dtype, plan.device),
+                                        workload.output_gradient(dtype, plan.device)))
+    for row in pair:
+        row.results.update(dict(own=drawn) if isinstance(drawn, Failure)
+                           else _time(row, plan, *drawn))
+        report(f'{row.name}: ' + ', '.join(f'{kind} {_text(result)}'
+                                           for kind, result in row.results.items()))
+
+
+def _time(row: Row, plan: Plan, inputs: Dict[str, Tensor], dy: Tensor) -> Dict[str, Result]:
+    steps = {}
+    for kind in plan.kinds_of(row):
+        op = _op(row.workload, plan.impl if kind == 'own' else 'reference', kind == 'compiled')
+        steps[kind] = _step(op, row.backward, inputs, dy)
+    return measure(steps, plan.device, plan.seconds)
+
+
+def _text(result: Result) -> str:
+    if isinstance(result, Timing):
+        return f'{1000 * result.seconds:.3f} ms'
+    return f'{result.cell}: {result.reason}' if result.reason else result.cell
+
+
+def check(workload: Workload, dtype: torch.dtype, plan: Plan) -> Optional[Failure]:
+    """Compare the implementation with the truth; None if it is as near as it has to be."""
+    failures = attempt(lambda: parity.failures([workload.case(seed) for seed in range(DRAWS)],
+                                               dtype, plan.device, plan.impl))
+    if isinstance(failures, Failure):
+        return failures
+    return Failure('wrong', '; '.join(failures)) if failures else None
+
+
+def _op(workload: Workload, impl: str, compiled: bool) -> Callable[..., Tensor]:
+    function, options = getattr(mmvssd_kernels, workload.op), workload.options
+
+    def op(**tensors: Tensor) -> Tensor:
+        return function(**tensors, **options, impl=impl)
+
+    if not compiled:
+        return op
+    torch.compiler.reset()  # each shape is a program of its own, and their number is limited
+    return torch.compile(op, dynamic=False)
+
+
+def _step(op: Callable[..., Tensor], backward: bool, inputs: Dict[str, Tensor],
+          dy: Tensor) -> Step:
+    def forward() -> None:
+        with torch.no_grad():
+            op(**inputs)
+
+    def train() -> None:
+        torch.autograd.grad(op(**inputs), list(inputs.values()), dy)
+
+    return train if backward else forward

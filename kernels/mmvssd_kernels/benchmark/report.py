@@ -1,0 +1,90 @@
+"""Timings as a Markdown table and as JSON."""
+import json
+import os
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+from mmvssd_kernels.benchmark.compare import Row
+from mmvssd_kernels.benchmark.timing import Failure, Result, Timing
+
+COLUMNS = ('op', 'shape', 'dtype', 'pass', 'ms', 'GB', 'of copy', 'eager', 'compiled', 'MB',
+           'MB eager')
+
+
+class Report(NamedTuple):
+    """Rows, and what they were measured with.
+
+    Attributes:
+        facts: Device, versions, date, by name.
+        command: The command line.
+        bandwidth: Bytes a second of a copy, read and written.
+        rows: What was timed so far.
+    """
+
+    facts: Dict[str, str]
+    command: str
+    bandwidth: float
+    rows: Sequence[Row]
+
+    def markdown(self) -> str:
+        """Facts, command, table, and the reasons of cells without a number."""
+        lines = [', '.join(self.facts.values()), '', f'    {self.command}', '',
+                 f'Copy: {self.bandwidth / 1e12:.3f} TB/s, read and written.', '',
+                 _line(COLUMNS), _line(['---'] * len(COLUMNS))]
+        lines += [_line(self._cells(row)) for row in self.rows]
+        reasons = self._reasons()
+        if reasons:
+            lines += ['', *(f'- {reason}' for reason in reasons)]
+        return '\n'.join(lines) + '\n'
+
+    def _cells(self, row: Row) -> List[str]:
+        own, share = row.results.get('own'), row.share(self.bandwidth)
+        return [
+            row.workload.op, row.workload.name, row.dtype_name, row.direction,
+            f'{1000 * own.seconds:.3f}' if isinstance(own, Timing) else _word(own),
+            f'{row.workload.least_bytes(row.dtype, row.backward) / 1e9:.3f}',
+            '-' if share is None else f'{100 * share:.1f} %',
+            *(_ratio(row, kind) for kind in ('eager', 'compiled')),
+            *(_memory(row.results.get(kind)) for kind in ('own', 'eager'))]
+
+    def _reasons(self) -> List[str]:
+        return [f'{row.name}, {kind}: {result.cell}, {result.reason}'
+                for row in self.rows for kind, result in row.results.items()
+                if isinstance(result, Failure) and result.reason]
+
+    def json(self) -> str:
+        """The same as numbers: seconds, bytes."""
+        rows = [dict(op=row.workload.op, shape=row.workload.name, sizes=row.workload.sizes,
+                     dtype=row.dtype_name, backward=row.backward,
+                     least_bytes=row.workload.least_bytes(row.dtype, row.backward),
+                     share_of_copy=row.share(self.bandwidth),
+                     over_eager=row.ratio('eager'), over_compiled=row.ratio('compiled'),
+                     results={kind: result._asdict() for kind, result in row.results.items()})
+                for row in self.rows]
+        return json.dumps(dict(**self.facts, command=self.command,
+                               copy_bytes_per_second=self.bandwidth, rows=rows), indent=1)
+
+    def write(self, file: Path) -> None:
+        """Write ``file``, and beside it the JSON."""
+        for path, text in ((file, self.markdown()), (file.with_suffix('.json'), self.json())):
+            partial = path.with_name(path.name + '.partial')
+            partial.write_text(text)
+            os.replace(partial, path)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _word(result: Optional[Result]) -> str:
+    return result.cell if isinstance(result, Failure) else 'not run'
+
+
+def _ratio(row: Row, kind: str) -> str:
+    ratio = row.ratio(kind)
+    return _word(row.results.get(kind)) if ratio is None else f'{ratio:.2f}'
+
+
+def _memory(result: Optional[Result]) -> str:
+    known = isinstance(result, Timing) and result.memory is not None
+    return f'{result.memory / 1e6:.1f}' if known else '-'

@@ -1,0 +1,107 @@
+"""The selective scan through Triton: operators, and the gradient."""
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from mmvssd_kernels import triton_support
+from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.selective_scan import launch
+
+#: A sequence is a grid of one row; its group of channels is the sequence's number.
+AXES = (launch.Axis(transposed=False, first=0, step=0, count=1, directions=1), )
+
+
+def obstacle(u: Tensor, delta: Tensor, A: Tensor, *others, **options) -> Optional[str]:
+    """Why the kernels cannot run on these arguments of ``selective_scan``; None if they can."""
+    return triton_support.obstacle(u) or launch.obstacle(A.shape[1])
+
+
+@register('selective_scan', 'triton', obstacle, triton_support.drawback)
+def selective_scan_triton(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
+                          delta_bias: Tensor, *, delta_softplus: bool) -> Tensor:
+    """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
+    return torch.ops.mmvssd_kernels.selective_scan_triton(u, delta, A, B, C, D, delta_bias,
+                                                          delta_softplus)[0]
+
+
+def _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    N, channels, L = u.shape
+    S, K = A.shape[1], B.shape[1]
+    y = u.new_empty((N, channels, L), dtype=triton_support.sum_dtype(u.dtype))
+    return y, y.new_empty((K, N, launch.chunks(L, S), S, channels // K))
+
+
+@operator('selective_scan_triton(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
+          'Tensor delta_bias, bool delta_softplus) -> (Tensor, Tensor)', _fake_forward)
+def _forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    """Outputs (N, K*D, L), and states before chunks (K, N, chunks, S, D)."""
+    y, states = _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    if y.numel():
+        scan = _scan(u, delta, A, B, C, D, delta_bias, delta_softplus)
+        scan.outputs(_by_token(y, B.shape[1]), states)
+    return y, states
+
+
+def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format)
+                 for t in (u, delta, A, B, C, D, delta_bias))
+
+
+@operator('selective_scan_triton_backward(Tensor dy, Tensor u, Tensor delta, Tensor A, Tensor B, '
+          'Tensor C, Tensor D, Tensor delta_bias, Tensor states, bool delta_softplus) '
+          '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
+def _backward(dy, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
+    """Gradients of the seven inputs, contiguous and in their dtypes."""
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    results = _fake_backward(dy, *inputs, states, delta_softplus)
+    if dy.numel() == 0:
+        return tuple(t.zero_() for t in results)
+    du, ddelta, dA, dB, dC, dD, dbias = results
+    K = B.shape[1]
+    scan = _scan(*inputs, delta_softplus)
+    dB_parts, dC_parts = scan.parts(dB, _by_state), scan.parts(dC, _by_state)
+    ddelta_part = launch.Parts(ddelta[None], _by_token(ddelta, K))
+    sums = scan.gradients(_by_token(dy, K), states, _by_token(du, K), ddelta_part, dB_parts,
+                          dC_parts)
+    dB.copy_(dB_parts.sum())
+    dC.copy_(dC_parts.sum())
+    sums.copy_to(dA, dD, dbias)
+    return results
+
+
+def _scan(u, delta, A, B, C, D, delta_bias, delta_softplus) -> launch.Scan:
+    K = B.shape[1]
+    inputs = launch.Inputs(_by_token(u, K), _by_token(delta, K), None, A, _by_state(B),
+                           _by_state(C), D, delta_bias, None)
+    return launch.Scan(inputs, AXES, K, delta_softplus)
+
+
+def _by_token(t: Tensor, K: int) -> Tensor:
+    """(N, K*D, L) -> (N, K, 1, L, D), a view."""
+    return t.unflatten(1, (K, -1)).mT[:, :, None]
+
+
+def _by_state(t: Tensor) -> Tensor:
+    """(N, K, S, L) -> (N, K, 1, L, S), a view."""
+    return t.mT[:, :, None]
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.delta_softplus = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dy, _):
+    if dy is None:
+        return (None, ) * 8
+    gradients = torch.ops.mmvssd_kernels.selective_scan_triton_backward(
+        dy, *ctx.saved_tensors, ctx.delta_softplus)
+    return (*gradients, None)
+
+
+register_gradient('selective_scan_triton', _save, _differentiate)
+register_no_gradient('selective_scan_triton_backward')

@@ -1,0 +1,119 @@
+"""The selective scan over a grid through Triton: operators, and the gradient.
+
+The kernels are those of :mod:`mmvssd_kernels.selective_scan`. Sequences that run along the same
+axis are one program's, which reads a tile of x once for all of them and adds up their outputs.
+"""
+from typing import Dict, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from mmvssd_kernels import triton_support
+from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.selective_scan import launch
+
+ROWS = launch.Axis(transposed=False, first=0, step=1, count=4, directions=1)
+
+#: The orders of :data:`mmvssd_kernels.cross_scan.ORDERS` by axis.
+AXES: Dict[str, Tuple[launch.Axis, ...]] = {
+    'cross': (ROWS._replace(first=0, step=2, count=1, directions=2),
+              ROWS._replace(first=1, step=2, count=1, directions=2, transposed=True)),
+    'unidirectional': (ROWS, ),
+    'bidirectional': (ROWS._replace(count=2, directions=2), ),
+}
+#: Number of the first sequence that runs from the end.
+FORWARD = {'cross': 2, 'unidirectional': 4, 'bidirectional': 2}
+
+
+def obstacle(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor, *others,
+             **options) -> Optional[str]:
+    """Why the kernels cannot run on these arguments of ``selective_scan_2d``; None if they can."""
+    return triton_support.obstacle(x) or launch.obstacle(A.shape[1], dt.shape[4])
+
+
+@register('selective_scan_2d', 'triton', obstacle, triton_support.drawback)
+def selective_scan_2d_triton(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor, B: Tensor,
+                             C: Tensor, D: Tensor, dt_bias: Tensor, *, pattern: str,
+                             mask: Optional[Tensor]) -> Tensor:
+    """Compute :func:`mmvssd_kernels.selective_scan_2d`, whose docstring has shapes and dtypes."""
+    return torch.ops.mmvssd_kernels.selective_scan_2d_triton(x, dt, dt_weight, A, B, C, D, dt_bias,
+                                                             mask, pattern)[0]
+
+
+def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
+    (N, H, W, width), S = x.shape, A.shape[1]
+    y = x.new_empty((N, H, W, width), dtype=triton_support.sum_dtype(x.dtype))
+    return y, y.new_empty((4, N, launch.chunks(H * W, S), S, width))
+
+
+@operator('selective_scan_2d_triton(Tensor x, Tensor dt, Tensor dt_weight, Tensor A, Tensor B, '
+          'Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, str pattern) -> (Tensor, Tensor)',
+          _fake_forward)
+def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
+    """Outputs (N, H, W, D), and states before chunks (4, N, chunks, S, D)."""
+    inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)
+    y, states = _fake_forward(*inputs)
+    if y.numel():
+        _scan(*inputs).outputs(y[:, None], states)
+    return y, states
+
+
+def _fake_backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format)
+                 for t in (x, dt, dt_weight, A, B, C, D, dt_bias))
+
+
+@operator('selective_scan_2d_triton_backward(Tensor dy, Tensor x, Tensor dt, Tensor dt_weight, '
+          'Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, Tensor states, '
+          'str pattern) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+          _fake_backward)
+def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
+    """Gradients of the eight inputs, contiguous and in their dtypes."""
+    inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask)
+    results = _fake_backward(dy, *inputs, states, pattern)
+    if dy.numel() == 0:
+        return tuple(t.zero_() for t in results)
+    dx, ddt, dweight, dA, dB, dC, dD, dbias = results
+    scan = _scan(*inputs, pattern)
+    # sequences are added up before they are rounded
+    dx_sum = dx if dx.dtype == states.dtype else torch.empty_like(dx, dtype=states.dtype)
+    parts = [scan.parts(t, _by_sequence) for t in (ddt, dB, dC)]
+    sums = scan.gradients(dy[:, None], states, dx_sum[:, None], *parts)
+    if dx_sum is not dx:
+        dx.copy_(dx_sum)
+    for t, part in zip((ddt, dB, dC), parts):
+        t.copy_(part.sum())
+    dweight.copy_(sums.weight.mT)
+    sums.copy_to(dA, dD, dbias)
+    return results
+
+
+def _scan(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern) -> launch.Scan:
+    inputs = launch.Inputs(x[:, None], _by_sequence(dt), dt_weight, A, _by_sequence(B),
+                           _by_sequence(C), D, dt_bias, mask)
+    return launch.Scan(inputs, AXES[pattern], FORWARD[pattern], softplus=True)
+
+
+def _by_sequence(t: Tensor) -> Tensor:
+    """(N, H, W, 4, c) -> (N, 4, H, W, c), a view."""
+    return t.movedim(3, 1)
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.pattern = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dy, _):
+    if dy is None:
+        return (None, ) * 10
+    gradients = torch.ops.mmvssd_kernels.selective_scan_2d_triton_backward(
+        dy, *ctx.saved_tensors, ctx.pattern)
+    return (*gradients, None, None)
+
+
+register_gradient('selective_scan_2d_triton', _save, _differentiate)
+register_no_gradient('selective_scan_2d_triton_backward')

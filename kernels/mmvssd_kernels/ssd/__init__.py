@@ -1,0 +1,4 @@
+"""Causal state space duality (SSD), Mamba-2's."""
+from mmvssd_kernels.ssd.op import ssd
+
+__all__ = ['ssd']

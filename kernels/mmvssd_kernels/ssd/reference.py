@@ -1,0 +1,88 @@
+"""SSD in PyTorch: any device, any float, the definition of the op.
+
+Symbols: N images, L tokens, h heads of width P, state S, G groups of r = h / G heads. A sequence is
+cut into c chunks of T tokens. Within a chunk a token reads its predecessors in one matrix product
+with a matrix of decays; what came before the chunk it reads from the state that chunks hand on.
+"""
+from contextlib import nullcontext
+from typing import Optional
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmvssd_kernels.dispatch import register
+
+
+@register('ssd', 'reference')
+def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor], *,
+                  chunk_size: int, reverse: bool) -> Tensor:
+    """Compute :func:`mmvssd_kernels.ssd`, whose docstring has shapes and dtypes."""
+    out_dtype = x.dtype
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    # autocast knows no meta device, on which shapes alone are computed
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+        x, dt, A, B, C = (t.to(dtype) for t in (x, dt, A, B, C))
+        tokens = (dt[..., None] * x, dt * A, B, C)
+        if reverse:
+            tokens = tuple(t.flip(1) for t in tokens)
+        y = _causal(*tokens, chunk_size)
+        if reverse:
+            y = y.flip(1)
+        if D is not None:
+            y = torch.addcmul(y, D.to(dtype)[:, None], x)
+    return y.to(out_dtype)
+
+
+def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tensor:
+    """``state_t = exp(a_t) state_{t-1} + B_t (outer) x_t``, ``y_t = C_t . state_t``.
+
+    x (N, L, h, P), a (N, L, h), B and C (N, L, G, S) -> (N, L, h, P).
+    """
+    L, G = B.shape[1:3]
+    T = max(min(chunk_size, L), 1)
+    # (N, L, h, P) -> (N, G, r, c, T, P), and the same for the others, whose r is 1
+    x, a, B, C = (_chunks(t, G, T) for t in (x, a[..., None], B, C))
+    a = a.squeeze(-1)
+    decay = _decays(a)  # (N, G, r, c, T, T): from token j (row) to token i (column)
+    y = ((B @ C.mT) * decay).mT @ x
+    # what a chunk adds to the state: its tokens, decayed from each to the last
+    added = (B * decay[..., -1:]).mT @ x  # (N, G, r, c, S, P)
+    from_start = a.cumsum(-1).exp()
+    state = _carry(added, from_start[..., -1])
+    y = y + from_start[..., None] * (C @ state)
+    # (N, G, r, c, T, P) -> (N, L, h, P)
+    return y.permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(1, 2)[:, :L]
+
+
+def _chunks(t: Tensor, G: int, T: int) -> Tensor:
+    """Cut (N, L, G * r, ...) into whole chunks, (N, G, r, c, T, ...); the last is filled with 0.
+
+    A step of 0 neither decays nor adds. There is one chunk at least.
+    """
+    L = t.shape[1]
+    t = F.pad(t, (0, 0, 0, 0, 0, max(-(-L // T), 1) * T - L))
+    return t.unflatten(2, (G, -1)).unflatten(1, (-1, T)).permute(0, 3, 4, 1, 2, 5)
+
+
+def _decays(a: Tensor) -> Tensor:
+    """exp(a_{j+1} + ... + a_i) at [j, i], 0 where i < j; (..., T) -> (..., T, T).
+
+    Each row is a sum of its own. A difference of sums from the start of the chunk would lose the
+    small steps that follow a large one.
+    """
+    T = a.shape[-1]
+    later = torch.ones(T, T, dtype=torch.bool, device=a.device).triu(1)
+    sums = a[..., None, :].masked_fill(~later, 0).cumsum(-1)
+    # masked before exp, which could overflow there, and whose gradient would then be NaN
+    return sums.masked_fill(later.mT, -torch.inf).exp()
+
+
+def _carry(added: Tensor, decay: Tensor) -> Tensor:
+    """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their decays."""
+    state = torch.zeros_like(added[:, :, :, 0])
+    before = []
+    for own, factor in zip(added.unbind(3), decay.unbind(3)):
+        before.append(state)
+        state = factor[..., None, None] * state + own
+    return torch.stack(before, 3)

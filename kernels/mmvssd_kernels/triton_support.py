@@ -1,0 +1,117 @@
+"""When Triton can run, and how its kernels are reached.
+
+Triton is imported at the first launch: nothing here needs it, or a GPU, before that. With
+``TRITON_INTERPRET=1`` set before that launch, kernels run on CPU tensors, step by step in Python:
+for tests, so 'auto' never chooses it.
+"""
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+#: The oldest GPUs that Triton and the kernels' tests know, Turing.
+CAPABILITY = (7, 5)
+#: Bytes that a block may use on every such GPU. Tiles are chosen to fit, which tests hold.
+SHARED_MEMORY = 64 * 1024
+INSTALLED = importlib.util.find_spec('triton') is not None
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter."""
+    return os.environ.get('TRITON_INTERPRET') == '1'
+
+
+def obstacle(x: Tensor) -> Optional[str]:
+    """Why no Triton kernel can run on a tensor like ``x``; None if one can."""
+    if not INSTALLED:
+        return 'Triton is not installed: pip install triton'
+    if interpreted():
+        # of any dtype: float64 lets gradients be checked against finite differences
+        return None if x.device.type == 'cpu' else f'TRITON_INTERPRET=1 and x is on {x.device}'
+    if x.device.type != 'cuda':
+        return f'Triton needs a CUDA GPU, and x is on {x.device}'
+    if x.dtype not in DTYPES:
+        return f'x is {x.dtype}, which only the reference computes'
+    return _device_obstacle(x.device.index)
+
+
+def drawback(*args, **kwargs) -> Optional[str]:
+    """Why 'auto' should not take a kernel that can run."""
+    return 'TRITON_INTERPRET=1 is set, and the interpreter is slow' if interpreted() else None
+
+
+# a tracer shall not see the query
+@torch.compiler.assume_constant_result
+def _device_obstacle(index: Optional[int]) -> Optional[str]:
+    return _query(index)
+
+
+@functools.cache
+def _query(index: Optional[int]) -> Optional[str]:
+    if torch.version.hip:  # whose devices are called cuda as well
+        return 'the kernels are written for NVIDIA GPUs'
+    properties = torch.cuda.get_device_properties(index)
+    if (properties.major, properties.minor) < CAPABILITY:
+        return (f'{properties.name} has compute capability {properties.major}.{properties.minor}, '
+                f'and {CAPABILITY[0]}.{CAPABILITY[1]} is needed')
+    shared = getattr(properties, 'shared_memory_per_block_optin', SHARED_MEMORY)
+    if shared < SHARED_MEMORY:
+        return f'{properties.name} has {shared} bytes of shared memory, {SHARED_MEMORY} are needed'
+    return None
+
+
+@functools.cache
+def capability(device: torch.device) -> Tuple[int, int]:
+    """A GPU's compute capability; the interpreter's is a recent GPU's."""
+    return torch.cuda.get_device_capability(device) if device.type == 'cuda' else (9, 0)
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of sums and states."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str]:
+    """How blocks of ``dtype`` are multiplied: the factors' dtype, Triton's ``input_precision``.
+
+    Decay weights and states are none of the inputs' own numbers, so factors are float32: rounded
+    to half they would lose more than the result's own rounding. Tensor cores multiply them as
+    three products of bfloat16 parts where the inputs are half, and of TF32 parts, as accurate as
+    float32, where they are float32. PyTorch's ``float32_matmul_precision`` allows a single TF32
+    product there. Turing has neither.
+    """
+    if dtype == torch.float64:
+        return dtype, 'ieee'
+    if capability(device) < (8, 0):
+        return torch.float32, 'ieee'
+    if dtype == torch.float32:
+        exact = torch.get_float32_matmul_precision() == 'highest'
+        return dtype, 'tf32x3' if exact else 'tf32'
+    return torch.float32, 'bf16x3' if 'bf16x3' in _precisions() else 'tf32x3'
+
+
+def _precisions() -> Tuple[str, ...]:
+    """What Triton knows; the interpreter and older releases know no bfloat16 parts."""
+    if interpreted():
+        return importlib.import_module('triton.runtime.interpreter').interpreter_builder.options \
+            .allowed_dot_input_precisions
+    compiler = importlib.import_module('triton.backends.nvidia.compiler')
+    return compiler.CUDAOptions.allowed_dot_input_precisions
+
+
+@functools.cache
+def language(dtype: torch.dtype):
+    """Triton's name of a dtype."""
+    return getattr(importlib.import_module('triton.language'), str(dtype).split('.')[1])
+
+
+@functools.cache
+def kernels(op: str) -> ModuleType:
+    """The module of an op's jit functions; importing it imports Triton."""
+    return importlib.import_module(f'mmvssd_kernels.{op}.triton_kernels')

@@ -1,0 +1,74 @@
+"""Compiles every kernel that a test module's cases launch, for a GPU that need not be there.
+
+    python cross_compile.py TEST_MODULE.py CAPABILITY    (without TRITON_INTERPRET)
+
+Runs the module's ``COMPILED`` cases forward and backward on CPU tensors, each launch replaced by
+a compilation. Prints one line of JSON for each kernel: its name, constants, bytes of shared memory,
+and how long its compilation took.
+"""
+import importlib.util
+import json
+import sys
+import time
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
+
+from mmvssd_kernels import triton_support
+
+
+class Compiler:
+    """Takes the place of a kernel's launch."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget('cuda', capability, 32)
+        self.backend = make_backend(self.target)
+        self.done = set()
+
+    def run(self, function, args, options):
+        """What ``JITFunction.run`` does up to the launch, for our target."""
+        options = dict(options, debug=False, instrumentation_mode='')
+        bind = create_function_from_signature(function.signature, function.params, self.backend)
+        bound, specialization, rest = bind(*args, **options)
+        options, signature, constexprs, attributes = function._pack_args(
+            self.backend, options, bound, specialization, rest)
+        key = (function.__name__, str(signature), str(constexprs), str(attributes), str(options))
+        if key in self.done:
+            return
+        self.done.add(key)
+        source = ASTSource(function, signature, constexprs, attributes)
+        start = time.perf_counter()
+        kernel = triton.compile(source, target=self.target, options=options.__dict__)
+        constants = {function.arg_names[path[0]]: str(value) for path, value in constexprs.items()}
+        print(json.dumps(dict(kernel=function.__name__, shared=kernel.metadata.shared,
+                              seconds=round(time.perf_counter() - start, 2),
+                              constants=constants)), flush=True)
+
+
+def load_cases(path):
+    spec = importlib.util.spec_from_file_location('cases', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.COMPILED
+
+
+def main(path: str, capability: int) -> None:
+    compiler = Compiler(capability)
+
+    def compile_instead(self, *args, grid, warmup, **options):
+        compiler.run(self, args, options)
+
+    JITFunction.run = compile_instead
+    triton_support.obstacle = lambda x: None
+    triton_support.capability = lambda device: divmod(capability, 10)
+    for case in load_cases(path):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            y = case.run(case.cast(dtype), 'triton')
+            y.backward(torch.ones_like(y))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,263 @@
+"""The op's Triton kernels against its reference in float64."""
+import pytest
+import torch
+
+from mmvssd_kernels import selective_scan_2d
+from mmvssd_kernels.cross_scan import ORDERS, PATTERNS
+from mmvssd_kernels.parity import Case, failures, results
+from mmvssd_kernels.selective_scan import launch
+from mmvssd_kernels.selective_scan_2d import autograd
+
+pytestmark = pytest.mark.usefixtures('parallel_scans')
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: Inputs that have a place on the grid.
+LOCAL = ('x', 'dt', 'B', 'C')
+patterns = pytest.mark.parametrize('pattern', PATTERNS)
+
+
+def make_case(N=1, grid=(3, 5), D=24, R=2, S=1, *, skip=True, bias=True, masked=False, seed=0,
+              **options):
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    # decays over three orders of magnitude: some states last over rows, some a token
+    A = -10 ** (3 * torch.rand(4 * D, S, generator=random, dtype=torch.float64) - 2)
+    tensors = dict(x=normal(N, *grid, D), dt=normal(N, *grid, 4, R),
+                   dt_weight=normal(4, D, R) / max(R, 1)**0.5, A=A, B=normal(N, *grid, 4, S),
+                   C=normal(N, *grid, 4, S), D=normal(4 * D) if skip else None,
+                   dt_bias=normal(4 * D) if bias else None)
+    if masked:
+        # the last column is padding, and of the last image all
+        mask = torch.ones(N, *grid, dtype=torch.bool)
+        mask[:, :, -1] = False
+        mask[-1] = N == 1 and mask[-1]
+        tensors['mask'] = mask
+        for name, poison in zip(LOCAL, (torch.nan, torch.inf, torch.nan, -torch.inf)):
+            tensors[name][~mask] = poison
+    return Case('selective_scan_2d', tensors, options)
+
+
+def draws(count=2, **kind):
+    return [make_case(**kind, seed=seed) for seed in range(count)]
+
+
+# every choice of tiles with the widest ranks, and each option of the kernels
+COMPILED = [
+    make_case(grid=(4, 4), D=32, R=launch.LARGEST_RANK),
+    make_case(grid=(14, 14), D=64, R=launch.LARGEST_RANK, masked=True),
+    make_case(grid=(14, 14), D=32, R=launch.LARGEST_RANK, S=launch.LARGEST_STATE),
+    make_case(grid=(8, 8), D=32, R=6, S=16, pattern='bidirectional'),
+]
+
+
+def options(case):
+    return ' '.join(f'{key}={value}' for key, value in case.items())
+
+
+def test_axes_are_the_orders_of_the_patterns():
+    for pattern, orders in ORDERS.items():
+        found = {axis.first + (direction * axis.count + i) * axis.step: (axis.transposed,
+                                                                         direction == 1)
+                 for axis in autograd.AXES[pattern] for direction in range(axis.directions)
+                 for i in range(axis.count)}
+        assert [found[k] for k in range(4)] == [tuple(order) for order in orders]
+        reversed_ones = [k for k, order in enumerate(orders) if order.reverse]
+        assert reversed_ones == list(range(autograd.FORWARD[pattern], 4))
+
+
+@patterns
+@pytest.mark.parametrize('kind', [
+    dict(grid=(4, 4), S=2, R=3), dict(N=2, masked=True), dict(grid=(7, 10), masked=True),
+], ids=options)
+def test_is_the_reference(kind, pattern, triton_device):
+    assert failures(draws(**kind, pattern=pattern), torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('kind', [
+    dict(grid=(1, 1), N=8, D=48), dict(grid=(2, 1), D=24), dict(grid=(9, 7)),
+    dict(grid=(10, 13), S=5, D=8), dict(skip=False, bias=False), dict(R=0), dict(R=17, D=40),
+    dict(R=64, D=16), dict(S=24, D=3),
+], ids=options)
+def test_cross_is_the_reference(kind, triton_device):
+    assert failures(draws(**kind), torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', DTYPES[1:])
+@pytest.mark.parametrize('kind', [dict(grid=(7, 10), masked=True), dict(S=5)], ids=options)
+def test_half_inputs(kind, dtype, triton_device):
+    assert failures(draws(**kind), dtype, triton_device) == ()
+
+
+@patterns
+@pytest.mark.parametrize('masked', [False, True])
+def test_float64(pattern, masked, triton_device):
+    if triton_device == 'cuda':
+        pytest.skip('float64 is computed in the interpreter only')
+    case = make_case(N=2, grid=(6, 13), S=2, R=5, masked=masked, pattern=pattern)
+    assert failures(case, torch.float64) == ()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='takes minutes without a GPU')
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('kind', [dict(grid=(200, 334), D=96, R=6), dict(grid=(49, 49), S=16),
+                                  dict(grid=(14, 14), N=64, D=384, R=24)], ids=options)
+def test_images_of_real_size(kind, dtype):
+    assert failures(draws(2, **kind), dtype, 'cuda') == ()
+
+
+@pytest.mark.parametrize('programs', [1, 5, 10**6])
+def test_chunks_channels_and_images_are_shared_out_in_any_way(monkeypatch, programs,
+                                                              triton_device):
+    monkeypatch.setattr(launch, 'chunk_length', lambda L, S: 16)
+    monkeypatch.setattr(launch, 'PROGRAMS', programs)
+    cases = draws(2, N=3, grid=(4, 5), D=40, masked=True)
+    assert failures(cases, torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('step', [1e-6, 1e3])
+@pytest.mark.parametrize('S', [1, 5])
+def test_any_step_size(step, S, triton_device):
+    wanted = torch.tensor(step, dtype=torch.float64)
+    cases = draws(3, grid=(7, 10), S=S)
+    for case in cases:
+        bias = case.tensors['dt_bias']
+        case.tensors['dt_bias'] = (wanted if step > 30 else wanted.expm1().log()) + bias / 10
+    assert failures(cases, torch.float32, triton_device) == ()
+
+
+@patterns
+def test_a_padded_image_has_what_it_has_alone(pattern, triton_device):
+    case = make_case(grid=(5, 6), S=2, masked=True, pattern=pattern)
+    tensors = case.cast(torch.float32, triton_device)
+    alone = {name: (t.detach()[:, :, :-1] if name in LOCAL else t.detach()).clone()
+             .requires_grad_() for name, t in tensors.items() if name != 'mask'}
+    y, expected = (selective_scan_2d(**t, pattern=pattern, impl='triton')
+                   for t in (tensors, alone))
+    assert (y[:, :, -1] == 0).all()
+    torch.testing.assert_close(y[:, :, :-1], expected)
+    weights = torch.full_like(y, torch.nan)  # nor does it matter what padding is told
+    weights[:, :, :-1] = expected.detach().cos()
+    y.backward(weights)
+    expected.backward(weights[:, :, :-1])
+    for name, t in alone.items():
+        gradient = tensors[name].grad
+        if name in LOCAL:
+            assert (gradient[:, :, -1] == 0).all()
+            gradient = gradient[:, :, :-1]
+        torch.testing.assert_close(gradient, t.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_strides_do_not_matter(triton_device):
+    """Parts of one projection, channels-first, transposed, and expanded inputs."""
+    case = make_case(N=2, grid=(4, 5), S=2)
+    dense = {name: t.detach() for name, t in case.cast(torch.float32, triton_device).items()}
+    packed = torch.cat([dense['dt'], dense['B'], dense['C']], -1)
+    strided = dict(dense, A=dense['A'].t().contiguous().t(),
+                   x=dense['x'].permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
+                   D=dense['D'][:1].expand(96),
+                   **dict(zip(('dt', 'B', 'C'), packed.split([2, 2, 2], -1))))
+    dense['D'] = strided['D'].contiguous()
+    expected, got = (results(case, {name: t.requires_grad_() for name, t in tensors.items()},
+                             'triton') for tensors in (dense, strided))
+    for name, t in expected.items():
+        assert torch.equal(got[name], t), name
+
+
+def test_every_number_is_written(poisoned_memory, triton_device):
+    for kind in (dict(grid=(7, 10)), dict(S=6, masked=True)):
+        assert failures(draws(3, **kind), torch.float32, triton_device) == ()
+
+
+def test_two_runs_are_equal_bit_for_bit(triton_device):
+    case = make_case(N=2, grid=(7, 10), D=40, R=5)
+    first, second = (results(case, case.cast(torch.bfloat16, triton_device), 'triton')
+                     for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize('empty', [dict(N=0), dict(grid=(0, 5)), dict(grid=(3, 0)), dict(D=0)],
+                         ids=str)
+def test_nothing_in_nothing_out(empty, triton_device):
+    case = make_case(**empty)
+    tensors = case.cast(torch.float32, triton_device)
+    for name, t in results(case, tensors, 'triton').items():
+        assert t.shape == tensors['x' if name == 'y' else name].shape
+        assert (t == 0).all()
+
+
+@patterns
+def test_gradcheck(monkeypatch, pattern, triton_device):
+    if triton_device == 'cuda':
+        pytest.skip('float64 is computed in the interpreter only')
+    case = make_case(grid=(2, 3), D=2, R=1, S=2, pattern=pattern)
+    tensors = case.cast(torch.float64)
+    monkeypatch.setattr(launch, 'chunk_length', lambda L, S: 16)
+
+    def run(*args):
+        return case.run(dict(zip(tensors, args)), 'triton')
+
+    assert torch.autograd.gradcheck(run, tuple(tensors.values()), fast_mode=True)
+
+
+def test_a_second_gradient_is_refused(triton_device):
+    tensors = make_case().cast(torch.float32, triton_device)
+    y = selective_scan_2d(**tensors, impl='triton')
+    (dx, ) = torch.autograd.grad(y.square().sum(), [tensors['x']], create_graph=True)
+    with pytest.raises(RuntimeError, match='selective_scan_2d_triton_backward has no gradient'):
+        dx.sum().backward()
+
+
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='this PyTorch has no opcheck')
+@pytest.mark.parametrize('kind', [dict(grid=(0, 3)), dict(masked=True), dict(grid=(7, 10), S=6)],
+                         ids=options)
+def test_operators_are_what_their_schemas_say(kind, triton_device):
+    for dtype in (torch.float32, torch.bfloat16):
+        tensors = make_case(**kind).cast(dtype, triton_device)
+        inputs = (*(tensors[name] for name in ('x', 'dt', 'dt_weight', 'A', 'B', 'C', 'D',
+                                               'dt_bias')), tensors.get('mask'))
+        forward, backward = (getattr(torch.ops.mmvssd_kernels, 'selective_scan_2d_triton' + suffix)
+                             for suffix in ('', '_backward'))
+        torch.library.opcheck(forward, (*inputs, 'cross'))
+        y, states = forward(*inputs, 'cross')
+        inputs = [t if t is None else t.detach() for t in inputs]
+        torch.library.opcheck(backward, (y.detach().cos(), *inputs, states, 'cross'))
+
+
+def test_compiles_as_one_graph(triton_device):
+    def run(*args):
+        return selective_scan_2d(*args, impl='triton').square()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(run, fullgraph=True, backend='aot_eager')
+    tensors = tuple(make_case().cast(torch.float32, triton_device).values())
+    for a, b in zip(*(torch.autograd.grad(f(*tensors).sum(), tensors) for f in (compiled, run))):
+        assert torch.equal(a, b)
+
+
+def test_autocast_does_not_touch_the_scan(triton_device):
+    case = make_case()
+    plain = results(case, case.cast(torch.float32, triton_device), 'triton')
+    with torch.autocast(triton_device, torch.bfloat16):
+        cast = results(case, case.cast(torch.float32, triton_device), 'triton')
+    assert all(torch.equal(cast[name], t) for name, t in plain.items())
+
+
+@pytest.mark.parametrize(('kind', 'message'), [
+    (dict(S=65), 'the state size is 65, and the kernels take at most 64'),
+    (dict(R=65), 'step sizes have rank 65, and the kernels take at most 64'),
+])
+def test_what_is_too_large_for_the_kernels(kind, message, triton_device):
+    tensors = make_case(grid=(1, 1), D=1, **kind).cast(torch.float32, triton_device)
+    with pytest.raises(RuntimeError, match=message):
+        selective_scan_2d(**tensors, impl='triton')
+
+
+def test_a_wrong_shape_raises_before_any_launch(monkeypatch, triton_device):
+    monkeypatch.setattr(launch.Scan, '__init__', None)
+    tensors = make_case().cast(torch.float32, triton_device)
+    tensors['dt'] = tensors['dt'][:, :, :4]
+    with pytest.raises(ValueError, match='dt: got shape'):
+        selective_scan_2d(**tensors, impl='triton')

@@ -1,0 +1,257 @@
+"""The op's Triton kernels against its reference in float64."""
+import pytest
+import torch
+
+from mmvssd_kernels import dispatch, ssd
+from mmvssd_kernels.parity import Case, failures, results
+from mmvssd_kernels.ssd import autograd
+
+directions = pytest.mark.parametrize('reverse', [False, True])
+
+
+# with few heads the largest error of a parameter's gradient is a matter of luck
+def make_case(N=1, L=15, h=8, P=24, G=1, S=12, *, reverse=False, skip=True, steps=0.1, seed=0):
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    tensors = dict(x=normal(N, L, h, P),
+                   dt=steps * torch.nn.functional.softplus(normal(N, L, h)),
+                   A=-torch.rand(h, generator=random, dtype=torch.float64) * 15 - 1,
+                   B=normal(N, L, G, S), C=normal(N, L, G, S), D=normal(h) if skip else None)
+    return Case('ssd', tensors, dict(reverse=reverse))
+
+
+# every choice of tiles, with and without the skip; the last: strides of 1, constants to Triton
+COMPILED = [
+    make_case(L=70, h=2, P=64, S=64),
+    make_case(L=40, h=2, P=128, S=128, reverse=True),
+    make_case(L=17, h=2, P=16, S=16, skip=False),
+    make_case(N=1, L=1, h=1, P=1, S=1),
+]
+
+
+def options(case):
+    return ' '.join(f'{key}={value}' for key, value in case.items())
+
+
+@pytest.mark.parametrize('kind', [
+    dict(), dict(L=1), dict(L=2, reverse=True), dict(L=16, seed=1), dict(L=17, reverse=True),
+    dict(N=2, L=31, P=12), dict(L=32, S=24), dict(L=33, S=48, P=48), dict(L=63, reverse=True),
+    dict(L=196, h=4), dict(skip=False, L=40), dict(P=128, S=100, L=20, h=2), dict(S=3, P=1, L=70),
+    dict(P=70, S=64, L=40, h=2),
+], ids=options)
+def test_is_the_reference(kind, triton_device):
+    assert failures(make_case(**kind), torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('kind', [
+    dict(L=1), dict(L=17, reverse=True), dict(L=35, G=2),
+], ids=options)
+def test_is_the_reference_from_half_inputs(kind, dtype, triton_device):
+    assert failures(make_case(**kind), dtype, triton_device) == ()
+
+
+@directions
+@pytest.mark.parametrize('G', [2, 8])
+def test_groups(G, reverse, triton_device):
+    assert failures(make_case(L=40, G=G, reverse=reverse, seed=1), torch.float32,
+                    triton_device) == ()
+
+
+@directions
+def test_float64(reverse, triton_device):
+    if triton_device == 'cuda':
+        pytest.skip('on a GPU float64 is for the reference')
+    case = make_case(N=2, L=70, h=2, G=2, reverse=reverse)
+    own, expected = (results(case, case.cast(torch.float64), impl)
+                     for impl in ('triton', 'reference'))
+    for name, result in expected.items():
+        torch.testing.assert_close(own[name], result, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_many_tokens(triton_device):
+    case = make_case(L=2401, h=1, P=16, S=16, steps=0.01)
+    assert failures(case, torch.float32, triton_device) == ()
+
+
+@pytest.mark.gpu
+@directions
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_a_detector_s_image(dtype, reverse):
+    if not torch.cuda.is_available():
+        pytest.skip('no GPU')
+    case = make_case(L=66_800, P=64, S=64, steps=0.01, reverse=reverse)
+    assert failures(case, dtype, 'cuda') == ()
+
+
+@pytest.mark.parametrize(('steps', 'dtype'), [
+    (1e-6, torch.float32), (1e3, torch.float32),
+    *(('mixed', dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
+])
+def test_extreme_steps(steps, dtype, triton_device):
+    if steps == 'mixed':
+        # a sum from the start of the chunk has no room for the small beside the large
+        steps = torch.where(torch.arange(40) % 5 == 2, 1e3, 1e-4)[:, None].double()
+    # gradients of steps that float16 cannot hold are infinite in the reference too
+    if dtype == torch.float16:
+        steps = torch.as_tensor(steps).clamp(1e-4, 10)
+    case = make_case(L=40, steps=steps)
+    values = results(case, case.cast(dtype, triton_device), 'triton')
+    assert all(t.isfinite().all() for t in values.values())
+    assert failures(case, dtype, triton_device) == ()
+
+
+@directions
+def test_strides_do_not_matter(reverse, triton_device):
+    """Parts of one tensor, as a projection gives them."""
+    case = make_case(L=40, h=2, G=2, reverse=reverse)
+    tensors = case.cast(torch.float32, triton_device)
+    plain = results(case, tensors, 'triton')
+    parts = [tensors[name].detach().flatten(2) for name in ('x', 'B', 'C', 'dt')]
+    packed = torch.cat(parts, -1).transpose(0, 1).contiguous().transpose(0, 1)
+    views = packed.split([part.shape[-1] for part in parts], -1)
+    for name, view in zip(('x', 'B', 'C', 'dt'), views):
+        like = tensors[name]
+        tensors[name] = view.unflatten(-1, like.shape[2:]) if like.dim() == 4 else view
+        tensors[name].requires_grad_()
+        assert not tensors[name].is_contiguous()
+    for name in ('A', 'D'):
+        tensors[name] = torch.stack([tensors[name].detach()] * 2, -1)[:, 1].requires_grad_()
+    for name, result in results(case, tensors, 'triton').items():
+        assert torch.equal(result, plain[name]), name
+
+
+@directions
+def test_expanded_inputs(reverse, triton_device):
+    case = make_case(L=40, h=2, reverse=reverse)
+    tensors = case.cast(torch.float32, triton_device)
+    for name in ('B', 'dt'):
+        like = tensors[name].detach()
+        tensors[name] = like[:, :1].expand(like.shape).requires_grad_()
+    y = case.run(tensors, 'triton')
+    weights = torch.ones(1, device=triton_device).expand(y.shape)  # all strides are 0
+    z = case.run(tensors, 'reference')
+    torch.testing.assert_close(y, z)
+    for own, expected in zip(*(torch.autograd.grad(out, list(tensors.values()), weights)
+                               for out in (y, z))):
+        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(('far', 'reverse'), [('images', False), ('tokens', False),
+                                              ('tokens', True), ('heads', False)])
+def test_offsets_beyond_two_to_the_31(far, reverse, triton_device):
+    """Elements up to 2**31 and more apart; memory that nobody touches takes no room."""
+    shape = (2, 40, 2, 3)
+    strides = {'images': (2**31, 6, 3, 1), 'tokens': (8, 2**26, 3, 1),
+               'heads': (120, 3, 2**31, 1)}[far]
+    last = sum((size - 1) * stride for size, stride in zip(shape, strides))
+    memory = torch.empty(last + 1, dtype=torch.bfloat16, device=triton_device)
+    case = make_case(N=2, L=40, h=2, P=3, S=4, reverse=reverse)
+    tensors = case.cast(torch.bfloat16, triton_device)
+    plain = results(case, tensors, 'triton')
+    tensors['x'] = memory.as_strided(shape, strides).copy_(tensors['x'].detach()).requires_grad_()
+    for name, result in results(case, tensors, 'triton').items():
+        assert torch.equal(result, plain[name]), name
+
+
+@directions
+def test_every_number_is_written(reverse, poisoned_memory, triton_device):
+    case = make_case(L=70, h=2, G=2, reverse=reverse)
+    values = results(case, case.cast(torch.float32, triton_device), 'triton')
+    assert all(t.isfinite().all() for t in values.values())
+
+
+def test_two_runs_are_equal_bit_for_bit(triton_device):
+    case = make_case(L=70, h=2)
+    first, second = (results(case, case.cast(torch.bfloat16, triton_device), 'triton')
+                     for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(('kind', 'reverse'), [(dict(), False), (dict(G=2, skip=False), True)],
+                         ids=str)
+def test_gradcheck(kind, reverse, triton_device, monkeypatch):
+    """In chunks of 16 tokens: of three, the second has a state before and a gradient after."""
+    if triton_device == 'cuda':
+        pytest.skip('float64 runs in the interpreter only')
+    monkeypatch.setattr(autograd, '_tiles', lambda S, P: autograd.Tiles(16, 16, 16, 4))
+    case = make_case(L=35, h=2, P=3, S=4, reverse=reverse, **kind)
+    tensors = {name: t for name, t in case.cast(torch.float64).items() if t is not None}
+
+    def run(*values):
+        return ssd(**dict(zip(tensors, values)), reverse=reverse, impl='triton')
+
+    assert torch.autograd.gradcheck(run, list(tensors.values()), fast_mode=True)
+
+
+@pytest.mark.parametrize('skip', [False, True])
+def test_operators(skip, triton_device):
+    case = make_case(L=17, h=2, P=4, S=4, skip=skip, reverse=True)
+    tensors = list(case.cast(torch.float32, triton_device).values())
+    operators = torch.ops.mmvssd_kernels
+    torch.library.opcheck(operators.ssd_triton.default, (*tensors, True))
+    detached = [t if t is None else t.detach() for t in tensors]
+    torch.library.opcheck(operators.ssd_triton_backward.default,
+                          (torch.ones_like(detached[0]), *detached, True))
+
+
+def test_a_second_gradient_is_refused(triton_device):
+    case = make_case(L=3, h=2, P=4, S=4)
+    tensors = case.cast(torch.float32, triton_device)
+    y = case.run(tensors, 'triton')
+    dx, = torch.autograd.grad(y.square().sum(), tensors['x'], create_graph=True)
+    with pytest.raises(RuntimeError, match='ssd_triton_backward has no gradient'):
+        dx.sum().backward()
+
+
+def test_compiles_as_one_graph(triton_device):
+    case = make_case(L=17, h=2, P=4, S=4)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda tensors: case.run(tensors, 'triton').square(),
+                             fullgraph=True, backend='aot_eager')
+    found = []
+    for run in (compiled, lambda tensors: case.run(tensors, 'triton').square()):
+        tensors = case.cast(torch.float32, triton_device)
+        y = run(tensors)
+        found.append((y.detach(), *torch.autograd.grad(y.sum(), list(tensors.values()))))
+    torch.testing.assert_close(*found)
+
+
+def test_autocast_changes_nothing(triton_device):
+    case = make_case(L=17, h=2)
+    tensors = case.cast(torch.float32, triton_device)
+    expected = case.run(tensors, 'triton')
+    with torch.autocast(triton_device, torch.bfloat16):
+        assert torch.equal(case.run(tensors, 'triton'), expected)
+
+
+@pytest.mark.parametrize('shape', [dict(N=0), dict(L=0)], ids=str)
+def test_nothing_in_nothing_out(shape, triton_device):
+    case = make_case(**{'h': 2, **shape})
+    tensors = case.cast(torch.float32, triton_device)
+    y = case.run(tensors, 'triton')
+    assert y.shape == tensors['x'].shape
+    for tensor, gradient in zip(tensors.values(),
+                                torch.autograd.grad(y.sum(), list(tensors.values()))):
+        assert gradient.shape == tensor.shape
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize(('P', 'S'), [(129, 8), (8, 129)])
+def test_what_is_too_large_is_an_obstacle(P, S, triton_device):
+    case = make_case(L=2, h=1, P=P, S=S)
+    tensors = case.cast(torch.float32, triton_device)
+    with pytest.raises(RuntimeError, match=f'width {P} and a state of {S}, .* at most 128'):
+        case.run(tensors, 'triton')
+
+
+def test_a_gpu_is_needed(monkeypatch):
+    pytest.importorskip('triton')
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
+    case = make_case(L=2)
+    with pytest.raises(RuntimeError, match="impl='triton' cannot run: Triton needs a CUDA GPU"):
+        case.run(case.cast(torch.float32), 'triton')

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# The GPU's tests of the kernels, the ops' speed and the backbones' speed; --help says more.
+set -euo pipefail
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# seconds; with what stops a step that hangs, below 8 minutes
+TESTS=185 OPS=185 BACKBONES=50 IMPORT=20 KILL=5
+
+usage() {
+    cat <<USAGE
+Usage: bash tools/benchmarks/gpu_check.sh [FOLDER]
+
+Checks the kernels on the GPU of this machine, from a checkout with PyTorch and Triton alone, in less
+than 8 minutes; each step is stopped when its time is up, and none hides the next:
+
+  tests      tests/kernels/test_triton_*.py (at most $TESTS s); without pytest or NumPy the
+             checks of python -m mmvssd_kernels.benchmark --check in their place
+  ops        op_speed.py --quick (at most $OPS s): op_speed.md, op_speed.json
+  backbones  backbone_speed.py (at most $BACKBONES s), where mmvssd and MMPreTrain can be imported:
+             backbone_speed.csv, backbone_speed.png
+
+Tables and logs land in FOLDER, by default docs/gpu here; another run writes them anew, and leaves a
+table that it does not get to as it was. The environment variable PYTHON names another Python than
+the active one. Exit status: 0, all is well; 1, a step failed or was stopped; 2, nothing was checked,
+as where PyTorch sees no GPU.
+USAGE
+}
+
+case ${1:-} in
+    -h | --help) usage; exit ;;
+    -*) echo "unknown option $1" >&2; usage >&2; exit 2 ;;
+esac
+folder=${1:-$ROOT/docs/gpu}
+
+stop() {
+    echo "gpu_check: $*; nothing was checked." >&2
+    exit 2
+}
+
+find_python() {  # the one that is asked for, or the first that has PyTorch
+    local candidate
+    if [[ ${PYTHON:-} ]]; then
+        realpath -sm -- "$(command -v -- "$PYTHON" || echo "$PYTHON")"
+        return
+    fi
+    for candidate in python python3 "$ROOT/.venv/bin/python"; do
+        if "$candidate" -c 'import torch' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+has() {  # has <package>: whether it is installed
+    "$python" -c "import importlib.util, sys; sys.exit(not importlib.util.find_spec('$1'))"
+}
+
+# interpreted kernels would need no GPU; and the kernels shall be the checkout's
+unset TRITON_INTERPRET MMVSSD_KERNEL
+export PYTHONPATH=$ROOT/kernels:$ROOT PYTHONUNBUFFERED=1
+python=$(find_python) || stop 'no Python here has PyTorch (the variable PYTHON may name one)'
+gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())') ||
+    stop "$python has no PyTorch"
+((gpus)) || stop 'PyTorch sees no GPU here'
+has triton || stop "$python has no Triton"
+mkdir -p -- "$folder"
+folder=$(cd -- "$folder" && pwd -P)
+cd -- "$ROOT"
+
+summary=() failed=0
+step() {  # step <name> <seconds> <command>...: run it, log it, note how it ended
+    local name=$1 seconds=$2 status=0 start=$SECONDS outcome=passed
+    printf '\n==> %s\n' "$name"
+    timeout --kill-after="$KILL" "$seconds" "${@:3}" 2>&1 | tee -- "$folder/$name.log" || status=$?
+    case $status in
+        0) ;;
+        124 | 137) outcome="STOPPED, its $seconds s were up" failed=1 ;;
+        *) outcome="FAILED (exit status $status)" failed=1 ;;
+    esac
+    summary+=("$(printf '%-10s %4d s  %s' "$name" $((SECONDS - start)) "$outcome")")
+}
+
+if has pytest && has numpy; then  # the tests' own needs
+    parallel=()
+    # most of the time goes into compiling kernels, on the CPU
+    if has xdist; then parallel=(--numprocesses 4 --dist loadfile); fi
+    # their own conftest.py only: that of tests/ needs MMEngine
+    step tests "$TESTS" "$python" -m pytest tests/kernels/test_triton_*.py \
+        --confcutdir tests/kernels -q -p no:cacheprovider "${parallel[@]}"
+else
+    echo 'pytest or NumPy is not installed: comparing the kernels with the truth without them.'
+    step tests "$TESTS" "$python" -m mmvssd_kernels.benchmark --check
+fi
+
+# the reference is slow: for the last 50 seconds the kernels alone
+step ops "$OPS" "$python" tools/benchmarks/op_speed.py --quick --seconds "$((OPS - 50))" \
+    --out "${folder#"$ROOT"/}/op_speed.md"
+
+if timeout --kill-after="$KILL" "$IMPORT" "$python" -c 'import mmvssd, mmpretrain, rich' \
+    >/dev/null 2>&1; then
+    step backbones "$BACKBONES" "$python" tools/benchmarks/backbone_speed.py resnet-50 vssd-tiny \
+        vssd-tiny+bfloat16 vmamba-tiny-s2l5 vmamba-tiny-s2l5+bfloat16 \
+        --settings infer:128x224 train:64x224 --rounds 5 --device cuda --out "$folder"
+else
+    summary+=('backbones    not run: mmvssd, MMPreTrain or rich cannot be imported')
+fi
+
+printf '\n==> summary, %d s\n' "$SECONDS"
+printf '%s\n' "${summary[@]}" "tables and logs: $folder"
+exit "$failed"
