@@ -34,6 +34,16 @@ def golden():
     return module
 
 
+@pytest.fixture
+def parallel_scans(monkeypatch):
+    """Scans of Triton's interpreter in seconds: see the module."""
+    file = ROOT / 'tests' / 'kernels' / 'interpreter.py'
+    spec = importlib.util.spec_from_file_location('interpreter', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.scan_in_parallel(monkeypatch)
+
+
 class Published:
     """A published model: its names and shapes, its weights as filled, what it made of an image."""
 

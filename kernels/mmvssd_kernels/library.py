@@ -75,7 +75,7 @@ def register_no_gradient(name: str) -> None:
     """Make differentiating an operator an error: what is itself a gradient has none."""
 
     def refuse(ctx, *gradients):
-        raise RuntimeError(f'{name} has no gradient: these ops can be differentiated once. '
-                           "impl='reference' of nc_ssd can be differentiated again.")
+        raise RuntimeError(f'{name} has no gradient: the op can be differentiated once. Of nc_ssd '
+                           "and ssd, impl='reference' can be differentiated again.")
 
     register_gradient(name, lambda ctx, inputs, output: None, refuse)

@@ -18,6 +18,8 @@ from torch import Tensor
 CAPABILITY = (7, 5)
 #: Bytes that a block may use on every such GPU. Tiles are chosen to fit, which tests hold.
 SHARED_MEMORY = 64 * 1024
+#: Programs along the second and third axis of a launch.
+LARGEST_GRID = 65535
 INSTALLED = importlib.util.find_spec('triton') is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -39,6 +41,14 @@ def obstacle(x: Tensor) -> Optional[str]:
     if x.dtype not in DTYPES:
         return f'x is {x.dtype}, which only the reference computes'
     return _device_obstacle(x.device.index)
+
+
+def grid_obstacle(x: Tensor, tile: int) -> Optional[str]:
+    """Why a launch has no room for the images and tokens of ``x`` (N, L, ...); None if it has."""
+    if len(x) <= LARGEST_GRID and x.shape[1] <= LARGEST_GRID * tile:
+        return None
+    return (f'{len(x)} images of {x.shape[1]} tokens, more than a launch has room for '
+            f'({LARGEST_GRID} images, {LARGEST_GRID * tile} tokens)')
 
 
 def drawback(*args, **kwargs) -> Optional[str]:
@@ -77,23 +87,29 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def common_dtype(x: Tensor, other: Tensor) -> torch.dtype:
+    """Dtype of products of two inputs' numbers; where they differ, that of the sums over ``x``."""
+    return x.dtype if x.dtype == other.dtype else sum_dtype(x.dtype)
+
+
 def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str]:
     """How blocks of ``dtype`` are multiplied: the factors' dtype, Triton's ``input_precision``.
 
     Decay weights and states are none of the inputs' own numbers, so factors are float32: rounded
-    to half they would lose more than the result's own rounding. Tensor cores multiply them as
-    three products of bfloat16 parts where the inputs are half, and of TF32 parts, as accurate as
-    float32, where they are float32. PyTorch's ``float32_matmul_precision`` allows a single TF32
-    product there. Turing has neither.
+    to half they would lose more than the result's own rounding. Tensor cores multiply them in
+    bfloat16 parts: two of each factor where the inputs are half, with an error of 2**-16; three
+    where they are float32, as accurate as float32 where TF32 parts are not, at the same cost.
+    PyTorch's ``float32_matmul_precision`` allows a single TF32 product there. Turing has neither,
+    and Triton before 3.5 only the latter.
     """
     if dtype == torch.float64:
         return dtype, 'ieee'
     if capability(device) < (8, 0):
         return torch.float32, 'ieee'
-    if dtype == torch.float32:
-        exact = torch.get_float32_matmul_precision() == 'highest'
-        return dtype, 'tf32x3' if exact else 'tf32'
-    return torch.float32, 'bf16x3' if 'bf16x3' in _precisions() else 'tf32x3'
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() != 'highest':
+        return dtype, 'tf32'
+    parts = 'bf16x6' if dtype == torch.float32 else 'bf16x3'
+    return torch.float32, parts if parts in _precisions() else 'tf32x3'
 
 
 def _precisions() -> Tuple[str, ...]:
@@ -115,3 +131,20 @@ def language(dtype: torch.dtype):
 def kernels(op: str) -> ModuleType:
     """The module of an op's jit functions; importing it imports Triton."""
     return importlib.import_module(f'mmvssd_kernels.{op}.triton_kernels')
+
+
+def power_of_two(size: int) -> int:
+    """The smallest power of two that is not less."""
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def vector_stride(vector: Optional[Tensor]) -> Tuple[int, ...]:
+    """The stride of a vector that may be absent."""
+    return (0, ) if vector is None else vector.stride()
+
+
+def gradients_like(*inputs: Optional[Tensor]) -> Tuple[Tensor, ...]:
+    """Memory for the gradients of inputs, contiguous; nothing for one that is absent."""
+    like = next(t for t in inputs if t is not None)
+    return tuple(like.new_empty(0) if t is None
+                 else torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs)

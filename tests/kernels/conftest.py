@@ -1,13 +1,23 @@
 """What the tests of the ops share."""
 import dataclasses
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+
+from mmvssd_kernels import triton_support
+
+spec = importlib.util.spec_from_file_location('interpreter_of_tests',
+                                              Path(__file__).with_name('interpreter.py'))
+interpreter_of_tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(interpreter_of_tests)
 
 TRAIN = """
 import sys
@@ -81,13 +91,13 @@ def poisoned_memory():
 @pytest.fixture(autouse=True)
 def tensor_core_products(monkeypatch):
     """Lets the interpreter round the factors of a product as tensor cores do."""
-    interpreter = sys.modules.get('triton.runtime.interpreter')
-    if interpreter is None:
+    if not triton_support.INSTALLED or not triton_support.interpreted():
         return
+    interpreter = importlib.import_module('triton.runtime.interpreter')
     create_dot = interpreter.InterpreterBuilder.create_dot
     options = interpreter.interpreter_builder.options
     monkeypatch.setattr(interpreter.interpreter_builder, 'options', dataclasses.replace(
-        options, allowed_dot_input_precisions=('ieee', 'tf32', 'tf32x3', 'bf16x3')))
+        options, allowed_dot_input_precisions=('ieee', 'tf32', 'tf32x3', 'bf16x3', 'bf16x6')))
 
     def create(self, a, b, d, precision, max_num_imprecise_acc):
         def product(a, b, d):
@@ -99,56 +109,30 @@ def tensor_core_products(monkeypatch):
             # the last 13 bits are not read
             return product(*((t.data.view(np.uint32) & np.uint32(0xffffe000)).view(np.float32)
                              for t in (a, b)), d)
-        if precision_name == 'bf16x3':
-            (a, a_rest), (b, b_rest) = map(halves, (a.data, b.data))
-            return product(a, b, product(a, b_rest, product(a_rest, b, d)))
+        if precision_name in ('bf16x3', 'bf16x6') and a.data.dtype == np.float32:
+            count = 2 if precision_name == 'bf16x3' else 3
+            a, b = (bfloat16_parts(t.data, count) for t in (a, b))
+            # the smallest first, and what has been summed before at last
+            sums = interpreter.TensorHandle(np.zeros_like(d.data), d.dtype)
+            for order in reversed(range(count)):
+                for i in range(order + 1):
+                    sums = product(a[i], b[order - i], sums)
+            return interpreter.TensorHandle(sums.data + d.data, d.dtype)
         return create_dot(self, a, b, d, precision, max_num_imprecise_acc)
 
     monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', create)
 
 
-def halves(t):
-    """Two bfloat16 parts of float32 numbers."""
-    t = torch.from_numpy(t.copy())
-    first = t.bfloat16().float()
-    return first.numpy(), (t - first).bfloat16().float().numpy()
+def bfloat16_parts(t, count):
+    """Parts of float32 numbers in bfloat16, the largest first."""
+    rest, parts = torch.from_numpy(t.copy()), []
+    for _ in range(count):
+        parts.append(rest.bfloat16().float())
+        rest = rest - parts[-1]
+    return [part.numpy() for part in parts]
 
 
 @pytest.fixture
 def parallel_scans(monkeypatch):
-    """Lets the interpreter scan and sum as a GPU does, halves of a tile with halves.
-
-    By itself it takes one number after the other: its rounding is another, and scans take minutes.
-    Its float32 exponentials err to one side, which a recurrence adds up; here they are rounded.
-    """
-    interpreter = pytest.importorskip('triton.runtime.interpreter')
-
-    def scan(self, tensors):
-        types = [t.dtype for t in tensors]
-        arrays = [t.handle.data for t in tensors]
-        shape = [1] * arrays[0].ndim
-        shape[self.axis] = -1
-        place = np.arange(arrays[0].shape[self.axis]).reshape(shape)
-        reach = 1
-        while reach < place.size:
-            before = [np.roll(a, reach, self.axis) for a in arrays]
-            with np.errstate(all='ignore'):  # what was rolled around the end is dropped
-                joined = self.combine_fn.fn(*map(self.to_tensor, before + arrays, types * 2))
-            arrays = [np.where(place < reach, a, t.handle.data) for a, t in zip(arrays, joined)]
-            reach *= 2
-        return list(map(self.to_tensor, arrays, types))
-
-    def add(self, tensor):
-        numbers = np.moveaxis(tensor.handle.data, self.axis, 0)
-        while len(numbers) > 1:
-            half = len(numbers) // 2
-            numbers = numbers[:half] + numbers[half:]
-        return self.to_tensor(numbers[0], tensor.dtype)
-
-    def exponential(self, number):
-        exact = np.exp(number.data.astype(np.float64))
-        return interpreter.TensorHandle(exact.astype(number.data.dtype), number.dtype.scalar)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_exp', exponential)
-    monkeypatch.setattr(interpreter.ScanOps, 'generic_scan', scan)
-    monkeypatch.setattr(interpreter.ReduceOps, 'sum', add)
+    """Scans and sums of the interpreter as a GPU does them, and in seconds."""
+    interpreter_of_tests.scan_in_parallel(monkeypatch)

@@ -206,11 +206,22 @@ def test_gradcheck(monkeypatch, delta_softplus, vectors):
     assert torch.autograd.gradcheck(run, [t.requires_grad_() for t in inputs])
 
 
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='this PyTorch has no opcheck')
+def test_operators_have_gradients_of_their_own():
+    inputs = [t.requires_grad_() for t in make_inputs(L=40)]
+    forward, backward = (getattr(torch.ops.mmvssd_kernels, 'selective_scan' + suffix)
+                         for suffix in ('', '_backward'))
+    torch.library.opcheck(forward, (*inputs, True))
+    y, states = forward(*inputs, True)
+    inputs = [t.detach() for t in inputs]
+    torch.library.opcheck(backward, (*inputs, states, y.detach().cos(), True))
+
+
 def test_a_second_gradient_is_refused():
     inputs = [t.requires_grad_() for t in make_inputs(L=3)]
     (du, ) = torch.autograd.grad(selective_scan(*inputs).square().sum(), inputs[:1],
                                  create_graph=True)
-    with pytest.raises(RuntimeError, match='once_differentiable'):
+    with pytest.raises(RuntimeError, match='selective_scan_backward has no gradient'):
         du.sum().backward()
 
 

@@ -90,11 +90,23 @@ def test_gradcheck(pattern):
                                     inputs)
 
 
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='this PyTorch has no opcheck')
+def test_operators_have_gradients_of_their_own():
+    inputs = [t.requires_grad_() for t in make_inputs()]
+    mask = torch.ones(2, 3, 5, dtype=torch.bool)
+    forward, backward = (getattr(torch.ops.mmvssd_kernels, 'selective_scan_2d' + suffix)
+                         for suffix in ('', '_backward'))
+    torch.library.opcheck(forward, (*inputs, mask, 'cross'))
+    y, states = forward(*inputs, mask, 'cross')
+    inputs = [t.detach() for t in inputs]
+    torch.library.opcheck(backward, (*inputs, mask, states, y.detach().cos(), 'cross'))
+
+
 def test_a_second_gradient_is_refused():
     inputs = [t.requires_grad_() for t in make_inputs(grid=(2, 2))]
     (dx, ) = torch.autograd.grad(selective_scan_2d(*inputs).square().sum(), inputs[:1],
                                  create_graph=True)
-    with pytest.raises(RuntimeError, match='once_differentiable'):
+    with pytest.raises(RuntimeError, match='selective_scan_2d_backward has no gradient'):
         dx.sum().backward()
 
 

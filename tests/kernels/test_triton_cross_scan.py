@@ -177,6 +177,8 @@ def test_nothing_in_nothing_out(shape, pattern, triton_device):
 def test_offsets_beyond_two_to_the_31(triton_device):
     """A row whose columns lie 2**30 elements apart; memory that nobody touches takes no room."""
     stride = 2**30
+    if triton_device == 'cuda' and torch.cuda.mem_get_info()[0] < 2 * 6 * stride:
+        pytest.skip('too little free GPU memory')
     memory = torch.empty(3 * stride + 1, dtype=torch.bfloat16, device=triton_device)
     memory[::stride] = torch.arange(4, device=triton_device)
     x = memory.as_strided((1, 1, 1, 4), (0, 0, 0, stride))

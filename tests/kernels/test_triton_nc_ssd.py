@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 from mmvssd_kernels import dispatch, nc_ssd
 from mmvssd_kernels.nc_ssd import autograd
@@ -41,6 +42,9 @@ COMPILED = [
     make_case(normalize=True, skip=False),
     make_case(P=64, S=64, h=2),
     make_case(P=64, S=16, h=2),
+    # arguments that are 1
+    make_case(N=1, grid=(1, 1), h=1, P=1, S=4, normalize=True),
+    make_case(N=1, grid=(1, 1), h=1, P=1, S=1),
 ]
 
 
@@ -180,8 +184,9 @@ def test_expanded_inputs(triton_device):
     weights = torch.ones(1, device=triton_device).expand(y.shape)  # all strides are 0
     dx, = torch.autograd.grad(y, tensors['x'], weights)
     z = case.run(tensors, 'reference')
-    torch.testing.assert_close(y, z)
-    torch.testing.assert_close(dx, torch.autograd.grad(z, tensors['x'], weights)[0])
+    for given, expected in ((y, z), (dx, torch.autograd.grad(z, tensors['x'], weights)[0])):
+        bound = 1e-6 * expected.abs().max().item()
+        torch.testing.assert_close(given, expected, rtol=1e-5, atol=bound)
 
 
 @forms
@@ -244,6 +249,29 @@ def test_compiles_as_one_graph(normalize, triton_device):
     expected = case.run(tensors, 'triton') * 2
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(dx, torch.autograd.grad(expected.sum(), tensors['x'])[0])
+
+
+def test_images_of_any_size_share_a_graph(triton_device):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(lambda given, grid: nc_ssd(**given, normalize=True, grid=grid,
+                                                        impl='triton'),
+                             fullgraph=True, dynamic=True, backend=counter)
+    for grid in ((3, 5), (4, 7), (6, 4), (5, 9)):
+        case = make_case(grid=grid, normalize=True)
+        tensors = {name: t.detach() for name, t in case.cast(torch.float32, triton_device).items()}
+        torch.testing.assert_close(compiled(tensors, grid), case.run(tensors, 'triton'))
+    assert counter.frame_count == 1
+
+
+def test_float64_beside_float32(triton_device):
+    """What the reference takes the kernels take, or 'auto' would fail where it need not."""
+    case = make_case()
+    tensors = case.cast(torch.float32, triton_device)
+    tensors['B'] = tensors['B'].detach().double()
+    expected = case.run(tensors, 'reference')
+    bound = 1e-6 * expected.abs().max().item()
+    torch.testing.assert_close(case.run(tensors, 'triton'), expected, rtol=1e-5, atol=bound)
 
 
 def test_autocast_changes_nothing(triton_device):

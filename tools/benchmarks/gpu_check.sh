@@ -84,7 +84,7 @@ step() {  # step <name> <seconds> <command>...: run it, log it, note how it ende
 if has pytest && has numpy; then  # the tests' own needs
     parallel=()
     # most of the time goes into compiling kernels, on the CPU
-    if has xdist; then parallel=(--numprocesses 4 --dist loadfile); fi
+    if has xdist; then parallel=(--numprocesses "$(nproc)" --dist worksteal); fi
     # their own conftest.py only: that of tests/ needs MMEngine
     step tests "$TESTS" "$python" -m pytest tests/kernels/test_triton_*.py \
         --confcutdir tests/kernels -q -p no:cacheprovider "${parallel[@]}"

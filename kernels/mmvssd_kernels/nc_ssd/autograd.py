@@ -14,14 +14,13 @@ from torch import Tensor
 from mmvssd_kernels import triton_support
 from mmvssd_kernels.dispatch import register
 from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.triton_support import common_dtype, power_of_two, vector_stride
 
 #: Largest state size and head width: a state is one tile.
 LARGEST = 64
 #: Tokens of a tile. With 32, tiles in flight fit 64 KiB, and what backward holds fits the registers
 #: of 4 warps; with 64 it did not, and took minutes to compile.
 BL = 32
-#: Programs along the second and third axis of a launch.
-LARGEST_GRID = 65535
 #: Programs that keep a large GPU busy; more of them would only add states to write and read.
 PROGRAMS = 512
 
@@ -32,10 +31,7 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
     if max(S, P) > LARGEST:
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
-    if max(len(x), -(-x.shape[1] // BL)) > LARGEST_GRID:
-        return (f'{len(x)} images of {x.shape[1]} tokens, more than a launch has room for '
-                f'({LARGEST_GRID} images, {LARGEST_GRID * BL} tokens)')
-    return triton_support.obstacle(x)
+    return triton_support.grid_obstacle(x, BL) or triton_support.obstacle(x)
 
 
 @register('nc_ssd', 'triton', obstacle, triton_support.drawback)
@@ -56,7 +52,7 @@ def _fake_forward(x, dt, A, B, C, D, mask, grid):
 
 
 @operator('nc_ssd_triton(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, '
-          'Tensor? mask, int[]? grid) -> (Tensor, Tensor, Tensor, Tensor)', _fake_forward)
+          'Tensor? mask, SymInt[]? grid) -> (Tensor, Tensor, Tensor, Tensor)', _fake_forward)
 def _forward(x, dt, A, B, C, D, mask, grid):
     """y, and for backward states (N, h, S, P), and of the normalized form sums of keys (N, h, S)
     and what the softmax subtracts and multiplies by (N, h, 2)."""
@@ -75,24 +71,23 @@ def _forward(x, dt, A, B, C, D, mask, grid):
         **launch.flags, **launch.tiles(num_stages=2))
     BE = 256
     kernels.combine[N * h, -(-S * P // BE)](
-        parts, sums, state, keys, softmax, N * h, S * P, S, splits, NORMALIZE=launch.NORMALIZE,
-        BS=launch.BS, BE=BE, BN=_power_of_two(splits), ACC=launch.ACC, num_warps=4)
+        parts, sums, state, keys, softmax, S * P, S, splits, parts.stride(0), sums.stride(0),
+        NORMALIZE=launch.NORMALIZE,
+        BS=launch.BS, BE=BE, BN=power_of_two(splits), ACC=launch.ACC, num_warps=4)
     kernels.outputs[h, splits, N](
         x, C, A if D is None else D, *launch.places, state, keys, y, *launch.sizes,
-        launch.split_length, launch.scale, *x.stride(), *C.stride(), *_stride(D),
+        launch.split_length, launch.scale, *x.stride(), *C.stride(), *vector_stride(D),
         *launch.mask_strides, **launch.flags, SKIP=D is not None,
         **launch.tiles(num_stages=2, BL=64 if launch.flags['PRECISION'] == 'bf16x3' else BL))
     return y, state, keys, softmax
 
 
 def _fake_backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid):
-    like = [x, dt, A, B, C] + ([] if D is None else [D])
-    gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in like]
-    return (*gradients, *([x.new_empty(0)] if D is None else []))
+    return triton_support.gradients_like(x, dt, A, B, C, D)
 
 
 @operator('nc_ssd_triton_backward(Tensor dy, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, '
-          'Tensor? D, Tensor? mask, Tensor state, Tensor keys, Tensor softmax, int[]? grid) '
+          'Tensor? D, Tensor? mask, Tensor state, Tensor keys, Tensor softmax, SymInt[]? grid) '
           '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
 def _backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid):
     """Gradients of x, dt, A, B, C and D, contiguous."""
@@ -116,8 +111,9 @@ def _backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid):
     kernels.gradients[G, tiles, N](
         x, dt, A, B, C, A if D is None else D, *launch.places, state, keys, softmax, dstate,
         dkeys, dy, dx, dm, sums[0], dB, dC, sums[1], *launch.sizes, launch.scale, *x.stride(),
-        *dt.stride(), *A.stride(), *B.stride(), *C.stride(), *_stride(D), *launch.mask_strides,
-        *dy.stride(), **launch.flags, SKIP=D is not None, **launch.tiles(num_stages=1))
+        *dt.stride(), *A.stride(), *B.stride(), *C.stride(), *vector_stride(D),
+        *launch.mask_strides, *dy.stride(), **launch.flags, SKIP=D is not None,
+        **launch.tiles(num_stages=1))
     if D is not None:
         dD.copy_(sums[1].sum((0, 1)))
     stretch = 1024
@@ -162,11 +158,10 @@ class _Launch:
         self.S = S
         self.kernels = triton_support.kernels('nc_ssd')
         self.NORMALIZE = grid is not None
-        product, precision = triton_support.products(torch.promote_types(x.dtype, B.dtype),
-                                                     x.device)
+        product, precision = triton_support.products(common_dtype(x, B), x.device)
         sums = triton_support.sum_dtype(x.dtype)
         self.ACC = triton_support.language(sums)
-        self.BS, self.BP = (max(16, _power_of_two(size)) for size in (S, P))
+        self.BS, self.BP = (max(16, power_of_two(size)) for size in (S, P))
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles = -(-L // BL)
         splits = max(1, min(PROGRAMS // (N * h), tiles // 4))
@@ -189,14 +184,6 @@ class _Launch:
         if grid is None:
             return x, x
         cos, sin = x.new_empty((2, max(grid), K), dtype=dtype)
-        self.kernels.rotary_table[max(grid), ](cos, sin, K, math.log(10000),
-                                               BK=_power_of_two(K), num_warps=1)
+        self.kernels.rotary_table[max(grid), ](cos, sin, K, LOG_BASE=math.log(10000),
+                                               BK=power_of_two(K), num_warps=1)
         return cos, sin
-
-
-def _stride(D: Optional[Tensor]) -> Tuple[int, ...]:
-    return (0, ) if D is None else D.stride()
-
-
-def _power_of_two(n: int) -> int:
-    return 1 << (n - 1).bit_length()

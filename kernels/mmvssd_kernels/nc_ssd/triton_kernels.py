@@ -11,13 +11,16 @@ import triton.language as tl
 
 from mmvssd_kernels.triton_math import dot
 
+# what changes from image to image: to compile for multiples of 16 would gain nothing
+VARYING = ['L', 'W', 'split_length']
+
 
 @triton.jit
-def rotary_table(p_cos, p_sin, K, log_base, BK: tl.constexpr):
+def rotary_table(p_cos, p_sin, K, LOG_BASE: tl.constexpr, BK: tl.constexpr):
     """Cosines and sines of position * base ** (-k / K), in float64 before they are stored."""
     position = tl.program_id(0)
     k = tl.arange(0, BK)
-    b_angle = position.to(tl.float64) * tl.exp(-k.to(tl.float64) / K * log_base)
+    b_angle = position.to(tl.float64) * tl.exp(-k.to(tl.float64) / K * LOG_BASE)
     tl.store(p_cos + position * K + k, tl.cos(b_angle), mask=k < K)
     tl.store(p_sin + position * K + k, tl.sin(b_angle), mask=k < K)
 
@@ -69,7 +72,7 @@ def softmax(b_m, p_softmax, m_l):
     return tl.where(m_l, tl.exp(b_m - tl.load(p_softmax)) * tl.load(p_softmax + 1), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_cos, p_sin, p_states, p_sums, L, h, P, S, G, W,
                    K, split_length, stride_xn, stride_xl, stride_xh, stride_xp, stride_dn,
                    stride_dl, stride_dh, stride_A, stride_Bn, stride_Bl, stride_Bg, stride_Bs,
@@ -81,8 +84,8 @@ def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_cos, p_sin, p_states, p_sums, 
     The normalized form weights tokens by exp(m_l - max m) and gives beside the state: the sums of
     keys (S numbers), of weights, and the maximum, all of this stretch.
     """
-    j, split, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    n = n.to(tl.int64)
+    split = tl.program_id(1)
+    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     start = split * split_length
     stop = tl.minimum(start + split_length, L)
     first = start.to(tl.int64)
@@ -137,11 +140,11 @@ def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_cos, p_sin, p_states, p_sums, 
         tl.store(p_sums + S + 1, largest)
 
 
-@triton.jit
-def combine(p_parts, p_sums, p_states, p_keys, p_softmax, heads, size, S, splits,
-            NORMALIZE: tl.constexpr, BS: tl.constexpr, BE: tl.constexpr, BN: tl.constexpr,
-            ACC: tl.constexpr):
-    """Add the states of all stretches in their order; ``heads`` is N * h, ``size`` S * P.
+@triton.jit(do_not_specialize=['splits'])
+def combine(p_parts, p_sums, p_states, p_keys, p_softmax, size, S, splits, stride_parts,
+            stride_sums, NORMALIZE: tl.constexpr, BS: tl.constexpr, BE: tl.constexpr,
+            BN: tl.constexpr, ACC: tl.constexpr):
+    """Add the states of all stretches in their order; ``size`` is S * P.
 
     The normalized form brings them to one maximum and divides by the sum of weights; it also gives
     key sums p_keys (N, h, S), and in p_softmax (N, h, 2) the maximum of m and 1 / sum exp(m - max).
@@ -158,7 +161,7 @@ def combine(p_parts, p_sums, p_states, p_keys, p_softmax, heads, size, S, splits
     total = tl.full((), 0, dtype=ACC)
     if NORMALIZE:
         o_n = tl.arange(0, BN)
-        largest = tl.max(tl.load(p_sums + o_n.to(tl.int64) * heads * (S + 2) + S + 1,
+        largest = tl.max(tl.load(p_sums + o_n.to(tl.int64) * stride_sums + S + 1,
                                  mask=o_n < splits, other=-float('inf')), axis=0)
         base = tl.where(largest == -float('inf'), 0, largest)
     for _ in range(splits):
@@ -169,8 +172,8 @@ def combine(p_parts, p_sums, p_states, p_keys, p_softmax, heads, size, S, splits
             b_keys += shrink * tl.load(p_sums + o_s, mask=m_s, other=0)
             b_part *= shrink
         b_state += b_part
-        p_parts += heads.to(tl.int64) * size
-        p_sums += heads.to(tl.int64) * (S + 2)
+        p_parts += stride_parts
+        p_sums += stride_sums
     if NORMALIZE:
         # no token at all: the state is 0, and so is every weight
         scale = tl.where(total > 0, 1 / total, 0)
@@ -182,15 +185,15 @@ def combine(p_parts, p_sums, p_states, p_keys, p_softmax, heads, size, S, splits
     tl.store(p_states + head * size + o_e, b_state, mask=m_e)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def outputs(p_x, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_keys, p_y, L, h, P, S, G, W, K,
             split_length, scale, stride_xn, stride_xl, stride_xh, stride_xp, stride_Cn, stride_Cl,
             stride_Cg, stride_Cs, stride_D, stride_mn, stride_ml, NORMALIZE: tl.constexpr,
             SKIP: tl.constexpr, MASKED: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
             BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Let a stretch of tokens read the state: p_y (N, L, h, P), contiguous."""
-    j, split, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    n = n.to(tl.int64)
+    split = tl.program_id(1)
+    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     start = split * split_length
     stop = tl.minimum(start + split_length, L)
     first = start.to(tl.int64)
@@ -234,7 +237,7 @@ def outputs(p_x, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_keys, p_y, L, h, P,
         p_mask += BL * stride_ml
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def partial_state_gradients(p_dy, p_C, p_mask, p_cos, p_sin, p_states, p_keys, p_dstates, p_dkeys,
                             L, h, P, S, G, W, K, split_length, scale, stride_yn, stride_yl,
                             stride_yh, stride_yp, stride_Cn, stride_Cl, stride_Cg, stride_Cs,
@@ -242,8 +245,8 @@ def partial_state_gradients(p_dy, p_C, p_mask, p_cos, p_sin, p_states, p_keys, p
                             BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
                             DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """What a stretch of tokens hands back to the state: (splits, N, h, S, P) and (..., S)."""
-    j, split, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    n = n.to(tl.int64)
+    split = tl.program_id(1)
+    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     start = split * split_length
     stop = tl.minimum(start + split_length, L)
     first = start.to(tl.int64)
@@ -293,7 +296,7 @@ def partial_state_gradients(p_dy, p_C, p_mask, p_cos, p_sin, p_states, p_keys, p
         tl.store(p_dkeys + part * S + o_s, b_dkeys, mask=m_s)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_keys, p_softmax,
               p_dstates, p_dkeys, p_dy, p_dx, p_dm, p_dm_sums, p_dB, p_dC, p_dD, L, h, P, S, G, W,
               K, scale, stride_xn, stride_xl, stride_xh, stride_xp, stride_dn, stride_dl, stride_dh,
@@ -307,8 +310,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_k
     p_dx (N, L, h, P), p_dm (N, L, h), p_dB and p_dC (N, L, G, S) are contiguous; p_dm_sums and p_dD
     (tiles, N, h) hold what this tile adds to the sum of dm, and to dD.
     """
-    g, tile, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    n = n.to(tl.int64)
+    tile = tl.program_id(1)
+    g, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     first = tile.to(tl.int64) * BL
     o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
     m_s, m_p = o_s < S, o_p < P
@@ -344,7 +347,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_k
     p_dm += (n * L + first) * h + o_l * h
     part = (tile * tl.num_programs(2) + n) * h
 
-    for j in range(g, h, G):
+    for i in range(h // G):
+        j = i * G + g
         head = n * h + j
         o_state = head * S * P + o_s[:, None] * P + o_p[None, :]
         b_state = tl.load(p_states + o_state, mask=m_sp, other=0)
@@ -399,7 +403,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_k
     tl.store(p_dC + o_ls, b_dqr.to(p_dC.dtype.element_ty), mask=m_store)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dm, p_surplus, p_ddt, p_dA, L, h, stride_dn,
                    stride_dl, stride_dh, stride_A, stride_mn, stride_ml, NORMALIZE: tl.constexpr,
                    MASKED: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
@@ -408,8 +412,8 @@ def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dm, p_surplus, p_ddt, p_dA, L
     Gradients through a softmax add up to 0. Those of :func:`gradients` do so up to the rounding of
     two large sums, which dA would show: p_surplus (N, h), what they add up to, is taken off.
     """
-    j, tile, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    n = n.to(tl.int64)
+    tile = tl.program_id(1)
+    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     first = tile.to(tl.int64) * BL
     o_l = tl.arange(0, BL)
     p_mask += n * stride_mn + first * stride_ml

@@ -124,7 +124,7 @@ def chunks(L: int, S: int) -> int:
 
 def _tiles(L: int, S: int, R: Optional[int]) -> Tiles:
     return Tiles(chunk_length(L, S), 32 if S <= SMALL_STATE else 16,
-                 0 if R is None else max(16, _power_of_two(R)))
+                 0 if R is None else max(16, triton_support.power_of_two(R)))
 
 
 class Scan:
@@ -207,7 +207,8 @@ class Scan:
                 *self._strides(inputs, inputs.u), *inputs.D.stride(), *inputs.B.stride(),
                 *inputs.C.stride(), *_mask_strides(inputs.mask), *views[0], *views[1], *views[2],
                 ddt.whole.stride(0), *views[3], dB.whole.stride(0), DIRECTIONS=axis.directions,
-                BS=_power_of_two(self.S), **self._flags, **self._products(gradients=True),
+                BS=triton_support.power_of_two(self.S), **self._flags,
+                **self._products(gradients=True),
                 num_warps=self.tiles.warps(8), num_stages=1)
         return Sums(*sums.sum(0).split_with_sizes([1, 1, self.S, R], dim=1))
 
@@ -287,7 +288,3 @@ def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:
 
 def _mask_strides(mask: Optional[Tensor]) -> Tuple[int, ...]:
     return (0, 0, 0) if mask is None else mask.stride()
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << max(size - 1, 0).bit_length()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator
+from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
 from mmvssd_kernels.selective_scan import recurrence
 
 #: Elements of a block's tensors. Several of them should fit a CPU's second or third cache.
@@ -24,23 +24,8 @@ STEPS = 32
 def selective_scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
                              delta_bias: Tensor, *, delta_softplus: bool) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
-    return _SelectiveScan.apply(u, delta, A, B, C, D, delta_bias, delta_softplus)
-
-
-class _SelectiveScan(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, delta_bias, delta_softplus):
-        inputs = (u, delta, A, B, C, D, delta_bias)
-        y, states = _forward(*inputs, delta_softplus)
-        ctx.save_for_backward(*inputs, states)
-        ctx.delta_softplus = delta_softplus
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dy):
-        return (*_backward(*ctx.saved_tensors, dy, ctx.delta_softplus), None)
+    return torch.ops.mmvssd_kernels.selective_scan(u, delta, A, B, C, D, delta_bias,
+                                                   delta_softplus)[0]
 
 
 class _Span(NamedTuple):
@@ -161,6 +146,25 @@ def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
                 span.take(dB_[:, span.k]).copy_(gradients.B)
                 span.take(dC_[:, span.k]).copy_(gradients.C)
     return du, ddelta, dA, dB, dC, dD, dbias
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.delta_softplus = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dy, _):
+    if dy is None:
+        return (None, ) * 8
+    gradients = torch.ops.mmvssd_kernels.selective_scan_backward(*ctx.saved_tensors, dy,
+                                                                 ctx.delta_softplus)
+    return (*gradients, None)
+
+
+register_gradient('selective_scan', _save, _differentiate)
+register_no_gradient('selective_scan_backward')
 
 
 def _block(span: _Span, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,

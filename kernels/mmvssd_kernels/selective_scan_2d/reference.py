@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator
+from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
 from mmvssd_kernels.selective_scan import recurrence
 
 #: Elements of a block's tensors. Several of them should fit a CPU's second or third cache.
@@ -27,28 +27,12 @@ def selective_scan_2d_reference(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Ten
     if mask is not None:
         # masked_fill, not a product: padding may hold inf or NaN
         x, dt, B, C = (_drop_padding(t, mask) for t in (x, dt, B, C))
-    return _SelectiveScan2d.apply(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)
+    return torch.ops.mmvssd_kernels.selective_scan_2d(x, dt, dt_weight, A, B, C, D, dt_bias, mask,
+                                                      pattern)[0]
 
 
 def _drop_padding(t: Tensor, mask: Tensor) -> Tensor:
     return t.masked_fill(~mask.view(*mask.shape, *[1] * (t.dim() - 3)), 0)
-
-
-class _SelectiveScan2d(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
-        inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask)
-        y, states = _forward(*inputs, pattern)
-        ctx.save_for_backward(*inputs, states)
-        ctx.pattern = pattern
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dy):
-        *inputs, states = ctx.saved_tensors
-        return (*_backward(*inputs, states, dy, ctx.pattern), None, None)
 
 
 class _Span(NamedTuple):
@@ -174,6 +158,25 @@ def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
                 span.take(dC_[..., k, :]).copy_(gradients.C)
     return (dx, ddt, dweight[:, :-1].mT.contiguous(), dA, dB, dC, dD.repeat(4),
             dweight[:, -1].flatten())
+
+
+def _save(ctx, inputs, output):
+    *tensors, ctx.pattern = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dy, _):
+    if dy is None:
+        return (None, ) * 10
+    gradients = torch.ops.mmvssd_kernels.selective_scan_2d_backward(*ctx.saved_tensors, dy,
+                                                                    ctx.pattern)
+    return (*gradients, None, None)
+
+
+register_gradient('selective_scan_2d', _save, _differentiate)
+register_no_gradient('selective_scan_2d_backward')
 
 
 def _take(part: slice, *tensors: Optional[Tensor]) -> List[Optional[Tensor]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmvssd_kernels import triton_support
 from mmvssd_kernels.dispatch import register
 from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.triton_support import common_dtype, power_of_two, vector_stride
 
 #: Largest state size and head width.
 LARGEST = 128
@@ -30,7 +31,7 @@ class Tiles(NamedTuple):
 
 
 def _tiles(S: int, P: int) -> Tiles:
-    BS, BP = (max(16, 1 << (size - 1).bit_length()) for size in (S, P))
+    BS, BP = (max(16, power_of_two(size)) for size in (S, P))
     # what a program of the gradients holds in shared memory, factors of nine products in float32,
     # shall fit 64 KiB; twice the tokens did not
     return Tiles(32, BS, min(BP, 32), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
@@ -42,7 +43,8 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
     if max(S, P) > LARGEST:
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
-    return triton_support.obstacle(x)
+    T = _tiles(S, P).T
+    return triton_support.grid_obstacle(x, T) or triton_support.obstacle(x)
 
 
 @register('ssd', 'triton', obstacle, triton_support.drawback)
@@ -68,15 +70,13 @@ def _forward(x, dt, A, B, C, D, reverse):
     states = launch.states(x, dt, A, B, False)
     launch.kernels.outputs[launch.programs](
         x.first, dt.first, A, B.first, C.first, A if D is None else D, states, y_.first,
-        *launch.sizes, *x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides, *_stride(D),
-        *y_.strides[:2], SKIP=D is not None, **launch.products, **launch.options)
+        *launch.sizes, *x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides,
+        *vector_stride(D), *y_.strides[:2], SKIP=D is not None, **launch.products, **launch.options)
     return y
 
 
 def _fake_backward(dy, x, dt, A, B, C, D, reverse):
-    like = [x, dt, A, B, C] + ([] if D is None else [D])
-    gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in like]
-    return (*gradients, *([x.new_empty(0)] if D is None else []))
+    return triton_support.gradients_like(x, dt, A, B, C, D)
 
 
 @operator('ssd_triton_backward(Tensor dy, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, '
@@ -99,9 +99,10 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     launch.kernels.gradients[G, chunks, N](
         x.first, dt.first, A, B.first, C.first, A if D is None else D, states, dstates, dy.first,
         dx.first, ddt.first, dA_parts, dB.first, dC.first, dD_parts, *launch.sizes, *x.strides,
-        *dt.strides, *A.stride(), *B.strides, *C.strides, *_stride(D), *dy.strides,
+        *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D), *dy.strides,
         *dx.strides[:2], *ddt.strides[:2], *dB.strides[:2], SKIP=D is not None,
-        **launch.products, **launch.options)
+        # narrower, for nine products to leave some registers
+        **launch.products, **{**launch.options, 'BP': 16})
     dA.copy_(dA_parts.sum((0, 1)))
     if D is not None:
         dD.copy_(dD_parts.sum((0, 1)))
@@ -144,8 +145,7 @@ class _Launch:
         self.programs = (h * -(-P // tiles.BP), self.chunks, N)
         self.sizes = (L, h, P, S, h // G)
         self.dtype = triton_support.sum_dtype(x.dtype)
-        product, precision = triton_support.products(torch.promote_types(x.dtype, B.dtype),
-                                                     x.device)
+        product, precision = triton_support.products(common_dtype(x, B), x.device)
         _, exact = triton_support.products(self.dtype, x.device)
         self.options = dict(tiles._asdict(), num_stages=1, EXACT=exact,
                             ACC=triton_support.language(self.dtype))
@@ -175,7 +175,3 @@ class _Launch:
             states, decays, self.chunks, S * P, BACKWARD=backward, BE=CARRIED,
             ACC=self.options['ACC'], num_warps=4)
         return states
-
-
-def _stride(D: Optional[Tensor]) -> Tuple[int, ...]:
-    return (0, ) if D is None else D.stride()
