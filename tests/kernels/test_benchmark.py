@@ -317,7 +317,7 @@ def test_check_times_nothing(implement, capsys, monkeypatch):
     implement(lambda x, pattern: Wrong.apply(x, pattern, 1, -1))
     assert command.main(only) == 1
     out = capsys.readouterr().out
-    assert out.count('float32: wrong: x: error 2.00e+00, allowed ') == 4
+    assert out.count('float32: wrong: x: error 2.00e+00, at most ') == 4
     assert '0 of 4 checks' in out
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mmvssd_kernels import dispatch, selective_scan
-from mmvssd_kernels.parity import Case, failures, results
+from mmvssd_kernels.parity import Case, errors, failures, results
 from mmvssd_kernels.selective_scan import launch
 
 pytestmark = pytest.mark.usefixtures('parallel_scans')
@@ -104,7 +104,11 @@ def test_any_step_size(step, S, triton_device):
         wanted = 10 ** (9 * torch.rand_like(delta) - 6) if step == 'mixed' else step
         # not all alike: the rounding of their decays would add up
         case.tensors['delta'] = (delta.log() / 4).exp() * wanted
-    assert failures(cases, torch.float32, triton_device) == ()
+    found = errors(cases, torch.float32, triton_device)
+    # The bound of the reference's own tests: where all steps are alike, so are the roundings of
+    # their decays, and the gradient of A had up to 2.4 times eager's error.
+    assert found.pop('y').own_peak < 3e-6
+    assert all(error.own_peak < 6e-6 for error in found.values()), found
 
 
 @pytest.mark.parametrize('step', [1e-6, 1e-3, 1e3])
