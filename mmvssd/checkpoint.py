@@ -1,9 +1,13 @@
 """Reading checkpoints, and telling whether one fits a model: all errors about them start here."""
+import logging
 import re
+import zipfile
 from collections import OrderedDict
-from typing import Dict, List, Mapping, NamedTuple, Tuple
+from pathlib import Path
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
@@ -59,6 +63,66 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
     return checkpoint
 
 
+def newest_checkpoint(work_dir: str) -> Optional[str]:
+    """Find the newest checkpoint of a work dir that a run can be resumed from.
+
+    A file that is cut short or damaged is reported, and the one before it taken. Best checkpoints
+    are not looked at: they hold no optimizer. By time of writing, since a work dir may hold files
+    of an earlier, longer run; a checkpoint that is a folder (of a sharded model) is taken as it is.
+
+    Returns:
+        The checkpoint's path, or None where there is none.
+
+    Raises:
+        CheckpointError: There are some, and none of them is whole.
+    """
+    found = sorted((path for path in _checkpoints(Path(work_dir))),
+                   key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in found:
+        try:
+            require_resumable(str(path))
+        except CheckpointError as error:
+            print_log(f'{error}; the checkpoint before it is looked at', logger='current',
+                      level=logging.WARNING)
+        else:
+            return str(path)
+    if found:
+        raise CheckpointError(f'{work_dir}: none of its {len(found)} checkpoints can be resumed '
+                              'from; start anew in another work dir, or without --resume')
+    return None
+
+
+def _checkpoints(work_dir: Path) -> Iterator[Path]:
+    pointer = work_dir / 'last_checkpoint'  # MMEngine's; it may name another folder
+    text = pointer.read_text().strip() if pointer.is_file() else ''
+    folders = {work_dir.resolve(), *([Path(text).resolve().parent] if text else [])}
+    for folder in folders:
+        for path in folder.glob('*.pth'):
+            if re.fullmatch(r'(epoch|iter)_\d+', path.stem):
+                yield path
+
+
+def require_resumable(path: str) -> None:
+    """Raise CheckpointError unless a checkpoint is undamaged and holds all that a run goes on from.
+
+    PyTorch reads a damaged file without complaint: the checksums are looked at here.
+    """
+    if Path(path).is_dir():
+        return
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            damaged = str(error)
+        if damaged:
+            raise CheckpointError(f'{path}: damaged, its checksums do not fit ({damaged})')
+    absent = {'state_dict', 'optimizer', 'message_hub', 'meta'} - set(read_checkpoint(path))
+    if absent:
+        raise CheckpointError(f'{path}: holds no {", no ".join(sorted(absent))}; a run cannot be '
+                              'resumed from it')
+
+
 class _Inert:
     """Stands in for a class that is not loaded: making one gives an empty mapping.
 
@@ -94,6 +158,31 @@ def state_dict_of(checkpoint: dict, prefix: str = '') -> Dict[str, Tensor]:
     return {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
 
 
+def choose_weights(source: str, checkpoint: dict, kind: str) -> Dict[str, Tensor]:
+    """Take one kind of weights out of a checkpoint of a training with a moving average.
+
+    MMEngine's EMAHook saves the average as ``state_dict``, where any reader finds it, and the raw
+    weights as the average's.
+
+    Args:
+        source: What the checkpoint is called in the error.
+        checkpoint: What :func:`read_checkpoint` returned.
+        kind: 'ema' or 'raw'.
+
+    Raises:
+        CheckpointError: It holds one kind alone.
+    """
+    if not isinstance(checkpoint.get('ema_state_dict'), dict):
+        raise CheckpointError(
+            f'{source}: holds no moving average beside the raw weights (no ema_state_dict): it was '
+            'trained without EMAHook, published, or converted. It has one kind of weights')
+    if kind == 'ema':
+        return state_dict_of(checkpoint)
+    average = checkpoint['ema_state_dict']  # with a count of its steps
+    return state_dict_of({name: value for name, value in average.items()
+                          if name.startswith('module.')})
+
+
 def compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mismatch:
     """List the names and shapes in which ``given`` differs from ``expected``."""
     return Mismatch(
@@ -121,6 +210,18 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def weights_of(model: nn.Module) -> Dict[str, torch.Tensor]:
+    """Names and values of a model's weights; of a sharded one, in all processes at once."""
+    from torch.distributed.fsdp import FullStateDictConfig, StateDictType
+    from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+    if not isinstance(model, FSDP):
+        return unwrapped(model).state_dict()
+    # PyTorch crashes where it moves weights from the CPU to the CPU
+    whole = FullStateDictConfig(offload_to_cpu=get_device() != 'cpu', rank0_only=False)
+    with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, whole):
+        return model.state_dict()
+
+
 def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
     """Raise CheckpointError unless every name and shape of a checkpoint is the model's.
 
@@ -129,7 +230,7 @@ def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
         checkpoint: What :func:`read_checkpoint` returned.
         model: A whole model, wrapped or not.
     """
-    mismatch = compare(state_dict_of(checkpoint), unwrapped(model).state_dict())
+    mismatch = compare(state_dict_of(checkpoint), weights_of(model))
     if any(mismatch):
         raise CheckpointError(
             f'{source}: not the weights of this model\n  {describe(mismatch)}\n'

@@ -1,8 +1,16 @@
-"""What stops a backbone from loading another model's weights."""
+"""What stops a backbone from loading another model's weights, and a run from resuming ruins."""
+import os
+
 import pytest
 import torch
 
-from mmvssd.checkpoint import CheckpointError, read_checkpoint
+from mmvssd import checkpoint
+from mmvssd.checkpoint import (
+    CheckpointError,
+    newest_checkpoint,
+    read_checkpoint,
+    require_resumable,
+)
 from mmvssd.models import VSSD, VMamba
 
 NANO = dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), d_state=8)
@@ -103,3 +111,67 @@ def test_a_list_of_one_in_init_cfg_and_a_folder(saved, tmp_path):
                               prefix='backbone.')]).init_weights()
     with pytest.raises(CheckpointError, match=r'no such checkpoint file'):
         load(str(tmp_path))
+
+
+CHECKPOINT = dict(state_dict={}, optimizer={}, message_hub={}, meta=dict(epoch=1, seed=7))
+
+
+def written(folder, **contents):
+    """Checkpoints by name, each written a second after the one before."""
+    for age, (name, content) in enumerate(contents.items()):
+        torch.save(content, folder / f'{name}.pth')
+        os.utime(folder / f'{name}.pth', (1e9 + age, 1e9 + age))
+    return folder
+
+
+def damage(file, how):
+    content = bytearray(file.read_bytes())
+    if how == 'cut short':
+        content = content[:len(content) // 2]
+    elif how == 'empty':
+        content = b''
+    else:  # a byte of the weights, of which PyTorch would not say a word
+        where = content.index(torch.arange(7.).numpy().tobytes())
+        content[where + 5] ^= 1
+    times = file.stat()
+    file.write_bytes(content)
+    os.utime(file, (times.st_atime, times.st_mtime))
+
+
+@pytest.mark.parametrize('how', ['cut short', 'empty', 'a byte changed'])
+def test_a_damaged_newest_checkpoint_is_told_of_and_passed_over(tmp_path, monkeypatch, how):
+    said = []
+    monkeypatch.setattr(checkpoint, 'print_log', lambda text, **kwargs: said.append(text))
+    full = dict(CHECKPOINT, state_dict=dict(weight=torch.arange(7.)))
+    written(tmp_path, epoch_10=full, epoch_2=full, epoch_3=full, best_score_epoch_3=full)
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+    assert not said
+    damage(tmp_path / 'epoch_3.pth', how)
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+    assert len(said) == 1
+    assert f'{tmp_path / "epoch_3.pth"}: ' in said[0]
+
+
+def test_what_cannot_be_resumed_from_is_passed_over(tmp_path):
+    weights = dict(state_dict={}, meta={})
+    written(tmp_path, iter_2=CHECKPOINT, iter_4=weights)
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_2.pth')
+    with pytest.raises(CheckpointError, match='holds no message_hub, no optimizer'):
+        require_resumable(str(tmp_path / 'iter_4.pth'))
+
+
+def test_no_checkpoint_and_none_that_is_whole(tmp_path):
+    assert newest_checkpoint(str(tmp_path)) is None
+    written(tmp_path, epoch_1=CHECKPOINT)
+    damage(tmp_path / 'epoch_1.pth', 'cut short')
+    with pytest.raises(CheckpointError, match='none of its 1 checkpoints can be resumed'):
+        newest_checkpoint(str(tmp_path))
+
+
+def test_checkpoints_kept_elsewhere(tmp_path):
+    """MMEngine's ``out_dir``."""
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'run').mkdir()
+    written(tmp_path / 'elsewhere', epoch_1=CHECKPOINT)
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(tmp_path / 'elsewhere' / 'epoch_1.pth'))
+    assert newest_checkpoint(str(tmp_path / 'run')).endswith('/elsewhere/epoch_1.pth')
