@@ -7,11 +7,15 @@ from typing import Callable
 from mmengine.config import Config, DictAction
 
 from mmvssd.checkpoint import CheckpointError
+from mmvssd.compat.unreadable_images import UnreadableImageError
 from mmvssd.engine.data import DataError
+from mmvssd.engine.hooks.finite_check import NumericalFault
 from mmvssd.engine.launch import ConfigError, load_config
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
 INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
+#: Errors that end a command with their message alone.
+EXPLAINED = (*INPUT_ERRORS, NumericalFault, UnreadableImageError)
 
 
 class SettingsAction(DictAction):
@@ -49,9 +53,11 @@ def read_recipe(args: argparse.Namespace) -> Config:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; errors of the user's input end it with one message and exit code 2."""
+    """Run a command; errors that say all end it with one message and exit code 2."""
     try:
         main()
-    except INPUT_ERRORS as error:
-        print(f'{type(error).__name__}: {error}', file=sys.stderr)
+    except EXPLAINED as error:
+        name = type(error).__name__
+        # a data loader's worker hands over its traceback, which ends with the message
+        print(f'{name}: {str(error).rpartition(f"{name}: ")[2].strip()}', file=sys.stderr)
         sys.exit(2)

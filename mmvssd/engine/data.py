@@ -128,7 +128,7 @@ def check_dataset(dataset, phase: str, channels: Optional[int] = None, *,
         channels: Channels of the images that the model takes; None checks none.
         labelled: Whether it needs annotations.
     """
-    leaves = list(_leaves(dataset))
+    leaves = list(data_sets_in(dataset))
     for leaf in leaves:
         _check_categories(leaf, phase)
     if labelled:
@@ -197,12 +197,12 @@ def _steps(dataset) -> Sequence:
     return getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
 
 
-def _leaves(dataset) -> Iterator:
+def data_sets_in(dataset) -> Iterator:
     inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
     if inner is None:
         yield dataset
     for one in inner if isinstance(inner, (list, tuple)) else [inner] * (inner is not None):
-        yield from _leaves(one)
+        yield from data_sets_in(one)
 
 
 def _probed(dataset) -> List[dict]:

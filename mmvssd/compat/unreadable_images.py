@@ -1,0 +1,42 @@
+"""Images and label maps that cannot be read, named.
+
+At a file that is no image mmcv's loader stops with an assertion or an error of its decoder, and
+MMSegmentation's at an attribute of None that names no file. Here both raise one error that says
+which file it is, so that it can be left out of a training, and looked at.
+"""
+from mmvssd.compat.patching import when_imported, wrap_once
+
+
+class UnreadableImageError(OSError):
+    """An image, or a label map, is missing or is no image; the message says which."""
+
+
+def apply() -> None:
+    """Have the two loaders wrapped once they are imported."""
+    when_imported('mmcv.transforms.loading', lambda module: wrap_once(
+        module.LoadImageFromFile, 'transform', _load_image))
+    when_imported('mmseg.datasets.transforms.loading', lambda module: wrap_once(
+        module.LoadAnnotations, '_load_seg_map', _load_label_map))
+
+
+def _load_image(original, self, results):
+    try:
+        return original(self, results)
+    except Exception as error:  # each decoder has its own
+        raise _unreadable(results['img_path'], error) from error
+
+
+def _load_label_map(original, self, results):
+    try:
+        return original(self, results)
+    except AssertionError:  # of settings that do not fit
+        raise
+    except Exception as error:
+        raise _unreadable(results['seg_map_path'], error) from error
+
+
+def _unreadable(path, error):
+    reason = str(error).strip().splitlines()
+    return UnreadableImageError(
+        f'{path}: cannot be read as an image ({type(error).__name__}'
+        f'{": " + reason[0] if reason else ""}); write the file anew, or take it out of the data')
