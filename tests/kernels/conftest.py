@@ -61,8 +61,10 @@ def training_memory():
 
     def measure(op, small, large):
         """Train in a fresh process on inputs of shapes ``small``, then on ``large``."""
+        # a freed tensor goes back to the system at once; what glibc keeps varies with the load
+        env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'}
         done = subprocess.run([sys.executable, '-c', TRAIN, op, repr((small, large))], text=True,
-                              capture_output=True, check=False)
+                              capture_output=True, check=False, env=env)
         assert done.returncode == 0, done.stderr
         return Memory(*map(int, done.stdout.split()))
 
