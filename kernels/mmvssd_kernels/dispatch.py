@@ -5,7 +5,7 @@ arguments at hand, and one that says why it should not, though it can. Callers c
 ``impl``: the name of an implementation, or ``'auto'``, which takes the first of
 :data:`PREFERENCE` that neither speaks against. The environment variable ``MMVSSD_KERNEL`` sets
 what ``'auto'`` means. A choice that was made by name and cannot run raises; ``'auto'`` falls back
-and logs the reason once.
+and logs the reason once. :func:`used` tells afterwards what ran.
 """
 import functools
 import logging
@@ -44,6 +44,8 @@ class Implementation(NamedTuple):
 
 
 _implementations: Dict[str, Dict[str, Implementation]] = defaultdict(dict)
+#: (op, implementation) -> why it was chosen when it first ran.
+_used: Dict[Tuple[str, str], str] = {}
 
 
 def register(op: str, name: str, obstacle: Objection = _none, drawback: Objection = _none):
@@ -70,6 +72,23 @@ def obstacle(op: str, name: str, *args, **kwargs) -> Optional[str]:
     return _implementations[op][name].obstacle(*args, **kwargs)
 
 
+def used() -> Dict[str, Dict[str, str]]:
+    """What ran in this process so far: op -> implementation -> why it was chosen first.
+
+    An op that ran in more than one, such as on two devices, has an entry for each. Shapes alone
+    (the meta device) do not count; a compiled graph counts when it is traced.
+    """
+    found = defaultdict(dict)
+    for (op, name), reason in _used.items():
+        found[op][name] = reason
+    return dict(found)
+
+
+def forget_used() -> None:
+    """Have :func:`used` begin anew."""
+    _used.clear()
+
+
 def call(op: str, impl: str, *args, **kwargs):
     """Compute ``op`` with the implementation that fits its arguments.
 
@@ -83,11 +102,20 @@ def call(op: str, impl: str, *args, **kwargs):
         ValueError: ``impl`` or the environment variable names no implementation.
         RuntimeError: The implementation chosen by name cannot run.
     """
-    name = _chosen(op, impl, args, kwargs)
+    name, reason = _chosen(op, impl, args, kwargs)
+    if not _on_meta(args):
+        _note(op, name, reason)
     return _implementations[op][name].run(*args, **kwargs)
 
 
-def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> str:
+# a tracer shall not see the dict change; this runs while it traces
+@torch.compiler.assume_constant_result
+def _note(op: str, name: str, reason: str) -> None:
+    _used.setdefault((op, name), reason)
+
+
+def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
+    """The implementation to run, and why this one."""
     chosen, source = _check(impl, 'impl'), 'impl'
     if chosen == 'auto':
         chosen = _check(os.environ.get(ENVIRONMENT_VARIABLE) or 'auto', ENVIRONMENT_VARIABLE)
@@ -99,7 +127,7 @@ def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> str:
         able = [name for name in PREFERENCE if not obstacle(op, name, *args, **kwargs)]
         raise RuntimeError(f'{source}={chosen!r} cannot run: {reason}. '
                            f'What can run here: auto, {", ".join(able)}.')
-    return chosen
+    return chosen, f'{source}={chosen}'
 
 
 def _check(choice: str, source: str) -> str:
@@ -109,18 +137,24 @@ def _check(choice: str, source: str) -> str:
     return choice
 
 
-def _fastest(op: str, args: tuple, kwargs: dict) -> str:
+def _fastest(op: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
+    why = 'the fastest'
     for name in PREFERENCE:
         if name not in _implementations[op]:
             continue
         way = _implementations[op][name]
         reason = way.obstacle(*args, **kwargs) or way.drawback(*args, **kwargs)
         if not reason:
-            return name
+            return name, why
+        why = f'not {name}: {reason}'
         # on the meta device there is nothing to be fast at
-        if not any(isinstance(arg, Tensor) and arg.is_meta for arg in args):
+        if not _on_meta(args):
             _report_fallback(op, name, reason)
     raise RuntimeError(f'{op}: no implementation can run on these arguments')
+
+
+def _on_meta(args: tuple) -> bool:
+    return any(isinstance(arg, Tensor) and arg.is_meta for arg in args)
 
 
 # a tracer shall not see the logging; it runs while it traces, which looks through a cache

@@ -42,7 +42,7 @@ def when_imported(name, patch):
     """
     if name in sys.modules:
         patch(sys.modules[name])
-    elif not any(isinstance(finder, _AfterImport) and finder.name == name
+    elif not any(isinstance(finder, _AfterImport) and finder.does(name, patch)
                  for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport(name, patch))
 
@@ -53,8 +53,12 @@ class _AfterImport(MetaPathFinder):
     def __init__(self, name, patch):
         self.name, self.patch = name, patch
 
+    def does(self, name, patch):
+        """Whether it will apply this patch to this module, so that another one need not."""
+        return (self.name, _path(self.patch)) == (name, _path(patch))
+
     def find_spec(self, fullname, path=None, target=None):
-        spec = PathFinder.find_spec(fullname, path) if fullname == self.name else None
+        spec = self._find(fullname, path) if fullname == self.name else None
         if spec is None:
             return None
         execute = spec.loader.exec_module
@@ -67,3 +71,15 @@ class _AfterImport(MetaPathFinder):
 
         spec.loader.exec_module = exec_module
         return spec
+
+    def _find(self, fullname, path):
+        """Ask the next finder that has a patch for the module, or Python."""
+        later = sys.meta_path[sys.meta_path.index(self) + 1:]
+        for finder in later:
+            if isinstance(finder, _AfterImport) and finder.name == fullname:
+                return finder.find_spec(fullname, path)
+        return PathFinder.find_spec(fullname, path)
+
+
+def _path(patch):
+    return patch.__module__, patch.__qualname__

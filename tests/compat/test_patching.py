@@ -70,3 +70,19 @@ def test_import_of_the_package_is_light(python):
     assert initialized == 'False', done.stderr
     heavy = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'cv2', 'torchvision', 'matplotlib'}
     assert not heavy.intersection(names)
+
+
+def test_every_patch_of_a_module_is_applied(module):
+    """Not only that of whoever came first."""
+    seen = []
+
+    def one(module):
+        seen.append('one')
+
+    def other(module):
+        seen.append('other')
+
+    for patch in (one, other, one, other):
+        patching.when_imported(module, patch)
+    importlib.import_module(module)
+    assert sorted(seen) == ['one', 'other']

@@ -10,6 +10,7 @@ from mmvssd_kernels import dispatch
 def two_ways(monkeypatch):
     """An op with a fast implementation that refuses float64, and a reference."""
     monkeypatch.setattr(dispatch, '_implementations', dispatch.defaultdict(dict))
+    monkeypatch.setattr(dispatch, '_used', {})
     dispatch._log_fallback.cache_clear()
     monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
     refuses = lambda x: 'no float64' if x.dtype == torch.float64 else None  # noqa: E731
@@ -88,3 +89,35 @@ def test_a_fallback_in_a_compiled_graph_is_logged(two_ways, caplog):
                              backend='eager')
     assert compiled(SLOW) == len('reference')
     assert 'op: not using triton: no float64' in caplog.text
+
+
+def test_what_ran_and_why(two_ways, monkeypatch):
+    assert dispatch.used() == {}
+    dispatch.call('op', 'auto', SLOW.to('meta'))
+    assert dispatch.used() == {}
+    dispatch.call('op', 'auto', FAST)
+    dispatch.call('op', 'triton', FAST)  # the first reason stays
+    dispatch.call('op', 'auto', SLOW)
+    assert dispatch.used() == {'op': {'triton': 'the fastest',
+                                      'reference': 'not triton: no float64'}}
+    dispatch.forget_used()
+    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'reference')
+    dispatch.call('op', 'auto', FAST)
+    assert dispatch.used() == {'op': {'reference': 'MMVSSD_KERNEL=reference'}}
+    dispatch.forget_used()
+    dispatch.call('op', 'triton', FAST)
+    assert dispatch.used() == {'op': {'triton': 'impl=triton'}}
+
+
+def test_a_choice_that_cannot_run_is_not_what_ran(two_ways):
+    with pytest.raises(RuntimeError, match='cannot run'):
+        dispatch.call('op', 'triton', SLOW)
+    assert dispatch.used() == {}
+
+
+def test_what_ran_in_a_compiled_graph(two_ways):
+    compiled = torch.compile(lambda x: x + len(dispatch.call('op', 'auto', x)), fullgraph=True,
+                             backend='eager')
+    for _ in range(2):
+        assert compiled(SLOW) == len('reference')
+    assert dispatch.used() == {'op': {'reference': 'not triton: no float64'}}
