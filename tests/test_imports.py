@@ -46,24 +46,33 @@ for name in ('mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'triton'):
     sys.modules[name] = None
 import torch
 from mmvssd.models import VSSD
-print(VSSD(dict(embed_dims=16, depths=(1, 1), num_heads=(2, 2)), out_indices=(1, ))
-      (torch.zeros(2, 3, 32, 32))[0].shape)
+from mmvssd.registry import MODELS
+settings = dict(arch=dict(embed_dims=16, depths=(1, 1), num_heads=(2, 2)), out_indices=(1, ))
+for model in (VSSD(**settings), MODELS.build(dict(type='mmvssd.VSSD', **settings))):
+    print(model(torch.zeros(2, 3, 32, 32))[0].shape)
 """
     done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, text=True,
                           capture_output=True, check=False)
-    assert 'torch.Size([2, 32, 4, 4])' in done.stdout, done.stderr
+    assert done.stdout.count('torch.Size([2, 32, 4, 4])') == 2, done.stderr
 
 
 @pytest.mark.parametrize('scope', sorted(HOSTS))
 def test_found_from_a_hosts_scope(scope, tmp_path):
     """In a fresh process and a foreign folder, where nobody has imported mmvssd by hand."""
     pytest.importorskip(scope)
+    pytest.importorskip('mmpretrain')
     script = f"""
 import mmvssd  # what the hosts need on this PyTorch
 from {scope}.registry import MODELS
 with MODELS.switch_scope_and_registry('{scope}') as registry:
     print(registry.build(dict(type='mmvssd.VSSD', arch='micro')).dims)
+    print(type(registry.build(dict(
+        type='mmvssd.MESAClassifier', mesa_weight=1.,
+        backbone=dict(type='mmvssd.VSSD', arch='micro'),
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=384,
+                  loss=dict(type='mmpretrain.CrossEntropyLoss'))))).__name__)
 """
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=tmp_path, text=True,
                           capture_output=True, check=False)
-    assert '(48, 96, 192, 384)' in done.stdout, done.stderr
+    assert done.stdout.split('\n')[:2] == ['(48, 96, 192, 384)', 'MESAClassifier'], done.stderr

@@ -10,14 +10,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe_arguments(parser)
     parser.add_argument('checkpoint', help='weights to evaluate')
+    parser.add_argument('--weights', choices=('ema', 'raw'),
+                        help='of a checkpoint that holds both: the moving average or the raw '
+                        "weights; default: as the recipe's EMAHook has it")
     parser.add_argument('--tta', action='store_true',
                         help="average over the recipe's test-time augmentations")
     parser.add_argument('--show-dir', metavar='FOLDER', help='draw the predictions into FOLDER')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to FILE.pkl')
     add_run_arguments(parser)
     args = parser.parse_args()
-    build_tester(read_recipe(args), args.checkpoint, tta=args.tta, show_dir=args.show_dir,
-                 out=args.out).test()
+    build_tester(read_recipe(args), args.checkpoint, weights=args.weights, tta=args.tta,
+                 show_dir=args.show_dir, out=args.out).test()
 
 
 if __name__ == '__main__':

@@ -10,5 +10,6 @@ param_scheduler = [
     # warm-up from 5e-7 * 2048 / 512
     dict(type='LinearLR', start_factor=2e-6 / 1.2e-3, by_epoch=True, end=20,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1.2e-5, by_epoch=True, begin=20),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=True, begin=20,
+         convert_to_iter_based=True),
 ]

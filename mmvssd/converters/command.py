@@ -1,4 +1,4 @@
-"""Conversion of a published file: read, rename, compare with the archs, write, report."""
+"""Conversion of a file: read, rename, compare with the archs, write, report."""
 import os
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mmvssd.checkpoint import CheckpointError, read_checkpoint
+from mmvssd.checkpoint import CheckpointError, choose_weights, read_checkpoint
 from mmvssd.converters.fit import Fit, candidates, closest_fit
 from mmvssd.version import __version__
 
@@ -48,7 +48,7 @@ def convert_file(source: str, target: str, family: Optional[str] = None, *,
     try:
         fit = closest_fit(weights, among)
     except ValueError as error:
-        raise CheckpointError(f'{source}: {error}') from error
+        raise CheckpointError(f'{source}: {error}{_advice(checkpoint)}') from error
     _print_table(fit)
     if fit.differences:
         raise CheckpointError(f'{source}: does not fit {fit.family} {fit.arch}, see the table; '
@@ -57,6 +57,33 @@ def convert_file(source: str, target: str, family: Optional[str] = None, *,
     twins = f', as {", ".join(fit.twins)} would be' if fit.twins and arch is None else ''
     Console().print(f'{target}: written, {fit.family} {fit.arch}{twins}', soft_wrap=True)
     return fit.arch
+
+
+def take_weights(source: str, target: str, kind: str) -> None:
+    """Write one kind of the weights of a training with a moving average as a plain checkpoint.
+
+    Args:
+        source: Checkpoint of a training with MMEngine's EMAHook.
+        target: File to write; it is written whole or not at all.
+        kind: 'ema' or 'raw'.
+
+    Raises:
+        CheckpointError: The file cannot be read or holds one kind alone; nothing is written.
+    """
+    checkpoint = read_checkpoint(source, weights_alone=True)
+    state = choose_weights(source, checkpoint, kind)
+    meta = dict(mmvssd_version=__version__, source=Path(source).name, weights=kind,
+                **_dataset_meta(checkpoint))
+    _save(dict(state_dict=state, meta=meta), target)
+    Console().print(f'{target}: written, {len(state)} entries of the {kind} weights',
+                    soft_wrap=True)
+
+
+def _advice(checkpoint: dict) -> str:
+    if isinstance(checkpoint.get('ema_state_dict'), dict):
+        return ('. It is of a training with a moving average: --weights ema or --weights raw '
+                'takes one kind of its weights')
+    return ''
 
 
 def _weights(checkpoint: dict, source: str, key: Optional[str]) -> Dict[str, Tensor]:
@@ -94,12 +121,15 @@ def _print_table(fit: Fit) -> None:
 
 
 def _meta(checkpoint: dict, source: str, fit: Fit) -> dict:
-    meta = dict(mmvssd_version=__version__, source=Path(source).name, family=fit.family,
-                arch=fit.arch)
-    published = checkpoint.get('meta')
-    if isinstance(published, dict) and 'dataset_meta' in published:
-        meta['dataset_meta'] = published['dataset_meta']
-    return meta
+    return dict(mmvssd_version=__version__, source=Path(source).name, family=fit.family,
+                arch=fit.arch, **_dataset_meta(checkpoint))
+
+
+def _dataset_meta(checkpoint: dict) -> dict:
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and 'dataset_meta' in meta:
+        return dict(dataset_meta=meta['dataset_meta'])
+    return {}
 
 
 def _save(checkpoint: dict, target: str) -> None:

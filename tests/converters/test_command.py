@@ -194,3 +194,30 @@ def test_missing_and_truncated_files(run_tool, tmp_path, weights):
     (tmp_path / 'part.pth').write_bytes(whole[:len(whole) // 2])
     assert 'truncated' in run_tool(tool, 'part.pth', 'ours.pth', expect=2)
     assert not (tmp_path / 'ours.pth').exists()
+
+
+def test_one_kind_of_weights_of_a_training(run_tool, tmp_path):
+    """As MMEngine's EMAHook saves them: the average under the name of the weights."""
+    names = {'backbone.stem.weight': torch.full((2, ), 1.), 'head.fc.bias': torch.full((3, ), 2.)}
+    training = dict(state_dict=names, optimizer=dict(), meta=dict(dataset_meta=dict(classes='ab')),
+                    ema_state_dict={'steps': torch.tensor(4), **{
+                        f'module.{name}': -value for name, value in names.items()}})
+    torch.save(training, tmp_path / 'epoch_1.pth')
+    tool = 'model_converters/convert_checkpoint.py'
+    for kind, sign in dict(ema=1, raw=-1).items():
+        run_tool(tool, 'epoch_1.pth', f'new/{kind}.pth', '--weights', kind)
+        plain = torch.load(tmp_path / 'new' / f'{kind}.pth')
+        assert list(plain) == ['state_dict', 'meta']
+        assert plain['meta']['weights'] == kind
+        assert plain['meta']['dataset_meta'] == dict(classes='ab')
+        assert list(plain['state_dict']) == list(names)
+        for name, value in names.items():
+            assert torch.equal(plain['state_dict'][name], sign * value)
+    for arguments, message in (
+            (('new/raw.pth', 'again.pth', '--weights', 'ema'), 'holds no moving average'),
+            (('epoch_1.pth', 'again.pth'), '--weights ema or --weights raw'),
+            (('epoch_1.pth', 'again.pth', '--weights', 'ema', '--arch', 'tiny'),
+             '--weights: the names stay'),
+    ):
+        assert message in ' '.join(run_tool(tool, *arguments, expect=2).split())
+        assert not (tmp_path / 'again.pth').exists()

@@ -1,22 +1,31 @@
 #!/usr/bin/env python
-"""Convert a published checkpoint for a model of one of the hosts."""
+"""Convert a published checkpoint, or one of a training, for a model of one of the hosts."""
 import argparse
 
-from mmvssd.converters.command import convert_file
+from mmvssd.converters.command import convert_file, take_weights
 from mmvssd.converters.official import FAMILIES
 from mmvssd.engine.command_line import run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='published file')
+    parser.add_argument('source', help='published file; with --weights a checkpoint of a training')
     parser.add_argument('target', help='file to write')
     parser.add_argument('--family', choices=tuple(FAMILIES),
                         help='family that the file must fit; default: found')
     parser.add_argument('--arch', help='arch that the file must fit; default: found')
     parser.add_argument('--key', help='entry that holds the weights, such as model or model_ema; '
                         'default: the first there is of model, state_dict, model_ema')
+    parser.add_argument('--weights', choices=('ema', 'raw'),
+                        help='of a checkpoint of a training with EMAHook: write the moving '
+                        'average, or the raw weights, alone')
     args = parser.parse_args()
+    if args.weights:
+        if args.family or args.arch or args.key:
+            parser.error('--weights: the names stay as they are, --family, --arch and --key are '
+                         'for published files')
+        take_weights(args.source, args.target, args.weights)
+        return
     convert_file(args.source, args.target, args.family, arch=args.arch, key=args.key)
 
 

@@ -1,0 +1,18 @@
+"""Classifiers that are one in training alone; in testing they are the host's own."""
+from torch import nn
+
+from mmvssd.registry import MODELS
+
+
+@MODELS.register_module(name='MESAClassifier')
+def mesa_classifier(**settings) -> nn.Module:
+    """Build a :class:`mmvssd.models.classifiers.mesa.MESAClassifier` from its arguments.
+
+    The class derives from MMPreTrain's, which is imported when one is asked for and not before:
+    the backbones need no host, and are found beside this entry from those of the others.
+    """
+    from mmvssd.models.classifiers.mesa import MESAClassifier
+    return MESAClassifier(**settings)
+
+
+__all__ = ['mesa_classifier']
