@@ -155,6 +155,45 @@ def test_autocast(variant):
         assert (y - z).abs().mean() < 0.02
 
 
+def test_autocast_leaves_states_in_float32(variant):
+    """Parameters reach the ops in float32, and an op's result is rounded once, at its end."""
+    torch.manual_seed(0)
+    model = variant.build().eval()
+    calls = []
+    for mixer in (module for module in model.modules() if hasattr(module, 'op')):
+
+        def op(*arguments, own=mixer.op, **options):
+            calls.append((own, arguments, options, own(*arguments, **options)))
+            return calls[-1][-1]
+
+        mixer.op = op
+    with torch.autocast('cpu', torch.bfloat16), torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert calls
+    for op, arguments, options, result in calls:
+        parameters = [t for t in arguments if t.dim() < 3]  # A, D and biases
+        assert {t.dtype for t in parameters} == {torch.float32}
+        assert arguments[0].dtype == torch.bfloat16
+        exact = op(*(t.double() for t in arguments), **options)
+        rounding = (exact.to(result.dtype).double() - exact).abs().max()
+        assert (result.double() - exact).abs().max() <= rounding + 1e-5 * exact.abs().max()
+
+
+@pytest.mark.parametrize('variant', ['arxiv', 'iccv2025', 'causal'], indirect=True)
+def test_autocast_leaves_steps_in_float32(variant):
+    """A step of 0.001 beside a bias of -7: bfloat16 would keep 8 bits of their sum."""
+    torch.manual_seed(0)
+    model = variant.build().eval()
+    steps = []
+    for mixer in (module for module in model.modules() if hasattr(module, 'op')):
+        mixer.op = lambda x, dt, *others, own=mixer.op, **options: (
+            steps.append(dt), own(x, dt, *others, **options))[1]
+    with torch.autocast('cpu', torch.bfloat16), torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert {dt.dtype for dt in steps} == {torch.float32}
+    assert any((dt != dt.bfloat16()).any() for dt in steps)
+
+
 @pytest.mark.parametrize(
     ('variant', 'training'),
     [*((variant, training) for variant in ('attention first', 'iccv2025', 'v0', 'cross')
