@@ -63,12 +63,16 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
     return checkpoint
 
 
-def newest_checkpoint(work_dir: str) -> Optional[str]:
+def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:
     """Find the newest checkpoint of a work dir that a run can be resumed from.
 
     A file that is cut short or damaged is reported, and the one before it taken. Best checkpoints
     are not looked at: they hold no optimizer. By time of writing, since a work dir may hold files
     of an earlier, longer run; a checkpoint that is a folder (of a sharded model) is taken as it is.
+
+    Args:
+        work_dir: The run's folder.
+        since: Leave out what was written before this, in seconds since the epoch.
 
     Returns:
         The checkpoint's path, or None where there is none.
@@ -76,8 +80,9 @@ def newest_checkpoint(work_dir: str) -> Optional[str]:
     Raises:
         CheckpointError: There are some, and none of them is whole.
     """
-    found = sorted((path for path in _checkpoints(Path(work_dir))),
-                   key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    written = {path: path.stat().st_mtime for path in _checkpoints(Path(work_dir))}
+    found = sorted((path for path in written if written[path] >= since), key=written.get,
+                   reverse=True)
     for path in found:
         try:
             require_resumable(str(path))

@@ -4,7 +4,9 @@
 #   dist_train.sh CONFIG PROCESSES [options of train.py]
 #
 # PROCESSES are those of this node. For several nodes run it on each, with NNODES, NODE_RANK,
-# MASTER_ADDR and PORT set alike but for NODE_RANK.
+# MASTER_ADDR and PORT set alike but for NODE_RANK; all of them see the work dir under one path.
+# With MAX_RESTARTS=N all processes are started again, up to N times, after one of them was killed or
+# failed, and go on from the newest checkpoint of the work dir.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ${1:-} == -h || ${1:-} == --help || $# -lt 2 ]]; then

@@ -1,13 +1,22 @@
-"""Many processes on the CPU.
+"""Many processes on the CPU, and those that torchrun starts again.
 
 MMEngine's launchers call ``torch.cuda.set_device`` and start whatever backend the config names,
 nccl by default; its Runner gives DistributedDataParallel a ``device_ids``; and PyTorch's
-SyncBatchNorm refuses CPU tensors. All are wrong without an accelerator. The wrappers below decide
-when they are called: where MMEngine has a device other than the CPU, they only pass the call on.
+SyncBatchNorm refuses CPU tensors. All are wrong without an accelerator. And gloo listens at the
+address of the machine's name, which the other nodes of a job cannot reach where it is 127.0.0.1.
+The wrappers below decide when they are called: where MMEngine has a device other than the CPU, they
+only pass the call on.
+
+On every device, processes that torchrun starts again after a failure would find one another's
+addresses as they were before it.
 """
 import copy
 import logging
+import os
+import socket
+import sys
 from contextlib import contextmanager
+from typing import Optional
 
 import torch
 from mmengine.device import get_device
@@ -15,6 +24,7 @@ from mmengine.dist import utils as dist_utils
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
+from torch.distributed import PrefixStore, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
 from mmvssd.compat.patching import when_imported, wrap_once
@@ -37,9 +47,12 @@ def _patch_runner(module):
 
 def _init_process_group(launcher, backend, *args, **kwargs):
     """Run a launcher of MMEngine; on the CPU without ``set_device``, and with a CPU backend."""
+    kwargs.update(_meeting_place_of_restarts())
     if get_device() != 'cpu':
         return launcher(backend, *args, **kwargs)
     cpu_backend = backend if backend in CPU_BACKENDS else 'gloo'
+    if int(os.environ.get('GROUP_WORLD_SIZE', 1)) > 1:  # torchrun's number of nodes
+        _listen_towards_master()
     # The launchers also read the scheduler's environment; only this one call in them is wrong.
     with _no_cuda_set_device():
         launcher(cpu_backend, *args, **kwargs)
@@ -57,6 +70,49 @@ def _no_cuda_set_device():
         yield
     finally:
         torch.cuda.set_device = original
+
+
+def _meeting_place_of_restarts() -> dict:
+    """Arguments of ``init_process_group`` for processes that torchrun has started again.
+
+    They meet in a store that lives in torchrun's own process and still holds the addresses of the
+    processes before them; here each restart has a part of the store to itself.
+    """
+    restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
+    if not restarts or os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return {}
+    store = TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
+                     wait_for_workers=False)
+    return dict(store=PrefixStore(f'restart_{restarts}', store), rank=int(os.environ['RANK']),
+                world_size=int(os.environ['WORLD_SIZE']))
+
+
+def _listen_towards_master():
+    """Tell gloo the network interface on the way to MASTER_ADDR, unless the user has."""
+    interface = _interface_towards(os.environ['MASTER_ADDR'])
+    if interface is not None:
+        os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)
+
+
+def _interface_towards(host: str) -> Optional[str]:
+    """Name of the network interface on the way to a host; None where that is not found out."""
+    if not sys.platform.startswith('linux'):
+        return None
+    import fcntl
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # sends nothing: the route is looked up
+        except OSError:
+            return None
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _index, name in socket.if_nameindex():
+            try:  # SIOCGIFADDR: the interface's address, behind 20 bytes
+                found = fcntl.ioctl(probe, 0x8915, name.encode().ljust(256, b'\0'))[20:24]
+            except OSError:  # it has none
+                continue
+            if found == own:
+                return name
+    return None
 
 
 def _wrap_model(original, runner, model_wrapper_cfg, model):

@@ -1,9 +1,13 @@
 """Training in two processes on the CPU, through MMEngine's own launcher and Runner."""
 import math
+import os
+import socket
+import sys
 
 import pytest
 import torch
 from mmengine.dist import utils as dist_utils
+from torch.distributed import TCPStore
 
 from mmvssd.compat import distributed
 
@@ -65,6 +69,44 @@ def test_launchers_start_a_cpu_backend(launched, launcher, asked, started):
     set_device = torch.cuda.set_device
     assert launched(launcher, asked) == started
     assert torch.cuda.set_device is set_device
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='asks Linux for its interfaces')
+@pytest.mark.parametrize(('nodes', 'given', 'listens'), [
+    (1, None, None), (2, None, 'lo'), (2, 'eth7', 'eth7')])
+def test_gloo_listens_where_other_nodes_reach_it(launched, monkeypatch, nodes, given, listens):
+    monkeypatch.setenv('GROUP_WORLD_SIZE', str(nodes))
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', given or '')  # to be put back after the test
+    if given is None:
+        monkeypatch.delenv('GLOO_SOCKET_IFNAME')
+    assert launched('pytorch', 'gloo') == 'gloo'
+    assert os.environ.pop('GLOO_SOCKET_IFNAME', None) == listens
+
+
+def test_an_interface_that_is_not_found_out(monkeypatch):
+    monkeypatch.setattr(socket, 'if_nameindex', lambda: [(1, 'no-such-device')])
+    assert distributed._interface_towards('127.0.0.1') is None
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_a_restart_has_a_meeting_place_of_its_own(monkeypatch, device):
+    server = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    given = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group',
+                        lambda backend, **settings: given.append(settings))
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda device: None)
+    monkeypatch.setattr(distributed, 'get_device', lambda: device)
+    for restarts in range(3):
+        for key, value in dict(RANK=1, LOCAL_RANK=0, WORLD_SIZE=4, MASTER_ADDR='127.0.0.1',
+                               MASTER_PORT=server.port, TORCHELASTIC_RESTART_COUNT=restarts,
+                               TORCHELASTIC_USE_AGENT_STORE=True).items():
+            monkeypatch.setenv(key, str(value))
+        dist_utils.init_dist('pytorch', backend='gloo')
+    assert given[0] == {}
+    for restarts, settings in enumerate(given[1:], 1):
+        assert (settings['rank'], settings['world_size']) == (1, 4)
+        settings['store'].set('address', str(restarts))
+    assert [server.get(f'restart_{restarts}/address') for restarts in (1, 2)] == [b'1', b'2']
 
 
 def test_stock_where_there_is_a_gpu(launched, monkeypatch):

@@ -13,7 +13,7 @@ from mmvssd.checkpoint import (
     is_output_norm,
     require_fit,
     state_dict_of,
-    unwrapped,
+    weights_of,
 )
 from mmvssd.registry import HOOKS
 
@@ -38,7 +38,7 @@ class CheckpointCheckHook(Hook):
         if not fine_tuning:
             require_fit(source, checkpoint, runner.model)
             return
-        mismatch = compare(state_dict_of(checkpoint), unwrapped(runner.model).state_dict())
+        mismatch = compare(state_dict_of(checkpoint), weights_of(runner.model))
         wrong = _of_backbone(mismatch)
         if any(wrong):
             raise CheckpointError(f"{source}: not the weights of this model's backbone\n"
