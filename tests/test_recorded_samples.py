@@ -41,6 +41,7 @@ def test_scaled_rate_record_and_curves(folder, task, kind):
         cfg.default_hooks.checkpoint.by_epoch = False
         for scheduler in cfg.param_scheduler:
             scheduler.update(by_epoch=False, convert_to_iter_based=False)
+    cfg.visualizer.name = folder.name  # of one name there is one in a process, of the first run
     init_default_scope(cfg.default_scope)
     recipe, base = cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr.base_batch_size
     runner = build_trainer(cfg, auto_scale_lr=True)

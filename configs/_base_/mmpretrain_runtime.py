@@ -3,5 +3,12 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 # the hosts need mmvssd's compatibility layer before they are imported themselves
 custom_imports = dict(imports=['mmvssd'], allow_failed_imports=False)
 default_hooks = dict(
+    checkpoint=dict(type='mmvssd.SafeCheckpointHook'),
     checkpoint_check=dict(type='mmvssd.CheckpointCheckHook'),
-    data_check=dict(type='mmvssd.DataCheckHook'))
+    mean_loss=dict(type='mmvssd.MeanLossHook'),
+    run_record=dict(type='mmvssd.RunRecordHook'),
+    data_check=dict(type='mmvssd.DataCheckHook'),
+    data_faults=dict(type='mmvssd.DataFaultsHook'),
+    finite_check=dict(type='mmvssd.FiniteCheckHook'))
+vis_backends = [dict(type='LocalVisBackend'), dict(type='mmvssd.TensorboardVisBackend')]
+visualizer = dict(vis_backends=vis_backends)

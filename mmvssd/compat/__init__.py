@@ -15,8 +15,19 @@ def apply_all() -> None:
     """
     versions.apply()
     # Only now, for these import torch and mmengine, whose versions had to be judged first.
-    from mmvssd.compat import amp, amp_ops, checkpoint, deprecations, distributed, torchvision_ops
-    for problem in (deprecations, torchvision_ops, checkpoint, distributed, amp, amp_ops):
+    from mmvssd.compat import (
+        amp,
+        amp_ops,
+        atomic_files,
+        checkpoint,
+        deprecations,
+        distributed,
+        failed_runs,
+        torchvision_ops,
+        unreadable_images,
+    )
+    for problem in (deprecations, torchvision_ops, checkpoint, atomic_files, distributed,
+                    failed_runs, amp, amp_ops, unreadable_images):
         problem.apply()
 
 

@@ -8,10 +8,18 @@ from typing import Optional
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmvssd.checkpoint import CheckpointError, read_checkpoint
+from mmvssd.checkpoint import (
+    CheckpointError,
+    choose_weights,
+    newest_checkpoint,
+    read_checkpoint,
+    require_resumable,
+)
 from mmvssd.engine.data import check_data, dicts_of, explaining, is_local
+from mmvssd.engine.mixed_precision import use_mixed_precision
 from mmvssd.paths import configs_dir
 
 #: Default hook that draws predictions, with what makes it draw them into a folder.
@@ -87,9 +95,12 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
 
     Args:
         cfg: The recipe; it is changed.
-        resume: 'auto' goes on from the newest checkpoint of the work dir, a path from that one.
-        amp: Train in mixed precision.
-        auto_scale_lr: Scale the learning rate to the batch that really runs.
+        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins where
+            there is none; a path goes on from that one.
+        amp: Train in mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16
+            with a loss scale, unless the recipe's optim_wrapper says otherwise.
+        auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images
+            x steps whose gradients are added up.
 
     Raises:
         ConfigError: An option has no ground in the recipe.
@@ -97,22 +108,60 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
         DataError: A data set is missing.
     """
     require(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    if amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    precision = _mixed_precision(cfg) if amp else None
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise ConfigError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; '
                               'set it to the global batch that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
-    if resume:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
-    if cfg.get('load_from'):
-        read_checkpoint(cfg.load_from)
+    _start_from(cfg, resume)
     _check_pretrained(cfg)
     check_data(cfg, 'train', 'val')
-    return _build(cfg, 'train', 'val')
+    runner = _build(cfg, 'train', 'val')
+    _count_accumulation(runner, cfg.optim_wrapper.get('accumulative_counts', 1))
+    if precision:
+        runner.logger.info(precision)
+    return runner
+
+
+def _mixed_precision(cfg: Config) -> str:
+    try:
+        return use_mixed_precision(cfg.optim_wrapper)
+    except ValueError as error:
+        raise ConfigError(f'--amp: {error}') from error
+
+
+def _count_accumulation(runner: Runner, steps: int) -> None:
+    """Have MMEngine's scaling of the learning rate count the steps that make up one batch.
+
+    It compares the batch of one step with the base. The Runner's own setting is changed, not the
+    config that it writes down: a run of that one would count them twice.
+    """
+    scaling = getattr(runner, 'auto_scale_lr', None)  # a FlexibleRunner's strategy has it
+    if steps > 1 and scaling and scaling.get('enable'):
+        runner.auto_scale_lr = dict(scaling, base_batch_size=scaling['base_batch_size'] / steps)
+
+
+def _start_from(cfg: Config, resume: Optional[str]) -> None:
+    """Set what a run starts from, and with which seed; read it to see that it is whole."""
+    restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts
+    if resume == 'auto' or restarted:
+        # a job that began anew goes on from what it wrote itself; dist_run.sh notes its start
+        since = 0 if resume == 'auto' else float(os.environ.get('MMVSSD_JOB_START', 0))
+        newest = newest_checkpoint(cfg.work_dir, since)
+        print_log(f'resuming from {newest}' if newest else
+                  f'{cfg.work_dir} holds no checkpoint to resume from', logger='current',
+                  level=logging.WARNING)
+        resume = newest or (None if resume == 'auto' else resume)
+    elif resume:
+        require_resumable(resume)
+    if resume:
+        cfg.resume, cfg.load_from = True, resume
+    if cfg.get('load_from'):
+        meta = read_checkpoint(cfg.load_from).get('meta', {})
+        randomness = cfg.get('randomness') or {}
+        if resume and randomness.get('seed') is None:  # it was drawn; the data's order hangs on it
+            cfg.randomness = dict(randomness, seed=meta.get('seed'))
 
 
 def require(cfg: Config, *names: str) -> None:
@@ -126,7 +175,7 @@ def require(cfg: Config, *names: str) -> None:
 def _build(cfg: Config, *phases: str) -> Runner:
     """Build a Runner with the loops of some phases, which read their data sets."""
     check_writable(cfg.work_dir, '--work-dir')
-    runner = Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)  # as `runner_type` says
     for phase in phases:
         with explaining(cfg, phase):
             getattr(runner, f'{phase}_loop')  # built when it is first asked for
@@ -180,13 +229,16 @@ def _check_pretrained(cfg: Config) -> None:
                 '--cfg-options model.backbone.init_cfg=None')
 
 
-def build_tester(cfg: Config, checkpoint: str, *, tta: bool = False,
-                 show_dir: Optional[str] = None, out: Optional[str] = None) -> Runner:
+def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
+                 tta: bool = False, show_dir: Optional[str] = None,
+                 out: Optional[str] = None) -> Runner:
     """Build a Runner that is ready to test.
 
     Args:
         cfg: The recipe; it is changed.
         checkpoint: Weights to test.
+        weights: 'ema' or 'raw' of a checkpoint that holds both; None leaves it to the recipe's
+            EMAHook and without one takes the checkpoint's state_dict.
         tta: Test with the recipe's augmentations, averaged.
         show_dir: Folder for pictures of the predictions.
         out: File for the predictions, a ``.pkl``.
@@ -204,11 +256,20 @@ def build_tester(cfg: Config, checkpoint: str, *, tta: bool = False,
         _draw_into(cfg, Path(show_dir).resolve())
     if out:
         _dump_to(cfg, Path(out))
-    read_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint)
+    if weights:
+        choose_weights(checkpoint, content, weights)  # they are there
+        _test_weights(cfg, weights)
     check_data(cfg, 'test')
     if show_dir:
         check_writable(show_dir, '--show-dir')
     return _build(cfg, 'test')
+
+
+def _test_weights(cfg: Config, kind: str) -> None:
+    hooks = [hook for hook in cfg.get('custom_hooks') or []
+             if str(hook.get('type')).split('.')[-1] != 'EMAHook']  # it would swap them
+    cfg.custom_hooks = [*hooks, dict(type='mmvssd.TestedWeightsHook', kind=kind)]
 
 
 def _use_tta(cfg: Config) -> None:

@@ -1,4 +1,6 @@
 """From options to a Runner, as far as it needs no training."""
+import time
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -156,3 +158,55 @@ def test_output_files(tmp_path):
     for wrong, message in (('new', 'is a folder'), ('file/below', 'cannot be made or written to')):
         with pytest.raises(ConfigError, match=f'--out: .*{message}'):
             check_output_file(str(tmp_path / wrong), '--out')
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """A recipe, and a work dir with a checkpoint of it; the data are there in name."""
+    torch.save(dict(state_dict={}, optimizer={}, message_hub={}, meta=dict(epoch=3, seed=77)),
+               tmp_path / 'epoch_3.pth')
+    return load_config('classification/vssd-tiny_8xb128_in1k.py', work_dir=str(tmp_path))
+
+
+def test_a_resumed_run_keeps_its_seed(interrupted, tmp_path):
+    launch._start_from(interrupted, 'auto')
+    assert interrupted.resume
+    assert interrupted.load_from == str(tmp_path / 'epoch_3.pth')
+    assert interrupted.randomness.seed == 77
+    interrupted.randomness.seed = 5  # set by the user, who is warned by MMEngine
+    launch._start_from(interrupted, 'auto')
+    assert interrupted.randomness.seed == 5
+
+
+@pytest.mark.parametrize('resume', [None, 'auto', 'other.pth'])
+def test_a_restarted_process_goes_on_by_itself(interrupted, tmp_path, monkeypatch, resume):
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    launch._start_from(interrupted, resume)
+    assert interrupted.load_from == str(tmp_path / 'epoch_3.pth')
+
+
+@pytest.mark.parametrize(('resume', 'started_from'), [(None, None), ('auto', 'epoch_3.pth')])
+def test_a_restarted_process_takes_no_older_runs_checkpoint(interrupted, tmp_path, monkeypatch,
+                                                            resume, started_from):
+    """Unless the job itself was asked to resume."""
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    monkeypatch.setenv('MMVSSD_JOB_START', str(time.time() + 10))
+    launch._start_from(interrupted, resume)
+    expected = started_from and str(tmp_path / started_from)
+    assert interrupted.get('load_from') == expected
+
+
+def test_nothing_to_resume_is_said(interrupted, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(launch, 'print_log', lambda message, **kwargs: said.append(message))
+    interrupted.work_dir = str(tmp_path / 'new')
+    interrupted.load_from = None
+    launch._start_from(interrupted, 'auto')
+    assert not interrupted.get('resume')
+    assert said == [f'{tmp_path / "new"} holds no checkpoint to resume from']
+
+
+def test_weights_alone_cannot_be_resumed(interrupted, tmp_path):
+    torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match='weights.pth: holds no message_hub, no meta, no opt'):
+        launch._start_from(interrupted, str(tmp_path / 'weights.pth'))

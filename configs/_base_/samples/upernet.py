@@ -22,9 +22,9 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=max_epochs,
          convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
+train_cfg = dict(type='mmvssd.EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
 
 log_processor = dict(by_epoch=True)  # MMSegmentation counts iterations
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=15),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
+    checkpoint=dict(type='mmvssd.SafeCheckpointHook', interval=1, max_keep_ckpts=2))

@@ -17,6 +17,7 @@ optim_wrapper = dict(
             'mixer.dt_bias': no_decay,
         }))
 
+train_cfg = dict(type='mmvssd.EpochBasedTrainLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
     dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1),
