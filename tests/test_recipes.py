@@ -166,7 +166,8 @@ def test_classification_schedule(name):
     assert {key: optimizer[key] for key in ('type', 'lr', 'betas', 'eps', 'weight_decay')} == dict(
         type='AdamW', lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05)
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=5)
-    assert cfg.train_cfg.max_epochs == 300
+    assert cfg.train_cfg == dict(
+        type='mmvssd.EpochBasedTrainLoop', max_epochs=300, val_interval=1)
     warm_up, cosine = cfg.param_scheduler
     assert (warm_up.type, warm_up.end) == ('LinearLR', 20)
     assert warm_up.by_epoch
@@ -387,8 +388,9 @@ def test_detection_schedule(name):
     assert 'clip_grad' not in cfg.optim_wrapper
     assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
     epochs, milestones = COCO[re.search(r'_fpn_([^_]+)_coco', name)[1]]
-    assert cfg.train_cfg == dict(
-        type='mmvssd.EpochBasedTrainLoop', max_epochs=epochs, val_interval=1)
+    loop = cfg.train_cfg
+    assert (loop.type, loop.max_epochs, loop.val_interval) == (
+        'mmvssd.EpochBasedTrainLoop', epochs, 1)
     warm_up, steps = cfg.param_scheduler
     assert (warm_up.type, warm_up.start_factor, warm_up.end, warm_up.by_epoch) == (
         'LinearLR', 0.001, 1000, False)
