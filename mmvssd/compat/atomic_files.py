@@ -2,7 +2,7 @@
 
 MMEngine writes a file of the local disk under its own name. A run that is killed meanwhile, or a
 disk that is full, leaves half a checkpoint in the place of a good one. Here the file is written
-under another name, brought to the disk, and given its own.
+under another name, a checkpoint brought to the disk, and given its own.
 """
 import os
 
@@ -24,8 +24,9 @@ def _put(original, self, content, filepath, *args, **kwargs):
     partial = f'{filepath}{PARTIAL}'
     try:
         original(self, content, partial, *args, **kwargs)
-        with open(partial, 'rb') as file:
-            os.fsync(file.fileno())
+        if str(filepath).endswith('.pth'):  # pictures may be thousands
+            with open(partial, 'rb') as file:
+                os.fsync(file.fileno())
         os.replace(partial, filepath)
     except OSError:
         if os.path.exists(partial):

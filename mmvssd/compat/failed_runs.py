@@ -14,12 +14,13 @@ RUNS = ('train', 'val', 'test')
 
 def apply() -> None:
     """Wrap what starts a run of MMEngine's Runner."""
-    when_imported('mmengine.runner.runner', _patch_runner)
+    when_imported('mmengine.runner.runner', lambda module: _patch(module.Runner))
+    when_imported('mmengine.runner._flexible_runner', lambda module: _patch(module.FlexibleRunner))
 
 
-def _patch_runner(module):
+def _patch(runner):
     for run in RUNS:
-        wrap_once(module.Runner, run, _telling_hooks)
+        wrap_once(runner, run, _telling_hooks)
 
 
 def _telling_hooks(original, runner, *args, **kwargs):

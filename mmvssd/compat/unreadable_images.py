@@ -19,17 +19,23 @@ def apply() -> None:
         module.LoadAnnotations, '_load_seg_map', _load_label_map))
 
 
+#: Errors of settings and of the machine; all others are of a file, each decoder has its own.
+NOT_OF_A_FILE = (AttributeError, ImportError, KeyError, MemoryError, TypeError)
+
+
 def _load_image(original, self, results):
     try:
         return original(self, results)
-    except Exception as error:  # each decoder has its own
+    except NOT_OF_A_FILE:
+        raise
+    except Exception as error:
         raise _unreadable(results['img_path'], error) from error
 
 
 def _load_label_map(original, self, results):
     try:
         return original(self, results)
-    except AssertionError:  # of settings that do not fit
+    except (AssertionError, ImportError, KeyError, MemoryError, TypeError):
         raise
     except Exception as error:
         raise _unreadable(results['seg_map_path'], error) from error

@@ -126,9 +126,12 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
 
 def _mixed_precision(cfg: Config) -> str:
     try:
-        return use_mixed_precision(cfg.optim_wrapper)
+        message = use_mixed_precision(cfg.optim_wrapper)
     except ValueError as error:
         raise ConfigError(f'--amp: {error}') from error
+    if cfg.get('strategy') and cfg.optim_wrapper.dtype == 'float16':
+        cfg.optim_wrapper.use_fsdp = True  # a loss scale of all processes, not of each
+    return message
 
 
 def _count_accumulation(runner: Runner, steps: int) -> None:
@@ -137,9 +140,12 @@ def _count_accumulation(runner: Runner, steps: int) -> None:
     It compares the batch of one step with the base. The Runner's own setting is changed, not the
     config that it writes down: a run of that one would count them twice.
     """
-    scaling = getattr(runner, 'auto_scale_lr', None)  # a FlexibleRunner's strategy has it
+    owner, name = runner, 'auto_scale_lr'
+    if not hasattr(runner, name):  # a FlexibleRunner
+        owner, name = runner.strategy, '_auto_scale_lr'
+    scaling = getattr(owner, name)
     if steps > 1 and scaling and scaling.get('enable'):
-        runner.auto_scale_lr = dict(scaling, base_batch_size=scaling['base_batch_size'] / steps)
+        setattr(owner, name, dict(scaling, base_batch_size=scaling['base_batch_size'] / steps))
 
 
 def _start_from(cfg: Config, resume: Optional[str]) -> None:
@@ -157,11 +163,11 @@ def _start_from(cfg: Config, resume: Optional[str]) -> None:
         require_resumable(resume)
     if resume:
         cfg.resume, cfg.load_from = True, resume
-    if cfg.get('load_from'):
-        meta = read_checkpoint(cfg.load_from).get('meta', {})
         randomness = cfg.get('randomness') or {}
-        if resume and randomness.get('seed') is None:  # it was drawn; the data's order hangs on it
-            cfg.randomness = dict(randomness, seed=meta.get('seed'))
+        if randomness.get('seed') is None:  # it was drawn; the data's order hangs on it
+            cfg.randomness = dict(randomness, seed=read_checkpoint(resume)['meta'].get('seed'))
+    elif cfg.get('load_from'):
+        read_checkpoint(cfg.load_from)
 
 
 def require(cfg: Config, *names: str) -> None:

@@ -5,32 +5,38 @@ those of :mod:`mmvssd.engine.training_data`; so that nothing of the random state
 checkpoint, and each process of a resumed run has its own.
 """
 import logging
+from pathlib import Path
 from typing import Union
 
-from mmengine.dist import get_rank
+import torch
+from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop as HostEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as HostIterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader
 
+from mmvssd.checkpoint import CheckpointError
 from mmvssd.engine.training_data import (
     ResumableBatchSampler,
     resumable,
-    seed_all,
+    seed_cpu,
     unreadable_images_of,
 )
 from mmvssd.registry import LOOPS
 
 
 def seed_step(seed: int, rank: int, iteration: int) -> None:
-    """Seed the random numbers that a training step draws in its process."""
-    seed_all(seed, rank, iteration)
+    """Seed the random numbers that a training step draws in its process, on every device."""
+    torch.manual_seed(seed_cpu(seed, rank, iteration))
 
 
 def _prepared(runner, dataloader: Union[DataLoader, dict]) -> Union[DataLoader, dict]:
     if isinstance(dataloader, dict):
-        return resumable(dataloader, runner.seed, unreadable_images_of(runner.work_dir))
+        unreadable = unreadable_images_of(runner.work_dir)
+        if is_main_process() and not runner._resume:
+            Path(unreadable).unlink(missing_ok=True)  # of an earlier run
+        return resumable(dataloader, runner.seed, unreadable)
     print_log('The training data loader was built beforehand: its data depend on where a run is '
               'resumed, and on the number of workers', logger='current', level=logging.WARNING)
     return dataloader
@@ -43,6 +49,22 @@ class _ResumableLoop:
         """Train on one batch, with random numbers that depend on the iteration alone."""
         seed_step(self.runner.seed, get_rank(), self._iter)
         super().run_iter(*args)
+
+    def _take_up(self) -> None:
+        """See that all processes begin at one place, with the seed of the run that is resumed.
+
+        Raises:
+            CheckpointError: They do not: they found different checkpoints.
+        """
+        # MMEngine learns of a checkpoint's seed after the data were built
+        if isinstance(self.dataloader.batch_sampler, ResumableBatchSampler):
+            self.dataloader.batch_sampler.sampler.set_seed(self.runner.seed)
+        places = all_gather_object((self._epoch, self._iter))
+        if len(set(places)) > 1:
+            found = ', '.join(f'{rank}: epoch {epoch}, iteration {iteration}'
+                              for rank, (epoch, iteration) in enumerate(places))
+            raise CheckpointError(f'the processes go on from different checkpoints ({found}); they '
+                                  'need one work dir that all of them see, or one --resume FILE')
 
     def _validate(self, step: int, last: int) -> None:
         """Validate if it is time to, after ``step`` of ``last`` epochs or iterations."""
@@ -65,6 +87,7 @@ class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
 
     def run(self):
         """Train, and validate in between; returns the model."""
+        self._take_up()
         self._done = self._batches_done()
         self.runner.call_hook('before_train')
         if self._epoch and not self._done:
@@ -90,7 +113,7 @@ class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
     def _batches_done(self) -> int:
         """Batches of the current epoch that a checkpoint from within it was trained on.
 
-        None where an epoch had another number of them, for other processes or images: it is begun
+        0 where an epoch had another number of them, for other processes or images: it is begun
         anew.
         """
         if not self._iter or not isinstance(self.dataloader.batch_sampler, ResumableBatchSampler):
@@ -120,6 +143,7 @@ class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
 
     def run(self):
         """Train, and validate in between; returns the model."""
+        self._take_up()
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         if self._iter:

@@ -13,7 +13,7 @@ from typing import Iterator, List, Optional
 
 import numpy as np
 import torch
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS as HOST_DATA_SAMPLERS
@@ -27,12 +27,18 @@ from mmvssd.registry import DATA_SAMPLERS, DATASETS
 MOST_UNREADABLE = 20
 
 
-def seed_all(*numbers: int) -> None:
-    """Seed Python, NumPy and PyTorch (all devices) from non-negative integers."""
+def seed_cpu(*numbers: int) -> int:
+    """Seed Python, NumPy and PyTorch's CPU generator from non-negative integers.
+
+    Returns:
+        The seed that they were given. The other devices' generators are left as they are: a
+        data set draws nothing there, and PyTorch takes a hundred times as long to tell them.
+    """
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    return seed
 
 
 class SeededIndex(int):
@@ -40,13 +46,14 @@ class SeededIndex(int):
 
     Args:
         index: Which sample.
+        seed: Of which run.
         epoch: In which pass over the data.
         position: Where in this pass, over all processes.
     """
 
-    def __new__(cls, index: int, epoch: int, position: int):
+    def __new__(cls, index: int, seed: int, epoch: int, position: int):
         self = super().__new__(cls, index)
-        self.place = (epoch, position)
+        self.place = (seed, epoch, position)
         return self
 
     def __reduce__(self):  # on its way to a worker
@@ -59,12 +66,18 @@ class SeededSampler(Sampler):
     Args:
         sampler: MMEngine's DefaultSampler, InfiniteSampler, or one that deals indices to processes
             as they do: in turn.
+        seed: The run's.
     """
 
-    def __init__(self, sampler: Sampler):
+    def __init__(self, sampler: Sampler, seed: int):
         self.sampler = sampler
+        self.seed = seed
         self.dataset = sampler.dataset
         self.infinite = isinstance(sampler, InfiniteSampler)
+        if not isinstance(sampler, (DefaultSampler, InfiniteSampler)):
+            print_log(f'{type(sampler).__name__}: resumed exactly only if each iteration over it '
+                      'begins anew, in an order that depends on its seed and epoch alone',
+                      logger='current', level=logging.WARNING)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -75,11 +88,16 @@ class SeededSampler(Sampler):
         indices = self.sampler._indices_of_rank() if self.infinite else self.sampler
         epoch = getattr(self.sampler, 'epoch', 0)
         for count, index in enumerate(indices):
-            yield SeededIndex(index, epoch, count * world_size + rank)
+            yield SeededIndex(index, self.seed, epoch, count * world_size + rank)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass over the data, which sets its order."""
         self.sampler.set_epoch(epoch)
+
+    def set_seed(self, seed: int) -> None:
+        """Draw order and samples as a run with another seed did, which is resumed."""
+        if seed != self.seed:
+            self.seed = self.sampler.seed = seed
 
 
 @DATA_SAMPLERS.register_module()
@@ -89,6 +107,7 @@ class ResumableBatchSampler(BatchSampler):
     Args:
         sampler: Deals out indices.
         batch_size: Images of a process.
+        seed: The run's.
         drop_last: Leave out a last batch that is not full.
         batch_sampler: Config of the batch sampler that groups the indices, such as MMDetection's by
             aspect ratio; None takes them as they come.
@@ -97,14 +116,15 @@ class ResumableBatchSampler(BatchSampler):
         start: Batches that the next iteration leaves out; it holds once. They are not read.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False,
+    def __init__(self, sampler: Sampler, batch_size: int, seed: int, drop_last: bool = False,
                  batch_sampler: Optional[dict] = None):
-        super().__init__(SeededSampler(sampler), batch_size, drop_last)
+        super().__init__(SeededSampler(sampler, seed), batch_size, drop_last)
         self.batch_sampler = batch_sampler
         self.start = 0
+        self._counting = self._build()
 
     def __len__(self) -> int:
-        return len(self._build())
+        return len(self._counting)
 
     def __iter__(self) -> Iterator[List[SeededIndex]]:
         start, self.start = self.start, 0
@@ -127,20 +147,29 @@ class SeededDataset(Dataset):
     the place in the training.
 
     Args:
-        dataset: Any data set of the hosts, or its config. Its attributes are this one's too.
-        seed: The run's.
+        dataset: Any data set of the hosts, or its config. Its attributes are this one's too, to
+            read and to set: hooks of the hosts exchange its pipeline.
         unreadable: File to which the paths of such images are added.
     """
 
-    def __init__(self, dataset, seed: int, unreadable: str):
+    OWN = ('dataset', 'unreadable')
+
+    def __init__(self, dataset, unreadable: str):
         self.dataset = HOST_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.seed = seed
         self.unreadable = unreadable
 
     def __getattr__(self, name: str):
-        if name == 'dataset':  # not there yet: while a copy is being made
+        # while a copy is being made there is no data set yet; and what Python or PyTorch ask of an
+        # object, such as __getitems__, is asked of this one
+        if name in self.OWN or name.startswith('__'):
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value) -> None:
+        if name in self.OWN:
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -152,7 +181,7 @@ class SeededDataset(Dataset):
             UnreadableImageError: So many images in a row cannot be read that it is not them.
         """
         if isinstance(index, SeededIndex):
-            seed_all(self.seed, *index.place)
+            seed_cpu(*index.place)
         for _ in range(MOST_UNREADABLE):
             try:
                 return self.dataset[int(index)]
@@ -163,14 +192,15 @@ class SeededDataset(Dataset):
         raise last
 
     def _write_down(self, error: UnreadableImageError) -> None:
-        """Tell of an image once in all workers and processes of the run, and of its resumptions."""
+        """Note an image once in all workers and processes of the run, and of its resumptions.
+
+        :class:`mmvssd.engine.DataFaultsHook` tells of it: not every process has a log.
+        """
         line = f'{error}\n'
         with open(self.unreadable, 'a+') as file:
             file.seek(0)
             if line not in file.readlines():
                 file.write(line)  # added at the end, whole, by the operating system
-                print_log(f'{error}. Training goes on with another one in its place',
-                          logger='current', level=logging.WARNING)
 
 
 def unreadable_images_of(work_dir: str) -> str:
@@ -189,8 +219,9 @@ def resumable(dataloader: dict, seed: int, unreadable: str) -> dict:
     dataloader = dict(dataloader)
     return dict(
         dataloader,
-        dataset=dict(type='mmvssd.SeededDataset', dataset=dataloader['dataset'], seed=seed,
+        dataset=dict(type='mmvssd.SeededDataset', dataset=dataloader['dataset'],
                      unreadable=unreadable),
         batch_sampler=dict(
-            type='mmvssd.ResumableBatchSampler', drop_last=dataloader.pop('drop_last', False),
+            type='mmvssd.ResumableBatchSampler', seed=seed,
+            drop_last=dataloader.pop('drop_last', False),
             batch_sampler=dataloader.pop('batch_sampler', None)))

@@ -1,11 +1,11 @@
 """Trains a recipe in a process that is killed (SIGKILL) again and again, and resumed each time.
 
-    python killed_training.py '{"recipe": ..., "hooks": [...], "runs": [{"work_dir": ...,
-                                "options": {...}, "kills": [...]}, ...]}'
+    python killed_training.py '{"recipe": ..., "hooks": [...], "runs": [
+        {"work_dir": ..., "options": {...}, "kills": [...]}, ...]}'
 
-``kills`` are moments: "iter:3", "save", "val:2" (in the third iteration since the start, while a
-checkpoint is written, in the second batch of an evaluation), or seconds after the start. After the
-last the training may end. Prints one line of JSON for each run: in which phase each kill found it,
+``kills`` are moments: "iter:3", "save", "val:2" (in the third step since the start, between its
+forward and its backward pass; while a checkpoint is half written; before the second batch of an
+evaluation), or seconds after the start. After the last the training may end. Prints one line of JSON for each run: in which phase each kill found it,
 and how many checkpoints were left half-written.
 
 The child is forked from a process that has imported everything: it starts in a moment.
@@ -28,22 +28,30 @@ import mmvssd.engine  # noqa: F401
 from mmvssd.engine.launch import build_trainer, load_config
 
 PHASES = ('start', 'iter', 'save', 'val', 'between')
-SHARED = mmap.mmap(-1, 2)  # the phase, and how often it was entered
+SHARED = mmap.mmap(-1, 2)  # the phase; whether the moment to be killed in has come
+MOMENT = ['', 0]  # of the child: a phase, and how often it is still to be entered
 
 
 def enter(phase: str) -> None:
+    """Note the phase, and wait in it to be killed if the moment has come."""
     SHARED[0] = PHASES.index(phase)
-    SHARED[1] = (SHARED[1] + 1) % 256
+    if phase == MOMENT[0]:
+        MOMENT[1] -= 1
+        if MOMENT[1] == 0:
+            SHARED[1] = 1
+            time.sleep(3600)
 
 
 @HOOKS.register_module()
 class PhaseHook(Hook):
-    """Tells the parent where the training is."""
+    """Tells where the training is."""
 
     priority = 'HIGHEST'
 
-    def before_train_iter(self, *args, **kwargs):
-        enter('iter')
+    def before_train(self, runner):
+        # between forward and backward
+        runner.model.register_forward_hook(
+            lambda model, *args: enter('iter') if model.training else None)
 
     def before_val_iter(self, *args, **kwargs):
         enter('val')
@@ -52,13 +60,12 @@ class PhaseHook(Hook):
         enter('between')
 
 
-def slow_put(self, content, filepath):
-    """Write in two halves, so that there is a time to be killed in."""
-    enter('save')
+def put_in_halves(self, content, filepath):
+    """Write as MMEngine does, with a moment in between."""
     with open(filepath, 'wb') as file:
         file.write(content[:len(content) // 2])
         file.flush()
-        time.sleep(0.02)
+        enter('save')
         file.write(content[len(content) // 2:])
 
 
@@ -68,16 +75,19 @@ def train(cfg: Config) -> None:
     assert inner, 'nothing is laid around LocalBackend.put'
     for cell in inner:
         if getattr(cell.cell_contents, '__name__', '') == 'put':
-            cell.cell_contents = slow_put
+            cell.cell_contents = put_in_halves
     build_trainer(cfg, resume='auto').train()
 
 
-def fork(cfg: Config, log: str) -> int:
-    enter('start')
+def fork(cfg: Config, log: str, moment=None) -> int:
+    SHARED[0], SHARED[1] = 0, 0
     child = os.fork()
     if child:
         return child
     os.setsid()
+    if isinstance(moment, str):
+        phase, _, times = moment.partition(':')
+        MOMENT[:] = phase, int(times or 1)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -91,20 +101,12 @@ def fork(cfg: Config, log: str) -> int:
 
 def wait_for(moment, child: int) -> bool:
     """Wait for the moment to kill; False if the training ended before it."""
-    start, entered = time.monotonic(), 0
-    count = SHARED[1]
+    start = time.monotonic()
     while os.waitpid(child, os.WNOHANG)[0] == 0:
-        if isinstance(moment, str):
-            name, _, times = moment.partition(':')
-            if SHARED[1] != count:
-                count = SHARED[1]
-                entered += PHASES[SHARED[0]] == name
-            if entered >= int(times or 1):
-                time.sleep(0.01)
-                return True
-        elif time.monotonic() - start >= moment:
+        late = isinstance(moment, (int, float)) and time.monotonic() - start >= moment
+        if SHARED[1] or late:
             return True
-        time.sleep(0.0005)
+        time.sleep(0.002)
     return False
 
 
@@ -114,7 +116,7 @@ def run(cfg: Config, kills: list) -> dict:
     log = os.path.join(cfg.work_dir, 'output.txt')
     found, halves = [], 0
     for moment in kills:
-        child = fork(cfg.copy(), log)
+        child = fork(cfg.copy(), log, moment)
         if not wait_for(moment, child):
             break
         os.killpg(child, signal.SIGKILL)

@@ -1,17 +1,19 @@
 """A training that is killed and resumed ends, bit for bit, as one that never was."""
 import json
+import pickle
 import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from mmvssd.checkpoint import read_checkpoint
+from mmvssd.checkpoint import CheckpointError, read_checkpoint
 from mmvssd.datasets import make_sample_data
-from mmvssd.engine import training_data
+from mmvssd.engine import loops, training_data
 from mmvssd.engine.training_data import (
     ResumableBatchSampler,
     SeededDataset,
@@ -131,18 +133,18 @@ class Drawn(torch.utils.data.Dataset):
 
 def batches(sampler, seed=3, epoch=0, start=0, count=None, workers=0, **settings):
     """Samples of each batch, as a data loader gives them."""
-    batch_sampler = ResumableBatchSampler(sampler, **{'batch_size': 4, **settings})
+    batch_sampler = ResumableBatchSampler(sampler, seed=seed, **{'batch_size': 4, **settings})
     batch_sampler.sampler.set_epoch(epoch)
     batch_sampler.start = start
     loader = torch.utils.data.DataLoader(
-        SeededDataset(Drawn(), seed, '/nowhere'), batch_sampler=batch_sampler, collate_fn=list,
+        SeededDataset(Drawn(), '/nowhere'), batch_sampler=batch_sampler, collate_fn=list,
         num_workers=workers)
     return [batch for batch, _ in zip(loader, range(count or len(batch_sampler)))]
 
 
 def test_data_depend_on_their_place_alone():
     sampler = DefaultSampler(Drawn(), seed=5)
-    assert isinstance(next(iter(SeededSampler(sampler))), SeededIndex)
+    assert isinstance(next(iter(SeededSampler(sampler, 3))), SeededIndex)
     first = batches(sampler)
     random.seed(8)
     torch.manual_seed(8)
@@ -175,6 +177,33 @@ def test_two_processes_see_what_one_with_twice_the_batch_sees(monkeypatch, kind)
         assert sorted(whole) == sorted(first + second)
 
 
+@pytest.mark.parametrize('kind', [DefaultSampler, InfiniteSampler])
+def test_the_seed_of_a_resumed_run(kind):
+    """With a host's own --resume it is known only when the data are built."""
+    whole = batches(kind(Drawn(), seed=5), seed=5, count=2)
+    batch_sampler = ResumableBatchSampler(kind(Drawn(), seed=6), batch_size=4, seed=6)
+    batch_sampler.sampler.set_seed(5)
+    loader = torch.utils.data.DataLoader(SeededDataset(Drawn(), '/nowhere'), collate_fn=list,
+                                         batch_sampler=batch_sampler)
+    assert [batch for batch, _ in zip(loader, range(2))] == whole
+
+
+@pytest.mark.parametrize('places', [[(3, 12), (3, 12)], [(3, 12), (2, 8)]])
+def test_processes_begin_at_one_place(monkeypatch, places):
+    class Loop(loops.EpochBasedTrainLoop):
+        def __init__(self):
+            self._runner = SimpleNamespace(seed=1)
+            self.dataloader = torch.utils.data.DataLoader(Drawn())
+            self._epoch, self._iter = places[0]
+
+    monkeypatch.setattr(loops, 'all_gather_object', lambda place: places)
+    if len(set(places)) == 1:
+        Loop()._take_up()
+        return
+    with pytest.raises(CheckpointError, match=r'1: epoch 2, iteration 8'):
+        Loop()._take_up()
+
+
 def test_grouped_batches_can_be_resumed():
     """MMDetection's groups by aspect ratio keep indices of one iteration for the next."""
     samplers = pytest.importorskip('mmdet.datasets.samplers')
@@ -196,8 +225,14 @@ def test_grouped_batches_can_be_resumed():
 def test_a_data_set_in_its_wrapper_is_itself():
     inner = Drawn()
     inner.metainfo = dict(classes=('a', ))
-    wrapped = SeededDataset(inner, 0, 'nowhere')
+    inner.pipeline = 'weak'
+    wrapped = SeededDataset(inner, 'nowhere')
     assert wrapped.metainfo is inner.metainfo
+    wrapped.pipeline = 'strong'  # as hooks of the hosts do
+    assert inner.pipeline == wrapped.pipeline == 'strong'
+    inner.__dict__['__getitems__'] = None  # PyTorch would take it in place of the wrapper's own
+    assert not hasattr(wrapped, '__getitems__')
+    assert pickle.loads(pickle.dumps(wrapped)).pipeline == 'strong'
     assert len(wrapped) == 10
     with pytest.raises(AttributeError, match='no_such'):
         _ = wrapped.no_such
@@ -210,8 +245,8 @@ def test_a_config_is_not_changed():
     built = training_data.resumable(cfg, 7, 'faults.txt')
     assert json.dumps(cfg) == before
     assert built == dict(
-        dataset=dict(type='mmvssd.SeededDataset', dataset=cfg['dataset'], seed=7,
+        dataset=dict(type='mmvssd.SeededDataset', dataset=cfg['dataset'],
                      unreadable='faults.txt'),
         sampler=cfg['sampler'], batch_size=4, num_workers=2,
-        batch_sampler=dict(type='mmvssd.ResumableBatchSampler', drop_last=True,
+        batch_sampler=dict(type='mmvssd.ResumableBatchSampler', seed=7, drop_last=True,
                            batch_sampler=cfg['batch_sampler']))

@@ -1,6 +1,6 @@
 """Counts what is wrong with the training data and does not stop a run."""
 import logging
-from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List
 
@@ -20,8 +20,11 @@ NO_SUCH_CLASS = "annotations of no class of the recipe's, left out"
 NO_ANNOTATION = 'images without an annotation, not trained on'
 BACKGROUND = 'images without an annotation, trained on as background'
 
-#: Where a data set keeps what it left out: kind -> an entry for each.
+#: Where a data set keeps what it left out, by kind.
 ATTRIBUTE = 'data_faults'
+
+#: Iterations after which unreadable images are told of.
+EVERY = 50
 
 
 @HOOKS.register_module()
@@ -37,31 +40,63 @@ class DataFaultsHook(Hook):
         """Warn of what the annotations' reader left out, each kind with an example."""
         loop = runner._train_loop
         self._left_out = faults_of(loop.dataloader.dataset) if isinstance(loop, BaseLoop) else {}
-        if is_main_process():
-            for kind, entries in self._left_out.items():
-                print_log(f'Training data: {len(entries)} {kind}; the first: {entries[0]}',
-                          logger='current', level=logging.WARNING)
+        self._unreadable = Path(unreadable_images_of(runner.work_dir))
+        # the run that is resumed told of its own
+        self._told = len(self._lines()) if runner._resume else 0
+        for kind, fault in self._left_out.items():
+            _log(f'Training data: {fault.count} {kind}; the first: {fault.first}')
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Tell of images that could not be read, soon."""
+        if self.every_n_train_iters(runner, EVERY):
+            self._tell()
+
+    def after_train_epoch(self, runner) -> None:
+        """Tell of the images that could not be read."""
+        self._tell()
 
     def after_train(self, runner) -> None:
         """Sum up."""
+        counts = [f'{fault.count} {kind}' for kind, fault in self._left_out.items()]
+        unreadable = len(self._lines())
+        if unreadable:
+            counts.insert(0, f'{unreadable} images that cannot be read, others trained on in their '
+                             f'place (listed in {self._unreadable})')
+        _log(f'Faults of the training data: {"; ".join(counts) or "none seen"}',
+             logging.WARNING if counts else logging.INFO)
+
+    def _lines(self) -> List[str]:
+        return self._unreadable.read_text().splitlines() if self._unreadable.is_file() else []
+
+    def _tell(self) -> None:
         if not is_main_process():
             return
-        counts = [f'{len(entries)} {kind}' for kind, entries in self._left_out.items()]
-        file = Path(unreadable_images_of(runner.work_dir))
-        if file.is_file():
-            count = len(file.read_text().splitlines())
-            counts.insert(0, f'{count} images that cannot be read, others trained on in their '
-                             f'place (listed in {file})')
-        print_log(f'Faults of the training data: {"; ".join(counts) or "none seen"}',
-                  logger='current', level=logging.WARNING if counts else logging.INFO)
+        lines = self._lines()
+        for line in lines[self._told:]:
+            _log(f'{line}. Training goes on with another one in its place')
+        self._told = len(lines)
 
 
-def faults_of(dataset) -> Dict[str, List[str]]:
-    """What the data sets in a data set left out: kind -> an entry for each."""
-    faults = defaultdict(list)
+def _log(message: str, level: int = logging.WARNING) -> None:
+    if is_main_process():
+        print_log(message, logger='current', level=level)
+
+
+@dataclass
+class Fault:
+    """How often there is a kind of fault, and an example."""
+
+    count: int
+    first: str
+
+
+def faults_of(dataset) -> Dict[str, Fault]:
+    """What the data sets in a data set left out, by kind."""
+    faults = {}
     for leaf in data_sets_in(dataset):
-        for kind, entries in getattr(leaf, ATTRIBUTE, {}).items():
-            faults[kind] += entries
+        for kind, fault in getattr(leaf, ATTRIBUTE, {}).items():
+            total = faults.setdefault(kind, Fault(0, fault.first))
+            total.count += fault.count
     return faults
 
 
@@ -77,11 +112,12 @@ def _parse(original, dataset, raw: dict):
     for annotation in raw['raw_ann_info']:
         if annotation.get('ignore', False):
             continue
-        name = f'annotation {annotation.get("id")} of {image["file_name"]}'
-        if annotation['category_id'] not in dataset.cat_ids:
-            _note(dataset, NO_SUCH_CLASS, f'{name}, category {annotation["category_id"]}')
+        if annotation['category_id'] not in dataset.cat2label:
+            _note(dataset, NO_SUCH_CLASS, 'annotation {} of {}, category {}', annotation.get('id'),
+                  image['file_name'], annotation['category_id'])
         elif _is_empty(annotation, image):
-            _note(dataset, NO_AREA, f'{name}, bbox {annotation["bbox"]}')
+            _note(dataset, NO_AREA, 'annotation {} of {}, bbox {}', annotation.get('id'),
+                  image['file_name'], annotation['bbox'])
     return parsed
 
 
@@ -101,12 +137,17 @@ def _filter(original, dataset):
         for entry in dataset.data_list:
             if not entry['instances']:
                 kind = BACKGROUND if entry['img_id'] in names else NO_ANNOTATION
-                _note(dataset, kind, entry['img_path'])
+                _note(dataset, kind, '{}', entry['img_path'])
     return kept
 
 
-def _note(dataset, kind: str, entry: str) -> None:
-    dataset.__dict__.setdefault(ATTRIBUTE, defaultdict(list))[kind].append(entry)
+def _note(dataset, kind: str, text: str, *values) -> None:
+    """Count a fault; its text is made of the first alone, there may be hundreds of thousands."""
+    faults = dataset.__dict__.setdefault(ATTRIBUTE, {})
+    if kind in faults:
+        faults[kind].count += 1
+    else:
+        faults[kind] = Fault(1, text.format(*values))
 
 
 when_imported('mmdet.datasets.coco', _patch_coco)

@@ -15,7 +15,7 @@ class MeanLossHook(Hook):
     """Average what a training step reports over the processes, before it is recorded.
 
     MMEngine logs what the first process saw: with many processes a small and noisy part of the
-    batch. Here a step costs one ``all_reduce`` of one number for each loss; gradients are left
+    batch. Here a step costs one ``all_reduce`` of two numbers for each loss; gradients are left
     alone. A loss that some processes do not report is averaged over those that do.
     """
 

@@ -38,7 +38,8 @@ class SafeCheckpointHook(CheckpointHook):
 def _removing_last(backend) -> Iterator[None]:
     """Have a file backend remove what it is asked to when the block is done without an error."""
     removals = []
-    originals = {name: getattr(backend, name) for name in ('remove', 'rmtree')}
+    originals = {name: getattr(backend, name) for name in ('remove', 'rmtree')
+                 if hasattr(backend, name)}
     for name, original in originals.items():
         setattr(backend, name, partial(_note, removals, original))
     try:

@@ -2,6 +2,7 @@
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,11 +11,13 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from mmvssd.compat.unreadable_images import UnreadableImageError
 from mmvssd.datasets import make_sample_data
+from mmvssd.engine.hooks import data_faults
 from mmvssd.engine.hooks.data_faults import (
     BACKGROUND,
     NO_ANNOTATION,
     NO_AREA,
     NO_SUCH_CLASS,
+    DataFaultsHook,
     faults_of,
 )
 from mmvssd.engine.launch import load_config
@@ -51,20 +54,19 @@ def spoil_coco(digits):
 @pytest.mark.parametrize('filtered', [True, False])
 def test_what_the_reader_of_coco_files_leaves_out(digits, filtered):
     pytest.importorskip('mmdet')
-    flat, outside, unknown, alone = spoil_coco(digits)
+    flat, _, unknown, alone = spoil_coco(digits)
     cfg = load_config(DETECTOR).train_dataloader.dataset
     cfg.filter_cfg.filter_empty_gt = filtered
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(dict(type='mmengine.ConcatDataset', datasets=[cfg]))
     faults = faults_of(dataset)
-    assert {kind: len(entries) for kind, entries in faults.items()} == {
-        NO_AREA: 2, NO_SUCH_CLASS: 1, (NO_ANNOTATION if filtered else BACKGROUND): 1}
-    assert flat in faults[NO_AREA][0]
-    assert outside in faults[NO_AREA][1]
-    assert faults[NO_SUCH_CLASS][0].endswith(f'{unknown}, category 77')
+    no_annotation = NO_ANNOTATION if filtered else BACKGROUND
+    assert {kind: fault.count for kind, fault in faults.items()} == {
+        NO_AREA: 2, NO_SUCH_CLASS: 1, no_annotation: 1}
+    assert flat in faults[NO_AREA].first
+    assert faults[NO_SUCH_CLASS].first.endswith(f'{unknown}, category 77')
     assert len(dataset) == 8 - filtered
-    (path, ) = faults[NO_ANNOTATION if filtered else BACKGROUND]
-    assert Path(path).name == alone
+    assert Path(faults[no_annotation].first).name == alone
 
 
 def test_clean_data_have_no_faults(digits):
@@ -97,25 +99,44 @@ def images(tmp_path):
 def test_an_unreadable_image_is_replaced(images, tmp_path):
     pytest.importorskip('mmcv')
     listed = tmp_path / 'unreadable.txt'
-    dataset = SeededDataset(Images(images), 3, str(listed))
-    epoch = [dataset[SeededIndex(index, 0, index)] for index in range(10)]
+    dataset = SeededDataset(Images(images), str(listed))
+    epoch = [dataset[SeededIndex(index, 3, 0, index)] for index in range(10)]
     broken = {images[index] for index in (2, 5, 6, 7)}
     assert [one for one, path in zip(epoch, images) if path not in broken] == [
         path for path in images if path not in broken]
     assert not broken & set(epoch)
-    again = SeededDataset(Images(images), 3, str(listed))  # in another worker
-    assert [again[SeededIndex(index, 0, index)] for index in range(10)] == epoch
+    again = SeededDataset(Images(images), str(listed))  # in another worker
+    assert [again[SeededIndex(index, 3, 0, index)] for index in range(10)] == epoch
     lines = listed.read_text().splitlines()
     assert sorted(line.partition(': cannot be read as an image')[0] for line in lines) == sorted(
         broken)
 
 
+def test_all_processes_images_are_told_of(tmp_path, monkeypatch):
+    """By the one that has a log, those of the run that is resumed not again."""
+    said = []
+    monkeypatch.setattr(data_faults, 'print_log', lambda text, **kwargs: said.append(text))
+    listed = tmp_path / 'unreadable_images.txt'
+    listed.write_text('old.png: cannot be read\n')
+    runner = SimpleNamespace(work_dir=str(tmp_path), _train_loop={}, _resume=True)
+    hook = DataFaultsHook()
+    hook.before_run(runner)
+    for name in ('a.png', 'b.png'):
+        with listed.open('a') as file:
+            file.write(f'{name}: cannot be read\n')
+        hook.after_train_epoch(runner)
+    hook.after_train(runner)
+    assert [text.partition(':')[0] for text in said] == [
+        'a.png', 'b.png', 'Faults of the training data']
+    assert ' 3 images that cannot be read' in said[-1]
+
+
 def test_images_of_which_none_can_be_read_stop_it(tmp_path):
     pytest.importorskip('mmcv')
     paths = [str(tmp_path / f'{index}.png') for index in range(MOST_UNREADABLE * 3)]
-    dataset = SeededDataset(Images(paths), 3, str(tmp_path / 'unreadable.txt'))
+    dataset = SeededDataset(Images(paths), str(tmp_path / 'unreadable.txt'))
     with pytest.raises(UnreadableImageError, match=r'\.png: cannot be read'):
-        dataset[SeededIndex(0, 0, 0)]
+        dataset[SeededIndex(0, 3, 0, 0)]
 
 
 def test_other_errors_pass(tmp_path):
@@ -124,7 +145,7 @@ def test_other_errors_pass(tmp_path):
             raise KeyError('gt_bboxes')
 
     with pytest.raises(KeyError, match='gt_bboxes'):
-        SeededDataset(Wrong('a'), 3, str(tmp_path / 'unreadable.txt'))[0]
+        SeededDataset(Wrong('a'), str(tmp_path / 'unreadable.txt'))[0]
     assert not list(tmp_path.iterdir())
 
 
