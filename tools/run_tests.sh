@@ -11,13 +11,13 @@ report() {  # report <exit status>
 }
 trap 'report $?' EXIT
 
-printf 'Lint and tests: about 30 minutes on 2 cores without a GPU; quicker: -m "not slow".\n'
+printf 'Lint and tests: about 35 minutes on 2 cores without a GPU; quicker: -m "not slow".\n'
 printf 'The first time, setting up the environment comes before that.\n'
 python=$(bash "$ROOT/tools/setup.sh" --print-python)
 
 cd -- "$ROOT"
 unset PYTHONPATH  # it could put another mmvssd before this one
 "$python" -m ruff check .
-# two files at a time, each on its half of the cores
+# two files at a time, each on its half of the cores; in their order, for the longest is not last
 export OMP_NUM_THREADS=$((($(nproc) + 1) / 2))
-"$python" -m pytest --numprocesses 2 --dist loadfile "$@"
+"$python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -127,9 +127,10 @@ class ResumableBatchSampler(BatchSampler):
         return len(self._counting)
 
     def __iter__(self) -> Iterator[List[SeededIndex]]:
+        # a generator, which begins when it is first asked: PyTorch makes two and uses one
         start, self.start = self.start, 0
         # built anew: a batch sampler may keep indices of an iteration that was given up
-        return islice(iter(self._build()), start, None)
+        yield from islice(self._build(), start, None)
 
     def _build(self) -> BatchSampler:
         if self.batch_sampler is None:

@@ -5,8 +5,9 @@
 
 ``kills`` are moments: "iter:3", "save", "val:2" (in the third step since the start, between its
 forward and its backward pass; while a checkpoint is half written; before the second batch of an
-evaluation), or seconds after the start. After the last the training may end. Prints one line of JSON for each run: in which phase each kill found it,
-and how many checkpoints were left half-written.
+evaluation), or seconds after the start. After the last the training may end. Prints one line of
+JSON for each run: in which phase each kill found it, and how many checkpoints were left
+half-written.
 
 The child is forked from a process that has imported everything: it starts in a moment.
 """
