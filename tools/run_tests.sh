@@ -11,7 +11,7 @@ report() {  # report <exit status>
 }
 trap 'report $?' EXIT
 
-printf 'Lint and tests: about 35 minutes on 2 cores without a GPU; quicker: -m "not slow".\n'
+printf 'Lint and tests: about 40 minutes on 2 cores without a GPU; quicker: -m "not slow".\n'
 printf 'The first time, setting up the environment comes before that.\n'
 python=$(bash "$ROOT/tools/setup.sh" --print-python)
 

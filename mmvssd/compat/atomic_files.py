@@ -5,6 +5,7 @@ disk that is full, leaves half a checkpoint in the place of a good one. Here the
 under another name, a checkpoint brought to the disk, and given its own.
 """
 import os
+import uuid
 
 from mmengine.fileio import LocalBackend
 
@@ -21,7 +22,8 @@ def apply() -> None:
 
 
 def _put(original, self, content, filepath, *args, **kwargs):
-    partial = f'{filepath}{PARTIAL}'
+    # of this process: MMEngine has all of them write a test's scores
+    partial = f'{filepath}.{uuid.uuid4().hex[:8]}{PARTIAL}'
     try:
         original(self, content, partial, *args, **kwargs)
         if str(filepath).endswith('.pth'):  # pictures may be thousands

@@ -1,6 +1,7 @@
 """Files that MMEngine writes are whole or not there."""
 import builtins
 import errno
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mmengine.fileio import LocalBackend, put
@@ -14,6 +15,16 @@ def test_contents_arrive(tmp_path):
     assert (tmp_path / 'new' / 'epoch_1.pth').read_bytes() == b'weights'
     assert (tmp_path / 'text').read_bytes() == 'größer'.encode('latin-1')
     assert {file.name for file in tmp_path.rglob('*')} == {'new', 'epoch_1.pth', 'text'}
+
+
+def test_processes_that_write_one_file(tmp_path):
+    """MMEngine has all processes of a test write its scores."""
+    file = tmp_path / 'scores.json'
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: LocalBackend().put_text(text * 1000, str(file)),
+                      'abcdefgh' * 20))
+    assert len(set(file.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [file]
 
 
 class FullDisk:

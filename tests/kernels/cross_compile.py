@@ -2,9 +2,10 @@
 
     python cross_compile.py TEST_MODULE.py CAPABILITY    (without TRITON_INTERPRET)
 
-Runs the module's ``COMPILED`` cases forward and backward on CPU tensors, each launch replaced by
-a compilation. Prints one line of JSON for each kernel: its name, constants, bytes of shared memory,
-and how long its compilation took.
+Runs the module's ``COMPILED`` cases in float32, and its ``COMPILED_HALVES`` (else all of them) in
+both halves, forward and backward on CPU tensors, each launch replaced by a compilation. Prints
+one line of JSON for each kernel: its name, constants, bytes of shared memory, and how long its
+compilation took.
 """
 import importlib.util
 import json
@@ -52,7 +53,9 @@ def load_cases(path):
     spec = importlib.util.spec_from_file_location('cases', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.COMPILED
+    halves = getattr(module, 'COMPILED_HALVES', module.COMPILED)
+    return [*((case, torch.float32) for case in module.COMPILED),
+            *((case, dtype) for case in halves for dtype in (torch.bfloat16, torch.float16))]
 
 
 def main(path: str, capability: int) -> None:
@@ -64,10 +67,9 @@ def main(path: str, capability: int) -> None:
     JITFunction.run = compile_instead
     triton_support.obstacle = lambda x: None
     triton_support.capability = lambda device: divmod(capability, 10)
-    for case in load_cases(path):
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            y = case.run(case.cast(dtype), 'triton')
-            y.backward(torch.ones_like(y))
+    for case, dtype in load_cases(path):
+        y = case.run(case.cast(dtype), 'triton')
+        y.backward(torch.ones_like(y))
 
 
 if __name__ == '__main__':

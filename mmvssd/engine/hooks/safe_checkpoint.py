@@ -26,7 +26,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     @master_only
     def _remove_partial(self) -> None:
-        for file in Path(self.out_dir).glob(f'*.pth{PARTIAL}'):
+        for file in Path(self.out_dir).glob(f'*.pth.*{PARTIAL}'):
             file.unlink()
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:

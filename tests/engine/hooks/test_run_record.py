@@ -3,6 +3,7 @@ import json
 import logging
 import re
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -104,6 +105,7 @@ class Watch(Hook):
 
 def test_a_training_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'reference')
+    monkeypatch.setattr(sys, 'orig_argv', ['python', 'train.py', 'my recipe.py'], raising=False)
     watch = Watch(tmp_path)
     build(tmp_path, hooks=[watch], accumulative_counts=2).train()
     before, first = watch.seen[:2]
@@ -116,7 +118,7 @@ def test_a_training_is_recorded(tmp_path, monkeypatch):
     assert record['ended'] >= record['started']
     assert record['seed'] == 3
     assert record['MMVSSD_KERNEL'] == 'reference'
-    assert 'pytest' in record['command']
+    assert record['command'] == "python train.py 'my recipe.py'"
     assert record['work_dir'] == str(tmp_path)
     assert record['precision'] == 'float32'
     assert record['batch'] == dict(processes=1, images=4, accumulated=2, base=8, total=8)

@@ -57,7 +57,7 @@ def test_outdated_ones_go(tmp_path):
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
-    for name in ('epoch_3.pth.partial', 'notes.partial'):
+    for name in ('epoch_3.pth.1a2b.partial', 'notes.partial'):
         (tmp_path / name).touch()
     save(SafeCheckpointHook(), tmp_path, ())
     assert [file.name for file in tmp_path.iterdir()] == ['notes.partial']
