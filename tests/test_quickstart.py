@@ -23,7 +23,8 @@ while [[ $# -gt 1 && $1 != --work-dir ]]; do
 done
 case $tool in
   train.py) mkdir -p "$2"; echo "$2/last.pth" >"$2/last_checkpoint" ;;
-  test.py) mkdir -p "$2/1"; cp "$SCORES/$2.json" "$2/1/scores.json" ;;
+  test.py) mkdir -p "$2/1"; cp "$SCORES/$2.json" "$2/1/20260101_000000.json"
+           sleep 0.01; echo '{"status": "finished"}' > "$2/1/run.json" ;;  # the run's record
 esac
 """
 
