@@ -20,13 +20,13 @@ def apply() -> None:
 
 
 #: Errors of settings and of the machine; all others are of a file, each decoder has its own.
-NOT_OF_A_FILE = (AttributeError, ImportError, KeyError, MemoryError, TypeError)
+NOT_OF_A_FILE = (ImportError, KeyError, MemoryError, TypeError)
 
 
 def _load_image(original, self, results):
     try:
         return original(self, results)
-    except NOT_OF_A_FILE:
+    except (AttributeError, *NOT_OF_A_FILE):
         raise
     except Exception as error:
         raise _unreadable(results['img_path'], error) from error
@@ -35,7 +35,7 @@ def _load_image(original, self, results):
 def _load_label_map(original, self, results):
     try:
         return original(self, results)
-    except (AssertionError, ImportError, KeyError, MemoryError, TypeError):
+    except (AssertionError, *NOT_OF_A_FILE):  # the attribute is one of None, in place of a map
         raise
     except Exception as error:
         raise _unreadable(results['seg_map_path'], error) from error

@@ -149,6 +149,12 @@ def test_other_errors_pass(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_settings_is_none_of_a_file():
+    loading = pytest.importorskip('mmcv.transforms')
+    with pytest.raises(KeyError, match='img_path'):
+        loading.LoadImageFromFile()({})
+
+
 def test_the_error_passes_between_processes():
     error = pickle.loads(pickle.dumps(UnreadableImageError('a.png: cannot be read')))
     assert str(error) == 'a.png: cannot be read'
