@@ -13,11 +13,9 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmvssd.errors import CheckpointError
+
 SHOWN = 5  # names listed of each kind in an error
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, broken, or of another model."""
 
 
 class Mismatch(NamedTuple):

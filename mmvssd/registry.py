@@ -23,9 +23,9 @@ DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='m
 VISBACKENDS = Registry('vis_backend', parent=MMENGINE_VISBACKENDS, scope='mmvssd',
                        locations=['mmvssd.engine'])
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='mmvssd',
-                     locations=['mmvssd.engine.sharding'])
+                     locations=['mmvssd.engine.train.sharding'])
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='mmvssd',
-                      locations=['mmvssd.engine.sharding'])
+                      locations=['mmvssd.engine.train.sharding'])
 
 #: The ops of ``mmvssd_kernels``, by name; layers look them up here.
 KERNELS = Registry('kernel', scope='mmvssd', locations=['mmvssd.ops'])

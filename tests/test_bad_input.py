@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from mmvssd.cli.launch import load_config
 from mmvssd.datasets import make_sample_data
-from mmvssd.engine.launch import load_config
 
 pytestmark = pytest.mark.slow
 

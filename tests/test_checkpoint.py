@@ -5,12 +5,8 @@ import pytest
 import torch
 
 from mmvssd import checkpoint
-from mmvssd.checkpoint import (
-    CheckpointError,
-    newest_checkpoint,
-    read_checkpoint,
-    require_resumable,
-)
+from mmvssd.checkpoint import newest_checkpoint, read_checkpoint, require_resumable
+from mmvssd.errors import CheckpointError
 from mmvssd.models import VSSD, VMamba
 
 NANO = dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), d_state=8)

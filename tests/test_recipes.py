@@ -14,8 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmvssd.cli.launch import build_trainer, load_config
 from mmvssd.datasets import make_sample_data
-from mmvssd.engine.launch import build_trainer, load_config
 from mmvssd.paths import configs_dir
 
 README = Path(__file__).resolve().parent.parent / 'README.md'

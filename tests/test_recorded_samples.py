@@ -6,8 +6,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmvssd.analysis.curves import read_run
+from mmvssd.cli.launch import build_trainer, load_config
 from mmvssd.datasets import make_sample_data
-from mmvssd.engine.launch import build_trainer, load_config
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ import torch
 from mmengine.registry import MODELS
 from pycocotools import mask as coco_mask
 
+from mmvssd.cli.launch import load_config
 from mmvssd.datasets import make_sample_data
 from mmvssd.datasets.sample_data import CLASSES, SEG_CLASSES
-from mmvssd.engine.launch import load_config
 
 pytestmark = pytest.mark.slow
 

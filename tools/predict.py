@@ -2,9 +2,9 @@
 """Predict on an image or a folder of images: pictures, and a JSON of all predictions."""
 import argparse
 
-from mmvssd.engine.command_line import add_recipe_arguments, run
-from mmvssd.engine.launch import load_config
-from mmvssd.engine.predict import predict
+from mmvssd.cli.command_line import add_recipe_arguments, run
+from mmvssd.cli.launch import load_config
+from mmvssd.cli.predict import predict
 
 
 def main() -> None:

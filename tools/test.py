@@ -2,8 +2,8 @@
 """Evaluate a checkpoint with a recipe of any of the three hosts."""
 import argparse
 
-from mmvssd.engine.command_line import add_recipe_arguments, add_run_arguments, read_recipe, run
-from mmvssd.engine.launch import build_tester
+from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, read_recipe, run
+from mmvssd.cli.launch import build_tester
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from mmengine.structures import InstanceData
 from rich.progress import track
 
 from mmvssd.checkpoint import read_checkpoint, require_fit
-from mmvssd.engine.data import check_data
-from mmvssd.engine.launch import ConfigError, check_device
+from mmvssd.cli.launch import check_device
+from mmvssd.engine.data.checks import check_data
+from mmvssd.errors import ConfigError
 
 SAME_BOX = 0.5  # intersection over union from which two boxes of a class are one detection
 

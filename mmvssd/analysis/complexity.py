@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from mmvssd import ops  # noqa: F401  (files the ops in KERNELS)
-from mmvssd.engine.launch import ConfigError
+from mmvssd.errors import ConfigError
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.registry import KERNELS
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from mmvssd.engine.launch import ConfigError
+from mmvssd.errors import ConfigError
 from mmvssd.files import write_whole
 
 #: What a line of the log holds beside losses and scores.

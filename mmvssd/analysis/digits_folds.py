@@ -18,9 +18,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.analysis.throughput import Setting, measure
+from mmvssd.cli.launch import build_trainer, load_config
 from mmvssd.datasets.sample_data import CLASSES
 from mmvssd.datasets.scenes import Digits, load_digits
-from mmvssd.engine.launch import ConfigError, build_trainer, load_config
+from mmvssd.errors import ConfigError
 from mmvssd.files import write_whole
 
 RECIPE = 'samples/{family}-nano_1xb64_digits.py'

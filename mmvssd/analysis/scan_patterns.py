@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmvssd.analysis.complexity import count_model
 from mmvssd.analysis.throughput import MODES, Setting, Speed, measure
-from mmvssd.engine.launch import ConfigError
+from mmvssd.errors import ConfigError
 from mmvssd.models import VSSD, VMamba
 from mmvssd.models.layers.ss2d import PATTERNS
 

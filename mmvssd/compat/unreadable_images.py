@@ -5,10 +5,7 @@ MMSegmentation's at an attribute of None that names no file. Here both raise one
 which file it is, so that it can be left out of a training, and looked at.
 """
 from mmvssd.compat.patching import when_imported, wrap_once
-
-
-class UnreadableImageError(OSError):
-    """An image, or a label map, is missing or is no image; the message says which."""
+from mmvssd.errors import UnreadableImageError
 
 
 def apply() -> None:

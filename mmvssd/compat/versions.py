@@ -15,6 +15,9 @@ RANGES = {
     'mmpretrain': '>=1.2.0,<1.3',
 }
 
+#: Packages that results may hang on too; any version of them is accepted.
+COMPANIONS = ('torchvision', 'triton', 'numpy', 'opencv-python-headless', 'opencv-python')
+
 #: Nothing here runs without these; the others are hosts, and a backbone is a plain module too.
 REQUIRED = ('torch', 'mmengine')
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mmvssd.checkpoint import CheckpointError, choose_weights, read_checkpoint
+from mmvssd.checkpoint import choose_weights, read_checkpoint
 from mmvssd.converters.fit import Fit, candidates, closest_fit
+from mmvssd.errors import CheckpointError
 from mmvssd.version import __version__
 
 #: Entries of a published file that may hold the weights, in the order in which they are tried.

@@ -1,19 +1,19 @@
-"""What runs around a model: hooks, loops, launching, prediction."""
-from mmvssd.engine.hooks import (
-    CheckpointCheckHook,
+"""What runs around a model, by subject: data, numerics, record, checkpoints, train."""
+from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook, TestedWeightsHook
+from mmvssd.engine.data import (
     DataCheckHook,
     DataFaultsHook,
-    FiniteCheckHook,
-    MeanLossHook,
-    MESAHook,
-    RunRecordHook,
-    SafeCheckpointHook,
-    SegmentationDrawingHook,
-    TestedWeightsHook,
+    ResumableBatchSampler,
+    SeededDataset,
 )
-from mmvssd.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from mmvssd.engine.tensorboard import TensorboardVisBackend
-from mmvssd.engine.training_data import ResumableBatchSampler, SeededDataset
+from mmvssd.engine.numerics import FiniteCheckHook
+from mmvssd.engine.record import (
+    MeanLossHook,
+    RunRecordHook,
+    SegmentationDrawingHook,
+    TensorboardVisBackend,
+)
+from mmvssd.engine.train import EpochBasedTrainLoop, IterBasedTrainLoop, MESAHook
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBasedTrainLoop',
            'FiniteCheckHook', 'IterBasedTrainLoop', 'MESAHook', 'MeanLossHook',

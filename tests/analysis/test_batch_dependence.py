@@ -6,7 +6,8 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmvssd.analysis.batch_dependence import compare, measure
-from mmvssd.engine.launch import ConfigError, load_config
+from mmvssd.cli.launch import load_config
+from mmvssd.errors import ConfigError
 from mmvssd.registry import MODELS
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from mmvssd.analysis import complexity
 from mmvssd.analysis.complexity import build_model, count_model, count_recipe
-from mmvssd.engine.launch import ConfigError, load_config
+from mmvssd.cli.launch import load_config
+from mmvssd.errors import ConfigError
 from mmvssd.models.layers import SS2D
 from mmvssd.registry import KERNELS
 

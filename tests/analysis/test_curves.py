@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmvssd.analysis.curves import choose_keys, name_runs, plot_curves, read_run, smoothed
-from mmvssd.engine.launch import ConfigError
+from mmvssd.errors import ConfigError
 from mmvssd.paths import project_root
 
 

@@ -24,7 +24,7 @@ from mmvssd.analysis.digits_folds import (
     train,
     write_pictures,
 )
-from mmvssd.engine.launch import ConfigError
+from mmvssd.errors import ConfigError
 
 SMALL = Settings(epochs=2, batch=8)
 

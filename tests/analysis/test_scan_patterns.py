@@ -5,7 +5,7 @@ import pytest
 
 from mmvssd.analysis import scan_patterns
 from mmvssd.analysis.scan_patterns import Cost, compare, count, patterns_of
-from mmvssd.engine.launch import ConfigError
+from mmvssd.errors import ConfigError
 from mmvssd.models import VMamba
 from mmvssd.models.layers.ss2d import PATTERNS
 

@@ -4,7 +4,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 
-from mmvssd.engine.launch import load_config
+from mmvssd.cli.launch import load_config
 from mmvssd.registry import MODELS
 
 #: Height and width of images in one batch: odd and even sides, one that fills the grid, tiny ones.

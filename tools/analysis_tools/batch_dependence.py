@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmvssd.analysis.batch_dependence import measure
-from mmvssd.engine.command_line import add_recipe_arguments, run
-from mmvssd.engine.launch import load_config
+from mmvssd.cli.command_line import add_recipe_arguments, run
+from mmvssd.cli.launch import load_config
 
 METRICS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
 

@@ -7,8 +7,8 @@ import torch
 
 from mmvssd.analysis.scan_patterns import compare, print_costs
 from mmvssd.analysis.speed_report import machine, plot_speeds, print_speeds, write_speeds
-from mmvssd.engine.command_line import run
-from mmvssd.engine.launch import check_device, check_writable
+from mmvssd.cli.command_line import run
+from mmvssd.cli.launch import check_device, check_writable
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmvssd.analysis.complexity import count_recipe, report
-from mmvssd.engine.command_line import add_recipe_arguments, run
-from mmvssd.engine.launch import check_output_file, load_config
+from mmvssd.cli.command_line import add_recipe_arguments, run
+from mmvssd.cli.launch import check_output_file, load_config
 from mmvssd.files import write_whole
 
 

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from mmvssd.analysis.curves import choose_keys, name_runs, plot_curves, read_run
-from mmvssd.engine.command_line import run
-from mmvssd.engine.launch import ConfigError, check_output_file
+from mmvssd.cli.command_line import run
+from mmvssd.cli.launch import check_output_file
+from mmvssd.errors import ConfigError
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ import torch
 
 from mmvssd.analysis.speed_report import machine, plot_speeds, print_speeds, write_speeds
 from mmvssd.analysis.throughput import Setting, measure
-from mmvssd.engine.command_line import run
-from mmvssd.engine.launch import ConfigError, check_device, check_writable
+from mmvssd.cli.command_line import run
+from mmvssd.cli.launch import check_device, check_writable
+from mmvssd.errors import ConfigError
 
 MODELS = ('resnet-50', 'swin-tiny', 'convnext-tiny', 'vssd-tiny', 'vssd-tiny-iccv2025',
           'vssd-tiny+bfloat16', 'vssd-tiny+compile')

@@ -18,8 +18,8 @@ from mmvssd.analysis.digits_folds import (
     run_all,
     training_speeds,
 )
-from mmvssd.engine.command_line import run
-from mmvssd.engine.launch import check_writable
+from mmvssd.cli.command_line import run
+from mmvssd.cli.launch import check_writable
 from mmvssd.files import write_whole
 
 

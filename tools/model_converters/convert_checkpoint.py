@@ -2,9 +2,9 @@
 """Convert a published checkpoint, or one of a training, for a model of one of the hosts."""
 import argparse
 
+from mmvssd.cli.command_line import run
 from mmvssd.converters.command import convert_file, take_weights
 from mmvssd.converters.official import FAMILIES
-from mmvssd.engine.command_line import run
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What the command lines of `tools` call: launching, prediction, the doctor."""

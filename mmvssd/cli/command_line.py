@@ -1,0 +1,66 @@
+"""What the command lines of ``tools`` share."""
+import argparse
+import os
+import sys
+from typing import Callable
+
+from mmengine.config import Config, DictAction
+
+from mmvssd.cli.launch import load_config
+from mmvssd.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NumericalFault,
+    UnreadableImageError,
+)
+
+#: Errors of the user's input; their message says all, a traceback would bury it.
+INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
+#: Errors that end a command with their message alone.
+EXPLAINED = (*INPUT_ERRORS, NumericalFault, UnreadableImageError)
+
+
+class SettingsAction(DictAction):
+    """MMEngine's KEY=VALUE, with an error of the command line's where the ``=`` is missing."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            if not value.partition('=')[0] or '=' not in value:
+                parser.error(f'{option_string}: got {value!r}, expected KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that reads a recipe takes."""
+    parser.add_argument('config', help="recipe: a file, or its path below the project's configs")
+    parser.add_argument('--cfg-options', nargs='+', action=SettingsAction, metavar='KEY=VALUE',
+                        help='settings that replace those of the recipe, by dotted key')
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that runs a recipe's loops takes."""
+    parser.add_argument('--work-dir', metavar='FOLDER', help='folder of logs and checkpoints; '
+                        "default: the recipe's own, else work_dirs/<name of the recipe>")
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    # torch.distributed hands it over where it does not set the environment variable
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+
+
+def read_recipe(args: argparse.Namespace) -> Config:
+    """Read the recipe that the arguments of both kinds name."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return load_config(args.config, work_dir=args.work_dir, launcher=args.launcher,
+                       options=args.cfg_options)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command; errors that say all end it with one message and exit code 2."""
+    try:
+        main()
+    except EXPLAINED as error:
+        name = type(error).__name__
+        # a data loader's worker hands over its traceback, which ends with the message
+        print(f'{name}: {str(error).rpartition(f"{name}: ")[2].strip()}', file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,251 @@
+"""What works on this machine, found by trying it: ``python -m mmvssd.doctor``.
+
+The exit status is 0 if PyTorch, MMEngine's Runner, mmcv's ops, the three hosts and every op of
+``mmvssd_kernels`` work, so that anything here can train; otherwise 1, after one line for each
+problem that says what to do.
+"""
+import importlib
+import os
+import platform
+from typing import Callable, Dict, List, NamedTuple, Optional
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mmvssd.compat import versions
+from mmvssd.version import __version__
+
+#: Sets up everything, from a checkout, in the versions that are tested together.
+INSTALL = 'bash tools/setup.sh'
+
+#: Import package of a host -> its distribution.
+HOSTS = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
+
+#: What a config names from any host.
+BACKBONES = ('mmvssd.VSSD', 'mmvssd.VMamba')
+
+
+class Finding(NamedTuple):
+    """One row: what was tried, whether it works (None: it need not), what was seen, what to do."""
+
+    subject: str
+    works: Optional[bool]
+    seen: str
+    remedy: str = ''
+
+
+def main() -> int:
+    """Print what works; returns the exit status."""
+    console = Console()
+    sections = {
+        f'mmvssd {__version__}: installed versions': check_versions(),
+        'This machine': check_machine(),
+        'Training': check_hosts(),
+        'Ops': check_ops(),
+    }
+    for title, findings in sections.items():
+        console.print(_table(title, findings))
+    problems = [finding for findings in sections.values() for finding in findings
+                if finding.works is False]
+    for problem in problems:
+        console.print(f'PROBLEM {problem.subject}: {problem.remedy}',
+                      style='red', markup=False, highlight=False, soft_wrap=True)
+    console.print(f'Known to be good, from a checkout of mmvssd: {INSTALL}',
+                  markup=False, highlight=False, soft_wrap=True)
+    return 1 if problems else 0
+
+
+def _table(title, findings):
+    table = Table('', 'what', 'seen', title=title, title_justify='left', title_style='bold')
+    marks = {True: '[green]ok[/]', False: '[red]NO[/]', None: '-'}
+    for finding in findings:
+        # Text from outside may hold brackets, which rich would take for its markup.
+        table.add_row(marks[finding.works], finding.subject, escape(finding.seen))
+    return table
+
+
+def attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:
+    """Run a check. Whatever it raises is the finding: that is what a doctor is for."""
+    try:
+        return Finding(subject, True, check())
+    except Exception as error:
+        reason = (str(error).strip() or 'no message').splitlines()[0]
+        return Finding(subject, False, f'{type(error).__name__}: {reason}', remedy)
+
+
+def check_versions() -> List[Finding]:
+    """Versions beside what fits; a host that is absent is judged where it is tried."""
+    findings = []
+    for name, fits in versions.RANGES.items():
+        version = versions.installed(name)
+        misfit = versions.misfit(name, version)
+        works = None if version is None else misfit is None
+        findings.append(Finding(name, works, f'{version or "not installed"} (fits: {fits})',
+                                misfit or ''))
+    for name in versions.COMPANIONS:
+        version = versions.installed(name)
+        if version is not None:
+            findings.append(Finding(name, None, version))
+    return findings
+
+
+def check_machine() -> List[Finding]:
+    """Interpreter, processors, GPU, Triton: what there is, not what there should be."""
+    system = f'{platform.python_version()} on {platform.system()} {platform.machine()}'
+    return [Finding('Python', None, system),
+            Finding('CPU', None, f'{os.cpu_count()} cores, {torch.get_num_threads()} threads'),
+            _gpu(), _triton()]
+
+
+def _gpu():
+    if not torch.cuda.is_available():
+        built = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'the CPU only'
+        return Finding('GPU', None, f'none found; PyTorch is built for {built}')
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return attempt('GPU', lambda: _add_on_gpu(', '.join(names)),
+                   'PyTorch finds a GPU that it cannot use: install the PyTorch build that fits '
+                   'its driver (see nvidia-smi), or hide it with CUDA_VISIBLE_DEVICES=-1')
+
+
+def _add_on_gpu(names):
+    if (torch.ones(2, device='cuda') + 1).tolist() != [2, 2]:
+        raise RuntimeError('a sum on it is wrong')
+    return names
+
+
+def _triton():
+    try:
+        version = importlib.import_module('triton').__version__
+    except Exception as error:  # it is optional, so no problem; yet say why it is not there
+        return Finding('Triton', None, f'not usable ({error}): ops run their PyTorch reference')
+    interpreted = os.environ.get('TRITON_INTERPRET') == '1'
+    return Finding('Triton', None, version + (' (interpreted)' if interpreted else ''))
+
+
+def check_hosts() -> List[Finding]:
+    """Import the Runner, mmcv's ops and each host, and look the backbones up from there."""
+    findings = [
+        attempt('mmengine Runner', _import_runner,
+                f'MMEngine does not import (see above); {INSTALL}, or for an OpenCV that lacks '
+                'libGL: pip install opencv-python-headless in its place'),
+        attempt('mmcv ops', _run_mmcv_ops, _mmcv_remedy()),
+    ]
+    for host, distribution in HOSTS.items():
+        findings.append(attempt(f'{host} + mmvssd', lambda host=host: _look_up(host),
+                                _host_remedy(distribution)))
+    return findings
+
+
+def _import_runner():
+    importlib.import_module('mmengine.runner')
+    return 'imports'
+
+
+def _run_mmcv_ops():
+    """MMDetection suppresses boxes with this op, on the device that the model runs on."""
+    nms = importlib.import_module('mmcv.ops').nms
+    devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    for device in devices:
+        boxes = torch.tensor([[0., 0., 4., 4.], [0., 0., 4., 4.1]], device=device)
+        _, kept = nms(boxes, torch.tensor([0.9, 0.8], device=device), 0.5)
+        if kept.tolist() != [0]:
+            raise RuntimeError(f'nms on {device} keeps the boxes {kept.tolist()}, not [0]')
+    return f'nms runs on {", ".join(devices)}'
+
+
+def _mmcv_remedy():
+    if versions.installed('mmcv') is None:
+        return f'mmcv (with its compiled ops, not mmcv-lite) is needed: {INSTALL}'
+    return ("mmcv's compiled ops do not work with this PyTorch or this GPU: build them again "
+            f'beside it: {INSTALL}')
+
+
+def _look_up(host):
+    importlib.import_module(f'{host}.models')
+    models = importlib.import_module(f'{host}.registry').MODELS
+    for name in BACKBONES:
+        if models.get(name) is None:
+            raise LookupError(f'its registry does not find {name!r}')
+    return f'imports, finds {", ".join(BACKBONES)}'
+
+
+def _host_remedy(distribution):
+    version = versions.installed(distribution)
+    misfit = versions.misfit(distribution, version)
+    if misfit:
+        return misfit
+    if version is None:
+        return f'not installed: {versions.pip_line(distribution)} --no-deps, or {INSTALL}'
+    return f'{distribution} {version} does not work here (see the table): {INSTALL}'
+
+
+def check_ops() -> List[Finding]:
+    """Run each op, forward and backward, in each implementation and on each kind of device."""
+    try:
+        dispatch = importlib.import_module('mmvssd_kernels').dispatch
+        ops = dispatch.ops()
+    except Exception as error:
+        return [Finding('mmvssd_kernels', False, f'{type(error).__name__}: {error}',
+                        f'its package does not import: {INSTALL}')]
+    devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    return [_check_op(dispatch, op, name, device)
+            for op in ops for name in dispatch.PREFERENCE for device in devices]
+
+
+def _check_op(dispatch, op, name, device):
+    subject = f'{op} ({name}, {device})'
+    args, kwargs = example(op, device)
+    obstacle = dispatch.obstacle(op, name, *args, **kwargs)
+    if obstacle:
+        return Finding(subject, None, f'cannot run here: {obstacle}')
+    return attempt(subject, lambda: _run_op(op, name, device),
+                   f'set MMVSSD_KERNEL=reference to train without {name}, and report this'
+                   if name != 'reference' else f'the PyTorch reference fails: {INSTALL}')
+
+
+def _run_op(op, name, device):
+    kernels = importlib.import_module('mmvssd_kernels')
+    args, kwargs = example(op, device)
+    inputs = [arg.requires_grad_() for arg in args if torch.is_tensor(arg)]
+    y = getattr(kernels, op)(*args, **kwargs, impl=name)
+    gradients = torch.autograd.grad(y.float().square().sum(), inputs)
+    expected = getattr(kernels, op)(*args, **kwargs, impl='reference')
+    torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-3)
+    if not all(gradient.isfinite().all() for gradient in gradients):
+        raise RuntimeError('a gradient is not finite')
+    return 'forward and backward run' + ('' if name == 'reference' else ', as the reference')
+
+
+def example(op: str, device: str) -> tuple:
+    """Small arguments ``(args, kwargs)`` for an op of ``mmvssd_kernels``.
+
+    Raises:
+        KeyError: for an op that has no example here.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.rand(shape, generator=generator).to(device)
+
+    # one image of 3 x 4 tokens
+    makers: Dict[str, Callable] = {
+        'cross_merge': lambda: ((random(1, 4, 8, 12), (3, 4)), {}),
+        'cross_scan': lambda: ((random(1, 8, 3, 4), ), {}),
+        # 2 heads of width 8, a state of 16
+        'nc_ssd': lambda: ((random(1, 12, 2, 8), random(1, 12, 2), -random(2), random(1, 12, 1, 16),
+                            random(1, 12, 1, 16), random(2)), {}),
+        # 4 groups of 8 channels, a state of 2
+        'selective_scan': lambda: ((random(1, 32, 12), random(1, 32, 12), -random(32, 2),
+                                    random(1, 4, 2, 12), random(1, 4, 2, 12), random(32),
+                                    random(32)), {}),
+        # step sizes from 3 numbers
+        'selective_scan_2d': lambda: ((random(1, 3, 4, 8), random(1, 3, 4, 4, 3), random(4, 8, 3),
+                                       -random(32, 2), random(1, 3, 4, 4, 2),
+                                       random(1, 3, 4, 4, 2), random(32), random(32)), {}),
+        # as nc_ssd
+        'ssd': lambda: ((random(1, 12, 2, 8), random(1, 12, 2), -random(2), random(1, 12, 1, 16),
+                         random(1, 12, 1, 16), random(2)), {}),
+    }
+    return makers[op]()

@@ -1,0 +1,296 @@
+"""From a command line's options to MMEngine's Runner, for all three hosts."""
+import difflib
+import logging
+import os
+from pathlib import Path
+from typing import Optional
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
+from mmvssd.engine.data.checks import check_data, dicts_of, explaining, is_local
+from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
+from mmvssd.errors import CheckpointError, ConfigError
+from mmvssd.paths import configs_dir
+
+#: Default hook that draws predictions, with what makes it draw them into a folder.
+DRAWING = {
+    'mmdet': lambda folder: dict(type='DetVisualizationHook', draw=True, test_out_dir=folder),
+    'mmpretrain': lambda folder: dict(type='VisualizationHook', enable=True, interval=1,
+                                      out_dir=folder),
+    'mmseg': lambda folder: dict(type='mmvssd.SegmentationDrawingHook', out_dir=folder),
+}
+
+
+def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'none',
+                options: Optional[dict] = None) -> Config:
+    """Read a recipe, with the command line's overrides.
+
+    Args:
+        path: A file, or a recipe's path below the package's ``configs`` folder.
+        work_dir: Folder of logs and checkpoints; else the recipe's own, else
+            ``work_dirs/<recipe>`` below the current folder.
+        launcher: MMEngine's launcher.
+        options: Settings by dotted key, as ``--cfg-options`` gives them.
+
+    Raises:
+        ConfigError: There is no such recipe, and those with a similar name are listed; or it
+            cannot be read.
+    """
+    file = find_config(path)
+    try:
+        cfg = Config.fromfile(file)
+    except (SyntaxError, FileNotFoundError, KeyError) as error:
+        raise ConfigError(f'{file}: cannot be read as a config ({type(error).__name__}: '
+                          f'{error})') from error
+    cfg.launcher = launcher
+    if options:
+        _warn_of_new(cfg, options)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f'--cfg-options: {error.args[0]}') from error
+    if work_dir or not cfg.get('work_dir'):
+        cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
+    return cfg
+
+
+def _warn_of_new(cfg: Config, options: dict) -> None:
+    """A new top-level setting may be meant, or misspelt; below, what is built refuses it."""
+    for key in options:
+        if key.split('.')[0] not in cfg:
+            print_log(f'--cfg-options: {key} is new, the recipe has no {key.split(".")[0]}',
+                      logger='current', level=logging.WARNING)
+
+
+def find_config(path: str) -> Path:
+    """Locate a recipe as a file, or below the package's ``configs`` folder."""
+    root = configs_dir()
+    for candidate in (Path(path), root / path, root.parent / path):
+        if candidate.is_file():
+            return candidate
+    recipes = [file for file in sorted(root.rglob('*.py')) if '_base_' not in file.parts]
+    names = {file.stem: str(file.relative_to(root)) for file in recipes}
+    close = difflib.get_close_matches(Path(path).stem, names, n=3, cutoff=0.3)
+    raise ConfigError(f'{path}: no such config, neither from {Path.cwd()} nor in {root}; '
+                      f'similar: {", ".join(names[name] for name in close) or "none"}')
+
+
+def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = False,
+                  auto_scale_lr: bool = False) -> Runner:
+    """Build a Runner that is ready to train.
+
+    Args:
+        cfg: The recipe; it is changed.
+        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins where
+            there is none; a path goes on from that one.
+        amp: Train in mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16
+            with a loss scale, unless the recipe's optim_wrapper says otherwise.
+        auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images
+            x steps whose gradients are added up.
+
+    Raises:
+        ConfigError: An option has no ground in the recipe.
+        CheckpointError: The checkpoint cannot be read.
+        DataError: A data set is missing.
+    """
+    require(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    precision = _mixed_precision(cfg) if amp else None
+    if auto_scale_lr:
+        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+            raise ConfigError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; '
+                              'set it to the global batch that its learning rate was chosen for')
+        cfg.auto_scale_lr.enable = True
+    _start_from(cfg, resume)
+    _check_pretrained(cfg)
+    check_data(cfg, 'train', 'val')
+    runner = _build(cfg, 'train', 'val')
+    _count_accumulation(runner, cfg.optim_wrapper.get('accumulative_counts', 1))
+    if precision:
+        runner.logger.info(precision)
+    return runner
+
+
+def _mixed_precision(cfg: Config) -> str:
+    try:
+        message = use_mixed_precision(cfg.optim_wrapper)
+    except ValueError as error:
+        raise ConfigError(f'--amp: {error}') from error
+    if cfg.get('strategy') and cfg.optim_wrapper.dtype == 'float16':
+        cfg.optim_wrapper.use_fsdp = True  # a loss scale of all processes, not of each
+    return message
+
+
+def _count_accumulation(runner: Runner, steps: int) -> None:
+    """Have MMEngine's scaling of the learning rate count the steps that make up one batch.
+
+    It compares the batch of one step with the base. The Runner's own setting is changed, not the
+    config that it writes down: a run of that one would count them twice.
+    """
+    owner, name = runner, 'auto_scale_lr'
+    if not hasattr(runner, name):  # a FlexibleRunner
+        owner, name = runner.strategy, '_auto_scale_lr'
+    scaling = getattr(owner, name)
+    if steps > 1 and scaling and scaling.get('enable'):
+        setattr(owner, name, dict(scaling, base_batch_size=scaling['base_batch_size'] / steps))
+
+
+def _start_from(cfg: Config, resume: Optional[str]) -> None:
+    """Set what a run starts from, and with which seed; read it to see that it is whole."""
+    restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts
+    if resume == 'auto' or restarted:
+        # a job that began anew goes on from what it wrote itself; dist_run.sh notes its start
+        since = 0 if resume == 'auto' else float(os.environ.get('MMVSSD_JOB_START', 0))
+        newest = newest_checkpoint(cfg.work_dir, since)
+        print_log(f'resuming from {newest}' if newest else
+                  f'{cfg.work_dir} holds no checkpoint to resume from', logger='current',
+                  level=logging.WARNING)
+        resume = newest or (None if resume == 'auto' else resume)
+    elif resume:
+        require_resumable(resume)
+    if resume:
+        cfg.resume, cfg.load_from = True, resume
+        randomness = cfg.get('randomness') or {}
+        if randomness.get('seed') is None:  # it was drawn; the data's order hangs on it
+            cfg.randomness = dict(randomness, seed=read_checkpoint(resume)['meta'].get('seed'))
+    elif cfg.get('load_from'):
+        read_checkpoint(cfg.load_from)
+
+
+def require(cfg: Config, *names: str) -> None:
+    """Raise ConfigError unless a recipe has all of some settings."""
+    missing = [name for name in names if cfg.get(name) is None]
+    if missing:
+        raise ConfigError(f'the config has no {" and no ".join(missing)}, needed here; '
+                          'a recipe of its host shows what they look like')
+
+
+def _build(cfg: Config, *phases: str) -> Runner:
+    """Build a Runner with the loops of some phases, which read their data sets."""
+    check_writable(cfg.work_dir, '--work-dir')
+    runner = RUNNERS.build(cfg)  # as `runner_type` says
+    for phase in phases:
+        with explaining(cfg, phase):
+            getattr(runner, f'{phase}_loop')  # built when it is first asked for
+    return runner
+
+
+def check_writable(folder: str, option: str) -> None:
+    """Make a folder, and raise ConfigError if it cannot be made or written to.
+
+    Args:
+        folder: Its path.
+        option: The option that names it, for the error.
+    """
+    reason = 'no permission to write'
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise ConfigError(f'{option}: {folder} cannot be made or written to ({reason}); name '
+                          'another folder')
+
+
+def check_output_file(file: str, option: str) -> None:
+    """Make a file's folder, and raise ConfigError if the file cannot be written there."""
+    check_writable(str(Path(file).parent), option)
+    if Path(file).is_dir():
+        raise ConfigError(f'{option}: {file} is a folder, expected a file')
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless PyTorch knows the device, and has a GPU where that is one."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f'--device: got {device}, expected such as cpu or cuda:0') from error
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise ConfigError(f'--device: got {device}, but PyTorch sees no GPU here; cpu fits')
+
+
+def _check_pretrained(cfg: Config) -> None:
+    """Say early, and with the ways out, that weights to start from are not there."""
+    for entry in dicts_of(cfg.model):
+        path = entry.get('checkpoint')
+        if entry.get('type') == 'Pretrained' and is_local(path) and not Path(path).is_file():
+            raise CheckpointError(
+                f'{path}: no such checkpoint file (seen from {Path.cwd()}), and training starts '
+                'from it. Convert a published file to it with '
+                'tools/model_converters/convert_checkpoint.py, name another with --cfg-options '
+                'model.backbone.init_cfg.checkpoint=FILE, or start from nothing with '
+                '--cfg-options model.backbone.init_cfg=None')
+
+
+def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
+                 tta: bool = False, show_dir: Optional[str] = None,
+                 out: Optional[str] = None) -> Runner:
+    """Build a Runner that is ready to test.
+
+    Args:
+        cfg: The recipe; it is changed.
+        checkpoint: Weights to test.
+        weights: 'ema' or 'raw' of a checkpoint that holds both; None leaves it to the recipe's
+            EMAHook and without one takes the checkpoint's state_dict.
+        tta: Test with the recipe's augmentations, averaged.
+        show_dir: Folder for pictures of the predictions.
+        out: File for the predictions, a ``.pkl``.
+
+    Raises:
+        ConfigError: An option has no ground in the recipe.
+        CheckpointError: The checkpoint cannot be read.
+        DataError: The data set is missing.
+    """
+    require(cfg, 'test_dataloader', 'test_cfg', 'test_evaluator')
+    cfg.load_from = checkpoint
+    if tta:
+        _use_tta(cfg)
+    if show_dir:
+        _draw_into(cfg, Path(show_dir).resolve())
+    if out:
+        _dump_to(cfg, Path(out))
+    content = read_checkpoint(checkpoint)
+    if weights:
+        choose_weights(checkpoint, content, weights)  # they are there
+        _test_weights(cfg, weights)
+    check_data(cfg, 'test')
+    if show_dir:
+        check_writable(show_dir, '--show-dir')
+    return _build(cfg, 'test')
+
+
+def _test_weights(cfg: Config, kind: str) -> None:
+    hooks = [hook for hook in cfg.get('custom_hooks') or []
+             if str(hook.get('type')).split('.')[-1] != 'EMAHook']  # it would swap them
+    cfg.custom_hooks = [*hooks, dict(type='mmvssd.TestedWeightsHook', kind=kind)]
+
+
+def _use_tta(cfg: Config) -> None:
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise ConfigError(f'--tta: the config has no {" and no ".join(missing)}')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def _draw_into(cfg: Config, folder: Path) -> None:
+    scope = cfg.get('default_scope')
+    if scope not in DRAWING:
+        raise ConfigError(f'--show-dir: pictures are drawn for the default_scope '
+                          f'{" or ".join(DRAWING)}, the config has {scope}')
+    # mmdet's hook joins a relative folder to the last one at every batch
+    cfg.default_hooks.visualization = DRAWING[scope](str(folder))
+
+
+def _dump_to(cfg: Config, out: Path) -> None:
+    if out.suffix not in ('.pkl', '.pickle'):
+        raise ConfigError(f'--out: got {out}, expected a name that ends with .pkl')
+    check_output_file(str(out), '--out')
+    kind = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=str(out))]

@@ -1,0 +1,57 @@
+"""Stops a run whose checkpoint is another model's."""
+import logging
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import BaseLoop
+
+from mmvssd.checkpoint import (
+    Mismatch,
+    compare,
+    describe,
+    is_output_norm,
+    require_fit,
+    state_dict_of,
+    weights_of,
+)
+from mmvssd.errors import CheckpointError
+from mmvssd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckpointCheckHook(Hook):
+    """Compare a checkpoint with the model before MMEngine loads it.
+
+    MMEngine leaves out what does not fit and goes on with untrained weights. Here testing and
+    resuming need every name and shape to fit. A training run that starts from ``load_from`` may
+    bring another head (another number of classes) and no output norms; its backbone must fit.
+    """
+
+    # before hooks that change the checkpoint, such as the moving average's
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Raise CheckpointError where the weights are not the model's."""
+        source = runner._load_from or f'the newest checkpoint in {runner.work_dir}'
+        # in testing the training loop is still the dict that the config gave
+        fine_tuning = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        if not fine_tuning:
+            require_fit(source, checkpoint, runner.model)
+            return
+        mismatch = compare(state_dict_of(checkpoint), weights_of(runner.model))
+        wrong = _of_backbone(mismatch)
+        if any(wrong):
+            raise CheckpointError(f"{source}: not the weights of this model's backbone\n"
+                                  f'  {describe(wrong)}')
+        if any(mismatch):
+            print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
+                      logger='current', level=logging.WARNING)
+
+
+def _of_backbone(mismatch: Mismatch) -> Mismatch:
+    prefix = 'backbone.'
+    return Mismatch(
+        missing=[name for name in mismatch.missing
+                 if name.startswith(prefix) and not is_output_norm(name[len(prefix):])],
+        unexpected=[name for name in mismatch.unexpected if name.startswith(prefix)],
+        shapes=[entry for entry in mismatch.shapes if entry[0].startswith(prefix)])

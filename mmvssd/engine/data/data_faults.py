@@ -1,0 +1,153 @@
+"""Counts what is wrong with the training data and does not stop a run."""
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import BaseLoop
+
+from mmvssd.compat.patching import when_imported, wrap_once
+from mmvssd.engine.data.checks import data_sets_in
+from mmvssd.engine.data.training_data import unreadable_images_of
+from mmvssd.registry import HOOKS
+
+#: What MMDetection leaves out of a COCO file without a word.
+NO_AREA = 'boxes without area in their image, left out'
+NO_SUCH_CLASS = "annotations of no class of the recipe's, left out"
+NO_ANNOTATION = 'images without an annotation, not trained on'
+BACKGROUND = 'images without an annotation, trained on as background'
+
+#: Where a data set keeps what it left out, by kind.
+ATTRIBUTE = 'data_faults'
+
+#: Iterations after which unreadable images are told of.
+EVERY = 50
+
+
+@HOOKS.register_module()
+class DataFaultsHook(Hook):
+    """Say what of the training data is left out, before a run and at its end.
+
+    Images that cannot be read are told of when they are met; see
+    :class:`mmvssd.engine.data.training_data.SeededDataset`. What cannot be left out stops a run
+    (:class:`mmvssd.engine.data.batch_check.DataCheckHook`).
+    """
+
+    def before_run(self, runner) -> None:
+        """Warn of what the annotations' reader left out, each kind with an example."""
+        loop = runner._train_loop
+        self._left_out = faults_of(loop.dataloader.dataset) if isinstance(loop, BaseLoop) else {}
+        self._unreadable = Path(unreadable_images_of(runner.work_dir))
+        # the run that is resumed told of its own
+        self._told = len(self._lines()) if runner._resume else 0
+        for kind, fault in self._left_out.items():
+            _log(f'Training data: {fault.count} {kind}; the first: {fault.first}')
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Tell of images that could not be read, soon."""
+        if self.every_n_train_iters(runner, EVERY):
+            self._tell()
+
+    def after_train_epoch(self, runner) -> None:
+        """Tell of the images that could not be read."""
+        self._tell()
+
+    def after_train(self, runner) -> None:
+        """Sum up."""
+        counts = [f'{fault.count} {kind}' for kind, fault in self._left_out.items()]
+        unreadable = len(self._lines())
+        if unreadable:
+            counts.insert(0, f'{unreadable} images that cannot be read, others trained on in their '
+                             f'place (listed in {self._unreadable})')
+        _log(f'Faults of the training data: {"; ".join(counts) or "none seen"}',
+             logging.WARNING if counts else logging.INFO)
+
+    def _lines(self) -> List[str]:
+        return self._unreadable.read_text().splitlines() if self._unreadable.is_file() else []
+
+    def _tell(self) -> None:
+        if not is_main_process():
+            return
+        lines = self._lines()
+        for line in lines[self._told:]:
+            _log(f'{line}. Training goes on with another one in its place')
+        self._told = len(lines)
+
+
+def _log(message: str, level: int = logging.WARNING) -> None:
+    if is_main_process():
+        print_log(message, logger='current', level=level)
+
+
+@dataclass
+class Fault:
+    """How often there is a kind of fault, and an example."""
+
+    count: int
+    first: str
+
+
+def faults_of(dataset) -> Dict[str, Fault]:
+    """What the data sets in a data set left out, by kind."""
+    faults = {}
+    for leaf in data_sets_in(dataset):
+        for kind, fault in getattr(leaf, ATTRIBUTE, {}).items():
+            total = faults.setdefault(kind, Fault(0, fault.first))
+            total.count += fault.count
+    return faults
+
+
+def _patch_coco(module) -> None:
+    wrap_once(module.CocoDataset, 'parse_data_info', _parse)
+    wrap_once(module.CocoDataset, 'filter_data', _filter)
+
+
+def _parse(original, dataset, raw: dict):
+    """Read one image's annotations, and note those that the original leaves out."""
+    parsed = original(dataset, raw)
+    image = raw['raw_img_info']
+    for annotation in raw['raw_ann_info']:
+        if annotation.get('ignore', False):
+            continue
+        if annotation['category_id'] not in dataset.cat2label:
+            _note(dataset, NO_SUCH_CLASS, 'annotation {} of {}, category {}', annotation.get('id'),
+                  image['file_name'], annotation['category_id'])
+        elif _is_empty(annotation, image):
+            _note(dataset, NO_AREA, 'annotation {} of {}, bbox {}', annotation.get('id'),
+                  image['file_name'], annotation['bbox'])
+    return parsed
+
+
+def _is_empty(annotation: dict, image: dict) -> bool:
+    x, y, width, height = annotation['bbox']
+    seen_width = min(x + width, image['width']) - max(x, 0)
+    seen_height = min(y + height, image['height']) - max(y, 0)
+    return (annotation['area'] <= 0 or width < 1 or height < 1
+            or seen_width <= 0 or seen_height <= 0)
+
+
+def _filter(original, dataset):
+    """Leave out images as the original does, and note those that have no annotation."""
+    kept = original(dataset)
+    if not dataset.test_mode:
+        names = {entry['img_id'] for entry in kept}
+        for entry in dataset.data_list:
+            if not entry['instances']:
+                kind = BACKGROUND if entry['img_id'] in names else NO_ANNOTATION
+                _note(dataset, kind, '{}', entry['img_path'])
+    return kept
+
+
+def _note(dataset, kind: str, text: str, *values) -> None:
+    """Count a fault; its text is made of the first alone, there may be hundreds of thousands."""
+    faults = dataset.__dict__.setdefault(ATTRIBUTE, {})
+    if kind in faults:
+        faults[kind].count += 1
+    else:
+        faults[kind] = Fault(1, text.format(*values))
+
+
+when_imported('mmdet.datasets.coco', _patch_coco)

@@ -1,0 +1,168 @@
+"""What a run was, in one file beside its log."""
+import json
+import os
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Optional
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import BaseLoop, find_latest_checkpoint
+
+from mmvssd.engine.record import run_facts
+from mmvssd.files import write_whole
+from mmvssd.paths import configs_dir
+from mmvssd.registry import HOOKS
+from mmvssd_kernels import dispatch
+
+
+@HOOKS.register_module()
+class RunRecordHook(Hook):
+    """Write ``run.json`` into the run's folder, beside its log, at each start.
+
+    It holds what the run's result may hang on: command line, config, versions, commit, devices,
+    seed, what it started from, precision, batch and learning rate, and which implementation each op
+    ran; and how the run ended. Until that is known its ``status`` is ``running``, and stays so
+    where the process was killed. A learning rate that is scaled, or that is for another batch, is
+    logged as a warning.
+
+    The file is written before the run, after its first iteration and at its end.
+    """
+
+    # before hooks that may stop the run
+    priority = 'HIGHEST'
+
+    def __init__(self):
+        self._file: Optional[Path] = None
+        self._record = {}
+        self._has_seen_ops = False
+
+    def before_run(self, runner) -> None:
+        """Write what is known before the model's weights are."""
+        devices = run_facts.devices()  # every process tells its own
+        dispatch.forget_used()
+        self._has_seen_ops = False
+        if is_main_process():
+            self._file = _free_file(Path(runner.log_dir))
+            self._record = _known_before(runner, devices)
+            self._write()
+
+    def before_train(self, runner) -> None:
+        """Add what the checkpoint that is resumed may have changed, and judge the learning rate."""
+        precision = run_facts.training_precision(runner)
+        if not is_main_process():
+            return
+        batch, rate = run_facts.batch(runner), run_facts.rate(runner)
+        resumed = runner._resume and runner._has_loaded  # there may have been nothing to resume
+        level, message = run_facts.judge_rate(batch, rate, resumed=resumed)
+        print_log(message, logger='current', level=level)
+        self._record['start'].update(resumed=resumed, epoch=runner.epoch, iteration=runner.iter)
+        self._record.update(
+            seed=runner.seed, precision=precision,
+            batch=dict(batch._asdict(), total=batch.total),
+            lr=rate and dict(rate._asdict(), scale=rate.scale))
+        self._write()
+
+    def before_test(self, runner) -> None:
+        """Add what a test computes in."""
+        self._record['precision'] = run_facts.evaluation_precision(runner, runner.test_loop)
+
+    def after_train_iter(self, *args, **kwargs) -> None:
+        """Add which implementations the ops ran."""
+        self._see_ops()
+
+    def after_test_iter(self, *args, **kwargs) -> None:
+        """Add which implementations the ops ran."""
+        self._see_ops()
+
+    def after_run(self, runner) -> None:
+        """Add that the run came to its end."""
+        self._end(runner, status='finished')
+
+    def after_error(self, runner, error: BaseException) -> None:
+        """Add what stopped the run; :mod:`mmvssd.compat.failed_runs` calls this."""
+        self._end(runner, status='stopped', error=f'{type(error).__name__}: {error}')
+
+    def _see_ops(self) -> None:
+        if not self._has_seen_ops:
+            self._has_seen_ops = True
+            self._write()
+
+    def _end(self, runner, **outcome) -> None:
+        self._record.update(outcome, ended=_now())
+        if self._record.get('mode') == 'train':
+            self._record['reached'] = dict(epoch=runner.epoch, iteration=runner.iter)
+        self._write()
+
+    def _write(self) -> None:
+        if self._file is not None:  # the main process, and a run that has begun
+            self._record['ops'] = dispatch.used()
+            write_whole(self._file, json.dumps(self._record, indent=1) + '\n')
+
+
+def _known_before(runner, devices: dict) -> dict:
+    return dict(
+        status='running', error=None, mode=_mode(runner), started=_now(), ended=None,
+        command=shlex.join(getattr(sys, 'orig_argv', None) or [sys.executable, *sys.argv]),
+        folder=os.getcwd(), work_dir=str(Path(runner.work_dir).resolve()),
+        recipe=_recipe(runner.cfg.filename), config=_config(runner),
+        start=dict(checkpoint=_checkpoint(runner), resumed=runner._resume,
+                   pretrained=run_facts.pretrained(runner.cfg.get('model'))),
+        # a FlexibleRunner's own attribute of that name fails
+        seed=runner.seed,
+        deterministic=bool((runner.cfg.get('randomness') or {}).get('deterministic')),
+        processes=runner.world_size, devices=devices,
+        MMVSSD_KERNEL=os.environ.get(dispatch.ENVIRONMENT_VARIABLE),
+        versions=run_facts.versions(), checkout=run_facts.checkout())
+
+
+def _mode(runner) -> str:
+    # a loop that nothing asked for is still a dict
+    modes = [mode for mode in ('train', 'test', 'val')
+             if isinstance(getattr(runner, f'_{mode}_loop'), BaseLoop)]
+    return modes[0]
+
+
+def _checkpoint(runner) -> Optional[str]:
+    """What will be loaded; with a host's --resume MMEngine looks for it, and keeps no note."""
+    if runner._resume and runner._load_from is None:
+        return find_latest_checkpoint(runner.work_dir)
+    return runner._load_from
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec='seconds')
+
+
+def _recipe(filename: Optional[str]) -> Optional[str]:
+    """A recipe's path, below the project's configs where it is one of these."""
+    if filename is None:
+        return None
+    path, root = Path(filename).resolve(), configs_dir()
+    return str(path.relative_to(root) if root in path.parents else path)
+
+
+def _config(runner) -> str:
+    """Where in the run's folder its whole config is, with all that the command line changed.
+
+    The visualizer writes it there, unless it was told to keep nothing; then it is written now. The
+    one in the work dir is replaced at the next start.
+    """
+    folder = Path(runner.log_dir)
+    written = folder / 'vis_data' / 'config.py'
+    if not written.is_file():
+        written = folder / 'config.py'
+        runner.cfg.dump(str(written))
+    return str(written.relative_to(folder))
+
+
+def _free_file(folder: Path) -> Path:
+    """``run.json``, or ``run_2.json`` and so on where one Runner trains and then tests."""
+    file, number = folder / 'run.json', 1
+    while file.exists():
+        number += 1
+        file = folder / f'run_{number}.json'
+    return file

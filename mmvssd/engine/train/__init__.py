@@ -1,0 +1,5 @@
+"""Training loops, sharded training, and MESA's schedule."""
+from mmvssd.engine.train.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmvssd.engine.train.mesa import MESAHook
+
+__all__ = ['EpochBasedTrainLoop', 'IterBasedTrainLoop', 'MESAHook']

@@ -1,0 +1,173 @@
+"""MMEngine's training loops, for runs that may be stopped anywhere and go on as if they had not.
+
+Each step draws its random numbers (drop path, mixup) from (seed, rank, iteration). The data are
+those of :mod:`mmvssd.engine.data.training_data`. So a checkpoint keeps no random state, and each
+process of a resumed run has its own.
+"""
+import logging
+from pathlib import Path
+from typing import Union
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop as HostEpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as HostIterBasedTrainLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import DataLoader
+
+from mmvssd.engine.data.training_data import (
+    ResumableBatchSampler,
+    resumable,
+    seed_cpu,
+    unreadable_images_of,
+)
+from mmvssd.errors import CheckpointError
+from mmvssd.registry import LOOPS
+
+
+def seed_step(seed: int, rank: int, iteration: int) -> None:
+    """Seed the random numbers that a training step draws in its process, on every device."""
+    torch.manual_seed(seed_cpu(seed, rank, iteration))
+
+
+def _prepared(runner, dataloader: Union[DataLoader, dict]) -> Union[DataLoader, dict]:
+    if isinstance(dataloader, dict):
+        unreadable = unreadable_images_of(runner.work_dir)
+        if is_main_process() and not runner._resume:
+            Path(unreadable).unlink(missing_ok=True)  # of an earlier run
+        return resumable(dataloader, runner.seed, unreadable)
+    print_log('The training data loader was built beforehand: its data depend on where a run is '
+              'resumed, and on the number of workers', logger='current', level=logging.WARNING)
+    return dataloader
+
+
+class _ResumableLoop:
+    """What both loops share."""
+
+    def run_iter(self, *args) -> None:
+        """Train on one batch, with random numbers that depend on the iteration alone."""
+        seed_step(self.runner.seed, get_rank(), self._iter)
+        super().run_iter(*args)
+
+    def _take_up(self) -> None:
+        """See that all processes begin at one place, with the seed of the run that is resumed.
+
+        Raises:
+            CheckpointError: They do not: they found different checkpoints.
+        """
+        # MMEngine learns of a checkpoint's seed after the data were built
+        if isinstance(self.dataloader.batch_sampler, ResumableBatchSampler):
+            self.dataloader.batch_sampler.sampler.set_seed(self.runner.seed)
+        places = all_gather_object((self._epoch, self._iter))
+        if len(set(places)) > 1:
+            found = ', '.join(f'{rank}: epoch {epoch}, iteration {iteration}'
+                              for rank, (epoch, iteration) in enumerate(places))
+            raise CheckpointError(f'the processes go on from different checkpoints ({found}); they '
+                                  'need one work dir that all of them see, or one --resume FILE')
+
+    def _validate(self, step: int, last: int) -> None:
+        """Validate if it is time to, after ``step`` of ``last`` epochs or iterations."""
+        self._decide_current_val_interval()
+        if (self.runner.val_loop is not None and step >= self.val_begin
+                and (step % self.val_interval == 0 or step == last)):
+            self.runner.val_loop.run()
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
+    """MMEngine's loop over epochs, resumed exactly: from an epoch's end or from within one.
+
+    A run that is resumed at the end of an epoch validates first, for the one before may have been
+    stopped while it did. Arguments are MMEngine's.
+    """
+
+    def __init__(self, runner, dataloader: Union[DataLoader, dict], **settings):
+        super().__init__(runner, _prepared(runner, dataloader), **settings)
+
+    def run(self):
+        """Train, and validate in between; returns the model."""
+        self._take_up()
+        self._done = self._batches_done()
+        self.runner.call_hook('before_train')
+        if self._epoch and not self._done:
+            self._validate(self._epoch, self._max_epochs)
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate(self._epoch, self._max_epochs)
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train on an epoch, or on what a resumed run has left of it."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        done, self._done = self._done, 0
+        if done:
+            self.dataloader.batch_sampler.start = done
+        for index, data_batch in enumerate(self.dataloader, done):
+            self.run_iter(index, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def _batches_done(self) -> int:
+        """Batches of the current epoch that a checkpoint from within it was trained on.
+
+        0 where an epoch had another number of them, for other processes or images: it is begun
+        anew.
+        """
+        if not self._iter or not isinstance(self.dataloader.batch_sampler, ResumableBatchSampler):
+            return 0
+        # of the run that is resumed, until before_train
+        before = self.runner.message_hub.runtime_info
+        batches = len(self.dataloader)
+        if before['max_iters'] != before['max_epochs'] * batches:
+            print_log('An epoch has another number of batches than in the run that is resumed: '
+                      'data and steps are not those that it would have seen', logger='current',
+                      level=logging.WARNING)
+            return 0
+        return self._iter - self._epoch * batches
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
+    """MMEngine's loop over iterations, resumed exactly and at once.
+
+    MMEngine reads all batches again that a resumed run was trained on; this loop counts them off.
+    It validates first where the iteration asks for it, as the loop over epochs does. Arguments are
+    MMEngine's.
+    """
+
+    def __init__(self, runner, dataloader: Union[DataLoader, dict], **settings):
+        super().__init__(runner, _prepared(runner, dataloader), **settings)
+
+    def run(self):
+        """Train, and validate in between; returns the model."""
+        self._take_up()
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        if self._iter:
+            self._skip_batches()
+            self._validate(self._iter, self._max_iters)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._validate(self._iter, self._max_iters)
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _skip_batches(self) -> None:
+        """Have the next batch be the one after those that a resumed run was trained on."""
+        batches = self.dataloader.batch_sampler
+        if not isinstance(batches, ResumableBatchSampler):
+            for _ in range(self._iter):
+                next(self.dataloader_iterator)
+            return
+        epoch, batches.start = 0, self._iter
+        if not batches.sampler.infinite:
+            epoch, batches.start = divmod(self._iter, len(batches))
+            batches.sampler.set_epoch(epoch)
+        # workers that began at the first batch are set to this one
+        self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
+        self.dataloader_iterator._epoch = epoch

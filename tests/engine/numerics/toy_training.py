@@ -1,0 +1,161 @@
+"""A small training in which one image, or a module, makes numbers that are not finite.
+
+``python toy_training.py '{"work_dir": ..., ...}'`` trains in a process of its own, for the tests
+that start several, and writes what they ask about to ``rank{n}.json``.
+"""
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.model import BaseModel, ImgDataPreprocessor
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from mmvssd.engine import FiniteCheckHook
+from mmvssd.errors import NumericalFault
+
+NUMBERS = itertools.count()  # a run's name is that of its messages
+MARK = 100.0  # in a corner of the image at which modules misbehave
+BAD = 5  # its index: of batches of two the second image of the third
+
+
+class Images(Dataset):
+    """Eight images with paths; the sixth is marked."""
+
+    metainfo = dict(classes=('a', 'b'))
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        image = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(index))
+        if index == BAD:
+            image[:, 0, 0] = MARK
+        sample = BaseDataElement(metainfo=dict(img_path=f'folder/{index}.png'), label=index % 2)
+        return dict(inputs=image, data_samples=sample)
+
+
+class BreakBackward(torch.autograd.Function):
+    """Passes a tensor on, and gives a gradient of NaN in some rows."""
+
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.save_for_backward(rows)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows, = ctx.saved_tensors
+        return gradient.masked_fill(rows[:, None, None, None], torch.nan), None
+
+
+class Breaking(nn.Module):
+    """Breaks the rows that it is told of, in the way that it is told: see Toy."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.rows = way, None
+
+    def forward(self, x):
+        if self.way == 'forward':
+            return x.masked_fill(self.rows[:, None, None, None], torch.nan)
+        return BreakBackward.apply(x, self.rows) if self.way == 'backward' else x
+
+
+class Block(nn.Module):
+    """Parts, and a computation between them that may break."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.way, self.rows = way, None
+
+    def forward(self, x):
+        y = self.first(x)
+        if self.way == 'between forward':
+            y = y.masked_fill(self.rows[:, None, None, None], torch.inf)
+        if self.way == 'between backward':
+            y = BreakBackward.apply(y, self.rows)
+        return x + self.last(y)
+
+
+class Toy(BaseModel):
+    """A classifier with BatchNorm and dropout.
+
+    Args:
+        way: Of breaking: 'forward' and 'backward' in a module, 'between forward' and 'between
+            backward' in what a block computes itself, 'loss' by a loss of inf with finite
+            gradients; None to train.
+        always: Break at each image, not at the marked one alone.
+    """
+
+    def __init__(self, way=None, always=False):
+        super().__init__(data_preprocessor=ImgDataPreprocessor())
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4),
+                                  nn.ReLU(inplace=True))
+        self.block = Block(way)
+        self.breaking = Breaking(way)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(4, 2)
+        self.way, self.always, self.drawn = way, always, []
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        rows = inputs[:, 0, 0, 0] == MARK
+        if self.always:
+            rows = torch.ones_like(rows)
+        self.block.rows = self.breaking.rows = rows
+        x = self.drop(self.breaking(self.block(self.stem(inputs))))
+        self.drawn.append((x == 0).sum().item())
+        y = self.head(x.mean((2, 3))).float()
+        loss = F.cross_entropy(y, torch.tensor([sample.label for sample in data_samples]))
+        if self.way == 'loss' and rows.any():
+            loss = loss + torch.inf
+        return dict(loss=loss, accuracy=loss.new_tensor(torch.nan))  # not part of the loss
+
+
+def build(work_dir, model, *hooks, epochs=1, optim_wrapper=None, **options):
+    """A Runner over four batches of two images an epoch, in their order."""
+    optim_wrapper = dict(dict(optimizer=dict(type='AdamW', lr=0.01)), **(optim_wrapper or {}))
+    return Runner(
+        model=model, work_dir=str(work_dir),
+        train_dataloader=dict(
+            batch_size=2, num_workers=0, dataset=Images(),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='pseudo_collate')),
+        optim_wrapper=optim_wrapper,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1),
+                           logger=dict(type='LoggerHook', interval=1)),
+        custom_hooks=list(hooks), env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        randomness=dict(seed=0), experiment_name=f'toy{next(NUMBERS)}', **options)
+
+
+def weights_of(runner):
+    """All weights in one list."""
+    return torch.cat([t.detach().flatten() for t in runner.model.parameters()]).tolist()
+
+
+def main():
+    """Train, and report."""
+    options = json.loads(sys.argv[1])
+    torch.manual_seed(0)
+    hook = FiniteCheckHook(options['action'])
+    runner = build(options['work_dir'], Toy(options['way']), hook, launcher='pytorch',
+                   optim_wrapper=options['optim_wrapper'])
+    fault = None
+    try:
+        runner.train()
+    except NumericalFault as error:
+        fault = str(error)
+    report = dict(weights=weights_of(runner), fault=fault, iterations=runner.iter)
+    Path(options['work_dir'], f'rank{get_rank()}.json').write_text(json.dumps(report))
+
+
+if __name__ == '__main__':
+    main()

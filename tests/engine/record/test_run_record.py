@@ -1,0 +1,263 @@
+"""What a run leaves in run.json, what it says of its learning rate, and the runtimes' hooks."""
+import json
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmvssd.cli.launch import load_config
+from mmvssd.compat import failed_runs
+from mmvssd.engine import RunRecordHook
+from mmvssd.engine.record import run_facts
+from mmvssd.engine.record.run_facts import Batch, Rate, judge_rate
+from mmvssd_kernels import dispatch, nc_ssd
+
+SAMPLES = {'cls': 'samples/vssd-nano_1xb64_digits.py',
+           'det': 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py',
+           'seg': 'samples/upernet_vssd-nano_1xb8_digits.py'}
+
+
+class Toy(nn.Module):
+    """A model that runs an op, and fails when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(1, 1)
+        self.fails = False
+
+    def train_step(self, data, optim_wrapper):
+        if self.fails:
+            raise FloatingPointError('it is told to')
+        with optim_wrapper.optim_context(self):
+            x = torch.ones(1, 2, 1, 1)
+            y = nc_ssd(x, x[..., 0], -x[0, 0, :, 0], x, x, impl='reference')
+            loss = self.head(data[:, None].float() + y.mean()).mean()
+        optim_wrapper.update_params(loss)
+        return dict(loss=loss)
+
+    def test_step(self, data):
+        return [None]
+
+
+class NoScore:
+    """An evaluator."""
+
+    dataset_meta = None
+    metrics = ()
+
+    def process(self, **kwargs):
+        pass
+
+    def evaluate(self, size):
+        return {}
+
+
+def build(folder, *, hooks=(), lr=1e-3, base=8, scale=False, resume=False, epochs=1, images=4,
+          **optim):
+    cfg = dict(auto_scale_lr=dict(base_batch_size=base, enable=scale),
+               optim_wrapper=dict(optim, type='OptimWrapper', optimizer=dict(type='SGD', lr=lr)))
+    loader = dict(batch_size=images, dataset=list(range(16)),
+                  sampler=dict(type='DefaultSampler', shuffle=False),
+                  collate_fn=dict(type='default_collate'))
+    return Runner(
+        Toy(), str(folder), train_dataloader=loader, train_cfg=dict(by_epoch=True,
+                                                                    max_epochs=epochs),
+        test_dataloader=loader, test_cfg=dict(), test_evaluator=NoScore(),
+        optim_wrapper=cfg['optim_wrapper'], auto_scale_lr=cfg['auto_scale_lr'], resume=resume,
+        param_scheduler=dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=100),
+        default_hooks=dict(run_record=dict(type='mmvssd.RunRecordHook')),
+        custom_hooks=list(hooks), cfg=Config(cfg), randomness=dict(seed=3),
+        experiment_name=f'{folder.name}_{epochs}_{images}')
+
+
+def records(folder):
+    return [json.loads(file.read_text()) for file in sorted(folder.glob('*/run*.json'))]
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """Messages that the record logs as warnings."""
+    messages = []
+    monkeypatch.setattr('mmvssd.engine.record.run_record.print_log',
+                        lambda message, logger, level: messages.append((level, message)))
+    return messages
+
+
+class Watch(Hook):
+    """Reads the record while the run goes on."""
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
+
+    def before_run(self, runner):
+        self.seen.append(records(self.folder)[0])
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.before_run(runner)
+
+
+def test_a_training_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'reference')
+    monkeypatch.setattr(sys, 'orig_argv', ['python', 'train.py', 'my recipe.py'], raising=False)
+    watch = Watch(tmp_path)
+    build(tmp_path, hooks=[watch], accumulative_counts=2).train()
+    before, first = watch.seen[:2]
+    assert (before['status'], before['ops'], before['mode']) == ('running', {}, 'train')
+    assert 'lr' not in before
+    assert first['status'] == 'running'
+    assert first['ops'] == {'nc_ssd': {'reference': 'impl=reference'}}
+    (record, ) = records(tmp_path)
+    assert (record['status'], record['error']) == ('finished', None)
+    assert record['ended'] >= record['started']
+    assert record['seed'] == 3
+    assert record['MMVSSD_KERNEL'] == 'reference'
+    assert record['command'] == "python train.py 'my recipe.py'"
+    assert record['work_dir'] == str(tmp_path)
+    assert record['precision'] == 'float32'
+    assert record['batch'] == dict(processes=1, images=4, accumulated=2, base=8, total=8)
+    assert record['lr'] == dict(recipe=1e-3, used=1e-3, scale=1)
+    assert record['start'] == dict(checkpoint=None, resumed=False, pretrained=[], epoch=0,
+                                   iteration=0)
+    assert record['reached'] == dict(epoch=1, iteration=4)
+    assert record['versions']['torch'].startswith(torch.__version__.split('+')[0])
+    assert list(record['devices'].values()) == [1]
+    (folder, ) = (file.parent for file in tmp_path.glob('*/run.json'))
+    assert Config.fromfile(folder / record['config']).optim_wrapper.accumulative_counts == 2
+
+
+def test_a_test_is_recorded_beside_its_training(tmp_path):
+    runner = build(tmp_path)
+    runner.train()
+    runner._train_loop = {}  # as where nothing asked for it
+    runner.test()
+    test, train = sorted(records(tmp_path), key=lambda record: record['mode'])
+    assert (test['mode'], test['status'], test['precision']) == ('test', 'finished', 'float32')
+    assert 'lr' not in test
+    assert train['mode'] == 'train'
+
+
+def test_an_error_is_recorded(tmp_path):
+    runner = build(tmp_path)
+    runner.model.fails = True
+    with pytest.raises(FloatingPointError, match='it is told to'):
+        runner.train()
+    (record, ) = records(tmp_path)
+    assert (record['status'], record['error']) == ('stopped', 'FloatingPointError: it is told to')
+    assert record['reached'] == dict(epoch=0, iteration=0)
+    assert record['ended']
+
+
+def test_an_error_is_not_hidden_by_another(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(failed_runs, 'print_log', lambda message, **kwargs: said.append(message))
+
+    def fail(self, runner, error):
+        raise OSError('disk full')
+
+    monkeypatch.setattr(RunRecordHook, 'after_error', fail)
+    runner = build(tmp_path)
+    runner.model.fails = True
+    with pytest.raises(FloatingPointError):
+        runner.train()
+    assert said == ['after_error: OSError: disk full']
+
+
+@pytest.mark.parametrize(('options', 'level', 'message'), [
+    (dict(images=8), logging.INFO, "8 images; the recipe's lr 0.001 is for 8, as it is"),
+    (dict(images=4, accumulative_counts=2), logging.INFO, 'x 2 accumulated; .* as it is'),
+    (dict(images=4), logging.WARNING,
+     'global batch 4 = 1 process x 4 images; .* for 8: NOT scaled. --auto-scale-lr scales it by '
+     '0.5 to 0.0005'),
+    (dict(images=4, scale=True), logging.WARNING, 'is for 8: scaled by 0.5 to 0.0005$'),
+    (dict(images=4, base=None), logging.INFO, 'lr 0.001 .the recipe has no auto_scale_lr'),
+    # a backbone with another lr does not pass for a scaled one
+    (dict(images=8, paramwise_cfg=dict(custom_keys={'head.weight': dict(lr_mult=0.1)})),
+     logging.INFO, 'as it is'),
+    (dict(images=4, scale=True, paramwise_cfg=dict(bias_lr_mult=2.)), logging.WARNING,
+     'scaled by 0.5 to 0.0005$'),
+])
+def test_the_rate_is_judged(tmp_path, warned, options, level, message):
+    build(tmp_path, **options).train()
+    ((said_level, said), ) = warned
+    assert said_level == level
+    assert re.search(message, said), said
+
+
+def test_a_resumed_rate_is_the_checkpoints(tmp_path, warned):
+    build(tmp_path, images=4, scale=True).train()
+    warned.clear()
+    build(tmp_path, images=8, scale=True, resume=True, epochs=2).train()
+    ((level, message), ) = warned
+    assert level == logging.WARNING
+    assert 'resumed was trained with 0.0005 (0.5 times it), and so is the rest; 0.001' in message
+    record = max(records(tmp_path), key=lambda record: record['reached']['epoch'])
+    assert record['lr'] == dict(recipe=1e-3, used=5e-4, scale=0.5)
+    assert record['start'] == dict(checkpoint=str(tmp_path / 'epoch_1.pth'), resumed=True,
+                                   pretrained=[], epoch=1, iteration=4)
+
+
+def test_nothing_to_resume(tmp_path):
+    build(tmp_path, resume=True).train()
+    (record, ) = records(tmp_path)
+    assert (record['start']['checkpoint'], record['start']['resumed']) == (None, False)
+
+
+def test_one_that_a_host_scaled_without_the_accumulated_steps():
+    _, message = judge_rate(Batch(2, 4, 4, 8), Rate(1e-3, 1e-3 * 0.5), resumed=False)
+    assert message == ("global batch 32 = 2 processes x 4 images x 4 accumulated; the recipe's lr "
+                       '0.001 is for 8: scaled by 0.5 to 0.0005, where 4 (0.004) fits the batch')
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_precision_is_what_autocast_says(tmp_path, dtype):
+    if dtype == 'float16' and not torch.cuda.is_available():
+        pytest.skip('the CPU has no autocast to float16 in MMEngine')
+    runner = build(tmp_path)
+    runner.optim_wrapper = runner.build_optim_wrapper(
+        dict(type='AmpOptimWrapper', dtype=dtype, optimizer=dict(type='SGD', lr=1.)))
+    assert run_facts.training_precision(runner) == dtype
+
+
+def test_the_commit_of_a_checkout(tmp_path, monkeypatch):
+    root = tmp_path.resolve()
+    monkeypatch.setattr(run_facts, 'project_root', lambda: root)
+    assert run_facts.checkout() is None
+
+    def git(*arguments):
+        subprocess.run(['git', '-C', str(root), '-c', 'user.name=a', '-c', 'user.email=b',
+                        *arguments], check=True, capture_output=True)
+
+    git('init')
+    (root / 'file').touch()
+    git('add', 'file')
+    git('commit', '-m', 'one')
+    found = run_facts.checkout()
+    assert (len(found['commit']), found['changed']) == (40, False)
+    (root / 'file').write_text('new')
+    assert run_facts.checkout() == dict(found, changed=True)
+    # a wheel in an environment that lies in somebody's checkout
+    (root / 'inside').mkdir()
+    monkeypatch.setattr(run_facts, 'project_root', lambda: root / 'inside')
+    assert run_facts.checkout() is None
+    monkeypatch.setattr(run_facts, 'project_root', lambda: root)
+    monkeypatch.setenv('PATH', '')
+    assert run_facts.checkout() is None
+
+
+@pytest.mark.parametrize(('recipe', 'visualizer'), [
+    ('cls', 'UniversalVisualizer'), ('det', 'DetLocalVisualizer'), ('seg', 'SegLocalVisualizer')])
+def test_the_runtimes(recipe, visualizer):
+    cfg = load_config(SAMPLES[recipe])
+    types = {hook['type'] for hook in cfg.default_hooks.values()}
+    assert {'mmvssd.MeanLossHook', 'mmvssd.RunRecordHook'} <= types
+    assert cfg.visualizer.type == visualizer
+    assert [backend.type for backend in cfg.visualizer.vis_backends] == [
+        'LocalVisBackend', 'mmvssd.TensorboardVisBackend']
+    assert cfg.vis_backends == cfg.visualizer.vis_backends
