@@ -1,17 +1,36 @@
 #!/usr/bin/env bash
-# Sets up, then lints and tests. Arguments go to pytest: tools/run_tests.sh tests/compat -k scope
+# Sets up, then lints and tests; --help says more.
 set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+usage() {
+    cat <<'EOF'
+Usage: bash tools/run_tests.sh [--fast] [PYTEST ARGUMENT...]
+
+Sets up the environment (see tools/setup.sh --help), then runs the linter and all tests.
+
+  --fast  leave out the tests that are marked slow: what one runs while writing code
+
+On 2 cores without a GPU all tests take about 20 minutes, the fast ones about 3. Other arguments go
+to pytest: bash tools/run_tests.sh tests/compat -k scope
+EOF
+}
 
 report() {  # report <exit status>
     local outcome=passed
     (($1 == 0)) || outcome="FAILED (exit status $1)"
     printf '\nLint and tests %s after %d min %02d s\n' "$outcome" $((SECONDS / 60)) $((SECONDS % 60))
 }
+
+lane=() minutes=20
+case ${1-} in
+    -h | --help) usage; exit ;;
+    --fast) lane=(-m 'not slow') minutes=3; shift ;;
+esac
 trap 'report $?' EXIT
 
-printf 'Lint and tests: about 40 minutes on 2 cores without a GPU; quicker: -m "not slow".\n'
+printf 'Lint and tests: about %s minutes on 2 cores without a GPU.\n' "$minutes"
 printf 'The first time, setting up the environment comes before that.\n'
 python=$(bash "$ROOT/tools/setup.sh" --print-python)
 
@@ -20,4 +39,4 @@ unset PYTHONPATH  # it could put another mmvssd before this one
 "$python" -m ruff check .
 # two files at a time, each on its half of the cores; in their order, for the longest is not last
 export OMP_NUM_THREADS=$((($(nproc) + 1) / 2))
-"$python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+"$python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "${lane[@]}" "$@"
