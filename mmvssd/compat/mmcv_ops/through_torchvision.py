@@ -8,9 +8,8 @@ found by running one. What differs is made equal here:
 - A deformable convolution samples 0 at -1 exactly, in both; yet torchvision gives the offset a
   gradient there, mmcv none. An offset of 0, which training starts with, meets it at the border.
 
-torchvision's autograd is registered inside its ops, so mmcv's backward calls the ops that
-torchvision registers for its own: their names start with an underscore, their arguments have been
-the same since 0.8.
+mmcv's backward is a function of its own, and torchvision's is known to autograd only: gradients
+come from running torchvision's op once more.
 """
 import functools
 from typing import Optional, Tuple
@@ -54,5 +53,16 @@ def roi_align(features: Tensor, rois: Tensor, bins: Tuple[int, int], spatial_sca
 def roi_align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, bins: Tuple[int, int],
                        spatial_scale: float, sampling_ratio: int, aligned: bool) -> Tensor:
     """Return the gradient of :func:`roi_align` to features of ``shape`` (N, C, H, W)."""
-    return torch.ops.torchvision._roi_align_backward(
-        gradient, rois.to(gradient.dtype), spatial_scale, *bins, *shape, sampling_ratio, aligned)
+    features = gradient.new_zeros(shape).requires_grad_()  # the op is linear: any will do
+    with torch.enable_grad():
+        y = roi_align(features, rois, bins, spatial_scale, sampling_ratio, aligned)
+    return torch.autograd.grad(y, features, gradient)[0]
+
+
+def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Optional[Tensor],
+                  stride: Tuple[int, int], padding: Tuple[int, int],
+                  dilation: Tuple[int, int]) -> Tensor:
+    """Convolve (N, C, H, W); it takes groups and deformable groups from the shapes."""
+    from torchvision.ops import deform_conv2d
+    return deform_conv2d(x, offset, weight, stride=stride, padding=padding, dilation=dilation,
+                         mask=mask)
