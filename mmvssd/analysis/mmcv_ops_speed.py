@@ -147,10 +147,15 @@ def _clustered(number, generator):
             + 12 * torch.randn(number // 20 * 20, 4, generator=generator)).clamp(min=0)
 
 
+def _scores(number, generator):
+    """Draw scores of which no two are equal: mmcv's order of equals is not defined."""
+    return torch.randperm(number, generator=generator) / number
+
+
 def _nms(what, number):
     nms = importlib.import_module('mmcv.ops').nms
     generator = torch.Generator().manual_seed(0)
-    boxes, scores = _clustered(number, generator), torch.rand(number, generator=generator)
+    boxes, scores = _clustered(number, generator), _scores(number, generator)
     return what, lambda: nms(boxes, scores, 0.7)
 
 
@@ -158,6 +163,6 @@ def _batched_nms(what, levels, number):
     batched_nms = importlib.import_module('mmcv.ops').batched_nms
     generator = torch.Generator().manual_seed(0)
     boxes = torch.cat([_clustered(number, generator) for _ in range(levels)])
-    scores = torch.rand(len(boxes), generator=generator)
+    scores = _scores(len(boxes), generator)
     level = torch.arange(levels).repeat_interleave(number)
     return what, lambda: batched_nms(boxes, scores, level, dict(type='nms', iou_threshold=0.7))

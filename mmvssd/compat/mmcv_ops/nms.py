@@ -13,7 +13,7 @@ from mmvssd.compat.mmcv_ops import through_torchvision
 from mmvssd.compat.mmcv_ops.weighted_rows import widened
 
 #: Boxes that are compared with all others at a time: the tables of IoU stay in a core's cache.
-BLOCK = 64
+BLOCK = 128
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -68,7 +68,7 @@ class _Boxes:
         width = _extent(self.x1, self.x2, others.x1, others.x2, self.offset)
         height = _extent(self.y1, self.y2, others.y1, others.y2, self.offset)
         both = width.mul_(height)
-        return both / (self.area[:, None] + others.area).sub_(both)
+        return both.div_((self.area[:, None] + others.area).sub_(both))
 
 
 def _extent(start, end, others_start, others_end, offset):
