@@ -1,6 +1,6 @@
 """mmcv's compiled ops without a compiler: what ``mmcv._ext`` is where mmcv was not compiled.
 
-Retire when mmcv ships wheels for the versions of PyTorch that are in use.
+Fix: retire when mmcv ships wheels for the versions of PyTorch that are in use.
 
 ``mmcv-lite`` is a wheel of mmcv's Python, ``mmcv.ops`` included, under the same import name. It
 lacks one module, ``mmcv._ext``, which holds what C++ and CUDA compute; without it ``import
@@ -54,6 +54,13 @@ def apply() -> None:
     """Let ``import mmcv._ext`` find this implementation if there is no compiled one."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
+
+
+def idle() -> Optional[str]:
+    """Return that there is a compiled mmcv, or None."""
+    spec = _installed()
+    is_found_here = spec is not None and isinstance(spec.loader, _Finder)
+    return None if is_found_here else 'mmcv has compiled ops'
 
 
 @functools.cache

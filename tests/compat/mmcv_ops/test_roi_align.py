@@ -81,10 +81,10 @@ def test_gradient(own_ops, both_ways, mode, ratio):
 @pytest.mark.parametrize('channels', [1, 16])
 def test_equals_the_compiled_op(own_ops, compiled, mode, ratio, aligned, channels):
     results = []
-    for module in (extension(), compiled):
+    for implementation in (extension(), compiled):
         x, rois = sample(channels, regions=60)
         x.requires_grad_()
-        with served_by(module):
+        with served_by(implementation):
             y = own_ops.roi_align(x, rois, (7, 5), 0.25, ratio, mode, aligned)
             y.backward(torch.linspace(-1, 1, y.numel()).view_as(y))
         results.append((y, x.grad))
