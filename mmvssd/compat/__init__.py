@@ -23,10 +23,11 @@ def apply_all() -> None:
         deprecations,
         distributed,
         failed_runs,
+        mmcv_ops,
         torchvision_ops,
         unreadable_images,
     )
-    for problem in (deprecations, torchvision_ops, checkpoint, atomic_files, distributed,
+    for problem in (deprecations, torchvision_ops, mmcv_ops, checkpoint, atomic_files, distributed,
                     failed_runs, amp, amp_ops, unreadable_images):
         problem.apply()
 
