@@ -29,6 +29,7 @@ PATCHES = {
     'deprecations': 'mmengine',
     'distributed': 'mmengine.dist',
     'failed_runs': 'mmengine.runner',
+    'mmcv_ops': 'mmcv',
     'model_wrappers': 'mmengine.runner',
     'patch_log': 'mmengine.runner',
     'torchvision_ops': 'torchvision.extension',
