@@ -15,9 +15,6 @@ ROOT = Path(__file__).resolve().parent
 # Building outside the checkout leaves no copies in it, and packs no leftovers of a former build.
 BUILD_DIR = tempfile.TemporaryDirectory(prefix='mmvssd-build-')
 
-# Python runs this file as it starts; see mmvssd_startup.py.
-STARTUP = ROOT / 'mmvssd.pth'
-
 # They set up and test a checkout.
 CHECKOUT_ONLY = ('setup.sh', 'run_tests.sh', 'quickstart.sh', 'gpu_check.sh')
 
@@ -32,21 +29,8 @@ def read_requirements(name):
     return [line for line in (line.split('#')[0].strip() for line in lines) if line]
 
 
-class BuildPyWithMim(build_py):
-    """Puts recipes and tools into `mmvssd/.mim`, where OpenMMLab's package manager looks."""
-
-    def run(self):
-        super().run()
-        if self.editable_mode:  # the checkout has them
-            return
-        shutil.copy2(STARTUP, self.build_lib)
-        mim_dir = Path(self.build_lib, 'mmvssd', '.mim')
-        for name in ('configs', 'tools'):
-            shutil.copytree(ROOT / name, mim_dir / name, dirs_exist_ok=True,
-                            ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]',
-                                                          *CHECKOUT_ONLY))
-        if (ROOT / 'model-index.yml').exists():
-            shutil.copy2(ROOT / 'model-index.yml', mim_dir)
+# Python runs this file as it starts; see mmvssd_startup.py.
+STARTUP = ROOT / 'mmvssd.pth'
 
 
 class EditableWheelWithStartup(editable_wheel):
@@ -70,6 +54,23 @@ def add_to_wheel(wheel, file):
             if info.filename.endswith('.dist-info/RECORD'):
                 entry = f'{file.name},sha256={digest},{len(content)}\n'.encode() + entry
             new.writestr(info, entry)
+
+
+class BuildPyWithMim(build_py):
+    """Puts recipes and tools into `mmvssd/.mim`, where OpenMMLab's package manager looks."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:  # the checkout has them
+            return
+        shutil.copy2(STARTUP, self.build_lib)
+        mim_dir = Path(self.build_lib, 'mmvssd', '.mim')
+        for name in ('configs', 'tools'):
+            shutil.copytree(ROOT / name, mim_dir / name, dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]',
+                                                          *CHECKOUT_ONLY))
+        if (ROOT / 'model-index.yml').exists():
+            shutil.copy2(ROOT / 'model-index.yml', mim_dir)
 
 
 setup(

@@ -26,12 +26,16 @@ PATCHES = {
     'amp_ops': 'mmcv.ops',
     'atomic_files': 'mmengine.fileio',
     'checkpoint': 'torch.serialization',
+    'class_names': 'mmseg.datasets',
     'deprecations': 'mmengine',
     'distributed': 'mmengine.dist',
     'failed_runs': 'mmengine.runner',
+    'figure_margins': 'matplotlib._tight_bbox',
     'mmcv_ops': 'mmcv',
+    'model_complexity': 'mmengine.analysis',
     'model_wrappers': 'mmengine.runner',
     'patch_log': 'mmengine.runner',
+    'segmentation_pictures': 'mmseg.visualization',
     'torchvision_ops': 'torchvision.extension',
     'unreadable_images': 'mmcv.transforms',
 }
@@ -114,4 +118,12 @@ def left_out() -> List[str]:
     return [name for name in PATCHES if name not in _wanted]
 
 
-__all__ = ['PATCHES', 'apply_all', 'idle', 'in_effect', 'left_out']
+def summary() -> str:
+    """Return one line of which patches are in effect, which are not, and which are left out."""
+    groups = {'in effect': in_effect(), 'idle': list(idle()),
+              f'left out by {ENVIRONMENT_VARIABLE}': left_out()}
+    listed = [f'{group}: {", ".join(names)}' for group, names in groups.items() if names]
+    return f'Patches of mmvssd {"; ".join(listed)}'
+
+
+__all__ = ['PATCHES', 'apply_all', 'idle', 'in_effect', 'left_out', 'summary']

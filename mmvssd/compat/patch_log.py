@@ -22,12 +22,4 @@ def apply() -> None:
 def _init(original, self, *args, **kwargs):
     original(self, *args, **kwargs)
     if is_main_process():
-        print_log(message(), logger='current')
-
-
-def message() -> str:
-    """Return the line: what is in effect, what is not and what ``MMVSSD_PATCHES`` leaves out."""
-    groups = {'in effect': compat.in_effect(), 'idle': list(compat.idle()),
-              f'left out by {compat.ENVIRONMENT_VARIABLE}': compat.left_out()}
-    listed = [f'{group}: {", ".join(names)}' for group, names in groups.items() if names]
-    return f'Patches of mmvssd {"; ".join(listed)}'
+        print_log(compat.summary(), logger='current')
