@@ -190,26 +190,12 @@ def test_the_hosts_other_tools(folder, trained, predictions):
     shown = [path for path in (place / 'browsed').rglob('*') if path.suffix in ('.jpg', '.png')]
     assert len(shown) == dict(mmdet=8, mmseg=16, mmpretrain=9)[host]
     assert host == 'mmpretrain' or (place / 'matrix' / 'confusion_matrix.png').is_file()
-    if host != 'mmseg':
-        check_published(place)
-
-
-def check_published(place):
+    if host == 'mmseg':  # it imports PyTorch only
+        run(place, tool(host, 'misc/publish_model.py'), weights, 'published.pth')
     published, = place.glob('published*.pth')
     content = torch.load(published, weights_only=True)
     assert 'backbone.stem' in ' '.join(content['state_dict'])
     assert 'optimizer' not in content
-
-
-def test_a_tool_that_imports_pytorch_only(folder, trained):
-    """MMSegmentation publishes a checkpoint without MMEngine, in PyTorch's safe default."""
-    host, _, weights = trained
-    if host != 'mmseg':
-        pytest.skip('the others import MMEngine')
-    place = folder / 'published'
-    place.mkdir()
-    run(place, tool(host, 'misc/publish_model.py'), weights, 'published.pth')
-    check_published(place)
 
 
 def test_a_recipe_that_inherits_resumes(folder):
