@@ -183,12 +183,12 @@ def timed_lines(pipe):
 
 
 def stop(process):
+    """Interrupt a process and what it started; kill what is left of them."""
     for sent in (signal.SIGINT, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-            return
 
 
 def pip_environment():
@@ -523,10 +523,11 @@ def drop_half_installed(environment, seen):
 
 
 def keeps_compiled_mmcv(environment, seen):
-    """Whether an mmcv with working compiled ops is there, in a version that the hosts take."""
+    """Whether an mmcv is there whose compiled ops load, in a version that the hosts take."""
     version = seen['versions'].get('mmcv')
     return (version is not None and (2, 0) <= leading_numbers(version) < (2, 2)
-            and environment.runs('import torch, mmcv._ext'))
+            # a file: mmvssd puts a module without one in the place of missing ops
+            and environment.runs('import torch, mmcv._ext; mmcv._ext.__file__'))
 
 
 def install(environment, seen, commands, folder, *, compiled):
