@@ -44,6 +44,7 @@ OLDER = {  # of the index, but not pinned
     'torchvision': ('0.21.0', '', ['torch==2.6.0']),
     'mmcv': ('2.1.0', '', []),
 }
+PYTORCH = {'torch', 'torchvision', 'triton'}
 MODULES = {'mmcv-lite': 'mmcv', 'mmsegmentation': 'mmseg', 'opencv-python': 'cv2',
            'opencv-python-headless': 'cv2', 'typing-extensions': 'typing_extensions'}
 
@@ -159,8 +160,9 @@ class Sandbox:
         """Fill the checkout with a package that needs little, pinned to what the index has."""
         del self.env['PIP_NO_INDEX']
         self.env.update(PIP_INDEX_URL=index.url, PYTHON=sys.executable)
-        (self.checkout / 'requirements' / 'constraints.txt').write_text(
-            ''.join(f'{name}=={version}\n' for name, version in pins.items()))
+        for file, held in (('constraints', pins.keys() - PYTORCH), ('pytorch', PYTORCH)):
+            (self.checkout / 'requirements' / f'{file}.txt').write_text(
+                ''.join(f'{name}=={pins[name]}\n' for name in sorted(held)))
         for file in ROOT.glob('*.*'):
             if file.is_file():
                 shutil.copy2(file, self.checkout)

@@ -340,12 +340,10 @@ def choose_environment(progress):
 def read_pins(python):
     """The tested versions for a Python such as (3, 11): distribution -> version."""
     pins = {}
-    for line in (REQUIREMENTS / 'constraints.txt').read_text().splitlines():
-        if not line or line.startswith('#'):
-            continue
-        name, version, operator, bound = re.fullmatch(
-            r'([\w.-]+)==([^\s;]+)(?:; python_version (<|>=) "([\d.]+)")?', line).groups()
-        if bound is None or (operator == '<') == (tuple(python) < leading_numbers(bound)):
+    text = ''.join((REQUIREMENTS / name).read_text() for name in ('pytorch.txt', 'constraints.txt'))
+    for name, version, operator, bound in re.findall(
+            r'^([\w.-]+)==([^\s;]+)(?:; python_version (<|>=) "([\d.]+)")?', text, re.MULTILINE):
+        if not bound or (operator == '<') == (tuple(python) < leading_numbers(bound)):
             pins[name] = version
     return pins
 

@@ -92,7 +92,7 @@ def test_an_active_environment_is_not_asked_beside_PYTHON(module, monkeypatch):
 def test_a_change_needs_another_set_up(module, monkeypatch, tmp_path, change):
     requirements = tmp_path / 'requirements'
     requirements.mkdir()
-    (requirements / 'constraints.txt').write_text('torch==2.13.0\n')
+    (requirements / 'constraints.txt').write_text('numpy==2.4.6\n')
     monkeypatch.setattr(module, 'REQUIREMENTS', requirements)
     seen = looks(**dict.fromkeys(('torch', 'torchvision', 'mmcv_lite', 'opencv_python',
                                   *module.HOSTS), '1.0'))
@@ -105,7 +105,7 @@ def test_a_change_needs_another_set_up(module, monkeypatch, tmp_path, change):
     if change == 'origin':
         seen['origins']['mmvssd'] = '/another/checkout/mmvssd'
     elif change == 'pins':
-        (requirements / 'constraints.txt').write_text('torch==2.14.0\n')
+        (requirements / 'constraints.txt').write_text('numpy==2.4.7\n')
     else:
         seen['versions'][change] = '2.0'
     assert not environment.is_set_up(seen, compiled=False)
@@ -117,7 +117,8 @@ def test_a_change_needs_another_set_up(module, monkeypatch, tmp_path, change):
 @pytest.mark.parametrize('python', PYTHONS)
 def test_pins_are_what_pip_reads_in_the_file(module, python):
     from packaging.requirements import Requirement
-    text = (ROOT / 'requirements' / 'constraints.txt').read_text()
+    text = ''.join((ROOT / 'requirements' / name).read_text()
+                   for name in ('constraints.txt', 'pytorch.txt'))
     pins = [Requirement(line) for line in text.splitlines() if not line.startswith('#')]
     scope = {'python_version': module.dotted(python)}
     expected = {pin.name: str(pin.specifier)[2:] for pin in pins
