@@ -1,11 +1,15 @@
 """Metadata and packages; how the package is built, linted and tested is in pyproject.toml."""
+import base64
+import hashlib
 import re
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 # Building outside the checkout leaves no copies in it, and packs no leftovers of a former build.
@@ -26,6 +30,33 @@ def read_requirements(name):
     return [line for line in (line.split('#')[0].strip() for line in lines) if line]
 
 
+# Python runs this file as it starts; see mmvssd_startup.py.
+STARTUP = ROOT / 'mmvssd.pth'
+
+
+class EditableWheelWithStartup(editable_wheel):
+    """Adds the file that Python runs as it starts; setuptools leaves such files out here."""
+
+    def run(self):
+        super().run()
+        wheel, = Path(self.dist_dir).glob('mmvssd-*.whl')
+        add_to_wheel(wheel, STARTUP)
+
+
+def add_to_wheel(wheel, file):
+    """Add a file to a wheel's top folder, and to the list of what pip uninstalls."""
+    content = file.read_bytes()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b'=').decode()
+    with zipfile.ZipFile(wheel) as old:
+        entries = [(info, old.read(info)) for info in old.infolist()]
+    with zipfile.ZipFile(wheel, 'w') as new:
+        new.writestr(file.name, content)
+        for info, entry in entries:
+            if info.filename.endswith('.dist-info/RECORD'):
+                entry = f'{file.name},sha256={digest},{len(content)}\n'.encode() + entry
+            new.writestr(info, entry)
+
+
 class BuildPyWithMim(build_py):
     """Puts recipes and tools into `mmvssd/.mim`, where OpenMMLab's package manager looks."""
 
@@ -33,6 +64,7 @@ class BuildPyWithMim(build_py):
         super().run()
         if self.editable_mode:  # the checkout has them
             return
+        shutil.copy2(STARTUP, self.build_lib)
         mim_dir = Path(self.build_lib, 'mmvssd', '.mim')
         for name in ('configs', 'tools'):
             shutil.copytree(ROOT / name, mim_dir / name, dirs_exist_ok=True,
@@ -54,6 +86,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmvssd', 'mmvssd.*']) + find_packages('kernels'),
     package_dir={'mmvssd_kernels': 'kernels/mmvssd_kernels'},
+    py_modules=['mmvssd_startup'],
     install_requires=read_requirements('runtime'),
     extras_require={
         'hosts': HOSTS,
@@ -61,7 +94,7 @@ setup(
         'hosts-compiled': [line.replace('mmcv-lite', 'mmcv') for line in HOSTS],
         'optional': read_requirements('optional'),
     },
-    cmdclass={'build_py': BuildPyWithMim},
+    cmdclass={'build_py': BuildPyWithMim, 'editable_wheel': EditableWheelWithStartup},
     options={'build': {'build_base': BUILD_DIR.name}},
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

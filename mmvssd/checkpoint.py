@@ -13,6 +13,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmvssd.compat import ENVIRONMENT_VARIABLE, left_out
 from mmvssd.errors import CheckpointError
 
 SHOWN = 5  # names listed of each kind in an error
@@ -55,10 +56,18 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
         raise CheckpointError(
             f'{path}: cannot be read as a checkpoint; it is truncated, of another kind, or holds '
             f'objects that are not safe to load ({type(error).__name__}: '
-            f'{str(error).splitlines()[0] if str(error) else "no details"})') from error
+            f'{str(error).splitlines()[0] if str(error) else "no details"}){_allowed_less()}'
+            ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'{path}: holds a {type(checkpoint).__name__}, expected a dict')
     return checkpoint
+
+
+def _allowed_less() -> str:
+    if 'checkpoint' not in left_out():
+        return ''
+    return (f'. {ENVIRONMENT_VARIABLE} leaves out the patch that allows what MMEngine writes into '
+            'its checkpoints')
 
 
 def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:

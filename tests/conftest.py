@@ -2,8 +2,11 @@
 import functools
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,42 @@ def tiny_coco():
         pytest.skip(f'no photographs at {folder}; set MMVSSD_TEST_DATA to the folder that holds '
                     'data/tiny_coco')
     return folder
+
+
+@pytest.fixture(scope='session')
+def installed_python(tmp_path_factory):
+    """Python of an environment with the project installed, and whatever this one has.
+
+    The first path file does what an editable installation does. Python reads no path file of the
+    folders that it names, so what is installed in this environment beside packages does not count.
+    """
+    folder = tmp_path_factory.mktemp('installed')
+    venv.create(folder, symlinks=True)
+    paths = {kind: sysconfig.get_path(kind) for kind in ('purelib', 'platlib')}
+    site, = {path.replace(sys.prefix, str(folder), 1) for path in paths.values()}
+    lent = [ROOT, ROOT / 'kernels', *sorted(set(paths.values()))]
+    Path(site, 'lent.pth').write_text('\n'.join(map(str, lent)))
+    shutil.copy2(ROOT / 'mmvssd.pth', site)
+    return folder / 'bin' / 'python'
+
+
+@pytest.fixture(scope='session')
+def run_installed(installed_python):
+    """Run it, without this process's import path: ``run_installed(*arguments, cwd=..., ...)``.
+
+    ``expect`` is the exit status. Returns stdout and stderr together.
+    """
+
+    def run(*arguments, cwd=None, env=None, expect=0, timeout=600):
+        environment = {name: value for name, value in os.environ.items()
+                       if not name.startswith(('PYTHON', 'MMVSSD_PATCHES'))}
+        done = subprocess.run([installed_python, *map(str, arguments)], cwd=cwd, text=True,
+                              env={**environment, **(env or {})}, timeout=timeout,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode == expect, done.stdout[-5000:]
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture

@@ -11,4 +11,6 @@ default_hooks = dict(
     data_faults=dict(type='mmvssd.DataFaultsHook'),
     finite_check=dict(type='mmvssd.FiniteCheckHook'))
 vis_backends = [dict(type='LocalVisBackend'), dict(type='mmvssd.TensorboardVisBackend')]
-visualizer = dict(vis_backends=vis_backends)
+# anew: what is inherited from another package has a `_scope_`, at which the host's
+# browse_dataset.py stops
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=vis_backends)

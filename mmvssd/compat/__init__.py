@@ -1,34 +1,129 @@
-"""What stock OpenMMLab needs on today's PyTorch, one file a problem.
+"""Patches: what stock OpenMMLab needs on today's PyTorch, one file a problem.
 
-Each file has an ``apply()`` that may run twice, asks no device anything, imports none of the
-hosts, and changes nothing where its problem is absent.
+The docstring of a file says what the problem is and ends with what the patch is: ``Fix: retire
+when ...``, or ``Feature: ...``. Its ``apply()`` is called right after the import of the module that
+:data:`PATCHES` names. It may run twice, asks no device anything, imports none of the hosts, and
+changes nothing if its problem is absent. If that depends on the machine, the file has an ``idle()``
+that returns the reason, or None.
+
+The environment variable ``MMVSSD_PATCHES`` leaves patches out: ``off`` all of them, a list such as
+``-amp,-amp_ops`` some.
 """
+import importlib
+import logging
+import os
+from typing import Dict, List, Optional
+
 from mmvssd.compat import versions
+from mmvssd.compat.patching import when_imported
+from mmvssd.errors import ConfigError
+
+ENVIRONMENT_VARIABLE = 'MMVSSD_PATCHES'
+
+#: File of this folder -> the module after whose import its patch is applied.
+PATCHES = {
+    'amp': 'mmengine.optim',
+    'amp_ops': 'mmcv.ops',
+    'atomic_files': 'mmengine.fileio',
+    'checkpoint': 'torch.serialization',
+    'class_names': 'mmseg.datasets',
+    'deprecations': 'mmengine',
+    'distributed': 'mmengine.dist',
+    'failed_runs': 'mmengine.runner',
+    'figure_margins': 'matplotlib._tight_bbox',
+    'mmcv_ops': 'mmcv',
+    'model_complexity': 'mmengine.analysis',
+    'model_wrappers': 'mmengine.runner',
+    'patch_log': 'mmengine.runner',
+    'segmentation_pictures': 'mmseg.visualization',
+    'torchvision_ops': 'torchvision.extension',
+    'unreadable_images': 'mmcv.transforms',
+}
+
+
+class Patch:
+    """A patch, and what became of it in this process.
+
+    Args:
+        name: Its file in this folder.
+        module: Full name of the module that brings it.
+    """
+
+    def __init__(self, name: str, module: str):
+        self.name, self.module = name, module
+        self._file = None
+        self._failure = ''
+
+    def __call__(self, module) -> None:
+        """Apply it, now that the module is imported. A failure is logged and stops nothing."""
+        try:
+            self._file = importlib.import_module(f'mmvssd.compat.{self.name}')
+            self._file.apply()
+        except Exception as error:  # a host's import must not fail for the sake of a patch
+            self._failure = f'failed: {type(error).__name__}: {error}'
+            logging.getLogger('mmvssd').warning('patch %s %s', self.name, self._failure)
+
+    def idle(self) -> Optional[str]:
+        """Return why it changes nothing in this process so far; None if it is in effect."""
+        if self._failure:
+            return self._failure
+        if self._file is None:
+            return f'{self.module} is not imported'
+        return self._file.idle() if hasattr(self._file, 'idle') else None
+
+
+#: The patches that are not left out, by name.
+_wanted: Dict[str, Patch] = {}
 
 
 def apply_all() -> None:
-    """Apply every patch; ``import mmvssd`` calls this.
+    """Have every patch applied when its module is imported; ``import mmvssd`` calls this.
 
     Raises:
         ImportError: if the installed PyTorch or MMEngine does not fit (see
             :data:`mmvssd.compat.versions.RANGES`).
+        ConfigError: if ``MMVSSD_PATCHES`` is not understood.
     """
     versions.apply()
-    # Only now, for these import torch and mmengine, whose versions had to be judged first.
-    from mmvssd.compat import (
-        amp,
-        amp_ops,
-        atomic_files,
-        checkpoint,
-        deprecations,
-        distributed,
-        failed_runs,
-        torchvision_ops,
-        unreadable_images,
-    )
-    for problem in (deprecations, torchvision_ops, checkpoint, atomic_files, distributed,
-                    failed_runs, amp, amp_ops, unreadable_images):
-        problem.apply()
+    left_out = _left_out(os.environ.get(ENVIRONMENT_VARIABLE, ''))
+    for name, module in PATCHES.items():
+        if name not in left_out and name not in _wanted:
+            _wanted[name] = Patch(name, module)
+            when_imported(module, _wanted[name])
 
 
-__all__ = ['apply_all']
+def _left_out(setting: str) -> List[str]:
+    if setting == 'off':
+        return list(PATCHES)
+    names = [name.strip() for name in setting.split(',') if name.strip()]
+    if any(name[0] != '-' or name[1:] not in PATCHES for name in names):
+        raise ConfigError(f'{ENVIRONMENT_VARIABLE}: got {setting!r}, expected off, or a list such '
+                          f'as -amp,-amp_ops of: {", ".join(PATCHES)}')
+    return [name[1:] for name in names]
+
+
+def in_effect() -> List[str]:
+    """Return the names of the patches that change something in this process."""
+    return [name for name, patch in _wanted.items() if patch.idle() is None]
+
+
+def idle() -> Dict[str, str]:
+    """Return the patches that change nothing in this process so far, each with the reason."""
+    reasons = {name: patch.idle() for name, patch in _wanted.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def left_out() -> List[str]:
+    """Return the names of the patches that ``MMVSSD_PATCHES`` leaves out."""
+    return [name for name in PATCHES if name not in _wanted]
+
+
+def summary() -> str:
+    """Return one line of which patches are in effect, which are not, and which are left out."""
+    groups = {'in effect': in_effect(), 'idle': list(idle()),
+              f'left out by {ENVIRONMENT_VARIABLE}': left_out()}
+    listed = [f'{group}: {", ".join(names)}' for group, names in groups.items() if names]
+    return f'Patches of mmvssd {"; ".join(listed)}'
+
+
+__all__ = ['PATCHES', 'apply_all', 'idle', 'in_effect', 'left_out', 'summary']

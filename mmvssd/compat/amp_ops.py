@@ -1,20 +1,30 @@
 """mmcv's ops under mixed precision on the CPU.
 
 mmcv's NMS and RoIAlign read float32 memory on the CPU and raise on bfloat16, so that a detector
-stops at its first step under ``--amp``. Here half inputs on the CPU pass through them as float32;
+stops at its first step under ``--amp``. Half inputs on the CPU pass through them as float32.
 RoIAlign's result has the dtype of its input again, which the hosts rely on.
+
+Fix: retire when mmcv's NMS and RoIAlign take bfloat16 on the CPU.
 """
+from typing import Optional
+
 import torch
 
+from mmvssd.compat.devices import accelerator
 from mmvssd.compat.patching import when_imported, wrap_once
 
 HALVES = (torch.bfloat16, torch.float16)
 
 
 def apply() -> None:
-    """Have the two ops wrapped once mmcv's ops are imported."""
+    """Wrap the two ops."""
     when_imported('mmcv.ops.nms', lambda module: wrap_once(module.NMSop, 'forward', _forward))
     when_imported('mmcv.ops.roi_align', lambda module: _patch_roi_align(module.RoIAlignFunction))
+
+
+def idle() -> Optional[str]:
+    """Return that there is an accelerator, or None."""
+    return accelerator()
 
 
 def _patch_roi_align(function):

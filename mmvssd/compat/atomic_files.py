@@ -3,6 +3,8 @@
 MMEngine writes a file of the local disk under its own name. A run that is killed meanwhile, or a
 disk that is full, leaves half a checkpoint in the place of a good one. Here the file is written
 under another name, a checkpoint brought to the disk, and given its own.
+
+Feature: files that are replaced whole.
 """
 import os
 import uuid

@@ -1,83 +1,59 @@
 """Loading MMEngine's checkpoints under ``torch.load``'s safe default.
 
-From 2.6 on ``torch.load`` reads with ``weights_only=True`` and refuses whatever is not allowed. A
-checkpoint of MMEngine's Runner holds, beside tensors, its message hub: HistoryBuffer objects
-around numpy arrays, and numpy scalars where a metric gave one. These few are allowed here.
-``weights_only`` stays on: a file that names anything else is refused, and runs nothing.
+From 2.6 on ``torch.load`` reads with ``weights_only=True`` and refuses the classes that a
+checkpoint of MMEngine's Runner names. :mod:`mmvssd.compat.checkpoint_classes` allows these few.
+``weights_only`` stays on, and a file that names anything else is refused and runs nothing.
 
-A HistoryBuffer also carries its four statistics, which pickle writes as
-``getattr(HistoryBuffer, 'min')``, and OneCycleLR its curve in the same way. ``getattr`` itself
-would let a file reach into any object, so what is allowed under its name is :func:`method`, which
-gives the six of :data:`METHODS` only.
+They are allowed when MMEngine's own loader is imported. A script that imports PyTorch only, such as
+MMSegmentation's ``publish_model.py``, never does that. There a file that is refused is read a
+second time with the classes allowed.
+
+Fix: retire when MMEngine allows the classes in its checkpoints itself.
 """
-import pickle
+import sys
+from pickle import UnpicklingError
+from typing import Optional
 
-import numpy as np
-import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.optim import OneCycleParamScheduler
+from mmvssd.compat.patching import when_imported, wrap_once
 
-#: The numpy types of histories and metrics; objects stay out, for they can hold anything.
-DTYPES = ('float64', 'float32', 'int64', 'int32', 'bool')
-
-#: The methods that a checkpoint may name, by their class.
-METHODS = {
-    HistoryBuffer: ('min', 'max', 'current', 'mean'),
-    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
-}
-
-# numpy 2 moved these functions, and a pickle keeps the path in the numpy that wrote it.
-_NUMPY_FUNCTIONS = ('_reconstruct', 'scalar')
-_NUMPY_PATHS = ('numpy.core.multiarray', 'numpy._core.multiarray')
+ALLOWING = 'mmvssd.compat.checkpoint_classes'
 
 
 def apply() -> None:
-    """Allow what MMEngine's own checkpoints name, and nothing else."""
-    if not hasattr(torch.serialization, 'add_safe_globals'):
-        return
-    # What the user, or a later MMEngine, has allowed already is left as it is.
-    known = {_path(entry) for entry in torch.serialization.get_safe_globals()}
-    torch.serialization.add_safe_globals(
-        [entry for path, entry in safe_globals().items() if path not in known])
+    """Wrap ``torch.load``, and allow the classes once MMEngine's loader is imported."""
+    serialization, torch = sys.modules['torch.serialization'], sys.modules['torch']
+    stock = serialization.load
+    wrap_once(serialization, 'load', _load)
+    if getattr(torch, 'load', None) is stock:  # PyTorch was imported before this
+        torch.load = serialization.load
+    when_imported('mmengine.runner.checkpoint', _allow)
 
 
-def safe_globals() -> dict:
-    """What :func:`apply` allows, by the path under which a pickle names it."""
-    classes = [*METHODS, np.ndarray, np.dtype, *(type(np.dtype(name)) for name in DTYPES)]
-    allowed = {_path(entry): entry for entry in classes}
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    for name in _NUMPY_FUNCTIONS:
-        for module in _NUMPY_PATHS:
-            allowed[f'{module}.{name}'] = _named(module, name, getattr(multiarray, name))
-    allowed['builtins.getattr'] = _named('builtins', 'getattr', method)
-    return allowed
+def idle() -> Optional[str]:
+    """Return that PyTorch refuses nothing by default, or None."""
+    is_safe = sys.modules['torch'].__version__ >= (2, 6)
+    return None if is_safe else 'this PyTorch loads everything by default'
 
 
-def method(owner, name):
-    """One of :data:`METHODS`: all that is let through of what a file asks of getattr.
-
-    Raises:
-        pickle.UnpicklingError: for anything else.
-    """
-    for known, names in METHODS.items():
-        if owner is known and name in names:
-            return getattr(known, name)
-    raise pickle.UnpicklingError(
-        f'this file takes {name!r} of {owner!r} by getattr, which no checkpoint of MMEngine does: '
-        'load it only if you trust who made it')
-
-
-def _path(entry):
-    return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
+def _load(original, f, *args, **kwargs):
+    if ALLOWING in sys.modules:
+        return original(f, *args, **kwargs)
+    start = f.tell() if hasattr(f, 'seek') else None
+    try:
+        return original(f, *args, **kwargs)
+    except UnpicklingError:
+        if not _allow():
+            raise
+    if start is not None:
+        f.seek(start)
+    return original(f, *args, **kwargs)
 
 
-def _named(module, name, function):
-    """The function under another path: PyTorch looks a pickle's globals up by these attributes.
-
-    (PyTorch also takes pairs of a function and a path, but not in all versions that have
-    ``add_safe_globals``, and one that does not fails at its next ``torch.load``.)
-    """
-    def entry(*args):
-        return function(*args)
-    entry.__module__, entry.__name__, entry.__qualname__ = module, name, name
-    return entry
+def _allow(module=None) -> bool:
+    """Allow MMEngine's classes; False without an MMEngine."""
+    try:
+        from mmvssd.compat import checkpoint_classes
+    except ImportError:
+        return False
+    checkpoint_classes.allow()
+    return True

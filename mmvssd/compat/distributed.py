@@ -1,16 +1,15 @@
-"""Many processes on the CPU, and those that torchrun starts again.
+"""Process groups on the CPU, and those of processes that torchrun starts again.
 
 MMEngine's launchers call ``torch.cuda.set_device`` and start whatever backend the config names,
-nccl by default; its Runner gives DistributedDataParallel a ``device_ids``; and PyTorch's
-SyncBatchNorm refuses CPU tensors. All are wrong without an accelerator. And gloo listens at the
-address of the machine's name, which the other nodes of a job cannot reach where it is 127.0.0.1.
-The wrappers below decide when they are called: where MMEngine has a device other than the CPU, they
-only pass the call on.
+nccl by default. Both are wrong without an accelerator. And gloo listens at the address of the
+machine's name, which the other nodes of a job cannot reach if it is 127.0.0.1. The wrappers decide
+when they are called: if MMEngine has a device other than the CPU, they only pass the call on.
 
 On every device, processes that torchrun starts again after a failure would find one another's
 addresses as they were before it.
+
+Fix: retire when MMEngine's launchers run on the CPU and pass torchrun's restarts on.
 """
-import copy
 import logging
 import os
 import socket
@@ -22,27 +21,24 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import utils as dist_utils
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import MODEL_WRAPPERS
 from torch.distributed import PrefixStore, TCPStore
-from torch.nn.parallel import DistributedDataParallel
 
-from mmvssd.compat.patching import when_imported, wrap_once
+from mmvssd.compat.devices import accelerator
+from mmvssd.compat.patching import wrap_once
 
 LAUNCHERS = ('_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm')
 CPU_BACKENDS = ('gloo', 'mpi', 'ucc')
 
 
 def apply() -> None:
-    """Wrap MMEngine's launchers and what the Runner does with a model in many processes."""
+    """Wrap MMEngine's launchers."""
     for launcher in LAUNCHERS:
         wrap_once(dist_utils, launcher, _init_process_group)
-    when_imported('mmengine.runner.runner', _patch_runner)
 
 
-def _patch_runner(module):
-    wrap_once(module.Runner, 'wrap_model', _wrap_model)
-    wrap_once(module, 'convert_sync_batchnorm', _convert_sync_batchnorm)
+def idle() -> Optional[str]:
+    """Return that there is an accelerator and nothing was started again, or None."""
+    return None if _restarts() else accelerator()
 
 
 def _init_process_group(launcher, backend, *args, **kwargs):
@@ -57,8 +53,8 @@ def _init_process_group(launcher, backend, *args, **kwargs):
     with _no_cuda_set_device():
         launcher(cpu_backend, *args, **kwargs)
     if cpu_backend != backend:
-        _warn(f'There is no accelerator here: the process group runs on {cpu_backend} '
-              f'instead of {backend}.')
+        warn(f'There is no accelerator here: the process group runs on {cpu_backend} '
+             f'instead of {backend}.')
     return None
 
 
@@ -78,13 +74,17 @@ def _meeting_place_of_restarts() -> dict:
     They meet in a store that lives in torchrun's own process and still holds the addresses of the
     processes before them; here each restart has a part of the store to itself.
     """
-    restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
+    restarts = _restarts()
     if not restarts or os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
         return {}
     store = TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
                      wait_for_workers=False)
     return dict(store=PrefixStore(f'restart_{restarts}', store), rank=int(os.environ['RANK']),
                 world_size=int(os.environ['WORLD_SIZE']))
+
+
+def _restarts() -> int:
+    return int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))
 
 
 def _listen_towards_master():
@@ -95,7 +95,7 @@ def _listen_towards_master():
 
 
 def _interface_towards(host: str) -> Optional[str]:
-    """Name of the network interface on the way to a host; None where that is not found out."""
+    """Return the network interface on the way to a host, by name; None if that is not found out."""
     if not sys.platform.startswith('linux'):
         return None
     import fcntl
@@ -115,39 +115,7 @@ def _interface_towards(host: str) -> Optional[str]:
     return None
 
 
-def _wrap_model(original, runner, model_wrapper_cfg, model):
-    """Wrap the model as the Runner does; on the CPU with ``device_ids=None`` and no SyncBN."""
-    if get_device() != 'cpu' or not runner.distributed or is_model_wrapper(model):
-        return original(runner, model_wrapper_cfg, model)
-    if any('SyncBatchNorm' in type(module).__name__ for module in model.modules()):
-        _warn('SyncBatchNorm needs an accelerator: it is reverted to BatchNorm, so each process '
-              'takes the statistics of its own images only.')
-        model = revert_sync_batchnorm(model)
-    return original(runner, _cpu_wrapper_cfg(runner, model_wrapper_cfg), model)
-
-
-def _cpu_wrapper_cfg(runner, model_wrapper_cfg):
-    """The config's wrapper, or the Runner's own; a DDP that names no devices is given none."""
-    if model_wrapper_cfg is None:
-        return dict(
-            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
-            find_unused_parameters=runner.cfg.get('find_unused_parameters', False))
-    cfg = copy.copy(model_wrapper_cfg)
-    cfg.setdefault('type', 'MMDistributedDataParallel')
-    wrapper = MODEL_WRAPPERS.get(cfg['type'])
-    if wrapper is not None and issubclass(wrapper, DistributedDataParallel):
-        cfg.setdefault('device_ids', None)
-    return cfg
-
-
-def _convert_sync_batchnorm(original, model, implementation='torch'):
-    """Convert BatchNorm to SyncBN as a config's ``sync_bn`` asks, but not on the CPU."""
-    if get_device() != 'cpu':
-        return original(model, implementation)
-    _warn(f'sync_bn={implementation!r} is left out: SyncBatchNorm needs an accelerator.')
-    return model
-
-
-def _warn(message):
+def warn(message):
+    """Log a warning, in the main process."""
     if dist_utils.is_main_process():
         print_log(message, logger='current', level=logging.WARNING)

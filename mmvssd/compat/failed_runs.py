@@ -1,26 +1,25 @@
 """Hooks that learn of the error which ends their run.
 
-MMEngine's Runner calls ``after_run`` where a run ends well, and nothing where it does not. Here
-hooks that have ``after_error(runner, error)`` are called with what ended it, Ctrl-C included.
+MMEngine's Runner calls ``after_run`` if a run ends well, and nothing if it does not. Here hooks
+that have ``after_error(runner, error)`` are called with what ended it, Ctrl-C included.
+
+Feature: ``after_error`` of hooks.
 """
 import logging
 
 from mmengine.logging import print_log
+from mmengine.runner import FlexibleRunner, Runner
 
-from mmvssd.compat.patching import when_imported, wrap_once
+from mmvssd.compat.patching import wrap_once
 
 RUNS = ('train', 'val', 'test')
 
 
 def apply() -> None:
-    """Wrap what starts a run of MMEngine's Runner."""
-    when_imported('mmengine.runner.runner', lambda module: _patch(module.Runner))
-    when_imported('mmengine.runner._flexible_runner', lambda module: _patch(module.FlexibleRunner))
-
-
-def _patch(runner):
-    for run in RUNS:
-        wrap_once(runner, run, _telling_hooks)
+    """Wrap what starts a run of MMEngine's Runners."""
+    for runner in (Runner, FlexibleRunner):
+        for run in RUNS:
+            wrap_once(runner, run, _telling_hooks)
 
 
 def _telling_hooks(original, runner, *args, **kwargs):

@@ -1,8 +1,7 @@
 """How a patch is laid over a function of MMEngine: around it, once, and when it is there."""
 import functools
 import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import PathFinder
+from typing import Any, Callable, Dict, List, Optional
 
 _MARK = '_mmvssd_compat'
 
@@ -30,56 +29,62 @@ def wrap_once(owner, name, wrapper):
     setattr(owner, name, patched)
 
 
-def when_imported(name, patch):
+def when_imported(name: str, patch: Callable[[Any], None]) -> None:
     """Call ``patch(module)`` right after the import of a module, or now if that has been.
 
-    So that ``import mmvssd`` imports nothing heavy for the sake of a patch, and does not fail where
-    that import would.
+    So ``import mmvssd`` imports nothing for the sake of a patch, and does not fail if that import
+    would. The same function given twice for a module is called once.
 
     Args:
-        name (str): the module's full name.
-        patch (callable): called with the module.
+        name: The module's full name.
+        patch: Called with the module.
     """
     if name in sys.modules:
         patch(sys.modules[name])
-    elif not any(isinstance(finder, _AfterImport) and finder.does(name, patch)
-                 for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport(name, patch))
+        return
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    patches = _finder.patches.setdefault(name, [])
+    if _identity(patch) not in map(_identity, patches):
+        patches.append(patch)
 
 
-class _AfterImport(MetaPathFinder):
-    """Finds one module as Python does, and adds a step to the end of its import."""
+class _AfterImport:
+    """Finds modules as the finders behind it do, and adds a step to the end of their import."""
 
-    def __init__(self, name, patch):
-        self.name, self.patch = name, patch
+    def __init__(self):
+        self.patches: Dict[str, List[Callable]] = {}
 
-    def does(self, name, patch):
-        """Whether it will apply this patch to this module, so that another one need not."""
-        return (self.name, _path(self.patch)) == (name, _path(patch))
-
-    def find_spec(self, fullname, path=None, target=None):
-        spec = self._find(fullname, path) if fullname == self.name else None
-        if spec is None:
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.patches:
+            return None
+        spec = self._found_behind(name, path, target)
+        if spec is None or not hasattr(spec.loader, 'exec_module'):
             return None
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
-            # Only after an import that worked; one that failed may be tried again.
-            sys.meta_path.remove(self)
-            self.patch(module)
+            # only after an import that worked; one that failed may be tried again
+            for patch in self.patches.pop(name, []):
+                patch(module)
 
         spec.loader.exec_module = exec_module
         return spec
 
-    def _find(self, fullname, path):
-        """Ask the next finder that has a patch for the module, or Python."""
-        later = sys.meta_path[sys.meta_path.index(self) + 1:]
-        for finder in later:
-            if isinstance(finder, _AfterImport) and finder.name == fullname:
-                return finder.find_spec(fullname, path)
-        return PathFinder.find_spec(fullname, path)
+    def _found_behind(self, name, path, target) -> Optional[Any]:
+        """Ask all finders behind: a host of an editable installation has one of its own."""
+        finders = list(sys.meta_path)
+        for finder in finders[finders.index(self) + 1:]:
+            spec = finder.find_spec(name, path, target) if hasattr(finder, 'find_spec') else None
+            if spec is not None:
+                return spec
+        return None
 
 
-def _path(patch):
-    return patch.__module__, patch.__qualname__
+_finder = _AfterImport()
+
+
+def _identity(patch):
+    """Tell functions apart by where they are defined; a lambda is made anew at each call."""
+    return getattr(patch, '__module__', None), getattr(patch, '__qualname__', patch)

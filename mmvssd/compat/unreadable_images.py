@@ -3,13 +3,15 @@
 At a file that is no image mmcv's loader stops with an assertion or an error of its decoder, and
 MMSegmentation's at an attribute of None that names no file. Here both raise one error that says
 which file it is, so that it can be left out of a training, and looked at.
+
+Feature: one error, ``UnreadableImageError``, that names the file.
 """
 from mmvssd.compat.patching import when_imported, wrap_once
 from mmvssd.errors import UnreadableImageError
 
 
 def apply() -> None:
-    """Have the two loaders wrapped once they are imported."""
+    """Wrap mmcv's loader, and MMSegmentation's once it is imported."""
     when_imported('mmcv.transforms.loading', lambda module: wrap_once(
         module.LoadImageFromFile, 'transform', _load_image))
     when_imported('mmseg.datasets.transforms.loading', lambda module: wrap_once(

@@ -10,11 +10,11 @@ import pytest
 TOY_RUNNER = str(Path(__file__).with_name('toy_runner.py'))
 
 
-def run_python(*args, env=None, timeout=240):
+def run_python(*args, env=None, timeout=240, cwd=None):
     """Run Python with this process's import path; returns the completed process."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
                        OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1', **(env or {}))
-    return subprocess.run([sys.executable, *args], env=environment, timeout=timeout,
+    return subprocess.run([sys.executable, *args], env=environment, timeout=timeout, cwd=cwd,
                           capture_output=True, text=True, check=False)
 
 

@@ -12,11 +12,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import CheckpointLoader
 
-from mmvssd.compat import checkpoint
+from mmvssd.compat import checkpoint_classes
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'),
-    reason='this PyTorch loads everything by default')
+pytestmark = pytest.mark.skipif(torch.__version__ < (2, 6),
+                                reason='this PyTorch loads everything by default')
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +30,7 @@ def trained(train, tmp_path_factory):
 def test_stock_refuses_its_own_checkpoint(python, trained):
     """The problem is there; when this fails, a later stack has solved it."""
     code = 'import sys, mmengine.runner as r; r.CheckpointLoader.load_checkpoint(sys.argv[1])'
-    done = python('-c', code, str(trained / 'epoch_2.pth'))
+    done = python('-c', code, str(trained / 'epoch_2.pth'), env={'MMVSSD_PATCHES': 'off'})
     assert 'Weights only load failed' in done.stderr
 
 
@@ -78,6 +77,44 @@ def through_a_file(value):
     torch.save(value, stream)
     stream.seek(0)
     return torch.load(stream)
+
+
+SCRIPT = """
+import sys, torch
+checkpoint, malicious = sys.argv[1:]
+for _ in range(2):
+    try:
+        torch.load(malicious)
+    except Exception as error:
+        print(type(error).__name__, 'posix.system' in str(error), error.__context__)
+with open(checkpoint, 'rb') as file:
+    print(*torch.load(file)['meta'])
+print(*torch.serialization.load(checkpoint)['meta'])
+print('mmengine.runner' in sys.modules, torch.load.__name__)
+"""
+
+
+def test_in_a_script_that_imports_pytorch_only(run_installed, trained, tmp_path):
+    """By path and as a file; and what it does not know is refused, with PyTorch's one message."""
+    marker, path = tmp_path / 'marker', tmp_path / 'malicious.pth'
+    torch.save(dict(meta=Malicious(marker)), path)
+    out = run_installed('-c', SCRIPT, trained / 'epoch_2.pth', path)
+    assert out.splitlines()[:2] == ['UnpicklingError True None'] * 2
+    first, second, last = out.splitlines()[2:]
+    assert first == second
+    assert 'experiment_name' in first
+    assert last == 'False load'
+    assert not marker.exists()
+
+
+def test_left_out(python, trained):
+    """The error says so, and PyTorch's is not hidden."""
+    code = 'import sys; from mmvssd.checkpoint import read_checkpoint; read_checkpoint(sys.argv[1])'
+    done = python('-c', code, str(trained / 'epoch_2.pth'), env={'MMVSSD_PATCHES': '-checkpoint'})
+    message = done.stderr.splitlines()[-1]
+    assert 'Weights only load failed' in message
+    assert message.endswith('MMVSSD_PATCHES leaves out the patch that allows what MMEngine writes '
+                            'into its checkpoints')
 
 
 def test_every_kind_of_checkpoint_loads(trained):
@@ -155,23 +192,17 @@ def test_reads_what_the_other_numpy_wrote(tmp_path, there, here):
 
 
 def test_few_and_applied_once():
-    checkpoint.apply()
+    checkpoint_classes.allow()
     before = set(torch.serialization.get_safe_globals())
-    checkpoint.apply()
+    checkpoint_classes.allow()
     assert set(torch.serialization.get_safe_globals()) == before
-    assert len(checkpoint.safe_globals()) <= 14
+    assert len(checkpoint_classes.safe_globals()) <= 14
 
 
 def test_leaves_a_getattr_that_the_user_allowed(monkeypatch):
     added = []
     monkeypatch.setattr(torch.serialization, 'get_safe_globals', lambda: [getattr])
     monkeypatch.setattr(torch.serialization, 'add_safe_globals', added.extend)
-    checkpoint.apply()
+    checkpoint_classes.allow()
     assert 'getattr' not in [entry.__qualname__ for entry in added]
     assert HistoryBuffer in added
-
-
-def test_nothing_to_do_on_an_old_pytorch(monkeypatch):
-    monkeypatch.delattr(torch.serialization, 'add_safe_globals')
-    monkeypatch.delattr(torch.serialization, 'get_safe_globals')
-    checkpoint.apply()

@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import utils as dist_utils
 from torch.distributed import TCPStore
 
-from mmvssd.compat import distributed
+from mmvssd.compat import distributed, model_wrappers
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='MMEngine would take the GPU')
 
@@ -116,19 +116,20 @@ def test_stock_where_there_is_a_gpu(launched, monkeypatch):
     assert launched('pytorch', 'nccl') == 'nccl'
     assert devices == [0]
     passed = []
-    distributed._wrap_model(lambda *args: passed.append(args), 'runner', None, 'model')
-    distributed._convert_sync_batchnorm(lambda *args: passed.append(args), 'model', 'mmcv')
+    monkeypatch.setattr(model_wrappers, 'get_device', lambda: 'cuda')
+    model_wrappers._wrap_model(lambda *args: passed.append(args), 'runner', None, 'model')
+    model_wrappers._convert_sync_batchnorm(lambda *args: passed.append(args), 'model', 'mmcv')
     assert passed == [('runner', None, 'model'), ('model', 'mmcv')]
 
 
 def test_the_configs_wrapper_is_not_changed():
     """The Runner's config is written into the checkpoint; only a copy gets ``device_ids``."""
     cfg = dict(type='MMDistributedDataParallel', static_graph=True)
-    given = distributed._cpu_wrapper_cfg(None, cfg)
+    given = model_wrappers._cpu_wrapper_cfg(None, cfg)
     assert given == dict(cfg, device_ids=None)
     assert 'device_ids' not in cfg
     other = dict(type='MMFullyShardedDataParallel')
-    assert distributed._cpu_wrapper_cfg(None, other) == other
+    assert model_wrappers._cpu_wrapper_cfg(None, other) == other
 
 
 def test_applied_once():

@@ -1,5 +1,6 @@
 """What a run was, in one file beside its log."""
 import json
+import logging
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, find_latest_checkpoint
 
+from mmvssd import compat
 from mmvssd.engine.record import run_facts
 from mmvssd.files import write_whole
 from mmvssd.paths import configs_dir
@@ -23,8 +25,8 @@ from mmvssd_kernels import dispatch
 class RunRecordHook(Hook):
     """Write ``run.json`` into the run's folder, beside its log, at each start.
 
-    It holds what the run's result may hang on: command line, config, versions, commit, devices,
-    seed, what it started from, precision, batch and learning rate, and which implementation each op
+    It holds what the run's result may hang on: command line, config, versions, patches, commit,
+    devices, seed, what it started from, precision, batch and learning rate, and which implementation each op
     ran; and how the run ended. Until that is known its ``status`` is ``running``, and stays so
     where the process was killed. A learning rate that is scaled, or that is for another batch, is
     logged as a warning.
@@ -49,6 +51,8 @@ class RunRecordHook(Hook):
             self._file = _free_file(Path(runner.log_dir))
             self._record = _known_before(runner, devices)
             self._write()
+            if 'patch_log' in compat.left_out():
+                print_log(compat.summary(), logger='current', level=logging.WARNING)
 
     def before_train(self, runner) -> None:
         """Add what the checkpoint that is resumed may have changed, and judge the learning rate."""
@@ -116,7 +120,9 @@ def _known_before(runner, devices: dict) -> dict:
         deterministic=bool((runner.cfg.get('randomness') or {}).get('deterministic')),
         processes=runner.world_size, devices=devices,
         MMVSSD_KERNEL=os.environ.get(dispatch.ENVIRONMENT_VARIABLE),
-        versions=run_facts.versions(), checkout=run_facts.checkout())
+        versions=run_facts.versions(), checkout=run_facts.checkout(),
+        patches=dict(in_effect=compat.in_effect(), idle=compat.idle(),
+                     left_out=compat.left_out()))
 
 
 def _mode(runner) -> str:

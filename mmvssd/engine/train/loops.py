@@ -56,8 +56,9 @@ class _ResumableLoop:
         Raises:
             CheckpointError: They do not: they found different checkpoints.
         """
-        # MMEngine learns of a checkpoint's seed after the data were built
-        if isinstance(self.dataloader.batch_sampler, ResumableBatchSampler):
+        # MMEngine learns of a checkpoint's seed after the data were built; MMPreTrain's
+        # vis_scheduler.py trains on a list in place of a data loader
+        if isinstance(getattr(self.dataloader, 'batch_sampler', None), ResumableBatchSampler):
             self.dataloader.batch_sampler.sampler.set_seed(self.runner.seed)
         places = all_gather_object((self._epoch, self._iter))
         if len(set(places)) > 1:
