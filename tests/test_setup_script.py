@@ -44,6 +44,8 @@ OLDER = {  # of the index, but not pinned
     'torchvision': ('0.21.0', '', ['torch==2.6.0']),
     'mmcv': ('2.1.0', '', []),
 }
+#: What the set-up tries of a module; `_ext` stands for the compiled ops.
+PARTS = dict(mmcv=('ops', '_ext'), mmdet=('apis',), mmseg=('apis',), mmpretrain=('apis',))
 PYTORCH = {'torch', 'torchvision', 'triton'}
 MODULES = {'mmcv-lite': 'mmcv', 'mmsegmentation': 'mmseg', 'opencv-python': 'cv2',
            'opencv-python-headless': 'cv2', 'typing-extensions': 'typing_extensions'}
@@ -68,9 +70,11 @@ def write_wheel(folder, name, version, files, metadata):
 def write_tiny_wheel(folder, name, version, code, requires):
     metadata = f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n'
     metadata += ''.join(f'Requires-Dist: {requirement}\n' for requirement in requires)
-    files = {f'{MODULES.get(name, name)}/__init__.py': code.encode()}
-    if name == 'mmcv':
-        files['mmcv/_ext.py'] = b''  # in place of its compiled ops
+    module = MODULES.get(name, name)
+    files = {f'{module}/__init__.py': code.encode()}
+    for part in PARTS.get(module, ()):
+        if (name, part) != ('mmcv-lite', '_ext'):
+            files[f'{module}/{part}.py'] = b''
     write_wheel(folder, name, version, files, metadata)
 
 

@@ -50,7 +50,8 @@ CUDA_ENVIRONMENT_GB, CUDA_DOWNLOADS_GB = 10, 4  # with PyTorch's CUDA build
 ADOPTED_GB = 2  # without PyTorch
 
 #: The last proof; it also compiles the byte code that the first command of a user needs.
-IMPORTS = 'import cv2, mmvssd, mmvssd_kernels'
+IMPORTS = ('import cv2, mmvssd, mmvssd_kernels, mmcv.ops; '
+           'import mmdet.apis, mmseg.apis, mmpretrain.apis')
 
 HELP = """
 Installs PyTorch, MMDetection, MMSegmentation, MMPreTrain and this package; nothing is compiled.
