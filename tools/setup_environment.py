@@ -150,12 +150,13 @@ class Commands:
             self.progress.say(f'{label}: done')
 
     def _run(self, label, command, keep):
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=pip_environment(), pass_fds=(self.lock,),
-            start_new_session=True)  # an interruption reaches its children, such as compilers, too
-        latest, started = '', time.monotonic()
+        process, latest, started = None, '', time.monotonic()
         try:
+            with held_interruption():
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, env=pip_environment(), pass_fds=(self.lock,),
+                    start_new_session=True)  # stop() reaches its children, such as compilers, too
             for line in timed_lines(process.stdout.fileno()):
                 if line:
                     keep(line)
@@ -163,8 +164,24 @@ class Commands:
                 self.progress.show(f'{label}, {time.monotonic() - started:.0f} s  {latest}')
             return process.wait()
         except BaseException:
-            stop(process)
+            if process:
+                stop(process)
             raise
+
+
+@contextlib.contextmanager
+def held_interruption():
+    """Raise KeyboardInterrupt at the end only, so that a process that starts is not lost."""
+    arrived = []
+    kept = {number: signal.signal(number, lambda *_: arrived.append(True))
+            for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 def timed_lines(pipe):
@@ -666,6 +683,9 @@ def main(arguments=None):
             print(environment.python)
     except SetupError as error:
         print(f'\nSet-up stopped: {error}', file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a folder that cannot be written to
+        print(f'\nSet-up stopped: {SetupError(*explain(str(error)))}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('\nInterrupted; run it again to go on from here.', file=sys.stderr)

@@ -1,4 +1,5 @@
 """tools/setup_environment.py: what it decides and what it says; nothing is installed."""
+import errno
 import importlib.util
 import io
 import os
@@ -316,6 +317,19 @@ def test_a_failed_step_is_one_message(module, commands, tmp_path):
     assert 'The disk is full' in str(caught.value)
     assert str(tmp_path / 'log') in str(caught.value)
     assert 'No space left' in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.parametrize(('number', 'says'), [
+    (errno.ENOSPC, 'The disk is full'), (errno.EACCES, 'Permission denied: .*log')])
+def test_what_cannot_be_written_is_one_message(module, monkeypatch, capsys, number, says):
+    def choose(progress):
+        raise OSError(number, os.strerror(number), '/somewhere/log')
+
+    monkeypatch.setattr(module, 'choose_environment', choose)
+    assert module.main([]) == 1
+    error = capsys.readouterr().err
+    assert error.count('Set-up stopped: ') == 1
+    assert re.search(says, error)
 
 
 def test_steps_are_lines_with_seconds(commands, tmp_path):
