@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent
 BUILD_DIR = tempfile.TemporaryDirectory(prefix='mmvssd-build-')
 
 # They set up and test a checkout.
-CHECKOUT_ONLY = ('setup.sh', 'run_tests.sh', 'quickstart.sh', 'gpu_check.sh')
+CHECKOUT_ONLY = ('setup.sh', 'setup_environment.py', 'compile_mmcv.py', 'check_versions.py',
+                 'run_tests.sh', 'quickstart.sh', 'gpu_check.sh')
 
 
 def read_version():
@@ -73,6 +74,8 @@ class BuildPyWithMim(build_py):
             shutil.copy2(ROOT / 'model-index.yml', mim_dir)
 
 
+HOSTS = read_requirements('hosts')
+
 setup(
     name='mmvssd',
     version=read_version(),
@@ -80,13 +83,15 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.9',
+    python_requires='>=3.10',
     packages=find_packages(include=['mmvssd', 'mmvssd.*']) + find_packages('kernels'),
     package_dir={'mmvssd_kernels': 'kernels/mmvssd_kernels'},
     py_modules=['mmvssd_startup'],
     install_requires=read_requirements('runtime'),
     extras_require={
-        'hosts': read_requirements('hosts') + ['ftfy', 'regex', 'torchvision'],
+        'hosts': HOSTS,
+        # mmcv and mmcv-lite share one import name and their releases
+        'hosts-compiled': [line.replace('mmcv-lite', 'mmcv') for line in HOSTS],
         'optional': read_requirements('optional'),
     },
     cmdclass={'build_py': BuildPyWithMim, 'editable_wheel': EditableWheelWithStartup},
@@ -95,6 +100,10 @@ setup(
         'License :: OSI Approved :: Apache Software License',
         'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
 )

@@ -117,6 +117,8 @@ def test_wheel_carries_every_file(build):
     # these set up and test a checkout
     expected -= {f'mmvssd/.mim/tools/{name}.sh'
                  for name in ('setup', 'run_tests', 'quickstart', 'benchmarks/gpu_check')}
+    expected -= {f'mmvssd/.mim/tools/{name}.py'
+                 for name in ('setup_environment', 'compile_mmcv', 'check_versions')}
     assert names == expected
     assert 'mmvssd/.mim/tools/train.py' in names
 
@@ -188,10 +190,10 @@ def test_backbones_are_found_from_each_host(installed, host):
     assert Path(vmamba).is_relative_to(origin)
 
 
-def pins():
-    text = (ROOT / 'requirements' / 'constraints.txt').read_text()
-    return {pin.name: pin for pin in
-            (Requirement(line) for line in text.splitlines() if line and line[0] != '#')}
+PYTHONS = ('3.10', '3.11', '3.12', '3.13')
+THIS_PYTHON = '.'.join(map(str, sys.version_info[:2]))
+#: Names in the pins of which an installation has one.
+ALTERNATIVES = {'mmcv': 'mmcv-lite', 'opencv-python-headless': 'opencv-python'}
 
 
 def requirements(*names):
@@ -200,25 +202,81 @@ def requirements(*names):
     return [Requirement(line) for line in lines if line]
 
 
-def test_constraints_pin_every_requirement_to_a_version_that_fits():
-    for requirement in requirements('runtime', 'hosts', 'hosts_deps', 'optional', 'build'):
-        pin = pins()[requirement.name]
+def pins(python=THIS_PYTHON):
+    """What a Python is held to: name -> the one version."""
+    held = [pin for pin in requirements('pytorch', 'constraints')
+            if pin.marker is None or pin.marker.evaluate({'python_version': python})]
+    assert len({pin.name for pin in held}) == len(held)
+    for pin in held:
         exact, = pin.specifier
         assert exact.operator == '=='
         assert not set('+*') & set(exact.version), pin  # neither a local build nor a pattern
-        assert requirement.specifier.contains(exact.version), (requirement, pin)
+    return {pin.name: next(iter(pin.specifier)).version for pin in held}
 
 
-def test_dependencies_of_the_hosts_are_all_named():
-    """They are installed without dependencies, so that nothing else would bring these."""
-    named = {requirement.name for requirement in
-             requirements('runtime', 'hosts', 'hosts_deps')}
-    for host in ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain'):
+@pytest.mark.parametrize('python', PYTHONS)
+def test_constraints_pin_every_requirement_to_a_version_that_fits(python):
+    pinned = pins(python)
+    for requirement in requirements('runtime', 'hosts', 'optional', 'build'):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+@pytest.mark.parametrize('python', PYTHONS)
+def test_alternatives_are_of_one_version(python):
+    """Whichever of two that own an import name is installed, it is the same code."""
+    for name, other in ALTERNATIVES.items():
+        assert pins(python)[name] == pins(python)[other]
+
+
+def dependencies(roots):
+    """The names of what distributions need, and what that needs, as installed here.
+
+    Of torch's own dependencies only the tested build's are installed here, which may be the CPU's.
+    """
+    found, waiting = set(), set(roots)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        try:
+            texts = requires(name) or ()
+        except PackageNotFoundError:
+            continue  # an alternative, or not for this Python
+        needed = [Requirement(text) for text in texts]
+        waiting |= {canonicalize_name(need.name) for need in needed
+                    if need.marker is None or need.marker.evaluate({'extra': ''})} - found
+    return {name for name in found if not name.startswith(('nvidia-', 'cuda-'))}
+
+
+def test_both_ways_to_install_end_in_the_same_versions():
+    """Resolved by pip with the constraints, or the whole list of them: nothing more, nothing less.
+
+    Each dependency is pinned, so a resolution has no choice; each pin is a dependency.
+    """
+    for host in ('mmengine', *HOSTS.values()):
         try:
             version(host)
         except PackageNotFoundError:
             pytest.skip(f'{host} is not installed')
-        needed = [Requirement(text) for text in requires(host)]
-        names = {canonicalize_name(need.name) for need in needed
-                 if need.marker is None or need.marker.evaluate({'extra': ''})}
-        assert names - {'opencv-python'} <= named, host
+    asked = {requirement.name for requirement in
+             requirements('runtime', 'hosts', 'optional', 'build')}
+    needed = dependencies(asked)
+    assert needed <= set(pins())
+    assert set(pins()) <= needed | set(ALTERNATIVES)
+
+
+def test_extras_differ_in_mmcv_only(build):
+    """The wheel's metadata: `hosts` compiles nothing, `hosts-compiled` has the compiled mmcv."""
+    metadata = zipfile.ZipFile(build[2])
+    name, = [name for name in metadata.namelist() if name.endswith('.dist-info/METADATA')]
+    lines = metadata.read(name).decode().split('\n\n')[0].splitlines()
+    needs = [Requirement(line.split(': ')[1]) for line in lines
+             if line.startswith('Requires-Dist')]
+
+    def of(extra):
+        return {(need.name, str(need.specifier)) for need in needs
+                if need.marker and need.marker.evaluate({'extra': extra})}
+
+    lite, compiled = of('hosts'), of('hosts-compiled')
+    assert {name for name, _ in lite ^ compiled} == {'mmcv', 'mmcv-lite'}
+    assert len({specifier for _, specifier in lite ^ compiled}) == 1
+    assert 'Requires-Python: >=3.10' in lines

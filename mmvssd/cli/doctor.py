@@ -78,17 +78,17 @@ def attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:
 
 def check_versions() -> List[Finding]:
     """Versions beside what fits; a host that is absent is judged where it is tried."""
-    findings = []
+    findings, problems = [], versions.problems()
     for name, fits in versions.RANGES.items():
         version = versions.installed(name)
-        misfit = versions.misfit(name, version)
-        works = None if version is None else misfit is None
+        works = None if version is None else name not in problems
         findings.append(Finding(name, works, f'{version or "not installed"} (fits: {fits})',
-                                misfit or ''))
+                                problems.get(name, '')))
     for name in versions.COMPANIONS:
         version = versions.installed(name)
         if version is not None:
-            findings.append(Finding(name, None, version))
+            works = False if name in problems else None
+            findings.append(Finding(name, works, version, problems.get(name, '')))
     return findings
 
 

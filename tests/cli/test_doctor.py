@@ -11,7 +11,7 @@ from mmvssd.cli import doctor
 from mmvssd.compat import mmcv_ops, versions
 from mmvssd_kernels import dispatch
 
-HAS_ALL = all(versions.installed(name) for name in versions.RANGES)
+HAS_ALL = all(versions.installed(name) for name in doctor.HOSTS.values())
 
 
 def run_doctor(*first_on_path):

@@ -3,23 +3,25 @@ import re
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from mmvssd.compat import versions
 
 
 @pytest.mark.parametrize(('name', 'version'), [
-    ('torch', '2.1.0'), ('torch', '2.13.0+cpu'), ('torch', '2.14.0.dev20260101+cu130'),
+    ('torch', '2.4.0'), ('torch', '2.13.0+cpu'), ('torch', '2.14.0.dev20260101+cu130'),
     ('mmengine', '0.10.7'), ('mmcv', '2.0.0'), ('mmcv', '2.1.0'), ('mmdet', '3.3.0'),
+    ('mmcv-lite', '2.1.0'), ('triton', '3.0.0'), ('triton', '3.7.1'), ('triton', None),
     ('mmsegmentation', '1.2.2'), ('mmpretrain', '1.2.0'), ('mmcv', None)])
 def test_fits(name, version):
     assert versions.misfit(name, version) is None
 
 
 @pytest.mark.parametrize(('name', 'version'), [
-    ('torch', '2.0.1'), ('mmengine', '0.9.1'), ('mmengine', '1.0.0'), ('mmcv', '1.7.2'),
-    ('mmcv', '2.2.0'), ('mmdet', '2.28.2'), ('mmsegmentation', '0.30.0'),
-    ('mmpretrain', '1.3.0')])
+    ('torch', '2.3.1'), ('triton', '2.3.1'), ('mmengine', '0.9.1'), ('mmengine', '1.0.0'),
+    ('mmcv', '1.7.2'), ('mmcv', '2.2.0'), ('mmcv-lite', '2.2.0'), ('mmdet', '2.28.2'),
+    ('mmsegmentation', '0.30.0'), ('mmpretrain', '1.3.0')])
 def test_does_not_fit(name, version):
     message = versions.misfit(name, version)
     assert f'{name} {version} is installed' in message
@@ -31,7 +33,7 @@ def installed_are(monkeypatch, **found):
     monkeypatch.setattr(versions, '_warned', set())
 
 
-@pytest.mark.parametrize(('name', 'version'), [('torch', '1.13.1'), ('mmengine', '0.7.0')])
+@pytest.mark.parametrize(('name', 'version'), [('torch', '2.3.1'), ('mmengine', '0.7.0')])
 def test_what_is_required_raises(monkeypatch, name, version):
     installed_are(monkeypatch, **{name: version})
     with pytest.raises(ImportError, match=rf'{name} {version} is installed'):
@@ -46,9 +48,35 @@ def test_a_host_warns_once(monkeypatch, recwarn):
 
 
 def test_absent_hosts_are_fine(monkeypatch, recwarn):
-    installed_are(monkeypatch, torch='2.1.0', mmengine='0.10.7')
+    installed_are(monkeypatch, torch='2.4.0', mmengine='0.10.7')
     versions.apply()
     assert not recwarn
+
+
+def test_an_old_triton_warns(monkeypatch):
+    """Rather than to fail inside an op."""
+    installed_are(monkeypatch, torch='2.4.0', mmengine='0.10.7', triton='2.3.1')
+    with pytest.warns(UserWarning, match=r"triton 2\.3\.1 is installed.*'triton>=3\.0'"):
+        versions.apply()
+
+
+def test_two_mmcvs_warn(monkeypatch):
+    installed_are(monkeypatch, **{'mmcv': '2.1.0', 'mmcv-lite': '2.1.0'})
+    with pytest.warns(UserWarning, match='mmcv and mmcv-lite are both installed'):
+        versions.apply()
+
+
+@pytest.mark.parametrize(('needed', 'fits'), [
+    ('torch==2.6.0', True), ('torch (==2.6.0)', True), ('torch', True), ('torch==2.5.1', False)])
+def test_a_torchvision_for_another_pytorch(monkeypatch, needed, fits):
+    installed_are(monkeypatch, torch='2.6.0+cu124', torchvision='0.20.1')
+    monkeypatch.setattr(versions.metadata, 'requires', lambda name: ['numpy', needed])
+    message = versions.problems().get('torchvision')
+    if fits:
+        assert message is None
+    else:
+        assert 'torchvision 0.20.1 is installed, which is for PyTorch ==2.5.1' in message
+        assert 'pip install torch==2.6.0 torchvision' in message
 
 
 def test_import_of_the_package_judges(python, tmp_path):
@@ -91,8 +119,8 @@ def test_the_hosts_own_checks_agree(host, distribution):
 def test_what_pip_installs_fits(name):
     """The requirements beside the package ask for the same versions."""
     folder = Path(__file__).parents[2] / 'requirements'
-    lines = [line for path in ('runtime.txt', 'hosts.txt')
-             for line in (folder / path).read_text().splitlines()]
-    (asked,) = [line.split('#')[0].strip()[len(name):] for line in lines
-                if re.match(rf'{name}\b', line)]
-    assert SpecifierSet(asked) == SpecifierSet(versions.RANGES[name])
+    lines = [line.split('#')[0].split(';')[0].strip() for path in ('runtime', 'hosts', 'optional')
+             for line in (folder / f'{path}.txt').read_text().splitlines()]
+    wheel = {'mmcv': 'mmcv-lite'}.get(name, name)  # setup.py writes the one from the other
+    (asked,) = [Requirement(line) for line in lines if line and Requirement(line).name == wheel]
+    assert asked.specifier == SpecifierSet(versions.RANGES[name])

@@ -1,0 +1,395 @@
+"""tools/setup_environment.py: what it decides and what it says; nothing is installed."""
+import errno
+import importlib.util
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHONS = [(3, 10), (3, 11), (3, 12), (3, 13)]
+
+
+@pytest.fixture
+def module():
+    """A fresh copy of the module, so that a test may change its constants."""
+    file = ROOT / 'tools' / 'setup_environment.py'
+    spec = importlib.util.spec_from_file_location('setup_environment', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def looks(python=(3, 11), cv2=False, torchvision_requires=(), **versions):
+    """What an environment looks like; a distribution's name with _ for -."""
+    return dict(python=list(python), build='x', purelib='/nowhere',
+                versions={name.replace('_', '-'): version for name, version in versions.items()},
+                torchvision_requires=list(torchvision_requires),
+                origins={'cv2': '/somewhere'} if cv2 else {})
+
+
+@pytest.fixture
+def commands(module, tmp_path):
+    """Runs commands; what the user sees is in ``seen``, and an open file stands for the lock."""
+    with (tmp_path / 'lock').open('w') as lock:
+        commands = module.Commands(module.Progress(io.StringIO()), tmp_path / 'log', lock.fileno())
+        commands.seen = commands.progress.stream
+        yield commands
+
+
+# ---- which environment
+
+
+def test_it_runs_on_the_standard_library_alone(tmp_path):
+    """No package is there when it begins: -S hides them all."""
+    done = subprocess.run([sys.executable, '-I', '-S', ROOT / 'tools' / 'setup_environment.py',
+                           '--help'], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for word in ('PYTHON', '--print-python', '--with-compiled-mmcv', 'PIP_INDEX_URL', 'minutes'):
+        assert word in done.stdout
+
+
+def test_description_of_this_environment(module):
+    seen = module.describe()
+    assert tuple(seen['python']) == sys.version_info[:2]
+    assert seen['versions']['mmengine'] == importlib.metadata.version('mmengine')
+    assert module.Environment(sys.prefix, adopted=True).look()['versions'] == seen['versions']
+
+
+@pytest.mark.parametrize(('seen', 'reason'), [
+    (looks(torch='2.4.0+cu121'), None),
+    (looks((3, 10), torch='2.13.0'), None),
+    (looks((3, 13), torch='2.6.0a0+ecf3bae'), None),
+    (looks(torch='2.3.1'), 'its PyTorch is 2.3.1, and 2.4 or later is needed'),
+    (looks(), 'it has no PyTorch'),
+    (looks((3, 9), torch='2.6.0'), 'it has Python 3.9, and 3.10 to 3.13 fit'),
+    (looks((3, 14), torch='2.13.0'), 'it has Python 3.14, and 3.10 to 3.13 fit'),
+    (None, 'its Python does not run'),
+])
+def test_which_active_environment_fits(module, seen, reason):
+    found = module.misfit(seen)
+    assert found is None if reason is None else reason in found
+
+
+def test_an_active_environment_is_not_asked_beside_PYTHON(module, monkeypatch):
+    monkeypatch.setenv('VIRTUAL_ENV', sys.prefix)
+    monkeypatch.setattr(module.Environment, 'look', lambda self: looks(torch='2.13.0'))
+    progress = module.Progress(io.StringIO())
+    monkeypatch.delenv('PYTHON', raising=False)
+    assert module.choose_environment(progress)[0].adopted
+    monkeypatch.setenv('PYTHON', sys.executable)
+    assert not module.choose_environment(progress)[0].adopted
+
+
+@pytest.mark.parametrize('change', ['torch', 'mmcv-lite', 'opencv-python', 'origin', 'pins'])
+def test_a_change_needs_another_set_up(module, monkeypatch, tmp_path, change):
+    requirements = tmp_path / 'requirements'
+    requirements.mkdir()
+    (requirements / 'constraints.txt').write_text('numpy==2.4.6\n')
+    monkeypatch.setattr(module, 'REQUIREMENTS', requirements)
+    seen = looks(**dict.fromkeys(('torch', 'torchvision', 'mmcv_lite', 'opencv_python',
+                                  *module.HOSTS), '1.0'))
+    seen['origins'] = {'mmvssd': str(ROOT / 'mmvssd'),
+                       'mmvssd_kernels': str(ROOT / 'kernels' / 'mmvssd_kernels')}
+    environment = module.Environment(tmp_path, adopted=False)
+    (tmp_path / module.STAMP).write_text(environment.stamp(seen))
+    assert environment.is_set_up(seen, compiled=False)
+    assert not environment.is_set_up(seen, compiled=True)
+    if change == 'origin':
+        seen['origins']['mmvssd'] = '/another/checkout/mmvssd'
+    elif change == 'pins':
+        (requirements / 'constraints.txt').write_text('numpy==2.4.7\n')
+    else:
+        seen['versions'][change] = '2.0'
+    assert not environment.is_set_up(seen, compiled=False)
+
+
+# ---- what to install
+
+
+@pytest.mark.parametrize('python', PYTHONS)
+def test_pins_are_what_pip_reads_in_the_file(module, python):
+    from packaging.requirements import Requirement
+    text = ''.join((ROOT / 'requirements' / name).read_text()
+                   for name in ('constraints.txt', 'pytorch.txt'))
+    pins = [Requirement(line) for line in text.splitlines() if not line.startswith('#')]
+    scope = {'python_version': module.dotted(python)}
+    expected = {pin.name: str(pin.specifier)[2:] for pin in pins
+                if pin.marker is None or pin.marker.evaluate(scope)}
+    assert module.read_pins(python) == expected
+
+
+def own(module):
+    return module.Environment('/nowhere', adopted=False)
+
+
+def adopted(module):
+    return module.Environment('/nowhere', adopted=True)
+
+
+def test_an_own_environment_gets_the_whole_list(module, monkeypatch):
+    monkeypatch.setattr(module, 'has_display_libraries', lambda: True)
+    pins, wanted = module.plan(own(module), looks(), compiled=False)
+    assert pins == module.read_pins((3, 11))
+    assert set(pins) - set(wanted) == {'torch', 'torchvision', 'mmcv', 'ninja', 'psutil',
+                                       'opencv-python-headless'}
+    _, wanted = module.plan(own(module), looks(), compiled=True)
+    assert 'mmcv-lite' not in wanted
+
+
+def test_an_adopted_environment_keeps_its_pytorch(module):
+    tested = module.read_pins((3, 11))
+    kept = dict(torch='2.6.0+cu124', torchvision='0.21.0', triton='3.2.0')
+    pins, wanted = module.plan(adopted(module), looks(**kept), compiled=False)
+    assert {name: pins[name] for name in kept} == kept
+    assert wanted['mmdet'] == tested['mmdet']
+    assert not {'torch', 'torchvision'} & set(wanted)
+
+
+@pytest.mark.parametrize(('torch', 'brings_triton'), [('2.6.0', False), ('tested', True)])
+def test_triton_is_added_only_to_the_pytorch_it_is_for(module, torch, brings_triton):
+    tested = module.read_pins((3, 11))
+    torch = tested['torch'] + '+cpu' if torch == 'tested' else torch
+    pins, wanted = module.plan(adopted(module), looks(torch=torch), compiled=False)
+    assert (wanted.get('triton') == tested['triton']) is brings_triton
+    assert 'torchvision' not in pins  # pip chooses the one for this PyTorch
+
+
+@pytest.mark.parametrize(('seen', 'display', 'expected'), [
+    (looks(), True, 'opencv-python'),
+    (looks(), False, 'opencv-python-headless'),
+    (looks(opencv_python_headless='4.9', cv2=True), True, 'opencv-python-headless'),
+    (looks(opencv_python='4.9', cv2=True), False, 'opencv-python'),
+    (looks(opencv_contrib_python='4.9', cv2=True), True, None),
+])
+def test_one_opencv_only(module, monkeypatch, seen, display, expected):
+    monkeypatch.setattr(module, 'has_display_libraries', lambda: display)
+    _, wanted = module.plan(own(module), seen, compiled=False)
+    assert set(module.OPENCV) & set(wanted) == ({expected} if expected else set())
+
+
+def test_display_libraries_are_tried(module, monkeypatch):
+    monkeypatch.setattr(module, 'DISPLAY_LIBRARIES', ('libc.so.6',))
+    assert module.has_display_libraries()
+    monkeypatch.setattr(module, 'DISPLAY_LIBRARIES', ('libc.so.6', 'libNoSuchLibrary.so.1'))
+    assert not module.has_display_libraries()
+
+
+@pytest.mark.parametrize(('version', 'loads', 'keeps'), [
+    ('2.1.0', True, True), ('2.0.1', True, True), ('2.1.0', False, False), ('2.2.0', True, False),
+    ('1.7.2', True, False), (None, True, False)])
+def test_which_compiled_mmcv_is_kept(module, monkeypatch, version, loads, keeps):
+    monkeypatch.setattr(module.Environment, 'runs', lambda self, code: loads)
+    seen = looks(mmcv=version) if version else looks(mmcv_lite='2.1.0')
+    assert module.keeps_compiled_mmcv(own(module), seen) is keeps
+
+
+@pytest.mark.parametrize(('ext', 'keeps'), [
+    ('__file__ = "compiled.so"', True), ('raise ImportError', False), ('del __file__', False)])
+def test_what_counts_as_compiled_ops(module, tmp_path, ext, keeps):
+    """A module without a file is what mmvssd puts in the place of missing ops."""
+    environment = fake_environment(tmp_path, torch='', mmcv='')
+    (environment / 'mmcv' / '_ext.py').write_text(ext)
+    assert module.keeps_compiled_mmcv(module.Environment(tmp_path, adopted=True),
+                                      looks(mmcv='2.1.0')) is keeps
+
+
+def fake_environment(folder, **packages):
+    """A virtualenv without pip; returns the folder of its packages, name -> code."""
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
+    site, = folder.glob('lib/python*/site-packages')
+    for name, code in packages.items():
+        (site / name).mkdir()
+        (site / name / '__init__.py').write_text(code)
+    return site
+
+
+# ---- checks
+
+
+def test_a_full_disk(module, monkeypatch, tmp_path):
+    """Folders on one disk need their sum of it."""
+    usage = namedtuple('usage', 'total used free')
+    monkeypatch.setattr(module.shutil, 'disk_usage', lambda folder: usage(0, 0, 3.5e9))
+    (tmp_path / 'tmp').mkdir()
+    module.check_disk({tmp_path: 3})
+    with pytest.raises(module.SetupError, match=r'needs 4 GB .* 3\.5 GB are free') as caught:
+        module.check_disk({tmp_path: 3, tmp_path / 'tmp': 1})
+    assert 'TMPDIR' in str(caught.value)
+    assert str(tmp_path / 'tmp') in str(caught.value)
+
+
+@pytest.mark.parametrize(('torch', 'requires'), [
+    ('2.6.0+cu124', 'torch==2.6.0'), ('2.6.0', 'torch (==2.6.0)'), ('2.6.0', 'torch')])
+def test_a_torchvision_that_fits(module, torch, requires):
+    seen = looks(torch=torch, torchvision='0.21.0', torchvision_requires=['numpy', requires])
+    module.check_torchvision(adopted(module), seen)
+
+
+@pytest.mark.parametrize(('torch', 'requires'), [
+    ('2.6.0', 'torch==2.5.1'), ('2.13.0+cpu', 'torch (==2.12.0)')])
+def test_a_torchvision_for_another_pytorch(module, torch, requires):
+    seen = looks(torch=torch, torchvision='0.20.1', torchvision_requires=['numpy', requires])
+    with pytest.raises(module.SetupError) as caught:
+        module.check_torchvision(adopted(module), seen)
+    message = str(caught.value)
+    assert 'torchvision 0.20.1' in message
+    assert f'pip install torch=={torch.split("+")[0]} torchvision' in message
+
+
+@pytest.mark.parametrize('pip', [None, '21.3.1'])
+def test_no_pip_or_an_old_one(module, pip):
+    seen = looks(torch='2.6.0', pip=pip) if pip else looks(torch='2.6.0')
+    with pytest.raises(module.SetupError, match='ensurepip --upgrade'):
+        module.check_pip(adopted(module), seen)
+    module.check_pip(adopted(module), looks(pip='22.3'))
+
+
+def test_no_venv_module(module, monkeypatch):
+    monkeypatch.setattr(module, 'find_spec', lambda name: None)
+    with pytest.raises(module.SetupError, match='lacks the venv module') as caught:
+        module.check_venv_module()
+    assert f'apt install python{module.dotted(sys.version_info[:2])}-venv' in str(caught.value)
+
+
+@pytest.mark.parametrize('option', ['--colour', '--print', 'x'])
+def test_unknown_option(module, capsys, option):
+    assert module.main([option]) == 1
+    error = capsys.readouterr().err
+    assert error.count('\n') == 2
+    assert f'Set-up stopped: unrecognized arguments: {option}' in error
+
+
+def test_half_installed_packages_are_dropped(module, tmp_path):
+    """pip writes RECORD last; in an adopted environment only what the interrupted run left."""
+    site = tmp_path / 'site'
+    for name in ('whole', 'half', 'of_conda'):
+        (site / f'{name}-1.0.dist-info').mkdir(parents=True)
+    (site / 'whole-1.0.dist-info' / 'RECORD').touch()
+    os.utime(site / 'of_conda-1.0.dist-info', (1e9, 1e9))
+    seen = {**looks(), 'purelib': str(site)}
+    environment = module.Environment(tmp_path, adopted=True)
+    module.drop_half_installed(environment, seen)
+    assert len(list(site.iterdir())) == 3  # no set-up was interrupted
+    (tmp_path / module.UNFINISHED).touch()
+    os.utime(tmp_path / module.UNFINISHED, (1.5e9, 1.5e9))
+    module.drop_half_installed(environment, seen)
+    assert {path.name[:4] for path in site.iterdir()} == {'whol', 'of_c'}
+    module.drop_half_installed(module.Environment(tmp_path, adopted=False), seen)
+    assert {path.name[:4] for path in site.iterdir()} == {'whol'}
+
+
+# ---- running commands
+
+
+@pytest.mark.parametrize(('output', 'says'), [
+    ('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device',
+     ['The disk is full', 'TMPDIR']),
+    ("WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError('"
+     '[Errno 111] Connection refused)\nERROR: No matching distribution found for rich==15.0.0',
+     ['does not reach its package index', 'HTTPS_PROXY']),
+    ('ERROR: Could not find a version that satisfies the requirement rich==15.0.0\n'
+     'ERROR: No matching distribution found for rich==15.0.0',
+     ['has no rich==15.0.0', 'PIP_INDEX_URL']),
+    ('one\ntwo\nsomething else', ['Its last lines:', 'something else']),
+])
+def test_why_a_step_failed(module, output, says):
+    lines = module.explain(output)
+    assert len(lines) <= 5
+    assert 'run it again' in lines[-1]
+    for part in says:
+        assert part in '\n'.join(lines)
+
+
+def test_a_failed_step_is_one_message(module, commands, tmp_path):
+    code = 'import sys; print("[Errno 28] No space left on device", file=sys.stderr); sys.exit(2)'
+    with pytest.raises(module.SetupError) as caught:
+        commands.run('the hosts', [sys.executable, '-c', code])
+    assert str(caught.value).startswith('it did not work: the hosts')
+    assert 'The disk is full' in str(caught.value)
+    assert str(tmp_path / 'log') in str(caught.value)
+    assert 'No space left' in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.parametrize(('number', 'says'), [
+    (errno.ENOSPC, 'The disk is full'), (errno.EACCES, 'Permission denied: .*log')])
+def test_what_cannot_be_written_is_one_message(module, monkeypatch, capsys, number, says):
+    def choose(progress):
+        raise OSError(number, os.strerror(number), '/somewhere/log')
+
+    monkeypatch.setattr(module, 'choose_environment', choose)
+    assert module.main([]) == 1
+    error = capsys.readouterr().err
+    assert error.count('Set-up stopped: ') == 1
+    assert re.search(says, error)
+
+
+def test_steps_are_lines_with_seconds(commands, tmp_path):
+    commands.run('first', ['printf', '%s', 'no end of line \xff'])
+    commands.run('second', ['true'])
+    assert re.fullmatch(r'\[  \d s\] first\n\[  \d s\] second\n', commands.seen.getvalue())
+    assert 'no end of line \xff\n' in (tmp_path / 'log').read_text()
+
+
+def test_a_terminal_shows_the_last_telling_line(module, commands):
+    commands.seen.isatty = lambda: True
+    commands.progress.is_terminal = True
+    commands.run('compiling', ['printf', r'Collecting x\n  noise\n [3/12] c++ y.cpp\n'])
+    seen = commands.seen.getvalue()
+    assert 'Collecting x' in seen
+    assert '3 of 12 files' in seen
+    assert seen.endswith('compiling: done\n')
+
+
+def test_an_interruption_reaches_what_a_command_started(module, commands, tmp_path):
+    """As Ctrl-C does, sent to this process only: the grandchild ends too."""
+    started = tmp_path / 'started'
+    script = f'sleep 60 & echo $! >"{started}.tmp"; mv "{started}.tmp" "{started}"; wait'
+
+    def interrupt():
+        while not started.exists():
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        commands.run('waiting', ['bash', '-c', script])
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        wait_until_gone(int(started.read_text()))
+
+
+def wait_until_gone(pid):
+    """Raise ProcessLookupError as soon as a process is gone or a zombie; return after 5 s."""
+    for _ in range(50):
+        os.kill(pid, 0)
+        if Path(f'/proc/{pid}/stat').read_text().split()[2] == 'Z':
+            raise ProcessLookupError
+        time.sleep(0.1)
+
+
+def test_two_set_ups_wait_for_each_other(module, tmp_path):
+    progress = module.Progress(io.StringIO())
+    order = []
+
+    def second():
+        with module.only_one(tmp_path, progress):
+            order.append('second')
+
+    with module.only_one(tmp_path, progress):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while 'waiting for it' not in progress.stream.getvalue():
+            pass
+        order.append('first')
+    thread.join()
+    assert order == ['first', 'second']
