@@ -10,7 +10,8 @@ def test_contents_arrive(tmp_path):
     write_whole(tmp_path / 'text', 'größer')
     write_whole(tmp_path / 'bytes', b'\0\1')
     with written_whole(tmp_path / 'by hand', durable=True) as partial:
-        assert partial.name.startswith('by hand.') and partial.name.endswith(PARTIAL)
+        assert partial.name.startswith('by hand.')
+        assert partial.name.endswith(PARTIAL)
         partial.write_text('whole')
     assert (tmp_path / 'text').read_bytes() == 'größer'.encode()
     assert (tmp_path / 'bytes').read_bytes() == b'\0\1'
@@ -21,9 +22,14 @@ def test_contents_arrive(tmp_path):
 def test_an_error_leaves_the_file_that_was_there(tmp_path):
     file = tmp_path / 'run.json'
     file.write_text('good')
-    with pytest.raises(KeyboardInterrupt), written_whole(file) as partial:
-        partial.write_text('half')
-        raise KeyboardInterrupt
+
+    def fail():
+        with written_whole(file) as partial:
+            partial.write_text('half')
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert file.read_text() == 'good'
     assert list(tmp_path.iterdir()) == [file]
 
