@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
 from mmvssd.engine.data.checks import check_data, dicts_of, explaining, is_local
-from mmvssd.engine.guards import GuardedRunner, builds
+from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.host_internals import scale_rate_for
@@ -106,6 +106,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
         DataError: A data set is missing.
     """
     require(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    guard(cfg)
     precision = _mixed_precision(cfg) if amp else None
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
@@ -239,6 +240,7 @@ def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
         DataError: The data set is missing.
     """
     require(cfg, 'test_dataloader', 'test_cfg', 'test_evaluator')
+    guard(cfg)
     cfg.load_from = checkpoint
     if tta:
         _use_tta(cfg)
