@@ -1,5 +1,6 @@
 """A training that is killed and resumed ends, bit for bit, as one that never was."""
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 from mmvssd.checkpoint import read_checkpoint
 from mmvssd.datasets import make_sample_data
 from mmvssd.engine import GuardsHook
+from mmvssd.engine.guards import GUARDS, INEXACT
 from mmvssd.engine.train import loops
 from mmvssd.errors import CheckpointError
 
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name('killed_training.py')
 #: A small classifier with all that draws random numbers, four batches an epoch.
 SMALL = {
@@ -56,8 +59,8 @@ def differing(one, other, name=''):
     return [] if one == other else [f'{name}: {one} {other}']
 
 
-def train(folder, runs):
-    given = dict(recipe='samples/vssd-nano_1xb64_digits.py', hooks=[AVERAGE], runs=runs)
+def train(folder, runs, recipe='samples/vssd-nano_1xb64_digits.py', hooks=(AVERAGE, )):
+    given = dict(recipe=recipe, hooks=hooks, runs=runs)
     done = subprocess.run([sys.executable, str(SCRIPT), json.dumps(given)], cwd=folder, text=True,
                           capture_output=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-5000:]
@@ -113,6 +116,70 @@ def test_killed_and_resumed(tmp_path, options, kills, last):
     assert scores(tmp_path / 'whole') == scores(tmp_path / 'pieces') != {}
     assert {path.name for path in (tmp_path / 'whole').glob('*.pth')} == {
         path.name for path in (tmp_path / 'pieces').glob('*.pth')}
+
+
+#: A config of MMDetection's, on which README's example of a user's own config stands.
+BASE = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+DATA = 'data/sample_digits/coco/'
+
+#: The example made small, on three batches of two small images an epoch.
+EXAMPLE = {
+    'model.backbone.arch': dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1),
+                                num_heads=(1, 1, 2, 2), d_state=8, mlp_ratio=2),
+    'model.backbone.init_cfg': None, 'model.backbone.drop_path_rate': 0.3,
+    'model.neck.in_channels': [8, 16, 32, 64], 'model.neck.out_channels': 16,
+    'model.rpn_head.in_channels': 16, 'model.rpn_head.feat_channels': 16,
+    'model.train_cfg.rpn_proposal.max_per_img': 20, 'model.train_cfg.rcnn.sampler.num': 16,
+    'model.test_cfg.rpn.max_per_img': 10,
+    **{f'model.roi_head.{part}_roi_extractor.out_channels': 16 for part in ('bbox', 'mask')},
+    **{f'model.roi_head.{part}_head.{key}': value for part in ('bbox', 'mask')
+       for key, value in dict(in_channels=16, num_classes=10).items()},
+    'model.roi_head.bbox_head.fc_out_channels': 32, 'model.roi_head.mask_head.num_convs': 1,
+    'model.roi_head.mask_head.conv_out_channels': 16,
+    **{f'{phase}_dataloader.dataset.{key}': value for phase in ('train', 'val')
+       for key, value in dict(data_root=DATA, metainfo=dict(classes=DIGITS)).items()},
+    'train_dataloader.dataset.pipeline.2.scale': 64, 'train_dataloader.num_workers': 1,
+    'val_dataloader.dataset.pipeline.1.scale': 64, 'val_dataloader.num_workers': 1,
+    'val_evaluator.ann_file': f'{DATA}annotations/instances_val2017.json',
+    'val_evaluator.metric': 'bbox',
+    'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'default_hooks.logger.interval': 1, 'randomness': dict(seed=5),
+}
+
+
+def example():
+    """The config that README, or a page that it was moved to, tells users to write."""
+    for page in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))):
+        for block in re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL):
+            if f"_base_ = '{BASE}'" in block:
+                return block
+    raise AssertionError(f'no page has an example on {BASE}')
+
+
+@pytest.mark.slow
+def test_a_users_own_config(tmp_path):
+    """A config of a host's on our backbone has all guards, and no line for them."""
+    pytest.importorskip('mmdet')
+    make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(6, 2), num_crops=(1, 1),
+                     progress=False)
+    (tmp_path / 'mine.py').write_text(example())
+    whole, pieces = train(tmp_path, [
+        dict(work_dir='whole', options={**EXAMPLE, **ONE_PROCESS}, kills=[]),
+        dict(work_dir='pieces', options=EXAMPLE, kills=['iter:2', 'save', 'val', 'save'])],
+        recipe='mine.py', hooks=())
+    assert whole['killed'] == []
+    assert pieces['killed'] == ['iter', 'save', 'val', 'save']
+    one, other = (read_checkpoint(str(tmp_path / name / 'epoch_2.pth'))
+                  for name in ('whole', 'pieces'))
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert not differing(one[part], other[part], part)
+    assert one['meta']['iter'] == 6
+    for name, starts in (('whole', 1), ('pieces', 5)):
+        log = (tmp_path / name / 'output.txt').read_text()
+        assert log.count(f'Guards on: train_loop, {", ".join(GUARDS)}\n') == starts
+        assert 'is off' not in log
+        assert INEXACT not in log
 
 
 @pytest.mark.parametrize('places', [[(3, 12), (3, 12)], [(3, 12), (2, 8)]])
