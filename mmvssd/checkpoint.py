@@ -1,4 +1,5 @@
 """Reading checkpoints, and telling whether one fits a model: all errors about them start here."""
+import copy
 import logging
 import re
 import zipfile
@@ -234,6 +235,32 @@ def weights_of(model: nn.Module) -> Dict[str, torch.Tensor]:
         return model.state_dict()
 
 
+def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
+    """List what of a checkpoint does not fit a model, once its modules have adapted it.
+
+    Some modules of the hosts rename entries of older versions, or resize position embeddings, while
+    they load. So where names or shapes differ, loading is tried; a model that cannot take the
+    weights may be left with some of them.
+
+    Args:
+        checkpoint: What :func:`read_checkpoint` returned.
+        model: A whole model, wrapped or not.
+    """
+    from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+    given = state_dict_of(checkpoint)
+    mismatch = compare(given, weights_of(model))
+    if not any(mismatch) or isinstance(model, FSDP):
+        return mismatch
+    state = copy.copy(checkpoint.get('state_dict', checkpoint))  # with its modules' versions
+    if state.keys() != given.keys():
+        state = given
+    try:
+        missing, unexpected = unwrapped(model).load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError):  # shapes; and a module may miss what it would rename
+        return mismatch
+    return Mismatch(list(missing), list(unexpected), [])
+
+
 def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
     """Raise CheckpointError unless every name and shape of a checkpoint is the model's.
 
@@ -242,7 +269,7 @@ def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
         checkpoint: What :func:`read_checkpoint` returned.
         model: A whole model, wrapped or not.
     """
-    mismatch = compare(state_dict_of(checkpoint), weights_of(model))
+    mismatch = mismatch_with(checkpoint, model)
     if any(mismatch):
         raise CheckpointError(
             f'{source}: not the weights of this model\n  {describe(mismatch)}\n'

@@ -1,15 +1,45 @@
 """Files that are written whole or not at all."""
 import os
+import uuid
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Union
+from typing import Iterator, Union
+
+#: What a file's name ends with while it is being written.
+PARTIAL = '.partial'
+
+
+@contextmanager
+def written_whole(file: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Give out a temporary name to write a file under; rename it when the block ends.
+
+    The name is unique, since several processes may write one file. If the block raises, the
+    temporary file is removed and the one that was there stays.
+
+    Args:
+        file: The file's own path, in a folder that is there.
+        durable: Bring the content to the disk before the renaming, so that it survives a machine
+            that stops.
+
+    Raises:
+        OSError: The folder is not there or cannot be written to.
+    """
+    partial = file.with_name(f'{file.name}.{uuid.uuid4().hex[:8]}{PARTIAL}')
+    try:
+        yield partial
+        if durable:
+            with open(partial, 'rb') as content:
+                os.fsync(content.fileno())
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_whole(file: Path, content: Union[str, bytes]) -> None:
-    """Write text or bytes under a temporary name, then give the file its own.
+    """Write text or bytes with :func:`written_whole`.
 
     Raises:
-        OSError: The folder is not there or cannot be written; a file that was there stays.
+        OSError: The folder is not there or cannot be written to; a file that was there stays.
     """
-    partial = file.with_name(file.name + '.partial')
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, file)
+    with written_whole(file) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -9,12 +9,15 @@ from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
-from mmengine.registry import Registry
+from mmengine.registry import Registry, build_runner_from_cfg
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmvssd', locations=['mmvssd.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmvssd', locations=['mmvssd.engine'])
+RUNNERS = Registry('runner', build_func=build_runner_from_cfg, parent=MMENGINE_RUNNERS,
+                   scope='mmvssd', locations=['mmvssd.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmvssd', locations=['mmvssd.engine'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmvssd',
                     locations=['mmvssd.engine'])

@@ -14,11 +14,15 @@ import pytest
 import torch
 
 from mmvssd.datasets import make_sample_data
+from mmvssd.engine.guards import GUARDS
 from mmvssd.paths import configs_dir
 
 pytestmark = pytest.mark.slow
 
 HOST_TOOLS = Path(__file__).with_name('host_tools.py')
+ROOT = Path(__file__).resolve().parent.parent
+#: What the log of a training says that has them all.
+ALL_GUARDS = f'Guards on: train_loop, {", ".join(GUARDS)}\n'
 
 #: Recipe, score and validation folder of each host's sample.
 SAMPLES = dict(
@@ -107,6 +111,7 @@ def trained(request, folder):
     recipe = configs_dir() / 'samples' / SAMPLES[host][0]
     out = run(folder, tool(host, 'train.py'), recipe, '--work-dir', host, *settings())
     assert f'{SAMPLES[host][1]}:' in out
+    assert ALL_GUARDS in out
     return host, recipe, folder / host / 'epoch_1.pth'
 
 
@@ -118,6 +123,8 @@ def predictions(folder, trained):
     out = run(folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested', '--out',
               place, *settings())
     assert f'{SAMPLES[host][1]}:' in out
+    for name, entry in GUARDS.items():
+        assert not entry.in_tests or f'{entry.hook.__name__} ' in out, name
     return place
 
 
@@ -196,6 +203,40 @@ def test_the_hosts_other_tools(folder, trained, predictions):
     content = torch.load(published, weights_only=True)
     assert 'backbone.stem' in ' '.join(content['state_dict'])
     assert 'optimizer' not in content
+
+
+def test_one_line_brings_the_guards(folder):
+    """A config of the host's, by the host's tool with the line and without, and by ours.
+
+    With it the host's tool trains what ours does, which needs no line.
+    """
+    pytest.importorskip('mmpretrain')
+    weights = {}
+    for name, script, line in (
+            ('bare', tool('mmpretrain', 'train.py'), ''),
+            ('line', tool('mmpretrain', 'train.py'), "runner_type = 'mmvssd.GuardedRunner'"),
+            ('ours', ROOT / 'tools' / 'train.py', '')):
+        (folder / f'{name}.py').write_text(f"""
+_base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+custom_imports = dict(imports=['mmvssd'])
+model = dict(backbone=dict(stem_channels=8, base_channels=8, out_indices=(3, )),
+             head=dict(in_channels=64, num_classes=10, topk=(1, )))
+data = dict(data_root='data/sample_digits/imagenet', split='', data_prefix='train',
+            metainfo=dict(classes=tuple('0123456789')))
+train_dataloader = dict(dataset=data)
+val_dataloader = dict(dataset=data)
+randomness = dict(seed=3)
+{line}
+""")
+        out = run(folder, script, f'{name}.py', '--work-dir', name, *settings())
+        assert (ALL_GUARDS in out) == (name != 'bare')
+        assert (folder / name / 'epoch_1.pth').is_file()
+        weights[name] = torch.load(folder / name / 'epoch_1.pth', weights_only=False)['state_dict']
+    same = [torch.equal(value, weights['ours'][key]) for key, value in weights['line'].items()]
+    assert len(same) > 100
+    assert all(same)
+    assert not all(torch.equal(value, weights['ours'][key])
+                   for key, value in weights['bare'].items())
 
 
 def test_a_recipe_that_inherits_resumes(folder):

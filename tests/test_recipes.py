@@ -144,7 +144,7 @@ def test_model(folder, name):
         assert cfg.model.backbone.init_cfg == dict(
             type='Pretrained', checkpoint=f'checkpoints/{arch}_in1k.pth', prefix='backbone.')
     assert 'mmvssd' in cfg.custom_imports.imports
-    assert cfg.default_hooks.checkpoint_check.type == 'mmvssd.CheckpointCheckHook'
+    assert cfg.runner_type == 'mmvssd.GuardedRunner'
 
     parameters = sum(p.numel() for p in model.parameters())
     millions = published[list(HOSTS).index(folder)]

@@ -3,5 +3,5 @@ _base_ = './mmseg_runtime.py'
 
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(type='mmvssd.SafeCheckpointHook', by_epoch=False, interval=16000),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=16000),
     visualization=dict(type='SegVisualizationHook'))

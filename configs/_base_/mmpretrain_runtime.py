@@ -2,14 +2,8 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 
 # the hosts need mmvssd's compatibility layer before they are imported themselves
 custom_imports = dict(imports=['mmvssd'], allow_failed_imports=False)
-default_hooks = dict(
-    checkpoint=dict(type='mmvssd.SafeCheckpointHook'),
-    checkpoint_check=dict(type='mmvssd.CheckpointCheckHook'),
-    mean_loss=dict(type='mmvssd.MeanLossHook'),
-    run_record=dict(type='mmvssd.RunRecordHook'),
-    data_check=dict(type='mmvssd.DataCheckHook'),
-    data_faults=dict(type='mmvssd.DataFaultsHook'),
-    finite_check=dict(type='mmvssd.FiniteCheckHook'))
+# the guards, whoever builds the Runner: mmvssd/engine/guards.py
+runner_type = 'mmvssd.GuardedRunner'
 vis_backends = [dict(type='LocalVisBackend'), dict(type='mmvssd.TensorboardVisBackend')]
 # anew: what is inherited from another package has a `_scope_`, at which the host's
 # browse_dataset.py stops

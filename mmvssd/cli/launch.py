@@ -1,5 +1,6 @@
 """From a command line's options to MMEngine's Runner, for all three hosts."""
 import difflib
+import inspect
 import logging
 import os
 from pathlib import Path
@@ -7,15 +8,20 @@ from typing import Optional
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
 from mmvssd.engine.data.checks import check_data, dicts_of, explaining, is_local
+from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.errors import CheckpointError, ConfigError
+from mmvssd.host_internals import scale_rate_for
 from mmvssd.paths import configs_dir
+
+#: Settings that a recipe may be without, and that something reads all the same.
+RUNNER_SETTINGS = {*inspect.signature(Runner).parameters, 'runner_type', 'strategy', 'unguarded'}
 
 #: Default hook that draws predictions, with what makes it draw them into a folder.
 DRAWING = {
@@ -62,8 +68,9 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
 def _warn_of_new(cfg: Config, options: dict) -> None:
     """A new top-level setting may be meant, or misspelt; below, what is built refuses it."""
     for key in options:
-        if key.split('.')[0] not in cfg:
-            print_log(f'--cfg-options: {key} is new, the recipe has no {key.split(".")[0]}',
+        name = key.split('.')[0]
+        if name not in cfg and name not in RUNNER_SETTINGS:
+            print_log(f'--cfg-options: {key} is new, the recipe has no {name}',
                       logger='current', level=logging.WARNING)
 
 
@@ -82,7 +89,7 @@ def find_config(path: str) -> Path:
 
 def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = False,
                   auto_scale_lr: bool = False) -> Runner:
-    """Build a Runner that is ready to train.
+    """Build a Runner that is ready to train, with all guards (:mod:`mmvssd.engine.guards`).
 
     Args:
         cfg: The recipe; it is changed.
@@ -99,6 +106,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
         DataError: A data set is missing.
     """
     require(cfg, 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    guard(cfg)
     precision = _mixed_precision(cfg) if amp else None
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
@@ -109,7 +117,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
     _check_pretrained(cfg)
     check_data(cfg, 'train', 'val')
     runner = _build(cfg, 'train', 'val')
-    _count_accumulation(runner, cfg.optim_wrapper.get('accumulative_counts', 1))
+    scale_rate_for(runner, cfg.optim_wrapper.get('accumulative_counts', 1))
     if precision:
         runner.logger.info(precision)
     return runner
@@ -123,20 +131,6 @@ def _mixed_precision(cfg: Config) -> str:
     if cfg.get('strategy') and cfg.optim_wrapper.dtype == 'float16':
         cfg.optim_wrapper.use_fsdp = True  # a loss scale of all processes, not of each
     return message
-
-
-def _count_accumulation(runner: Runner, steps: int) -> None:
-    """Have MMEngine's scaling of the learning rate count the steps that make up one batch.
-
-    It compares the batch of one step with the base. The Runner's own setting is changed, not the
-    config that it writes down: a run of that one would count them twice.
-    """
-    owner, name = runner, 'auto_scale_lr'
-    if not hasattr(runner, name):  # a FlexibleRunner
-        owner, name = runner.strategy, '_auto_scale_lr'
-    scaling = getattr(owner, name)
-    if steps > 1 and scaling and scaling.get('enable'):
-        setattr(owner, name, dict(scaling, base_batch_size=scaling['base_batch_size'] / steps))
 
 
 def _start_from(cfg: Config, resume: Optional[str]) -> None:
@@ -172,7 +166,7 @@ def require(cfg: Config, *names: str) -> None:
 def _build(cfg: Config, *phases: str) -> Runner:
     """Build a Runner with the loops of some phases, which read their data sets."""
     check_writable(cfg.work_dir, '--work-dir')
-    runner = RUNNERS.build(cfg)  # as `runner_type` says
+    runner = GuardedRunner.from_cfg(cfg)
     for phase in phases:
         with explaining(cfg, phase):
             getattr(runner, f'{phase}_loop')  # built when it is first asked for
@@ -229,7 +223,7 @@ def _check_pretrained(cfg: Config) -> None:
 def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
                  tta: bool = False, show_dir: Optional[str] = None,
                  out: Optional[str] = None) -> Runner:
-    """Build a Runner that is ready to test.
+    """Build a Runner that is ready to test, with the guards of tests.
 
     Args:
         cfg: The recipe; it is changed.
@@ -246,6 +240,7 @@ def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
         DataError: The data set is missing.
     """
     require(cfg, 'test_dataloader', 'test_cfg', 'test_evaluator')
+    guard(cfg)
     cfg.load_from = checkpoint
     if tta:
         _use_tta(cfg)
@@ -265,7 +260,7 @@ def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
 
 def _test_weights(cfg: Config, kind: str) -> None:
     hooks = [hook for hook in cfg.get('custom_hooks') or []
-             if str(hook.get('type')).split('.')[-1] != 'EMAHook']  # it would swap them
+             if not builds(cfg, hook, EMAHook)]  # it would swap them
     cfg.custom_hooks = [*hooks, dict(type='mmvssd.TestedWeightsHook', kind=kind)]
 
 
@@ -283,7 +278,8 @@ def _draw_into(cfg: Config, folder: Path) -> None:
         raise ConfigError(f'--show-dir: pictures are drawn for the default_scope '
                           f'{" or ".join(DRAWING)}, the config has {scope}')
     # mmdet's hook joins a relative folder to the last one at every batch
-    cfg.default_hooks.visualization = DRAWING[scope](str(folder))
+    cfg.default_hooks = dict(cfg.get('default_hooks') or {},
+                             visualization=DRAWING[scope](str(folder)))
 
 
 def _dump_to(cfg: Config, out: Path) -> None:

@@ -15,6 +15,7 @@ from mmvssd.checkpoint import read_checkpoint, require_fit
 from mmvssd.cli.launch import check_device, check_writable, require
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, DataError
+from mmvssd.files import write_whole
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -76,7 +77,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
             predictions.append(_predict_one(predictor, file, out / 'pictures'))
     if not predictions:
         raise DataError(f'{images}: no image can be read: {", ".join(broken)}')
-    _write(out / 'predictions.json', predictions)
+    write_whole(out / 'predictions.json', json.dumps(predictions, indent=1))
     print(f'{len(predictions)} pictures in {out / "pictures"}, '
           f'predictions in {out / "predictions.json"}')
     if broken:
@@ -107,12 +108,6 @@ def _predict_one(predictor: Predictor, file: Path, pictures: Path) -> dict:
         name = file.name if drawn.suffix == file.suffix else file.name + drawn.suffix
         os.replace(drawn, pictures / name)
     return entry
-
-
-def _write(file: Path, content: list) -> None:
-    partial = file.with_suffix('.partial')
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, file)
 
 
 def _detector(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):

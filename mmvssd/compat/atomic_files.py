@@ -6,15 +6,12 @@ under another name, a checkpoint brought to the disk, and given its own.
 
 Feature: a file is replaced whole or not at all.
 """
-import os
-import uuid
+from pathlib import Path
 
 from mmengine.fileio import LocalBackend
 
 from mmvssd.compat.patching import wrap_once
-
-#: What a file's name ends with while it is being written.
-PARTIAL = '.partial'
+from mmvssd.files import written_whole
 
 
 def apply() -> None:
@@ -24,15 +21,7 @@ def apply() -> None:
 
 
 def _put(original, self, content, filepath, *args, **kwargs):
-    # of this process: MMEngine has all of them write a test's scores
-    partial = f'{filepath}.{uuid.uuid4().hex[:8]}{PARTIAL}'
-    try:
-        original(self, content, partial, *args, **kwargs)
-        if str(filepath).endswith('.pth'):  # pictures may be thousands
-            with open(partial, 'rb') as file:
-                os.fsync(file.fileno())
-        os.replace(partial, filepath)
-    except OSError:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise
+    file = Path(filepath)
+    # pictures may be thousands: only checkpoints are worth a wait for the disk
+    with written_whole(file, durable=file.suffix == '.pth') as partial:
+        original(self, content, str(partial), *args, **kwargs)

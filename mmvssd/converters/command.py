@@ -1,5 +1,4 @@
 """Conversion of a file: read, rename, compare with the archs, write, report."""
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from mmvssd.checkpoint import choose_weights, read_checkpoint
 from mmvssd.converters.fit import Fit, candidates, closest_fit
 from mmvssd.errors import CheckpointError
+from mmvssd.files import written_whole
 from mmvssd.version import __version__
 
 #: Entries of a published file that may hold the weights, in the order in which they are tried.
@@ -135,12 +135,9 @@ def _dataset_meta(checkpoint: dict) -> dict:
 
 def _save(checkpoint: dict, target: str) -> None:
     file = Path(target)
-    partial = file.with_name(file.name + '.partial')
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint, partial)
-        os.replace(partial, file)
+        with written_whole(file, durable=True) as partial:
+            torch.save(checkpoint, partial)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a missing folder
         raise CheckpointError(f'{target}: cannot be written ({error})') from error
-    finally:
-        partial.unlink(missing_ok=True)

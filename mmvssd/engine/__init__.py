@@ -5,7 +5,9 @@ from mmvssd.engine.data import (
     DataFaultsHook,
     ResumableBatchSampler,
     SeededDataset,
+    SeededSampler,
 )
+from mmvssd.engine.guards import GuardedRunner, GuardsHook
 from mmvssd.engine.numerics import FiniteCheckHook
 from mmvssd.engine.record import (
     MeanLossHook,
@@ -16,6 +18,7 @@ from mmvssd.engine.record import (
 from mmvssd.engine.train import EpochBasedTrainLoop, IterBasedTrainLoop, MESAHook
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBasedTrainLoop',
-           'FiniteCheckHook', 'IterBasedTrainLoop', 'MESAHook', 'MeanLossHook',
-           'ResumableBatchSampler', 'RunRecordHook', 'SafeCheckpointHook', 'SeededDataset',
-           'SegmentationDrawingHook', 'TensorboardVisBackend', 'TestedWeightsHook']
+           'FiniteCheckHook', 'GuardedRunner', 'GuardsHook', 'IterBasedTrainLoop', 'MESAHook',
+           'MeanLossHook', 'ResumableBatchSampler', 'RunRecordHook', 'SafeCheckpointHook',
+           'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
+           'TestedWeightsHook']

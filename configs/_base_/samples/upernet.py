@@ -27,4 +27,4 @@ train_cfg = dict(type='mmvssd.EpochBasedTrainLoop', max_epochs=max_epochs, val_i
 log_processor = dict(by_epoch=True)  # MMSegmentation counts iterations
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=15),
-    checkpoint=dict(type='mmvssd.SafeCheckpointHook', interval=1, max_keep_ckpts=2))
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))

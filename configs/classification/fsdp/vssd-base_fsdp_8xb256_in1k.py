@@ -2,7 +2,6 @@
 # needed. The recipe is the same, but for the moving average: it would be one of each process's part.
 _base_ = '../vssd-base_8xb256_in1k.py'
 
-runner_type = 'FlexibleRunner'
 strategy = dict(type='mmvssd.ShardedStrategy')
 
 custom_hooks = []

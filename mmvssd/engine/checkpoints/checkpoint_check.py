@@ -3,18 +3,16 @@ import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop
 
 from mmvssd.checkpoint import (
     Mismatch,
-    compare,
     describe,
     is_output_norm,
+    mismatch_with,
     require_fit,
-    state_dict_of,
-    weights_of,
 )
 from mmvssd.errors import CheckpointError
+from mmvssd.host_internals import built_loop, is_resuming, source_of
 from mmvssd.registry import HOOKS
 
 
@@ -32,17 +30,18 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Raise CheckpointError where the weights are not the model's."""
-        source = runner._load_from or f'the newest checkpoint in {runner.work_dir}'
-        # in testing the training loop is still the dict that the config gave
-        fine_tuning = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        source = source_of(runner) or f'the newest checkpoint in {runner.work_dir}'
+        fine_tuning = built_loop(runner, 'train') and not is_resuming(runner)
         if not fine_tuning:
             require_fit(source, checkpoint, runner.model)
             return
-        mismatch = compare(state_dict_of(checkpoint), weights_of(runner.model))
+        mismatch = mismatch_with(checkpoint, runner.model)
         wrong = _of_backbone(mismatch)
         if any(wrong):
-            raise CheckpointError(f"{source}: not the weights of this model's backbone\n"
-                                  f'  {describe(wrong)}')
+            raise CheckpointError(
+                f"{source}: not the weights of this model's backbone\n  {describe(wrong)}\n"
+                'To load the rest all the same, leave this check out: '
+                "unguarded=['checkpoint_check']")
         if any(mismatch):
             print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
                       logger='current', level=logging.WARNING)

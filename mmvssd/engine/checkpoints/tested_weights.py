@@ -3,6 +3,7 @@ from mmengine.hooks import Hook
 
 from mmvssd.checkpoint import choose_weights
 from mmvssd.errors import ConfigError
+from mmvssd.host_internals import source_of
 from mmvssd.registry import HOOKS
 
 #: Kinds of weights that a checkpoint of a training with EMAHook holds.
@@ -29,4 +30,4 @@ class TestedWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the kind where MMEngine loads weights from."""
-        checkpoint['state_dict'] = choose_weights(runner._load_from, checkpoint, self.kind)
+        checkpoint['state_dict'] = choose_weights(source_of(runner), checkpoint, self.kind)

@@ -4,13 +4,13 @@ from typing import Optional, Sequence
 
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset
+from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of
 from mmvssd.errors import DataError
+from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.registry import HOOKS
 
@@ -49,9 +49,15 @@ class BatchCheck:
                 break
 
     @classmethod
-    def watch(cls, model: nn.Module) -> RemovableHandle:
-        """Check what a model is given, in training, evaluation and inferencers, from now on."""
+    def watch(cls, model: nn.Module) -> Optional[RemovableHandle]:
+        """Check what a model is given, in training, evaluation and inferencers, from now on.
+
+        Returns:
+            What ends it; None for a model without data preprocessor, which is not checked.
+        """
         model = unwrapped(model)
+        if getattr(model, 'data_preprocessor', None) is None:
+            return None
         return model.data_preprocessor.register_forward_pre_hook(cls(model))
 
     def __call__(self, preprocessor: nn.Module, arguments: tuple) -> None:
@@ -113,16 +119,18 @@ class DataCheckHook(Hook):
         """Raise DataError where a data set cannot serve; have the model's batches checked."""
         channels = channels_of(unwrapped(runner.model))
         for phase in ('train', 'val', 'test'):
-            loop = getattr(runner, f'_{phase}_loop')
-            if isinstance(loop, BaseLoop):  # else a dict that nothing asked for
+            loop = built_loop(runner, phase)
+            dataset = data_of(loop)
+            if dataset is not None:
                 metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
                 labelled = phase == 'train' or any(map(_needs_labels, metrics))
-                check_dataset(loop.dataloader.dataset, phase, channels, labelled=labelled)
+                check_dataset(dataset, phase, channels, labelled=labelled)
         self._watch = BatchCheck.watch(runner.model)
 
     def after_run(self, runner) -> None:
         """Leave the model as it was."""
-        self._watch.remove()
+        if self._watch is not None:
+            self._watch.remove()
 
 
 def _needs_labels(metric) -> bool:

@@ -195,6 +195,11 @@ def _steps(dataset) -> Sequence:
     return getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
 
 
+def data_of(loop):
+    """Return the data set of a loop; None without a loop, or if one of the user's own hides it."""
+    return getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+
+
 def data_sets_in(dataset) -> Iterator:
     inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
     if inner is None:
@@ -208,7 +213,8 @@ def _probed(dataset) -> List[dict]:
     if not hasattr(dataset, 'get_data_info'):
         return []
     step = max(1, len(dataset) // PROBED)
-    return [dataset.get_data_info(index) for index in range(0, len(dataset), step)]
+    entries = (dataset.get_data_info(index) for index in range(0, len(dataset), step))
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _other_classes(what: str, classes: Sequence[str]) -> str:

@@ -7,11 +7,11 @@ from typing import Dict, List
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop
 
 from mmvssd.compat.patching import when_imported, wrap_once
-from mmvssd.engine.data.checks import data_sets_in
+from mmvssd.engine.data.checks import data_of, data_sets_in
 from mmvssd.engine.data.training_data import unreadable_images_of
+from mmvssd.host_internals import built_loop, is_resuming
 from mmvssd.registry import HOOKS
 
 #: What MMDetection leaves out of a COCO file without a word.
@@ -38,11 +38,11 @@ class DataFaultsHook(Hook):
 
     def before_run(self, runner) -> None:
         """Warn of what the annotations' reader left out, each kind with an example."""
-        loop = runner._train_loop
-        self._left_out = faults_of(loop.dataloader.dataset) if isinstance(loop, BaseLoop) else {}
+        dataset = data_of(built_loop(runner, 'train'))
+        self._left_out = faults_of(dataset) if dataset is not None else {}
         self._unreadable = Path(unreadable_images_of(runner.work_dir))
         # the run that is resumed told of its own
-        self._told = len(self._lines()) if runner._resume else 0
+        self._told = len(self._lines()) if is_resuming(runner) else 0
         for kind, fault in self._left_out.items():
             _log(f'Training data: {fault.count} {kind}; the first: {fault.first}')
 

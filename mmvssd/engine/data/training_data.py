@@ -9,10 +9,8 @@ import logging
 import random
 from itertools import islice
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Tuple, Union
 
-import numpy as np
-import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
@@ -20,25 +18,18 @@ from mmengine.registry import DATA_SAMPLERS as HOST_DATA_SAMPLERS
 from mmengine.registry import DATASETS as HOST_DATASETS
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
+from mmvssd.engine.randomness import RandomStream, seed_cpu
 from mmvssd.errors import UnreadableImageError
 from mmvssd.registry import DATA_SAMPLERS, DATASETS
 
+#: Samplers that draw from a generator of their own; others may draw from the global ones.
+SELF_SEEDED = (DefaultSampler, InfiniteSampler)
+
+#: Seed of a run, pass over the data, and position in it over all processes.
+Place = Tuple[int, int, int]
+
 #: Images in a row that cannot be read, after which a training stops: the disk is away, say.
 MOST_UNREADABLE = 20
-
-
-def seed_cpu(*numbers: int) -> int:
-    """Seed Python, NumPy and PyTorch's CPU generator from non-negative integers.
-
-    Returns:
-        The seed that they were given. The other devices' generators are left as they are: a
-        data set draws nothing there, and PyTorch takes a hundred times as long to tell them.
-    """
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    return seed
 
 
 class SeededIndex(int):
@@ -46,58 +37,98 @@ class SeededIndex(int):
 
     Args:
         index: Which sample.
-        seed: Of which run.
-        epoch: In which pass over the data.
-        position: Where in this pass, over all processes.
+        place: Seed of the run, pass over the data, and position in it over all processes.
     """
 
-    def __new__(cls, index: int, seed: int, epoch: int, position: int):
+    def __new__(cls, index: int, place: Place):
         self = super().__new__(cls, index)
-        self.place = (seed, epoch, position)
+        self.place = place
         return self
 
     def __reduce__(self):  # on its way to a worker
-        return SeededIndex, (int(self), *self.place)
+        return SeededIndex, (int(self), self.place)
 
 
+class SeededPair(tuple):
+    """The same for an index of several numbers, such as the video and the frame in it."""
+
+    def __new__(cls, index: tuple, place: Place):
+        self = super().__new__(cls, index)
+        self.place = place
+        return self
+
+    def __reduce__(self):
+        return SeededPair, (tuple(self), self.place)
+
+
+@DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Tells the indices of another sampler their place, and starts it anew at each iteration.
+    """Tell the indices of another sampler their place, and start it anew at each iteration.
+
+    A sampler may keep where an iteration stopped, also one that only filled a queue: it is built
+    anew. One that draws from the global random numbers gets some of its own.
 
     Args:
-        sampler: MMEngine's DefaultSampler, InfiniteSampler, or one that deals indices to processes
-            as they do: in turn.
-        seed: The run's.
+        dataset: What the indices are of.
+        sampler: Config of a sampler of the hosts; or one that was built, which is started anew as
+            far as its own iterator does so.
+        seed: The run's, the same in all processes.
     """
 
-    def __init__(self, sampler: Sampler, seed: int):
-        self.sampler = sampler
-        self.seed = seed
-        self.dataset = sampler.dataset
-        self.infinite = isinstance(sampler, InfiniteSampler)
-        if not isinstance(sampler, (DefaultSampler, InfiniteSampler)):
-            print_log(f'{type(sampler).__name__}: resumed exactly only if each iteration over it '
-                      'begins anew, in an order that depends on its seed and epoch alone',
-                      logger='current', level=logging.WARNING)
+    def __init__(self, dataset, sampler: Union[dict, Sampler], seed: int):
+        # samplers look at a data set's class
+        self.dataset = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
+        self.seed, self.epoch = seed, 0
+        self._settings = sampler
+        self.sampler = self._build()
+        if not isinstance(sampler, dict):
+            print_log(f'{type(sampler).__name__} was built beforehand: resumed exactly only if '
+                      'each iteration over it begins anew', logger='current',
+                      level=logging.WARNING)
 
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def __iter__(self) -> Iterator[SeededIndex]:
+    def __iter__(self) -> Iterator[Union[SeededIndex, SeededPair]]:
         rank, world_size = get_dist_info()
-        # its own iterator goes on where the last one stopped, also if that only filled a queue
-        indices = self.sampler._indices_of_rank() if self.infinite else self.sampler
-        epoch = getattr(self.sampler, 'epoch', 0)
-        for count, index in enumerate(indices):
-            yield SeededIndex(index, self.seed, epoch, count * world_size + rank)
+        epoch = self.epoch
+        for count, index in enumerate(self._indices()):
+            kind = SeededPair if isinstance(index, (list, tuple)) else SeededIndex
+            yield kind(index, (self.seed, epoch, count * world_size + rank))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass over the data, which sets its order."""
-        self.sampler.set_epoch(epoch)
+        self.epoch = epoch
 
     def set_seed(self, seed: int) -> None:
         """Draw order and samples as a run with another seed did, which is resumed."""
         if seed != self.seed:
-            self.seed = self.sampler.seed = seed
+            self.seed = seed
+            self.sampler = self._build()
+
+    def _indices(self) -> Iterator:
+        if isinstance(self._settings, dict) and type(self.sampler) in SELF_SEEDED:
+            yield from self._build()
+            return
+        # of all processes, which agree on what they draw or deal out parts of it
+        stream = RandomStream(self.seed, self.epoch)
+        with stream.drawn_from():
+            indices = iter(self._build())
+        while True:
+            with stream.drawn_from():
+                index = next(indices, None)
+            if index is None:
+                return
+            yield index
+
+    def _build(self) -> Sampler:
+        sampler = self._settings
+        if isinstance(sampler, dict):
+            sampler = HOST_DATA_SAMPLERS.build(
+                sampler, default_args=dict(dataset=self.dataset, seed=self.seed))
+        if hasattr(sampler, 'set_epoch'):
+            sampler.set_epoch(self.epoch)
+        return sampler
 
 
 @DATA_SAMPLERS.register_module()
@@ -107,7 +138,6 @@ class ResumableBatchSampler(BatchSampler):
     Args:
         sampler: Deals out indices.
         batch_size: Images of a process.
-        seed: The run's.
         drop_last: Leave out a last batch that is not full.
         batch_sampler: Config of the batch sampler that groups the indices, such as MMDetection's by
             aspect ratio; None takes them as they come.
@@ -116,9 +146,9 @@ class ResumableBatchSampler(BatchSampler):
         start: Batches that the next iteration leaves out; it holds once. They are not read.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int, seed: int, drop_last: bool = False,
+    def __init__(self, sampler: SeededSampler, batch_size: int, drop_last: bool = False,
                  batch_sampler: Optional[dict] = None):
-        super().__init__(SeededSampler(sampler, seed), batch_size, drop_last)
+        super().__init__(sampler, batch_size, drop_last)
         self.batch_sampler = batch_sampler
         self.start = 0
         self._counting = self._build()
@@ -131,6 +161,27 @@ class ResumableBatchSampler(BatchSampler):
         start, self.start = self.start, 0
         # built anew: a batch sampler may keep indices of an iteration that was given up
         yield from islice(self._build(), start, None)
+
+    def go_to(self, batch: int) -> int:
+        """Have the next iteration begin at a batch that is counted from the run's first.
+
+        Returns:
+            The pass over the data that it lies in: samplers may end or not.
+        """
+        epoch = 0
+        if isinstance(self.sampler.sampler, DefaultSampler):
+            epoch, batch = divmod(batch, len(self))
+        self.sampler.set_epoch(epoch)
+        if not isinstance(self.sampler.sampler, (DefaultSampler, InfiniteSampler)):
+            while batch:  # how many batches a pass has is seen by counting them
+                count = sum(1 for _ in islice(self._build(), batch))
+                if count == batch:
+                    break
+                batch -= count
+                epoch += 1
+                self.sampler.set_epoch(epoch)
+        self.start = batch
+        return epoch
 
     def _build(self) -> BatchSampler:
         if self.batch_sampler is None:
@@ -181,12 +232,14 @@ class SeededDataset(Dataset):
         Raises:
             UnreadableImageError: So many images in a row cannot be read that it is not them.
         """
-        if isinstance(index, SeededIndex):
+        if isinstance(index, (SeededIndex, SeededPair)):
             seed_cpu(*index.place)
         for _ in range(MOST_UNREADABLE):
             try:
-                return self.dataset[int(index)]
+                return self.dataset[tuple(index) if isinstance(index, tuple) else int(index)]
             except UnreadableImageError as error:
+                if isinstance(index, tuple):  # another frame may be no frame of this video
+                    raise
                 self._write_down(error)
                 last = error
                 index = random.randrange(len(self))
@@ -214,7 +267,7 @@ def resumable(dataloader: dict, seed: int, unreadable: str) -> dict:
 
     Args:
         dataloader: As a recipe has it, for training.
-        seed: The run's.
+        seed: The run's, the same in all processes.
         unreadable: File to which the paths of images that cannot be read are added.
     """
     dataloader = dict(dataloader)
@@ -222,7 +275,8 @@ def resumable(dataloader: dict, seed: int, unreadable: str) -> dict:
         dataloader,
         dataset=dict(type='mmvssd.SeededDataset', dataset=dataloader['dataset'],
                      unreadable=unreadable),
+        sampler=dict(type='mmvssd.SeededSampler', sampler=dataloader['sampler'], seed=seed),
         batch_sampler=dict(
-            type='mmvssd.ResumableBatchSampler', seed=seed,
+            type='mmvssd.ResumableBatchSampler',
             drop_last=dataloader.pop('drop_last', False),
             batch_sampler=dataloader.pop('batch_sampler', None)))

@@ -1,13 +1,11 @@
 """Keeps losses and gradients that are not finite away from the weights."""
 import logging
-import random
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
 import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
@@ -21,6 +19,7 @@ from torch.optim import Optimizer
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.numerics.fault_trace import FaultTrace, Finding, losses_of
+from mmvssd.engine.randomness import RandomState
 from mmvssd.errors import ConfigError, NumericalFault
 from mmvssd.registry import HOOKS
 
@@ -30,32 +29,6 @@ ACTIONS = ('stop', 'skip')
 SCALER_PATIENCE = 20
 #: Where the message hub, and with it a checkpoint, keeps the skipped steps.
 SKIPPED, IN_A_ROW = 'finite_check/skipped', 'finite_check/skipped_in_a_row'
-
-
-class RandomState:
-    """The state of every generator that a training step draws from, when this is made."""
-
-    def __init__(self):
-        self._states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-        self._cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-
-    def restore(self) -> None:
-        """Go back to it."""
-        for put_back, state in zip((random.setstate, np.random.set_state, torch.set_rng_state),
-                                   self._states):
-            put_back(state)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda)
-
-    @contextmanager
-    def repeated(self) -> Iterator[None]:
-        """Draw the same numbers once more; afterwards go on as if nothing had been drawn."""
-        now = RandomState()
-        self.restore()
-        try:
-            yield
-        finally:
-            now.restore()
 
 
 @dataclass
@@ -155,23 +128,30 @@ class FiniteCheckHook(Hook):
     def before_train(self, runner) -> None:
         """Watch the model's losses and the optimizer's steps.
 
-        Raises:
-            ConfigError: The model is trained with several optimizers.
+        With several optimizers, or an optimizer wrapper that is not MMEngine's, there is no one
+        step to look at: a warning says so.
         """
         wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapper):
-            raise ConfigError(f'FiniteCheckHook: got a {type(wrapper).__name__}, expected an '
-                              'OptimWrapper of one optimizer; set default_hooks.finite_check=None')
+        self._is_on = isinstance(wrapper, OptimWrapper)
+        if not self._is_on:
+            print_log(f'FiniteCheckHook: got a {type(wrapper).__name__}, expected an OptimWrapper '
+                      'of one optimizer. Losses and gradients are NOT checked', logger='current',
+                      level=logging.WARNING)
+            return
         model = unwrapped(runner.model)
+        self._preprocessor = getattr(model, 'data_preprocessor', None)
         self._handles = [
-            model.data_preprocessor.register_forward_pre_hook(
-                _uncompiled(self._before_preprocessing)),
             model.register_forward_hook(_uncompiled(self._keep_losses)),
             wrapper.optimizer.register_step_pre_hook(
                 partial(_uncompiled(self._before_step), runner))]
+        if self._preprocessor is not None:
+            self._handles.append(self._preprocessor.register_forward_pre_hook(
+                _uncompiled(self._before_preprocessing)))
 
     def after_train(self, runner) -> None:
         """Leave the model as it was, and say how many steps were skipped."""
+        if not self._is_on:
+            return
         for handle in self._handles:
             handle.remove()
         if self.action == 'skip':
@@ -182,10 +162,14 @@ class FiniteCheckHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
         """Keep the batch, and what it may change, until the optimizer has taken its step."""
+        if not self._is_on:
+            return
         if not self._batches and self.action == 'skip':
             self._buffers = _copies(unwrapped(runner.model).buffers())
         self._current = Batch(runner.iter, data_batch)
         self._batches.append(self._current)
+        if self._preprocessor is None:
+            self._current.begin()
 
     def _before_preprocessing(self, preprocessor: nn.Module, arguments: tuple) -> None:
         if self._current is not None and self._current.random is None:
@@ -211,6 +195,8 @@ class FiniteCheckHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
         """Forget the batches after a step, and look at one that the loss scaler left out."""
+        if not self._is_on:
+            return
         self._current = None
         if not runner.optim_wrapper.should_update():
             return

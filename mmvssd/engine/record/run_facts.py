@@ -16,6 +16,7 @@ from torch import nn
 from mmvssd.checkpoint import unwrapped
 from mmvssd.compat.versions import COMPANIONS, RANGES, installed
 from mmvssd.engine.data.checks import dicts_of
+from mmvssd.host_internals import accumulated_batches
 from mmvssd.paths import project_root
 from mmvssd.version import __version__
 
@@ -94,6 +95,8 @@ def training_precision(runner) -> str:
     To be asked when training begins.
     """
     wrapper = next(_wrappers(runner.optim_wrapper))
+    if not isinstance(wrapper, OptimWrapper):  # DeepSpeed's, say, which casts the model
+        return _precision(runner.model)
     with wrapper.optim_context(runner.model):
         return _precision(runner.model)
 
@@ -138,12 +141,19 @@ class Batch(NamedTuple):
         return f'global batch {self.total} = {processes} x {self.images} images{accumulated}'
 
 
-def batch(runner) -> Batch:
-    """The batch of a Runner whose training loop and optimizer are built."""
+def batch(runner) -> Optional[Batch]:
+    """Return the batch of a Runner whose training loop and optimizer are built.
+
+    Returns:
+        None if its size differs from step to step, or a loop of the user's own does not tell it.
+    """
     loader = runner.train_dataloader
     # a loader with a batch sampler has no size itself
-    images = loader.batch_size or loader.batch_sampler.batch_size
-    accumulated = max(wrapper._accumulative_counts for wrapper in _wrappers(runner.optim_wrapper))
+    images = (getattr(loader, 'batch_size', None)
+              or getattr(getattr(loader, 'batch_sampler', None), 'batch_size', None))
+    if not isinstance(images, int):
+        return None
+    accumulated = max(accumulated_batches(wrapper) for wrapper in _wrappers(runner.optim_wrapper))
     base = (runner.cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     return Batch(runner.world_size, images, accumulated, base)
 
@@ -172,7 +182,7 @@ def rate(runner) -> Optional[Rate]:
     if len(wrappers) > 1:
         return None
     optimizer = wrappers[0].optimizer
-    recipe = optimizer.defaults['lr']
+    recipe = optimizer.defaults.get('lr')
     paramwise = (runner.cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
     plain = {id(parameter) for name, parameter in unwrapped(runner.model).named_parameters()
              if not _is_multiplied(name, paramwise)}

@@ -11,11 +11,12 @@ from typing import Optional
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, find_latest_checkpoint
+from mmengine.runner import find_latest_checkpoint
 
 from mmvssd import compat
 from mmvssd.engine.record import run_facts
 from mmvssd.files import write_whole
+from mmvssd.host_internals import built_loop, has_loaded, is_resuming, source_of
 from mmvssd.paths import configs_dir
 from mmvssd.registry import HOOKS
 from mmvssd_kernels import dispatch
@@ -60,13 +61,15 @@ class RunRecordHook(Hook):
         if not is_main_process():
             return
         batch, rate = run_facts.batch(runner), run_facts.rate(runner)
-        resumed = runner._resume and runner._has_loaded  # there may have been nothing to resume
-        level, message = run_facts.judge_rate(batch, rate, resumed=resumed)
-        print_log(message, logger='current', level=level)
+        # there may have been nothing to resume
+        resumed = is_resuming(runner) and has_loaded(runner)
+        if batch is not None:
+            level, message = run_facts.judge_rate(batch, rate, resumed=resumed)
+            print_log(message, logger='current', level=level)
         self._record['start'].update(resumed=resumed, epoch=runner.epoch, iteration=runner.iter)
         self._record.update(
             seed=runner.seed, precision=precision,
-            batch=dict(batch._asdict(), total=batch.total),
+            batch=batch and dict(batch._asdict(), total=batch.total),
             lr=rate and dict(rate._asdict(), scale=rate.scale))
         self._write()
 
@@ -113,7 +116,7 @@ def _known_before(runner, devices: dict) -> dict:
         command=shlex.join(getattr(sys, 'orig_argv', None) or [sys.executable, *sys.argv]),
         folder=os.getcwd(), work_dir=str(Path(runner.work_dir).resolve()),
         recipe=_recipe(runner.cfg.filename), config=_config(runner),
-        start=dict(checkpoint=_checkpoint(runner), resumed=runner._resume,
+        start=dict(checkpoint=_checkpoint(runner), resumed=is_resuming(runner),
                    pretrained=run_facts.pretrained(runner.cfg.get('model'))),
         # a FlexibleRunner's own attribute of that name fails
         seed=runner.seed,
@@ -126,17 +129,14 @@ def _known_before(runner, devices: dict) -> dict:
 
 
 def _mode(runner) -> str:
-    # a loop that nothing asked for is still a dict
-    modes = [mode for mode in ('train', 'test', 'val')
-             if isinstance(getattr(runner, f'_{mode}_loop'), BaseLoop)]
-    return modes[0]
+    return next(mode for mode in ('train', 'test', 'val') if built_loop(runner, mode))
 
 
 def _checkpoint(runner) -> Optional[str]:
     """What will be loaded; with a host's --resume MMEngine looks for it, and keeps no note."""
-    if runner._resume and runner._load_from is None:
+    if is_resuming(runner) and source_of(runner) is None:
         return find_latest_checkpoint(runner.work_dir)
-    return runner._load_from
+    return source_of(runner)
 
 
 def _now() -> str:

@@ -8,38 +8,37 @@ import logging
 from pathlib import Path
 from typing import Union
 
-import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop as HostEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as HostIterBasedTrainLoop
-from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader
 
 from mmvssd.engine.data.training_data import (
     ResumableBatchSampler,
     resumable,
-    seed_cpu,
     unreadable_images_of,
 )
+from mmvssd.engine.randomness import seed_step
 from mmvssd.errors import CheckpointError
-from mmvssd.registry import LOOPS
-
-
-def seed_step(seed: int, rank: int, iteration: int) -> None:
-    """Seed the random numbers that a training step draws in its process, on every device."""
-    torch.manual_seed(seed_cpu(seed, rank, iteration))
+from mmvssd.host_internals import endless_batches, is_resuming
+from mmvssd.registry import HOOKS, LOOPS
 
 
 def _prepared(runner, dataloader: Union[DataLoader, dict]) -> Union[DataLoader, dict]:
     if isinstance(dataloader, dict):
         unreadable = unreadable_images_of(runner.work_dir)
-        if is_main_process() and not runner._resume:
+        if is_main_process() and not is_resuming(runner):
             Path(unreadable).unlink(missing_ok=True)  # of an earlier run
-        return resumable(dataloader, runner.seed, unreadable)
+        return resumable(dataloader, _common_seed(runner), unreadable)
     print_log('The training data loader was built beforehand: its data depend on where a run is '
               'resumed, and on the number of workers', logger='current', level=logging.WARNING)
     return dataloader
+
+
+def _common_seed(runner) -> int:
+    """The first process's seed: with ``randomness.diff_rank_seed`` each has another."""
+    return all_gather_object(runner.seed)[0]
 
 
 class _ResumableLoop:
@@ -47,11 +46,13 @@ class _ResumableLoop:
 
     def run_iter(self, *args) -> None:
         """Train on one batch, with random numbers that depend on the iteration alone."""
-        seed_step(self.runner.seed, get_rank(), self._iter)
+        seed_step(self.runner.seed, get_rank(), self.iter)
         super().run_iter(*args)
 
     def _take_up(self) -> None:
         """See that all processes begin at one place, with the seed of the run that is resumed.
+
+        Also warn of a Runner without guards.
 
         Raises:
             CheckpointError: They do not: they found different checkpoints.
@@ -59,8 +60,14 @@ class _ResumableLoop:
         # MMEngine learns of a checkpoint's seed after the data were built; MMPreTrain's
         # vis_scheduler.py trains on a list in place of a data loader
         if isinstance(getattr(self.dataloader, 'batch_sampler', None), ResumableBatchSampler):
-            self.dataloader.batch_sampler.sampler.set_seed(self.runner.seed)
-        places = all_gather_object((self._epoch, self._iter))
+            self.dataloader.batch_sampler.sampler.set_seed(_common_seed(self.runner))
+        guarded = HOOKS.get('GuardsHook')
+        if not any(isinstance(hook, guarded) for hook in self.runner.hooks):
+            print_log('This Runner was built without the guards of mmvssd. The config setting '
+                      "runner_type='mmvssd.GuardedRunner' adds them where a Runner is built by "
+                      'RUNNERS.build(cfg), as the train.py of each host does', logger='current',
+                      level=logging.WARNING)
+        places = all_gather_object((self.epoch, self.iter))
         if len(set(places)) > 1:
             found = ', '.join(f'{rank}: epoch {epoch}, iteration {iteration}'
                               for rank, (epoch, iteration) in enumerate(places))
@@ -91,11 +98,11 @@ class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
         self._take_up()
         self._done = self._batches_done()
         self.runner.call_hook('before_train')
-        if self._epoch and not self._done:
-            self._validate(self._epoch, self._max_epochs)
-        while self._epoch < self._max_epochs and not self.stop_training:
+        if self.epoch and not self._done:
+            self._validate(self.epoch, self.max_epochs)
+        while self.epoch < self.max_epochs and not self.stop_training:
             self.run_epoch()
-            self._validate(self._epoch, self._max_epochs)
+            self._validate(self.epoch, self.max_epochs)
         self.runner.call_hook('after_train')
         return self.runner.model
 
@@ -117,17 +124,17 @@ class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
         0 where an epoch had another number of them, for other processes or images: it is begun
         anew.
         """
-        if not self._iter or not isinstance(self.dataloader.batch_sampler, ResumableBatchSampler):
+        if not self.iter or not isinstance(self.dataloader.batch_sampler, ResumableBatchSampler):
             return 0
         # of the run that is resumed, until before_train
         before = self.runner.message_hub.runtime_info
         batches = len(self.dataloader)
-        if before['max_iters'] != before['max_epochs'] * batches:
+        if before.get('max_iters') != before.get('max_epochs', 0) * batches:
             print_log('An epoch has another number of batches than in the run that is resumed: '
                       'data and steps are not those that it would have seen', logger='current',
                       level=logging.WARNING)
             return 0
-        return self._iter - self._epoch * batches
+        return self.iter - self.epoch * batches
 
 
 @LOOPS.register_module()
@@ -147,13 +154,13 @@ class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
         self._take_up()
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
-        if self._iter:
+        if self.iter:
             self._skip_batches()
-            self._validate(self._iter, self._max_iters)
-        while self._iter < self._max_iters and not self.stop_training:
+            self._validate(self.iter, self.max_iters)
+        while self.iter < self.max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
-            self._validate(self._iter, self._max_iters)
+            self._validate(self.iter, self.max_iters)
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
@@ -162,13 +169,9 @@ class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
         """Have the next batch be the one after those that a resumed run was trained on."""
         batches = self.dataloader.batch_sampler
         if not isinstance(batches, ResumableBatchSampler):
-            for _ in range(self._iter):
+            for _ in range(self.iter):
                 next(self.dataloader_iterator)
             return
-        epoch, batches.start = 0, self._iter
-        if not batches.sampler.infinite:
-            epoch, batches.start = divmod(self._iter, len(batches))
-            batches.sampler.set_epoch(epoch)
+        epoch = batches.go_to(self.iter)
         # workers that began at the first batch are set to this one
-        self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
-        self.dataloader_iterator._epoch = epoch
+        self.dataloader_iterator = endless_batches(self.dataloader, epoch)

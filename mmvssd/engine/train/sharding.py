@@ -2,12 +2,12 @@
 from typing import Optional, Union
 
 import torch
-from mmengine._strategy import FSDPStrategy
 from mmengine.device import get_device
 from mmengine.optim import BaseOptimWrapper, OptimWrapper, build_optim_wrapper
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
+from mmvssd.host_internals import FSDPStrategy
 from mmvssd.models.layers import Block
 from mmvssd.registry import FUNCTIONS, STRATEGIES
 

@@ -8,6 +8,8 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmvssd.host_internals import head_losses
+
 
 class MESAClassifier(ImageClassifier):
     r"""MMPreTrain's ImageClassifier with MESA, memory-efficient sharpness-aware training.
@@ -81,7 +83,7 @@ class MESAClassifier(ImageClassifier):
             with torch.no_grad():  # first: it frees its memory before the student's is held
                 soft = self._teacher(inputs, mode='tensor').float().softmax(-1)
         logits = self.head(self.extract_feat(inputs))
-        losses = self.head._get_loss(logits, data_samples)
+        losses = head_losses(self.head, logits, data_samples)
         losses['loss_ce'] = losses.pop('loss')
         if soft is not None:
             losses['loss_mesa'] = self.mesa_weight * F.cross_entropy(logits.float(), soft)

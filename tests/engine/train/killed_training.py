@@ -12,14 +12,15 @@ half-written.
 The child is forked from a process that has imported everything: it starts in a moment.
 """
 import glob
+import importlib
 import json
 import mmap
 import os
 import signal
 import sys
 import time
+import traceback
 
-import mmpretrain  # noqa: F401
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
@@ -96,7 +97,11 @@ def fork(cfg: Config, log: str, moment=None) -> int:
     try:
         train(cfg)
         status = 0
+    except Exception:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 
@@ -139,6 +144,7 @@ def main() -> None:
         cfg = load_config(given['recipe'], work_dir=settings['work_dir'],
                           options=settings['options'])
         cfg.custom_hooks = [dict(type='PhaseHook'), *given['hooks']]
+        importlib.import_module(cfg.default_scope)
         print(json.dumps(run(cfg, settings['kills'])), flush=True)
 
 

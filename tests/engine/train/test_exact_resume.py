@@ -1,7 +1,6 @@
 """A training that is killed and resumed ends, bit for bit, as one that never was."""
 import json
-import pickle
-import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,20 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from mmvssd.checkpoint import read_checkpoint
 from mmvssd.datasets import make_sample_data
-from mmvssd.engine.data import training_data
-from mmvssd.engine.data.training_data import (
-    ResumableBatchSampler,
-    SeededDataset,
-    SeededIndex,
-    SeededSampler,
-)
+from mmvssd.engine import GuardsHook
+from mmvssd.engine.guards import GUARDS, INEXACT
 from mmvssd.engine.train import loops
 from mmvssd.errors import CheckpointError
 
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name('killed_training.py')
 #: A small classifier with all that draws random numbers, four batches an epoch.
 SMALL = {
@@ -65,8 +59,8 @@ def differing(one, other, name=''):
     return [] if one == other else [f'{name}: {one} {other}']
 
 
-def train(folder, runs):
-    given = dict(recipe='samples/vssd-nano_1xb64_digits.py', hooks=[AVERAGE], runs=runs)
+def train(folder, runs, recipe='samples/vssd-nano_1xb64_digits.py', hooks=(AVERAGE, )):
+    given = dict(recipe=recipe, hooks=hooks, runs=runs)
     done = subprocess.run([sys.executable, str(SCRIPT), json.dumps(given)], cwd=folder, text=True,
                           capture_output=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-5000:]
@@ -124,81 +118,76 @@ def test_killed_and_resumed(tmp_path, options, kills, last):
         path.name for path in (tmp_path / 'pieces').glob('*.pth')}
 
 
-class Drawn(torch.utils.data.Dataset):
-    """Each sample is its index and three random numbers, of Python, NumPy and PyTorch."""
+#: A config of MMDetection's, on which README's example of a user's own config stands.
+BASE = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+DATA = 'data/sample_digits/coco/'
 
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, index):
-        import numpy as np
-        return index, random.random(), np.random.rand(), torch.rand(()).item()
-
-
-def batches(sampler, seed=3, epoch=0, start=0, count=None, workers=0, **settings):
-    """Samples of each batch, as a data loader gives them."""
-    batch_sampler = ResumableBatchSampler(sampler, seed=seed, **{'batch_size': 4, **settings})
-    batch_sampler.sampler.set_epoch(epoch)
-    batch_sampler.start = start
-    loader = torch.utils.data.DataLoader(
-        SeededDataset(Drawn(), '/nowhere'), batch_sampler=batch_sampler, collate_fn=list,
-        num_workers=workers)
-    return [batch for batch, _ in zip(loader, range(count or len(batch_sampler)))]
-
-
-def test_data_depend_on_their_place_alone():
-    sampler = DefaultSampler(Drawn(), seed=5)
-    assert isinstance(next(iter(SeededSampler(sampler, 3))), SeededIndex)
-    first = batches(sampler)
-    random.seed(8)
-    torch.manual_seed(8)
-    assert batches(sampler) == batches(sampler, workers=2) == first
-    assert sorted(sample[0] for batch in first for sample in batch) == list(range(10))
-    assert len({sample[1:] for batch in first for sample in batch}) == 10
-    for other in (batches(sampler, epoch=1), batches(sampler, seed=4)):
-        assert not {sample[1:] for batch in first for sample in batch} & {
-            sample[1:] for batch in other for sample in batch}
-    for workers in (0, 2):
-        assert batches(sampler, start=1, count=2, workers=workers) == first[1:]
+#: The example made small, on three batches of two small images an epoch.
+EXAMPLE = {
+    'model.backbone.arch': dict(_delete_=True, embed_dims=8, depths=(1, 1, 1, 1),
+                                num_heads=(1, 1, 2, 2), d_state=8, mlp_ratio=2),
+    'model.backbone.init_cfg': None, 'model.backbone.drop_path_rate': 0.3,
+    'model.neck.in_channels': [8, 16, 32, 64], 'model.neck.out_channels': 16,
+    'model.rpn_head.in_channels': 16, 'model.rpn_head.feat_channels': 16,
+    'model.train_cfg.rpn_proposal.max_per_img': 20, 'model.train_cfg.rcnn.sampler.num': 16,
+    'model.test_cfg.rpn.max_per_img': 10,
+    **{f'model.roi_head.{part}_roi_extractor.out_channels': 16 for part in ('bbox', 'mask')},
+    **{f'model.roi_head.{part}_head.{key}': value for part in ('bbox', 'mask')
+       for key, value in dict(in_channels=16, num_classes=10).items()},
+    'model.roi_head.bbox_head.fc_out_channels': 32, 'model.roi_head.mask_head.num_convs': 1,
+    'model.roi_head.mask_head.conv_out_channels': 16,
+    **{f'{phase}_dataloader.dataset.{key}': value for phase in ('train', 'val')
+       for key, value in dict(data_root=DATA, metainfo=dict(classes=DIGITS)).items()},
+    'train_dataloader.dataset.pipeline.2.scale': 64, 'train_dataloader.num_workers': 1,
+    'val_dataloader.dataset.pipeline.1.scale': 64, 'val_dataloader.num_workers': 1,
+    'val_evaluator.ann_file': f'{DATA}annotations/instances_val2017.json',
+    'val_evaluator.metric': 'bbox',
+    'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'default_hooks.logger.interval': 1, 'randomness': dict(seed=5),
+}
 
 
-def test_data_from_the_middle_of_a_stream():
-    whole = batches(InfiniteSampler(Drawn(), seed=5), count=7)
-    assert batches(InfiniteSampler(Drawn(), seed=5), start=4, count=3) == whole[4:]
-    used = InfiniteSampler(Drawn(), seed=5)
-    batches(used, count=2)
-    assert batches(used, count=7) == whole
+def example():
+    """The config that README, or a page that it was moved to, tells users to write."""
+    for page in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))):
+        for block in re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL):
+            if f"_base_ = '{BASE}'" in block:
+                return block
+    raise AssertionError(f'no page has an example on {BASE}')
 
 
-@pytest.mark.parametrize('kind', [DefaultSampler, InfiniteSampler])
-def test_two_processes_see_what_one_with_twice_the_batch_sees(monkeypatch, kind):
-    one = batches(kind(Drawn(), seed=5), count=2)
-    halves = []
-    for rank in (0, 1):
-        for module in ('mmengine.dataset.sampler', 'mmvssd.engine.data.training_data'):
-            monkeypatch.setattr(f'{module}.get_dist_info', lambda rank=rank: (rank, 2))
-        halves.append(batches(kind(Drawn(), seed=5), count=2, batch_size=2))
-    for whole, first, second in zip(one, *halves):
-        assert sorted(whole) == sorted(first + second)
-
-
-@pytest.mark.parametrize('kind', [DefaultSampler, InfiniteSampler])
-def test_the_seed_of_a_resumed_run(kind):
-    """With a host's own --resume it is known only when the data are built."""
-    whole = batches(kind(Drawn(), seed=5), seed=5, count=2)
-    batch_sampler = ResumableBatchSampler(kind(Drawn(), seed=6), batch_size=4, seed=6)
-    batch_sampler.sampler.set_seed(5)
-    loader = torch.utils.data.DataLoader(SeededDataset(Drawn(), '/nowhere'), collate_fn=list,
-                                         batch_sampler=batch_sampler)
-    assert [batch for batch, _ in zip(loader, range(2))] == whole
+@pytest.mark.slow
+def test_a_users_own_config(tmp_path):
+    """A config of a host's on our backbone has all guards, and no line for them."""
+    pytest.importorskip('mmdet')
+    make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(6, 2), num_crops=(1, 1),
+                     progress=False)
+    (tmp_path / 'mine.py').write_text(example())
+    whole, pieces = train(tmp_path, [
+        dict(work_dir='whole', options={**EXAMPLE, **ONE_PROCESS}, kills=[]),
+        dict(work_dir='pieces', options=EXAMPLE, kills=['iter:2', 'save', 'val'])],
+        recipe='mine.py', hooks=())
+    assert whole['killed'] == []
+    assert pieces['killed'] == ['iter', 'save', 'val']
+    one, other = (read_checkpoint(str(tmp_path / name / 'epoch_2.pth'))
+                  for name in ('whole', 'pieces'))
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert not differing(one[part], other[part], part)
+    assert one['meta']['iter'] == 6
+    for name, starts in (('whole', 1), ('pieces', 4)):
+        log = (tmp_path / name / 'output.txt').read_text()
+        assert log.count(f'Guards on: train_loop, {", ".join(GUARDS)}\n') == starts
+        assert 'is off' not in log
+        assert INEXACT not in log
 
 
 @pytest.mark.parametrize('places', [[(3, 12), (3, 12)], [(3, 12), (2, 8)]])
 def test_processes_begin_at_one_place(monkeypatch, places):
     class Loop(loops.EpochBasedTrainLoop):
         def __init__(self):
-            self._runner = SimpleNamespace(seed=1)
-            self.dataloader = torch.utils.data.DataLoader(Drawn())
+            self._runner = SimpleNamespace(seed=1, hooks=[GuardsHook()])
+            self.dataloader = torch.utils.data.DataLoader([1, 2])
             self._epoch, self._iter = places[0]
 
     monkeypatch.setattr(loops, 'all_gather_object', lambda place: places)
@@ -207,51 +196,3 @@ def test_processes_begin_at_one_place(monkeypatch, places):
         return
     with pytest.raises(CheckpointError, match=r'1: epoch 2, iteration 8'):
         Loop()._take_up()
-
-
-def test_grouped_batches_can_be_resumed():
-    """MMDetection's groups by aspect ratio keep indices of one iteration for the next."""
-    samplers = pytest.importorskip('mmdet.datasets.samplers')
-    assert samplers.AspectRatioBatchSampler
-
-    class Oblong(Drawn):
-        def get_data_info(self, index):
-            return dict(width=1 + index % 3, height=2)
-
-    sampler = DefaultSampler(Oblong(), seed=5)
-    grouped = dict(batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
-    whole = batches(sampler, **grouped)
-    for batch in whole[:-1]:
-        assert len({sample[0] % 3 == 0 for sample in batch}) == 1
-    batches(sampler, count=1, **grouped)
-    assert batches(sampler, start=1, count=2, **grouped) == whole[1:]
-
-
-def test_a_data_set_in_its_wrapper_is_itself():
-    inner = Drawn()
-    inner.metainfo = dict(classes=('a', ))
-    inner.pipeline = 'weak'
-    wrapped = SeededDataset(inner, 'nowhere')
-    assert wrapped.metainfo is inner.metainfo
-    wrapped.pipeline = 'strong'  # as hooks of the hosts do
-    assert inner.pipeline == wrapped.pipeline == 'strong'
-    inner.__dict__['__getitems__'] = None  # PyTorch would take it in place of the wrapper's own
-    assert not hasattr(wrapped, '__getitems__')
-    assert pickle.loads(pickle.dumps(wrapped)).pipeline == 'strong'
-    assert len(wrapped) == 10
-    with pytest.raises(AttributeError, match='no_such'):
-        _ = wrapped.no_such
-
-
-def test_a_config_is_not_changed():
-    cfg = dict(dataset=dict(type='Inner'), sampler=dict(type='DefaultSampler'), batch_size=4,
-               drop_last=True, batch_sampler=dict(type='Grouped'), num_workers=2)
-    before = json.dumps(cfg)
-    built = training_data.resumable(cfg, 7, 'faults.txt')
-    assert json.dumps(cfg) == before
-    assert built == dict(
-        dataset=dict(type='mmvssd.SeededDataset', dataset=cfg['dataset'],
-                     unreadable='faults.txt'),
-        sampler=cfg['sampler'], batch_size=4, num_workers=2,
-        batch_sampler=dict(type='mmvssd.ResumableBatchSampler', seed=7, drop_last=True,
-                           batch_sampler=cfg['batch_sampler']))

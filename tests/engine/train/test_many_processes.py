@@ -262,7 +262,7 @@ def test_sharded(folder, two):
 def test_what_is_sharded():
     cfg = load_config('classification/fsdp/vssd-base_fsdp_8xb256_in1k.py')
     assert (cfg.runner_type, cfg.strategy) == (
-        'FlexibleRunner', dict(type='mmvssd.ShardedStrategy'))
+        'mmvssd.GuardedRunner', dict(type='mmvssd.ShardedStrategy'))
     with torch.device('meta'):
         model = VSSD(cfg.model.backbone.arch)
     units = [module for module in model.modules() if each_block(module, False, 0)]

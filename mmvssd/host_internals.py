@@ -1,0 +1,85 @@
+"""Private names of MMEngine and MMPreTrain that this package needs, in one place.
+
+No other module touches a private name of theirs, so a new version of MMEngine is checked and
+mended here. Exempt are the patches of :mod:`mmvssd.compat`, whose subject such names are, and what
+subclasses override or inherit (:data:`INHERITED`). Tests hold both, and that the names mean what is
+assumed.
+"""
+from typing import Iterator, Optional
+
+from mmengine._strategy import FSDPStrategy
+from mmengine.runner import BaseLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import DataLoader
+
+#: Hooks that MMEngine's Runner adds by itself, by their names in ``default_hooks``.
+DEFAULT_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler',
+                 'checkpoint')
+
+#: Protected names of MMEngine's that subclasses of this package use, by subclass.
+INHERITED = {
+    'mmvssd.engine.record.tensorboard.TensorboardVisBackend': ('_env_initialized', '_init_env'),
+    'mmvssd.engine.train.sharding.ShardedStrategy': ('_prepared', ),
+    'mmvssd.engine.train.loops._ResumableLoop': ('_decide_current_val_interval', ),
+    'mmvssd.engine.train.loops.EpochBasedTrainLoop': ('_epoch', ),
+}
+
+__all__ = ['DEFAULT_HOOKS', 'INHERITED', 'FSDPStrategy', 'accumulated_batches', 'built_loop',
+           'endless_batches', 'has_loaded', 'head_losses', 'is_resuming', 'scale_rate_for',
+           'source_of']
+
+
+def built_loop(runner, phase: str) -> Optional[BaseLoop]:
+    """Return a Runner's loop of 'train', 'val' or 'test'; None if nothing has asked for it.
+
+    The Runner's property of that name would build it.
+    """
+    loop = getattr(runner, f'_{phase}_loop')
+    return loop if isinstance(loop, BaseLoop) else None
+
+
+def is_resuming(runner) -> bool:
+    """Tell whether a Runner was told to resume; there may be nothing to resume from."""
+    return bool(runner._resume)
+
+
+def source_of(runner) -> Optional[str]:
+    """Return the checkpoint that a Runner was told to load; None if it looks for one, or none."""
+    # a FlexibleRunner may have it as its `resume`
+    return runner._resume if isinstance(runner._resume, str) else runner._load_from
+
+
+def has_loaded(runner) -> bool:
+    """Tell whether a Runner has loaded a checkpoint."""
+    return runner._has_loaded
+
+
+def accumulated_batches(wrapper) -> int:
+    """Return how many batches an optimizer wrapper sums up for one step of the optimizer."""
+    return getattr(wrapper, '_accumulative_counts', 1)  # DeepSpeed's wrapper leaves it to DeepSpeed
+
+
+def scale_rate_for(runner, batches: int) -> None:
+    """Have MMEngine's scaling of the learning rate count the batches that make up one step.
+
+    It compares the images of one batch with the base. The Runner's own setting is changed, not the
+    config that it writes down: a run of that one would count them twice.
+    """
+    owner, name = runner, 'auto_scale_lr'
+    if not hasattr(runner, name):  # a FlexibleRunner
+        owner, name = runner.strategy, '_auto_scale_lr'
+    scaling = getattr(owner, name)
+    if batches > 1 and scaling and scaling.get('enable'):
+        setattr(owner, name, dict(scaling, base_batch_size=scaling['base_batch_size'] / batches))
+
+
+def endless_batches(dataloader: DataLoader, epoch: int) -> Iterator:
+    """Return MMEngine's iterator over a loader again and again, in its given pass."""
+    batches = _InfiniteDataloaderIterator(dataloader)
+    batches._epoch = epoch
+    return batches
+
+
+def head_losses(head, logits, data_samples) -> dict:
+    """Return the losses of a classification head of MMPreTrain from logits that are there."""
+    return head._get_loss(logits, data_samples)

@@ -1,0 +1,47 @@
+"""Files that are written whole or not at all."""
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mmvssd.files import PARTIAL, write_whole, written_whole
+
+
+def test_contents_arrive(tmp_path):
+    write_whole(tmp_path / 'text', 'größer')
+    write_whole(tmp_path / 'bytes', b'\0\1')
+    with written_whole(tmp_path / 'by hand', durable=True) as partial:
+        assert partial.name.startswith('by hand.')
+        assert partial.name.endswith(PARTIAL)
+        partial.write_text('whole')
+    assert (tmp_path / 'text').read_bytes() == 'größer'.encode()
+    assert (tmp_path / 'bytes').read_bytes() == b'\0\1'
+    assert (tmp_path / 'by hand').read_text() == 'whole'
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_error_leaves_the_file_that_was_there(tmp_path):
+    file = tmp_path / 'run.json'
+    file.write_text('good')
+
+    def fail():
+        with written_whole(file) as partial:
+            partial.write_text('half')
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert file.read_text() == 'good'
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / 'gone' / 'file', 'text')
+
+
+def test_many_writers_of_one_file(tmp_path):
+    file = tmp_path / 'scores.json'
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: write_whole(file, text * 1000), 'abcdefgh' * 20))
+    assert len(set(file.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [file]
