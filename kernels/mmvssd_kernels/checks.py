@@ -32,6 +32,44 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[Union[int, str]], *,
         raise ValueError(f'{name}: got device {tensor.device}, expected {device} as the others')
 
 
+def check_optional(name: str, tensor: Optional[Tensor], shape: Sequence[Union[int, str]],
+                   device: torch.device) -> None:
+    """Raise ValueError unless ``tensor`` is None or one that :func:`check_tensor` lets pass."""
+    if tensor is not None:
+        check_tensor(name, tensor, shape, device=device)
+
+
+def check_mask(mask: Optional[Tensor], shape: Sequence[int], device: torch.device) -> None:
+    """Raise ValueError unless ``mask`` is None, or bool with that shape and device."""
+    if mask is not None:
+        check_tensor('mask', mask, shape, dtypes=(torch.bool,), device=device)
+
+
+def check_duality(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor],
+                  mask: Optional[Tensor]) -> None:
+    """Raise ValueError unless these are arguments of ``nc_ssd``, and thus of ``ssd``."""
+    check_tensor('x', x, ('N', 'L', 'h', 'P'))
+    N, L, h, _ = x.shape
+    check_tensor('dt', dt, (N, L, h), device=x.device)
+    check_tensor('A', A, (h,), device=x.device)
+    check_tensor('B', B, (N, L, 'G', 'S'), device=x.device)
+    check_tensor('C', C, tuple(B.shape), device=x.device)
+    check_optional('D', D, (h,), x.device)
+    check_mask(mask, (N, L), x.device)
+    check_groups(B.shape[2], h, 'heads of x')
+
+
+def check_groups(groups: int, members: int, what: str) -> None:
+    """Raise ValueError unless ``groups`` of B and C share out that many heads or channels.
+
+    The published models number members in two ways. ``nc_ssd``: head j reads group j % G, as in
+    VSSD. ``ssd`` and ``selective_scan``: member j of m reads group j // (m / G), as in Mamba.
+    """
+    if groups == 0 or members % groups:
+        raise ValueError(f'B: got {groups} groups, expected a number that divides the {members} '
+                         f'{what}')
+
+
 def check_grid(grid: Sequence[int], L: int, of: str) -> None:
     """Raise ValueError unless ``grid`` is (H, W) with H * W = L, the number of tokens in ``of``."""
     sides = tuple(grid) if isinstance(grid, (tuple, list, torch.Size)) else ()
@@ -41,7 +79,11 @@ def check_grid(grid: Sequence[int], L: int, of: str) -> None:
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    """Raise ValueError unless ``value`` is one of ``known``."""
+    """Raise ValueError unless ``value`` is one of ``known``.
+
+    ``mmvssd`` has one of its own for settings of models: a user of the ops alone does not have it,
+    and what one package says is no concern of the other.
+    """
     if value not in known:
         raise ValueError(f'{name}: unknown name {value!r}; known: {", ".join(known)}')
 

@@ -1,28 +1,28 @@
 """Which implementation of an op runs, and why.
 
-An op registers its implementations here, each with a function that says why it cannot run on the
-arguments at hand, and one that says why it should not, though it can. Callers choose with
-``impl``: the name of an implementation, or ``'auto'``, which takes the first of
-:data:`PREFERENCE` that neither speaks against. The environment variable ``MMVSSD_KERNEL`` sets
-what ``'auto'`` means. A choice that was made by name and cannot run raises; ``'auto'`` falls back
-and logs the reason once. :func:`used` tells afterwards what ran.
+An op has any number of implementations. Each is registered with :func:`register`: under a name,
+with a priority, with a function that says why it cannot run on the arguments at hand, and with one
+that says why it should not, though it can. Callers choose with ``impl``: the name of an
+implementation, or ``'auto'``, which takes the one of highest priority that neither speaks against.
+The environment variable ``MMVSSD_KERNEL`` sets what ``'auto'`` means. A choice that was made by
+name and cannot run raises; ``'auto'`` falls back and logs the reason once. :func:`used` tells
+afterwards what ran.
 """
 import functools
 import logging
 import os
 from collections import defaultdict
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from mmvssd_kernels import description
+
 logger = logging.getLogger('mmvssd')
 
 ENVIRONMENT_VARIABLE = 'MMVSSD_KERNEL'
-#: Fastest first. ``'reference'`` is PyTorch, runs on any device and defines the result.
-PREFERENCE = ('triton', 'reference')
-CHOICES = ('auto', *PREFERENCE)
-
+AUTO = 'auto'
 
 Objection = Callable[..., Optional[str]]
 
@@ -35,45 +35,91 @@ class Implementation(NamedTuple):
     """One way to compute an op: what does it, and two functions of the same arguments.
 
     ``obstacle`` says why it cannot run, ``drawback`` why 'auto' should not take it though it can.
-    Both give None where nothing stands against it.
+    Both give None if nothing stands against it.
     """
 
     run: Callable
     obstacle: Objection = _none
     drawback: Objection = _none
+    priority: float = 0
 
 
+class CannotRun(RuntimeError):
+    """An implementation that was chosen by name cannot run; ``reason`` says why."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+# of each op the highest priority first
 _implementations: Dict[str, Dict[str, Implementation]] = defaultdict(dict)
 #: (op, implementation) -> why it was chosen when it first ran.
 _used: Dict[Tuple[str, str], str] = {}
 
 
-def register(op: str, name: str, obstacle: Objection = _none, drawback: Objection = _none):
-    """Return a decorator that files a function as implementation ``name`` of ``op``."""
-    if name not in PREFERENCE:
-        raise ValueError(f'implementation {name!r} of {op} is none of {", ".join(PREFERENCE)}')
+def register(op: str, name: str, obstacle: Objection = _none, drawback: Objection = _none, *,
+             priority: float) -> Callable[[Callable], Callable]:
+    """Return a decorator that registers a function as implementation ``name`` of ``op``.
+
+    The function takes what the op takes, but ``impl``, in the same order: tensors by position,
+    what follows the ``*`` by name, none left out.
+
+    Args:
+        op: Name of the op, one of :func:`ops`.
+        name: What callers choose it by; no other implementation of the op has it.
+        obstacle: Says why it cannot run on the arguments; None if it can.
+        drawback: Says why 'auto' should not take it, though it can run; None if it should.
+        priority: 'auto' tries the highest first, and equal ones as they were registered.
+            ``reference`` has 0, ``triton`` 100. Below 0, only its name reaches it.
+
+    Raises:
+        ValueError: There is no such op, or the name is taken.
+    """
+    if op not in description.ops():
+        raise ValueError(f'implementation {name!r}: there is no op {op!r}; '
+                         f'the ops are: {", ".join(description.ops())}')
+    if not isinstance(name, str) or name in ('', AUTO):
+        raise ValueError(f'implementation of {op}: got the name {name!r}, expected a word that '
+                         f'is not {AUTO!r}')
+    if name in _implementations[op]:
+        raise ValueError(f'{op} has an implementation {name!r} already: choose another name, or '
+                         'unregister that one first')
 
     def file(function: Callable) -> Callable:
-        _implementations[op][name] = Implementation(function, obstacle, drawback)
+        registered = {**_implementations[op],
+                      name: Implementation(function, obstacle, drawback, priority)}
+        _implementations[op] = dict(sorted(registered.items(), key=lambda item: -item[1].priority))
         return function
 
     return file
 
 
-def ops() -> Tuple[str, ...]:
-    """Names of all ops that have an implementation."""
-    return tuple(_implementations)
+def unregister(op: str, name: str) -> None:
+    """Take implementation ``name`` of ``op`` out again.
 
-
-def obstacle(op: str, name: str, *args, **kwargs) -> Optional[str]:
-    """Why implementation ``name`` of ``op`` cannot run on these arguments; None if it can."""
+    Raises:
+        ValueError: There is none.
+    """
     if name not in _implementations[op]:
-        return f'{op} has no {name} implementation'
-    return _implementations[op][name].obstacle(*args, **kwargs)
+        raise ValueError(f'unregister: {op} has no implementation {name!r}; '
+                         f'it has: {", ".join(names(op))}')
+    _implementations[op] = {other: way for other, way in _implementations[op].items()
+                            if other != name}
+
+
+def ops() -> Tuple[str, ...]:
+    """Return the names of all ops."""
+    return description.ops()
+
+
+def names(op: str) -> Tuple[str, ...]:
+    """Return the names of an op's implementations, in the order in which 'auto' tries them."""
+    return tuple(_implementations[op])
 
 
 def used() -> Dict[str, Dict[str, str]]:
-    """What ran in this process so far: op -> implementation -> why it was chosen first.
+    """Return what ran in this process so far: op -> implementation -> why it was chosen first.
 
     An op that ran in more than one, such as on two devices, has an entry for each. Shapes alone
     (the meta device) do not count; a compiled graph counts when it is traced.
@@ -99,8 +145,8 @@ def call(op: str, impl: str, *args, **kwargs):
         kwargs: The same.
 
     Raises:
-        ValueError: ``impl`` or the environment variable names no implementation.
-        RuntimeError: The implementation chosen by name cannot run.
+        ValueError: ``impl`` or the environment variable names no implementation of the op.
+        CannotRun: The implementation chosen by name cannot run; a RuntimeError.
     """
     name, reason = _chosen(op, impl, args, kwargs)
     if not _on_meta(args):
@@ -114,43 +160,48 @@ def _note(op: str, name: str, reason: str) -> None:
     _used.setdefault((op, name), reason)
 
 
+# traced, PyTorch 2.4 fails on a variable that is not set; a graph keeps the choice of its trace
+@torch.compiler.assume_constant_result
+def _environment() -> str:
+    """Return what the environment variable says."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) or AUTO
+
+
 def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
     """The implementation to run, and why this one."""
-    chosen, source = _check(impl, 'impl'), 'impl'
-    if chosen == 'auto':
-        chosen = _check(os.environ.get(ENVIRONMENT_VARIABLE) or 'auto', ENVIRONMENT_VARIABLE)
-        source = ENVIRONMENT_VARIABLE
-    if chosen == 'auto':
-        return _fastest(op, args, kwargs)
-    reason = obstacle(op, chosen, *args, **kwargs)
+    chosen, source = impl, 'impl'
+    if chosen == AUTO:
+        chosen, source = _environment(), ENVIRONMENT_VARIABLE
+    if chosen == AUTO:
+        return _best(op, args, kwargs)
+    _check(op, chosen, source)
+    reason = _implementations[op][chosen].obstacle(*args, **kwargs)
     if reason:
-        able = [name for name in PREFERENCE if not obstacle(op, name, *args, **kwargs)]
-        raise RuntimeError(f'{source}={chosen!r} cannot run: {reason}. '
-                           f'What can run here: auto, {", ".join(able)}.')
+        able = [name for name, way in _implementations[op].items()
+                if not way.obstacle(*args, **kwargs)]
+        raise CannotRun(f'{source}={chosen!r} cannot run: {reason}. '
+                        f'What can run here: {", ".join([AUTO, *able])}.', reason)
     return chosen, f'{source}={chosen}'
 
 
-def _check(choice: str, source: str) -> str:
-    if choice not in CHOICES:
-        raise ValueError(f'{source}={choice!r} is no implementation; '
-                         f'what fits: {", ".join(CHOICES)}')
-    return choice
+def _check(op: str, name: str, source: str) -> None:
+    if name not in _implementations[op]:
+        raise ValueError(f'{source}={name!r} is no implementation of {op}; '
+                         f'what fits: {", ".join([AUTO, *names(op)])}')
 
 
-def _fastest(op: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
-    why = 'the fastest'
-    for name in PREFERENCE:
-        if name not in _implementations[op]:
-            continue
-        way = _implementations[op][name]
+def _best(op: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
+    passed_over: List[str] = []
+    for name, way in _implementations[op].items():
         reason = way.obstacle(*args, **kwargs) or way.drawback(*args, **kwargs)
         if not reason:
-            return name, why
-        why = f'not {name}: {reason}'
+            return name, '; '.join(passed_over) or 'the fastest'
+        passed_over.append(f'not {name}: {reason}')
         # on the meta device there is nothing to be fast at
         if not _on_meta(args):
             _report_fallback(op, name, reason)
-    raise RuntimeError(f'{op}: no implementation can run on these arguments')
+    raise RuntimeError(f'{op}: no implementation can run on these arguments: '
+                       f'{"; ".join(passed_over) or "none is registered"}')
 
 
 def _on_meta(args: tuple) -> bool:

@@ -1,13 +1,12 @@
 """Python functions as PyTorch operators that ``torch.compile`` takes as they are."""
 import functools
+import itertools
 from contextlib import nullcontext
 from typing import Callable
 
 import torch
 
 _library = torch.library.Library('mmvssd_kernels', 'DEF')
-# PyTorch before 2.4 has it under another name
-_register_fake = getattr(torch.library, 'register_fake', None) or torch.library.impl_abstract
 
 
 def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
@@ -25,7 +24,7 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     def register(function: Callable) -> Callable:
         name = _library.define(schema)
         _library.impl(name, _isolated(function), 'CompositeExplicitAutograd')
-        _register_fake(f'mmvssd_kernels::{name}')(fake)
+        torch.library.register_fake(f'mmvssd_kernels::{name}', fake)
         return getattr(torch.ops.mmvssd_kernels, name)
 
     return register
@@ -50,28 +49,43 @@ def register_gradient(name: str, save: Callable, backward: Callable) -> None:
             ``torch.library.register_autograd`` has it.
         backward: ``backward(ctx, *gradients)`` gives one gradient, or None, for each input.
     """
-    if hasattr(torch.library, 'register_autograd'):
-        torch.library.register_autograd(f'mmvssd_kernels::{name}', backward, setup_context=save,
-                                        lib=_library)
-    else:
-        _register_autograd_function(name, save, backward)
+    torch.library.register_autograd(f'mmvssd_kernels::{name}', backward, setup_context=save,
+                                    lib=_library)
 
 
-def _register_autograd_function(name: str, save: Callable, backward: Callable) -> None:
-    """The same for PyTorch before 2.4."""
+def register_backward(name: str, tensors: int) -> None:
+    """Give an operator the gradient that the operator ``NAME_backward`` computes, and that none.
 
-    def forward(ctx, *inputs):
-        with torch._C._AutoDispatchBelowAutograd():
-            output = getattr(torch.ops.mmvssd_kernels, name)(*inputs)
-        save(ctx, inputs, output)
-        return output
+    The operator gives an output y, and may give more tensors, kept for backward. That takes
+    ``(dy, *tensors, *kept, *options)``, the operator's own arguments among them, and gives the
+    gradients of the first tensors. Those that it leaves out, or that are absent, have none.
 
-    function = type(name, (torch.autograd.Function, ),
-                    {'forward': staticmethod(forward), 'backward': staticmethod(backward)})
-    _library.impl(name, lambda *inputs: function.apply(*inputs), 'Autograd')
+    Args:
+        name: The operator's name.
+        tensors: How many of its arguments, the first ones, are tensors; the others are options.
+    """
+    backward = getattr(torch.ops.mmvssd_kernels, f'{name}_backward')
+
+    def save(ctx, inputs, output):
+        kept = output[1:] if isinstance(output, tuple) else ()
+        ctx.options = inputs[tensors:]
+        ctx.save_for_backward(*inputs[:tensors], *kept)
+        ctx.mark_non_differentiable(*kept)
+        ctx.set_materialize_grads(False)
+
+    def differentiate(ctx, dy, *_):
+        if dy is None:
+            return (None, ) * (tensors + len(ctx.options))
+        saved = ctx.saved_tensors
+        given = itertools.zip_longest(saved[:tensors], backward(dy, *saved, *ctx.options))
+        return (*(None if t is None else gradient for t, gradient in given),
+                *[None] * len(ctx.options))
+
+    register_gradient(name, save, differentiate)
+    _register_no_gradient(f'{name}_backward')
 
 
-def register_no_gradient(name: str) -> None:
+def _register_no_gradient(name: str) -> None:
     """Make differentiating an operator an error: what is itself a gradient has none."""
 
     def refuse(ctx, *gradients):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import mmvssd_kernels
+from mmvssd_kernels.description import description_of
 
 #: Results of fewer numbers, such as parameters' gradients, say little about eager's error, which
 #: may be small by luck: they are held to its largest error in all results of the case.
@@ -34,13 +35,20 @@ class Case(NamedTuple):
     tensors: Dict[str, Optional[Tensor]]
     options: dict = {}
 
+    @classmethod
+    def example(cls, op: str, seed: int = 0, **sizes: int) -> 'Case':
+        """Draw the example of the op's description, with ``sizes`` in the place of some of it."""
+        description = description_of(op)
+        return cls(op, description.tensors(seed, **sizes),
+                   description.options(description.whole_sizes(**sizes)))
+
     def cast(self, dtype: torch.dtype, device='cpu') -> Dict[str, Optional[Tensor]]:
-        """The tensors as leaves on a device, all floats in one dtype."""
+        """Return the tensors as leaves on a device, all floats in one dtype."""
         return {name: t if t is None else t.to(device) if t.dtype == torch.bool
                 else t.to(device, dtype).requires_grad_() for name, t in self.tensors.items()}
 
     def run(self, tensors: Dict[str, Optional[Tensor]], impl: str) -> Tensor:
-        """The op's output."""
+        """Compute the op's output."""
         return getattr(mmvssd_kernels, self.op)(**tensors, **self.options, impl=impl)
 
 
@@ -67,7 +75,7 @@ class Error(NamedTuple):
 
 
 def results(case: Case, tensors: Dict[str, Optional[Tensor]], impl: str) -> Dict[str, Tensor]:
-    """The output 'y' and the gradients, by the name of their input, of a weighted sum of it."""
+    """Return the output 'y' and, by the name of their input, the gradients of a sum of it."""
     y = case.run(tensors, impl)
     leaves = {name: t for name, t in tensors.items() if t is not None and t.requires_grad}
     # every output has a weight of its own, the same in each dtype up to rounding
@@ -79,7 +87,7 @@ def results(case: Case, tensors: Dict[str, Optional[Tensor]], impl: str) -> Dict
 
 def errors(cases: Union[Case, Sequence[Case]], dtype: torch.dtype, device='cpu',
            impl: str = 'triton') -> Dict[str, Error]:
-    """Errors of an implementation by the name of the result, see :func:`results`.
+    """Return errors of an implementation by the name of the result, see :func:`results`.
 
     Of several cases, which should be draws of one kind, each error is the largest: a single draw
     may by luck be kind to either side.
@@ -134,7 +142,7 @@ def _float32_products() -> Iterator[None]:
 
 def failures(cases: Union[Case, Sequence[Case]], dtype: torch.dtype, device='cpu',
              impl: str = 'triton') -> Tuple[str, ...]:
-    """One line for each result whose error is too large; see :func:`errors`."""
+    """Return one line for each result whose error is too large; see :func:`errors`."""
     return tuple(
         f'{name}: error {error.own:.2e}, at most {error.own_peak:.2e}; of eager {error.eager:.2e}, '
         f'at most {error.eager_peak:.2e}'

@@ -1,19 +1,27 @@
 """When Triton can run, and how its kernels are reached.
 
-Triton is imported at the first launch: nothing here needs it, or a GPU, before that. With
-``TRITON_INTERPRET=1`` set before that launch, kernels run on CPU tensors, step by step in Python:
-for tests, so 'auto' never chooses it.
+Nothing here imports Triton, or needs a GPU, before the first launch; PyTorch may import Triton
+earlier. With ``TRITON_INTERPRET=1``, set before anything imports Triton, kernels run on CPU
+tensors, step by step in Python: for tests, so 'auto' never chooses it.
 """
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import re
 from types import ModuleType
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from mmvssd_kernels import dispatch
+
+#: The oldest Triton with all that the kernels use: reversed scans, precisions of products.
+VERSION = (3, 0)
+#: Before the reference.
+PRIORITY = 100
 #: The oldest GPUs that Triton and the kernels' tests know, Turing.
 CAPABILITY = (7, 5)
 #: Bytes that a block may use on every such GPU. Tiles are chosen to fit, which tests hold.
@@ -24,15 +32,28 @@ INSTALLED = importlib.util.find_spec('triton') is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+# traced, PyTorch 2.4 fails on a variable that is not set
+@torch.compiler.assume_constant_result
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter."""
+    """Return whether kernels run in Triton's interpreter."""
     return os.environ.get('TRITON_INTERPRET') == '1'
 
 
+def register(op: str, obstacle: dispatch.Objection) -> Callable[[Callable], Callable]:
+    """Return a decorator that registers a function as the Triton implementation of an op.
+
+    Args:
+        op: The op's name.
+        obstacle: Says why the kernels cannot run on the op's arguments; None if they can.
+    """
+    return dispatch.register(op, 'triton', obstacle, drawback, priority=PRIORITY)
+
+
 def obstacle(x: Tensor) -> Optional[str]:
-    """Why no Triton kernel can run on a tensor like ``x``; None if one can."""
-    if not INSTALLED:
-        return 'Triton is not installed: pip install triton'
+    """Return why no Triton kernel can run on a tensor like ``x``; None if one can."""
+    reason = _version_obstacle()
+    if reason:
+        return reason
     if interpreted():
         # of any dtype: float64 lets gradients be checked against finite differences
         return None if x.device.type == 'cpu' else f'TRITON_INTERPRET=1 and x is on {x.device}'
@@ -44,7 +65,7 @@ def obstacle(x: Tensor) -> Optional[str]:
 
 
 def grid_obstacle(x: Tensor, tile: int) -> Optional[str]:
-    """Why a launch has no room for the images and tokens of ``x`` (N, L, ...); None if it has."""
+    """Return why a launch has no room for the images and tokens of ``x`` (N, L, ...), or None."""
     if len(x) <= LARGEST_GRID and x.shape[1] <= LARGEST_GRID * tile:
         return None
     return (f'{len(x)} images of {x.shape[1]} tokens, more than a launch has room for '
@@ -52,8 +73,30 @@ def grid_obstacle(x: Tensor, tile: int) -> Optional[str]:
 
 
 def drawback(*args, **kwargs) -> Optional[str]:
-    """Why 'auto' should not take a kernel that can run."""
+    """Return why 'auto' should not take a kernel that can run."""
     return 'TRITON_INTERPRET=1 is set, and the interpreter is slow' if interpreted() else None
+
+
+# a tracer shall not see the query
+@torch.compiler.assume_constant_result
+def _version_obstacle() -> Optional[str]:
+    if not INSTALLED:
+        return 'Triton is not installed: pip install triton'
+    version = _version()
+    if tuple(map(int, re.findall(r'\d+', version)[:2])) < VERSION:
+        needed = '.'.join(map(str, VERSION))
+        return (f'Triton {version} is installed, {needed} is needed: '
+                f"pip install 'triton>={needed}'")
+    return None
+
+
+@functools.cache
+def _version() -> str:
+    """Return Triton's version, from its metadata: to import Triton takes a second."""
+    try:
+        return importlib.metadata.version('triton')
+    except importlib.metadata.PackageNotFoundError:  # a build under another name, such as nightly
+        return importlib.import_module('triton').__version__
 
 
 # a tracer shall not see the query
@@ -78,22 +121,12 @@ def _query(index: Optional[int]) -> Optional[str]:
 
 @functools.cache
 def capability(device: torch.device) -> Tuple[int, int]:
-    """A GPU's compute capability; the interpreter's is a recent GPU's."""
+    """Return a GPU's compute capability; the interpreter's is a recent GPU's."""
     return torch.cuda.get_device_capability(device) if device.type == 'cuda' else (9, 0)
 
 
-def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of sums and states."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def common_dtype(x: Tensor, other: Tensor) -> torch.dtype:
-    """Dtype of products of two inputs' numbers; where they differ, that of the sums over ``x``."""
-    return x.dtype if x.dtype == other.dtype else sum_dtype(x.dtype)
-
-
 def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str]:
-    """How blocks of ``dtype`` are multiplied: the factors' dtype, Triton's ``input_precision``.
+    """Return the factors' dtype and the ``input_precision`` that multiply blocks of ``dtype``.
 
     Decay weights and states are none of the inputs' own numbers, so factors are float32: rounded
     to half they would lose more than the result's own rounding. Tensor cores multiply them in
@@ -113,7 +146,7 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
 
 
 def _precisions() -> Tuple[str, ...]:
-    """What Triton knows; the interpreter and older releases know no bfloat16 parts."""
+    """Return what Triton knows; the interpreter and releases before 3.5 know no bfloat16 parts."""
     if interpreted():
         return importlib.import_module('triton.runtime.interpreter').interpreter_builder.options \
             .allowed_dot_input_precisions
@@ -123,28 +156,28 @@ def _precisions() -> Tuple[str, ...]:
 
 @functools.cache
 def language(dtype: torch.dtype):
-    """Triton's name of a dtype."""
+    """Return Triton's name of a dtype."""
     return getattr(importlib.import_module('triton.language'), str(dtype).split('.')[1])
 
 
 @functools.cache
 def kernels(op: str) -> ModuleType:
-    """The module of an op's jit functions; importing it imports Triton."""
+    """Import the module of an op's jit functions, and Triton with it."""
     return importlib.import_module(f'mmvssd_kernels.{op}.triton_kernels')
 
 
 def power_of_two(size: int) -> int:
-    """The smallest power of two that is not less."""
+    """Return the smallest power of two that is not less."""
     return 1 << max(size - 1, 0).bit_length()
 
 
 def vector_stride(vector: Optional[Tensor]) -> Tuple[int, ...]:
-    """The stride of a vector that may be absent."""
+    """Return the stride of a vector that may be absent."""
     return (0, ) if vector is None else vector.stride()
 
 
 def gradients_like(*inputs: Optional[Tensor]) -> Tuple[Tensor, ...]:
-    """Memory for the gradients of inputs, contiguous; nothing for one that is absent."""
+    """Allocate the gradients of inputs, contiguous; nothing for one that is absent."""
     like = next(t for t in inputs if t is not None)
     return tuple(like.new_empty(0) if t is None
                  else torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs)

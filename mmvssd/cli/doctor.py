@@ -7,7 +7,7 @@ problem that says what to do.
 import importlib
 import os
 import platform
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional
 
 import torch
 from rich.console import Console
@@ -72,8 +72,12 @@ def attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(subject, True, check())
     except Exception as error:
-        reason = (str(error).strip() or 'no message').splitlines()[0]
-        return Finding(subject, False, f'{type(error).__name__}: {reason}', remedy)
+        return _failed(subject, error, remedy)
+
+
+def _failed(subject: str, error: Exception, remedy: str) -> Finding:
+    reason = (str(error).strip() or 'no message').splitlines()[0]
+    return Finding(subject, False, f'{type(error).__name__}: {reason}', remedy)
 
 
 def check_versions() -> List[Finding]:
@@ -208,61 +212,27 @@ def check_ops() -> List[Finding]:
                         f'its package does not import: {INSTALL}')]
     devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
     return [_check_op(dispatch, op, name, device)
-            for op in ops for name in dispatch.PREFERENCE for device in devices]
+            for op in ops for name in dispatch.names(op) for device in devices]
 
 
 def _check_op(dispatch, op, name, device):
     subject = f'{op} ({name}, {device})'
-    args, kwargs = example(op, device)
-    obstacle = dispatch.obstacle(op, name, *args, **kwargs)
-    if obstacle:
-        return Finding(subject, None, f'cannot run here: {obstacle}')
-    return attempt(subject, lambda: _run_op(op, name, device),
-                   f'set MMVSSD_KERNEL=reference to train without {name}, and report this'
-                   if name != 'reference' else f'the PyTorch reference fails: {INSTALL}')
+    try:
+        return Finding(subject, True, _run_op(op, name, device))
+    except dispatch.CannotRun as error:
+        return Finding(subject, None, f'cannot run here: {error.reason}')
+    except Exception as error:
+        return _failed(subject, error,
+                       f'set MMVSSD_KERNEL=reference to train without {name}, and report this'
+                       if name != 'reference' else f'the PyTorch reference fails: {INSTALL}')
 
 
 def _run_op(op, name, device):
-    kernels = importlib.import_module('mmvssd_kernels')
-    args, kwargs = example(op, device)
-    inputs = [arg.requires_grad_() for arg in args if torch.is_tensor(arg)]
-    y = getattr(kernels, op)(*args, **kwargs, impl=name)
-    gradients = torch.autograd.grad(y.float().square().sum(), inputs)
-    expected = getattr(kernels, op)(*args, **kwargs, impl='reference')
-    torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-3)
+    case = importlib.import_module('mmvssd_kernels.parity').Case.example(op)
+    inputs = case.cast(torch.float32, device)
+    y = case.run(inputs, name)
+    gradients = torch.autograd.grad(y.square().sum(), list(inputs.values()))
+    torch.testing.assert_close(y, case.run(inputs, 'reference'), rtol=1e-3, atol=1e-3)
     if not all(gradient.isfinite().all() for gradient in gradients):
         raise RuntimeError('a gradient is not finite')
     return 'forward and backward run' + ('' if name == 'reference' else ', as the reference')
-
-
-def example(op: str, device: str) -> tuple:
-    """Small arguments ``(args, kwargs)`` for an op of ``mmvssd_kernels``.
-
-    Raises:
-        KeyError: for an op that has no example here.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.rand(shape, generator=generator).to(device)
-
-    # one image of 3 x 4 tokens
-    makers: Dict[str, Callable] = {
-        'cross_merge': lambda: ((random(1, 4, 8, 12), (3, 4)), {}),
-        'cross_scan': lambda: ((random(1, 8, 3, 4), ), {}),
-        # 2 heads of width 8, a state of 16
-        'nc_ssd': lambda: ((random(1, 12, 2, 8), random(1, 12, 2), -random(2), random(1, 12, 1, 16),
-                            random(1, 12, 1, 16), random(2)), {}),
-        # 4 groups of 8 channels, a state of 2
-        'selective_scan': lambda: ((random(1, 32, 12), random(1, 32, 12), -random(32, 2),
-                                    random(1, 4, 2, 12), random(1, 4, 2, 12), random(32),
-                                    random(32)), {}),
-        # step sizes from 3 numbers
-        'selective_scan_2d': lambda: ((random(1, 3, 4, 8), random(1, 3, 4, 4, 3), random(4, 8, 3),
-                                       -random(32, 2), random(1, 3, 4, 4, 2),
-                                       random(1, 3, 4, 4, 2), random(32), random(32)), {}),
-        # as nc_ssd
-        'ssd': lambda: ((random(1, 12, 2, 8), random(1, 12, 2), -random(2), random(1, 12, 1, 16),
-                         random(1, 12, 1, 16), random(2)), {}),
-    }
-    return makers[op]()

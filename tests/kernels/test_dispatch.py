@@ -1,21 +1,32 @@
+"""Which implementation of an op runs; implementations come and go."""
 import logging
 
 import pytest
 import torch
 
-from mmvssd_kernels import dispatch
+import mmvssd_kernels
+from mmvssd_kernels import description, dispatch, parity
 
 
 @pytest.fixture
 def two_ways(monkeypatch):
-    """An op with a fast implementation that refuses float64, and a reference."""
+    """An op with a fast implementation that refuses float64, and a reference; and another op."""
     monkeypatch.setattr(dispatch, '_implementations', dispatch.defaultdict(dict))
     monkeypatch.setattr(dispatch, '_used', {})
+    monkeypatch.setattr(description, '_descriptions', dict(op=None, other=None))
     dispatch._log_fallback.cache_clear()
     monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
-    refuses = lambda x: 'no float64' if x.dtype == torch.float64 else None  # noqa: E731
-    dispatch.register('op', 'reference')(lambda x: 'reference')
-    dispatch.register('op', 'triton', refuses)(lambda x: 'triton')
+    register('reference', priority=0)
+    register('triton', refuse_float64, priority=100)
+
+
+def refuse_float64(x):
+    return 'no float64' if x.dtype == torch.float64 else None
+
+
+def register(name, *objections, op='op', priority):
+    """An implementation that gives its own name."""
+    dispatch.register(op, name, *objections, priority=priority)(lambda x: name)
 
 
 FAST, SLOW = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
@@ -50,33 +61,43 @@ def test_a_choice_that_cannot_run_raises(two_ways, monkeypatch, by_environment):
         dispatch.call('op', impl, SLOW)
 
 
-def test_unknown_choice_lists_the_known(two_ways, monkeypatch):
-    with pytest.raises(ValueError, match=r"impl='cuda'.*auto, triton, reference"):
-        dispatch.call('op', 'cuda', FAST)
+@pytest.mark.parametrize('choice', ['cuda', 'numba', None, ''])
+def test_unknown_choice_lists_the_known(two_ways, choice):
+    with pytest.raises(ValueError, match=rf'impl={choice!r} is no implementation of op; '
+                                         'what fits: auto, triton, reference'):
+        dispatch.call('op', choice, FAST)
+
+
+def test_unknown_choice_of_the_environment(two_ways, monkeypatch):
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'fast')
-    with pytest.raises(ValueError, match=r"MMVSSD_KERNEL='fast'"):
+    with pytest.raises(ValueError, match=r"MMVSSD_KERNEL='fast' is no .*: auto, triton, reference"):
         dispatch.call('op', 'auto', FAST)
+    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, '')  # as if it was not set
+    assert dispatch.call('op', 'auto', FAST) == 'triton'
 
 
-def test_an_implementation_that_is_not_there_raises(two_ways):
-    dispatch.register('other', 'reference')(lambda x: 'reference')
-    with pytest.raises(RuntimeError, match='other has no triton implementation'):
+def test_choices_are_those_of_the_op(two_ways):
+    """What one op has, another may lack."""
+    register('reference', op='other', priority=0)
+    with pytest.raises(ValueError, match="'triton' is no implementation of other; "
+                                         'what fits: auto, reference'):
         dispatch.call('other', 'triton', FAST)
 
 
 def test_auto_heeds_a_drawback_that_a_name_overrides(two_ways, caplog):
-    dispatch.register('op', 'triton', drawback=lambda x: 'it is slow')(lambda x: 'triton')
-    assert dispatch.call('op', 'auto', FAST) == 'reference'
-    assert dispatch.call('op', 'triton', FAST) == 'triton'
-    assert 'op: not using triton: it is slow' in caplog.text
+    register('quick', lambda x: None, lambda x: 'it is slow', priority=200)
+    assert dispatch.call('op', 'auto', FAST) == 'triton'
+    assert dispatch.call('op', 'quick', FAST) == 'quick'
+    assert 'op: not using quick: it is slow' in caplog.text
 
 
 def test_objections_see_all_arguments(two_ways):
-    dispatch.register('op', 'triton', lambda x, *, size: f'size {size}')(None)
-    dispatch.register('op', 'reference')(lambda x, *, size: size)
-    assert dispatch.call('op', 'auto', FAST, size=3) == 3
-    with pytest.raises(RuntimeError, match='size 4'):
-        dispatch.call('op', 'triton', FAST, size=4)
+    dispatch.register('other', 'triton', lambda x, *, size: f'size {size}', priority=1)(None)
+    dispatch.register('other', 'reference', priority=0)(lambda x, *, size: size)
+    assert dispatch.call('other', 'auto', FAST, size=3) == 3
+    with pytest.raises(dispatch.CannotRun, match='size 4') as raised:
+        dispatch.call('other', 'triton', FAST, size=4)
+    assert raised.value.reason == 'size 4'
 
 
 def test_shapes_alone_log_nothing(two_ways, caplog):
@@ -121,3 +142,139 @@ def test_what_ran_in_a_compiled_graph(two_ways):
     for _ in range(2):
         assert compiled(SLOW) == len('reference')
     assert dispatch.used() == {'op': {'reference': 'not triton: no float64'}}
+
+
+def test_the_environment_is_read_when_a_graph_is_traced(two_ways, monkeypatch):
+    """Set or not: PyTorch 2.4 could not trace a variable that is not there."""
+    for value, ran in ((None, 'triton'), ('reference', 'reference'), ('triton', 'triton')):
+        if value:
+            monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, value)
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda x: x + len(dispatch.call('op', 'auto', x)), fullgraph=True,
+                                 backend='eager')
+        assert compiled(FAST) == len(ran)
+
+
+@pytest.mark.parametrize(('priority', 'order'), [
+    (200, ('mine', 'triton', 'reference')), (50, ('triton', 'mine', 'reference')),
+    # of equal ones the first to be registered
+    (100, ('triton', 'mine', 'reference')), (-1, ('triton', 'reference', 'mine'))])
+def test_priorities(two_ways, priority, order):
+    register('mine', priority=priority)
+    assert dispatch.names('op') == order
+    assert dispatch.call('op', 'auto', FAST) == order[0]
+    assert dispatch.call('op', 'mine', FAST) == 'mine'
+
+
+def test_fallbacks_go_down_the_priorities(two_ways, caplog):
+    register('mine', lambda x: 'no such device', priority=200)
+    assert dispatch.call('op', 'auto', SLOW) == 'reference'
+    assert [record.getMessage() for record in caplog.records] == [
+        'op: not using mine: no such device', 'op: not using triton: no float64']
+    assert dispatch.used() == {'op': {
+        'reference': 'not mine: no such device; not triton: no float64'}}
+
+
+def test_when_nothing_can_run_all_reasons_are_told(two_ways):
+    dispatch.unregister('op', 'reference')
+    with pytest.raises(RuntimeError, match='op: no implementation can run .*: '
+                                           'not triton: no float64'):
+        dispatch.call('op', 'auto', SLOW)
+    with pytest.raises(RuntimeError, match='other: .*: none is registered'):
+        dispatch.call('other', 'auto', FAST)
+
+
+def test_unregister(two_ways, monkeypatch):
+    register('mine', priority=200)
+    dispatch.unregister('op', 'mine')
+    assert dispatch.names('op') == ('triton', 'reference')
+    assert dispatch.call('op', 'auto', FAST) == 'triton'
+    with pytest.raises(ValueError, match="'mine' is no implementation of op"):
+        dispatch.call('op', 'mine', FAST)
+    with pytest.raises(ValueError, match="op has no implementation 'mine'; it has: triton, ref"):
+        dispatch.unregister('op', 'mine')
+    register('mine', priority=1)  # the name is free again
+    assert dispatch.names('op') == ('triton', 'mine', 'reference')
+
+
+@pytest.mark.parametrize(('op', 'name', 'message'), [
+    ('nc_sdd', 'mine', "there is no op 'nc_sdd'; the ops are: op, other"),
+    ('op', 'auto', "got the name 'auto', expected a word that is not 'auto'"),
+    ('op', '', "got the name ''"), ('op', None, 'got the name None'),
+    ('op', 'triton', "op has an implementation 'triton' already"),
+])
+def test_what_cannot_be_registered(two_ways, op, name, message):
+    with pytest.raises(ValueError, match=message):
+        dispatch.register(op, name, priority=1)
+    assert dispatch.names('op') == ('triton', 'reference')
+
+
+@pytest.fixture
+def outsider(monkeypatch):
+    """Somebody's implementation of ``cross_scan``, which takes squares; taken out afterwards."""
+    monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    dispatch._log_fallback.cache_clear()
+
+    def obstacle(x, pattern):
+        return None if x.shape[2] == x.shape[3] else f'the grid {tuple(x.shape[2:])} is no square'
+
+    @dispatch.register('cross_scan', 'mine', obstacle, priority=200)
+    def scan(x, pattern):
+        scan.calls += 1
+        return mmvssd_kernels.cross_scan(x, pattern, impl='reference')
+
+    scan.calls = 0
+    yield scan
+    if 'mine' in dispatch.names('cross_scan'):
+        dispatch.unregister('cross_scan', 'mine')
+
+
+SQUARE, OBLONG = torch.rand(1, 2, 3, 3), torch.rand(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize('by', ['impl', 'environment', 'priority'])
+def test_an_outsider_s_implementation_of_an_op(outsider, by, monkeypatch):
+    if by == 'environment':
+        monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, 'mine')
+    choice = 'mine' if by == 'impl' else 'auto'
+    y = mmvssd_kernels.cross_scan(SQUARE, impl=choice)
+    assert torch.equal(y, mmvssd_kernels.cross_scan(SQUARE, impl='reference'))
+    assert outsider.calls == 1
+    if by == 'priority':
+        mmvssd_kernels.cross_scan(OBLONG)
+    else:
+        told = 'impl' if by == 'impl' else 'MMVSSD_KERNEL'
+        message = (rf"{told}='mine' cannot run: the grid \(3, 4\) is no square. "
+                   'What can run here: auto, reference')
+        with pytest.raises(RuntimeError, match=message):
+            mmvssd_kernels.cross_scan(OBLONG, impl=choice)
+    assert outsider.calls == 1
+
+
+def test_an_outsider_s_implementation_is_told_of_when_it_is_passed_over(outsider, caplog):
+    for _ in range(2):
+        mmvssd_kernels.cross_scan(OBLONG)
+    assert [record.getMessage() for record in caplog.records if 'mine' in record.getMessage()] == [
+        'cross_scan: not using mine: the grid (3, 4) is no square']
+
+
+def test_an_outsider_s_implementation_taken_out(outsider):
+    dispatch.unregister('cross_scan', 'mine')
+    mmvssd_kernels.cross_scan(SQUARE)
+    assert outsider.calls == 0
+    with pytest.raises(ValueError, match=r"impl='mine' is no implementation of cross_scan; "
+                                         'what fits: auto, triton, reference'):
+        mmvssd_kernels.cross_scan(SQUARE, impl='mine')
+
+
+def test_an_outsider_s_implementation_meets_the_bar_of_ours(outsider):
+    """With the description of the op it needs no inputs of its own to be compared."""
+    squares = [parity.Case.example('cross_scan', seed, H=3, W=3) for seed in range(2)]
+    assert parity.failures(squares, torch.float32, impl='mine') == ()
+    assert outsider.calls == 2
+
+
+def test_every_op_has_a_reference_and_triton():
+    for op in dispatch.ops():
+        assert dispatch.names(op) == ('triton', 'reference')

@@ -23,6 +23,12 @@ def make_inputs(N=2, K=2, D=3, S=4, L=33, dtype=torch.float64, seed=0):
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
+def make_mask(N=2, L=33):
+    """Padding in three places: at the start, in between and at the end, in each image elsewhere."""
+    places = torch.arange(L)
+    return torch.stack([(places - n) % 7 < 5 for n in range(N)])
+
+
 def naive(u, delta, A, B, C, D=None, delta_bias=None, *, delta_softplus=True):
     B, C = (t.repeat_interleave(u.shape[1] // t.shape[1], 1) for t in (B, C))  # (N, K*D, S, L)
     step = delta if delta_bias is None else delta + delta_bias[:, None]
@@ -206,15 +212,15 @@ def test_gradcheck(monkeypatch, delta_softplus, vectors):
     assert torch.autograd.gradcheck(run, [t.requires_grad_() for t in inputs])
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='this PyTorch has no opcheck')
 def test_operators_have_gradients_of_their_own():
     inputs = [t.requires_grad_() for t in make_inputs(L=40)]
     forward, backward = (getattr(torch.ops.mmvssd_kernels, 'selective_scan' + suffix)
                          for suffix in ('', '_backward'))
-    torch.library.opcheck(forward, (*inputs, True))
-    y, states = forward(*inputs, True)
+    mask = make_mask(L=40)
+    torch.library.opcheck(forward, (*inputs, mask, True))
+    y, states = forward(*inputs, mask, True)
     inputs = [t.detach() for t in inputs]
-    torch.library.opcheck(backward, (*inputs, states, y.detach().cos(), True))
+    torch.library.opcheck(backward, (y.detach().cos(), *inputs, mask, states, True))
 
 
 def test_a_second_gradient_is_refused():
@@ -264,12 +270,11 @@ def test_memory_in_training(training_memory, S, N, L):
 
 def operators(inputs):
     """Both operators with arguments that fit."""
-    y, states = reference._forward(*inputs, True)
-    return ((reference._forward, (*inputs, True)),
-            (reference._backward, (*inputs, states, y.cos(), True)))
+    y, states = reference._forward(*inputs, None, True)
+    return ((reference._forward, (*inputs, None, True)),
+            (reference._backward, (y.cos(), *inputs, None, states, True)))
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='this PyTorch has no opcheck')
 @pytest.mark.parametrize('L', [0, 1, 32, 100])
 @pytest.mark.parametrize('block', [1, reference.BLOCK])
 def test_operators_are_what_their_schemas_say(monkeypatch, L, block):

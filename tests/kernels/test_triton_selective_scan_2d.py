@@ -216,7 +216,6 @@ def test_a_second_gradient_is_refused(triton_device):
         dx.sum().backward()
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='this PyTorch has no opcheck')
 @pytest.mark.parametrize('kind', [dict(grid=(0, 3)), dict(masked=True), dict(grid=(7, 10), S=6)],
                          ids=options)
 def test_operators_are_what_their_schemas_say(kind, triton_device):

@@ -1,7 +1,6 @@
 """What is timed: every op at the shapes that the published models give it.
 
-Axes: N images, H W the grid of a stage, L = H W tokens, h heads of width P, G groups, state S; in
-scans K sequences of D channels and R numbers that step sizes are made of.
+Axes are those of :mod:`mmvssd_kernels.description`; H W is the grid of a stage.
 """
 import math
 from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
@@ -9,45 +8,9 @@ from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from mmvssd_kernels.description import Description, Input, description_of, shape
+from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.parity import Case
-
-
-class Input(NamedTuple):
-    """An op's argument: its axes, and the limits that its numbers are drawn between, evenly.
-
-    Without limits they are normal.
-    """
-
-    axes: str
-    limits: Optional[Tuple[float, float]] = None
-
-
-class Signature(NamedTuple):
-    """An op's tensors. ``linear``: its gradient reads none of its inputs."""
-
-    inputs: Dict[str, Input]
-    output: str
-    widens: bool = False  # gives float32 where inputs are narrower
-    linear: bool = False
-
-
-_DECAY = Input('KD S', (-16, -1))
-_BIAS = Input('KD', (-7, -2))  # softplus makes it 0.001 to 0.1, as the models start
-_SSD = Signature(dict(x=Input('N L h P'), dt=Input('N L h', (1e-3, 0.1)), A=Input('h', (-16, -1)),
-                      B=Input('N L G S'), C=Input('N L G S'), D=Input('h')), 'N L h P')
-SIGNATURES = {
-    'nc_ssd': _SSD,
-    'ssd': _SSD,
-    'selective_scan': Signature(
-        dict(u=Input('N KD L'), delta=Input('N KD L'), A=_DECAY, B=Input('N K S L'),
-             C=Input('N K S L'), D=Input('KD'), delta_bias=_BIAS), 'N KD L', widens=True),
-    'selective_scan_2d': Signature(
-        dict(x=Input('N H W D'), dt=Input('N H W K R'), dt_weight=Input('K D R', (-0.2, 0.2)),
-             A=_DECAY, B=Input('N H W K S'), C=Input('N H W K S'), D=Input('KD'), dt_bias=_BIAS),
-        'N H W D', widens=True),
-    'cross_scan': Signature(dict(x=Input('N D H W')), 'N K D L', linear=True),
-    'cross_merge': Signature(dict(y=Input('N K D L')), 'N D H W', linear=True),
-}
 
 
 def _vssd(C: int, heads: Sequence[int], states: Sequence[int], expansion: int) -> list:
@@ -107,8 +70,8 @@ class ModelCase(Case):
 
     def cast(self, dtype: torch.dtype, device='cpu') -> Dict[str, Optional[Tensor]]:
         """The tensors as leaves on a device."""
-        inputs = SIGNATURES[self.op].inputs
-        return {name: t.to(device, _input_dtype(inputs[name].axes, dtype)).requires_grad_()
+        inputs = description_of(self.op).inputs
+        return {name: t.to(device, _input_dtype(inputs[name], dtype)).requires_grad_()
                 for name, t in self.tensors.items()}
 
 
@@ -129,14 +92,14 @@ class Workload(NamedTuple):
     @property
     def options(self) -> dict:
         """The op's arguments that are no tensors."""
-        grid = (self.sizes['H'], self.sizes['W'])
-        if self.op == 'cross_merge':
-            return dict(grid=grid)
-        return dict(normalize=True, grid=grid) if self.model == 'vssd-tiny-iccv2025' else {}
+        if self.model == 'vssd-tiny-iccv2025':
+            return dict(normalize=True, grid=(self.sizes['H'], self.sizes['W']))
+        return self.description.options(self.sizes)
 
-    def shape(self, axes: str) -> Tuple[int, ...]:
-        """Sizes of axes that are given by their letters."""
-        return tuple(self.sizes[axis] for axis in axes.split())
+    @property
+    def description(self) -> Description:
+        """What the op takes and gives."""
+        return description_of(self.op)
 
     def on_grid(self, batch: int, grid: Tuple[int, int]) -> 'Workload':
         """The same op and widths, on another batch and grid."""
@@ -144,65 +107,53 @@ class Workload(NamedTuple):
         return self._replace(sizes=dict(self.sizes, N=batch, H=H, W=W, L=H * W))
 
     def case(self, seed: int = 0) -> Case:
-        """Random arguments for a check of the op."""
-        random = torch.Generator().manual_seed(seed)
-        tensors = {name: _draw(self.shape(spec.axes), spec.limits, random, torch.float64)
-                   for name, spec in SIGNATURES[self.op].inputs.items()}
-        return ModelCase(self.op, tensors, self.options)
+        """Draw arguments for a check of the op."""
+        return ModelCase(self.op, self.description.tensors(seed, **self.sizes), self.options)
 
     def inputs(self, dtype: torch.dtype, device: str) -> Dict[str, Tensor]:
-        """Random arguments, drawn where they are used, as leaves that take gradients."""
+        """Draw arguments where they are used, as leaves that take gradients."""
         random = torch.Generator(device).manual_seed(0)
-        return {name: _draw(self.shape(spec.axes), spec.limits, random,
-                            _input_dtype(spec.axes, dtype)).requires_grad_()
-                for name, spec in SIGNATURES[self.op].inputs.items()}
+        return {name: one.draw(self.sizes, random, _input_dtype(one, dtype)).requires_grad_()
+                for name, one in self.description.inputs.items()}
 
     def output_gradient(self, dtype: torch.dtype, device: str) -> Tensor:
-        """A random gradient of the op's output."""
-        signature = SIGNATURES[self.op]
-        return _draw(self.shape(signature.output), None, torch.Generator(device).manual_seed(1),
-                     _output_dtype(signature, dtype))
+        """Draw a gradient of the op's output."""
+        return Input(self.description.output).draw(
+            self.sizes, torch.Generator(device).manual_seed(1),
+            _output_dtype(self.description, dtype))
 
     def least_bytes(self, dtype: torch.dtype, backward: bool) -> int:
-        """Bytes that must move between the chip and its memory.
+        """Return the bytes that must move between the chip and its memory.
 
         Forward reads each input once and writes the output once. Backward reads the output's
-        gradient once and each input once again (not where the op is linear), and writes a gradient
+        gradient once and each input once again (not if the op is linear), and writes a gradient
         for each input. What lies between may stay on the chip, so this is a floor, not what an
         implementation moves.
         """
-        signature = SIGNATURES[self.op]
-        inputs = sum(_bytes(self.shape(spec.axes), _input_dtype(spec.axes, dtype))
-                     for spec in signature.inputs.values())
-        output = _bytes(self.shape(signature.output), _output_dtype(signature, dtype))
+        op = self.description
+        inputs = sum(_bytes(shape(one.axes, self.sizes), _input_dtype(one, dtype))
+                     for one in op.inputs.values())
+        output = _bytes(shape(op.output, self.sizes), _output_dtype(op, dtype))
         forward = inputs + output
         if not backward:
             return forward
-        return forward + output + inputs + (0 if signature.linear else inputs)
-
-
-def _draw(shape: Tuple[int, ...], limits: Optional[Tuple[float, float]], random: torch.Generator,
-          dtype: torch.dtype) -> Tensor:
-    t = torch.empty(shape, dtype=dtype, device=random.device)
-    return t.normal_(generator=random) if limits is None else t.uniform_(*limits,
-                                                                         generator=random)
+        return forward + output + inputs + (0 if op.linear else inputs)
 
 
 def _bytes(shape: Tuple[int, ...], dtype: torch.dtype) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _input_dtype(axes: str, dtype: torch.dtype) -> torch.dtype:
-    """Parameters are those with one or two axes."""
-    return dtype if len(axes.split()) > 2 else torch.promote_types(dtype, torch.float32)
+def _input_dtype(one: Input, dtype: torch.dtype) -> torch.dtype:
+    return sum_dtype(dtype) if one.is_parameter else dtype
 
 
-def _output_dtype(signature: Signature, dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32) if signature.widens else dtype
+def _output_dtype(op: Description, dtype: torch.dtype) -> torch.dtype:
+    return sum_dtype(dtype) if op.widens else dtype
 
 
 def stage_grid(images: Images, stage: int) -> Tuple[int, int]:
-    """Grid of a stage: the stem halves a side twice, each downsample once more."""
+    """Return the grid of a stage: the stem halves a side twice, each downsample once more."""
     sides = images.height, images.width
     for _ in range(2 + stage):
         sides = tuple((side - 1) // 2 + 1 for side in sides)  # 3x3, stride 2, padding 1
@@ -210,7 +161,7 @@ def stage_grid(images: Images, stage: int) -> Tuple[int, int]:
 
 
 def workloads(images: Sequence[Images] = IMAGES) -> Iterator[Workload]:
-    """All that is timed, op by op."""
+    """Yield all that is timed, op by op."""
     for op, models in USERS.items():
         for model in models:
             for batch in images:

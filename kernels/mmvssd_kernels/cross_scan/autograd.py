@@ -5,8 +5,8 @@ from torch import Tensor
 
 from mmvssd_kernels import triton_support
 from mmvssd_kernels.cross_scan.orders import ORDERS, ROWS
-from mmvssd_kernels.dispatch import register
 from mmvssd_kernels.library import operator, register_gradient
+from mmvssd_kernels.numerics import sum_dtype
 
 #: Channels, rows and columns of a tile, and warps that work on it.
 TILE = dict(BLOCK=16, num_warps=8)
@@ -17,7 +17,7 @@ def obstacle(t: Tensor, *args, **kwargs) -> Optional[str]:
     return triton_support.obstacle(t)
 
 
-@register('cross_scan', 'triton', obstacle, triton_support.drawback)
+@triton_support.register('cross_scan', obstacle)
 def cross_scan_triton(x: Tensor, pattern: str) -> Tensor:
     """Compute :func:`mmvssd_kernels.cross_scan`, whose docstring has shapes and dtypes."""
     if set(ORDERS[pattern]) == {ROWS}:
@@ -26,7 +26,7 @@ def cross_scan_triton(x: Tensor, pattern: str) -> Tensor:
     return _scan(x, pattern)
 
 
-@register('cross_merge', 'triton', obstacle, triton_support.drawback)
+@triton_support.register('cross_merge', obstacle)
 def cross_merge_triton(y: Tensor, grid: Tuple[int, int], pattern: str) -> Tensor:
     """Compute :func:`mmvssd_kernels.cross_merge`, whose docstring has shapes and dtypes."""
     return _merge(y, *grid, pattern)
@@ -57,7 +57,7 @@ def _merge(y, H, W, pattern):
     """Grid (N, C, H, W), contiguous."""
     x = _fake_merge(y, H, W, pattern)
     if x.numel():
-        ACC = triton_support.language(triton_support.sum_dtype(y.dtype))
+        ACC = triton_support.language(sum_dtype(y.dtype))
         triton_support.kernels('cross_scan').merge[_programs(x.shape)](
             y, x, *x.shape[1:], *y.stride(), **_bits(pattern), **TILE, ACC=ACC)
     return x

@@ -20,7 +20,7 @@ def cross_scan(x: Tensor, pattern: str = 'cross', impl: str = 'auto') -> Tensor:
     Args:
         x: Grid (N, C, H, W), float32, bfloat16, float16 or float64.
         pattern: 'cross', 'unidirectional' or 'bidirectional'.
-        impl: 'auto', 'reference' or 'triton'; see :mod:`mmvssd_kernels.dispatch`.
+        impl: 'auto' or the name of an implementation; see :mod:`mmvssd_kernels.dispatch`.
 
     Returns:
         Sequences (N, 4, C, H*W) in the dtype of ``x``. Sequences that are equal may share memory:

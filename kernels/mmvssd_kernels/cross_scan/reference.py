@@ -6,15 +6,16 @@ from torch import Tensor
 
 from mmvssd_kernels.cross_scan.orders import ORDERS, ROWS
 from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.numerics import sum_dtype
 
 
-@register('cross_scan', 'reference')
+@register('cross_scan', 'reference', priority=0)
 def cross_scan_reference(x: Tensor, pattern: str) -> Tensor:
     """Compute :func:`mmvssd_kernels.cross_scan`, whose docstring has shapes and dtypes."""
     return _CrossScan.apply(x, pattern)
 
 
-@register('cross_merge', 'reference')
+@register('cross_merge', 'reference', priority=0)
 def cross_merge_reference(y: Tensor, grid: Tuple[int, int], pattern: str) -> Tensor:
     """Compute :func:`mmvssd_kernels.cross_merge`, whose docstring has shapes and dtypes."""
     return _CrossMerge.apply(y, grid, pattern)
@@ -61,7 +62,7 @@ def _scan(x: Tensor, pattern: str) -> Tensor:
 def _merge(y: Tensor, grid: Tuple[int, int], pattern: str) -> Tensor:
     N, _, C, _ = y.shape
     H, W = grid
-    x = y.new_zeros(N, C, H, W, dtype=torch.promote_types(y.dtype, torch.float32))
+    x = y.new_zeros(N, C, H, W, dtype=sum_dtype(y.dtype))
     for k, order in enumerate(ORDERS[pattern]):
         sequence = y[:, k].flip(2) if order.reverse else y[:, k]
         x += (sequence.view(N, C, W, H).mT if order.transposed else sequence.view(N, C, H, W))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
-from mmvssd_kernels.triton_support import common_dtype, power_of_two, vector_stride
+from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.numerics import common_dtype, sum_dtype
+from mmvssd_kernels.triton_support import power_of_two, vector_stride
 
 #: Largest state size and head width: a state is one tile.
 LARGEST = 64
@@ -34,7 +34,7 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
     return triton_support.grid_obstacle(x, BL) or triton_support.obstacle(x)
 
 
-@register('nc_ssd', 'triton', obstacle, triton_support.drawback)
+@triton_support.register('nc_ssd', obstacle)
 def nc_ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor], *,
                   normalize: bool, grid: Optional[Tuple[int, int]],
                   mask: Optional[Tensor]) -> Tensor:
@@ -45,7 +45,7 @@ def nc_ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
 
 def _fake_forward(x, dt, A, B, C, D, mask, grid):
     (N, L, h, P), S = x.shape, B.shape[3]
-    state = x.new_empty((N, h, S, P), dtype=triton_support.sum_dtype(x.dtype))
+    state = x.new_empty((N, h, S, P), dtype=sum_dtype(x.dtype))
     n = 0 if grid is None else N
     return (x.new_empty((N, L, h, P)), state, state.new_empty((n, h, S)),
             state.new_empty((n, h, 2)))
@@ -128,24 +128,7 @@ def _backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid):
     return results
 
 
-def _save(ctx, inputs, output):
-    *tensors, ctx.grid = inputs
-    ctx.save_for_backward(*tensors, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dy, *_):
-    tensors = ctx.saved_tensors
-    if dy is None:
-        return (None, ) * 8
-    gradients = torch.ops.mmvssd_kernels.nc_ssd_triton_backward(dy, *tensors, ctx.grid)
-    *gradients, dD = gradients
-    return (*gradients, None if tensors[5] is None else dD, None, None)
-
-
-register_gradient('nc_ssd_triton', _save, _differentiate)
-register_no_gradient('nc_ssd_triton_backward')
+register_backward('nc_ssd_triton', tensors=7)
 
 
 class _Launch:
@@ -159,8 +142,8 @@ class _Launch:
         self.kernels = triton_support.kernels('nc_ssd')
         self.NORMALIZE = grid is not None
         product, precision = triton_support.products(common_dtype(x, B), x.device)
-        sums = triton_support.sum_dtype(x.dtype)
-        self.ACC = triton_support.language(sums)
+        dtype = sum_dtype(x.dtype)
+        self.ACC = triton_support.language(dtype)
         self.BS, self.BP = (max(16, power_of_two(size)) for size in (S, P))
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles = -(-L // BL)
@@ -170,7 +153,7 @@ class _Launch:
         W, K = (grid[1], S // 4) if self.NORMALIZE else (1, 1)
         self.scale = 1 / (h * P)
         self.sizes = (L, h, P, S, G, W, K)
-        self.places = (x if mask is None else mask, *self._rotary_table(grid, K, x, sums))
+        self.places = (x if mask is None else mask, *self._rotary_table(grid, K, x, dtype))
         self.mask_strides = (0, 0) if mask is None else mask.stride()
         self.flags = dict(NORMALIZE=self.NORMALIZE, MASKED=mask is not None, PRECISION=precision,
                           DTYPE=triton_support.language(product), ACC=self.ACC)

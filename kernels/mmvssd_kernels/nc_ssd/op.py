@@ -1,11 +1,10 @@
 """The public op: checks its arguments, then hands them to the implementation that can run."""
 from typing import Optional, Tuple
 
-import torch
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_grid, check_tensor
+from mmvssd_kernels.checks import check_duality, check_grid
 from mmvssd_kernels.nc_ssd import autograd, reference  # noqa: F401  (register themselves)
 
 
@@ -34,52 +33,37 @@ def nc_ssd(x: Tensor,
         x: Tokens (N, L, h, P), float32, bfloat16, float16 or float64.
         dt: Step sizes (N, L, h), after softplus.
         A: Decay (h,), negative as published; the sign may be turned (the ``tiny_na`` ablation).
-        B: Input projection (N, L, G, S). Head j reads group j % G.
+        B: Input projection (N, L, G, S). Head j reads group j % G, see
+            :func:`~mmvssd_kernels.checks.check_groups`.
         C: Output projection (N, L, G, S).
         D: Skip weight (h,), or None for no skip.
         normalize: Compute the normalized form; then G = 1 and S is a multiple of 4.
-        grid: (H, W) with H * W = L, for the rotary embedding; needed where ``normalize``.
+        grid: (H, W) with H * W = L, for the rotary embedding; needed if ``normalize``.
         mask: (N, L) bool, False = padding. Padding adds nothing to a sum, a mean or a softmax,
             whatever values it holds, and its outputs are zero.
-        impl: 'auto', 'reference' or 'triton'; see :mod:`mmvssd_kernels.dispatch`.
+        impl: 'auto' or the name of an implementation; see :mod:`mmvssd_kernels.dispatch`.
 
     Returns:
-        (N, L, h, P) in the dtype of ``x``. Sums and the state are float32 (float64 where ``x``
+        (N, L, h, P) in the dtype of ``x``. Sums and the state are float32 (float64 if ``x``
         is), also under autocast.
 
     Raises:
         ValueError: Shapes, dtypes or devices that don't agree, naming the argument.
         RuntimeError: The implementation chosen by name cannot run here.
     """
-    _check_arguments(x, dt, A, B, C, D, normalize, grid, mask)
+    check_duality(x, dt, A, B, C, D, mask)
+    if normalize:
+        _check_normalized(x.shape[1], *B.shape[2:], grid)
     return dispatch.call('nc_ssd', impl, x, dt, A, B, C, D, normalize=normalize, grid=grid,
                          mask=mask)
 
 
-def _check_arguments(x, dt, A, B, C, D, normalize, grid, mask) -> None:
-    check_tensor('x', x, ('N', 'L', 'h', 'P'))
-    N, L, h, _ = x.shape
-    check_tensor('dt', dt, (N, L, h), device=x.device)
-    check_tensor('A', A, (h,), device=x.device)
-    check_tensor('B', B, (N, L, 'G', 'S'), device=x.device)
-    check_tensor('C', C, tuple(B.shape), device=x.device)
-    if D is not None:
-        check_tensor('D', D, (h,), device=x.device)
-    if mask is not None:
-        check_tensor('mask', mask, (N, L), dtypes=(torch.bool,), device=x.device)
-    G, S = B.shape[2:]
-    if normalize:
-        _check_normalized(L, G, S, grid)
-    elif G == 0 or h % G:
-        raise ValueError(f'B: got {G} groups, expected a number that divides the {h} heads of x')
-
-
 def _check_normalized(L: int, G: int, S: int, grid: Optional[Tuple[int, int]]) -> None:
     if G != 1:
-        raise ValueError(f'B: got {G} groups, expected 1 where normalize=True')
+        raise ValueError(f'B: got {G} groups, expected 1 if normalize=True')
     if S == 0 or S % 4:
-        raise ValueError(f'B: got a state of size {S}, expected a multiple of 4 where '
+        raise ValueError(f'B: got a state of size {S}, expected a multiple of 4 if '
                          'normalize=True (two axes, rotated in pairs)')
     if grid is None:
-        raise ValueError('grid: got None, expected (H, W) where normalize=True')
+        raise ValueError('grid: got None, expected (H, W) if normalize=True')
     check_grid(grid, L, 'x')

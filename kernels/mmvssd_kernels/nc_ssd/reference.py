@@ -1,10 +1,8 @@
 """NC-SSD in PyTorch: any device, any float, the definition of the op.
 
-Symbols: N images, L tokens, h heads of width P, state S, G groups; head j = a * G + g reads
-group g. Heads of a group stand side by side in one matrix product, so that B and C are never
-repeated per head.
+Symbols: N images, L tokens, h heads of width P, state S, G groups of h / G heads, which stand side
+by side in one matrix product, so that B and C are never repeated per head.
 """
-from contextlib import nullcontext
 from typing import Optional, Tuple
 
 import torch
@@ -12,32 +10,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.numerics import drop_padding, no_autocast, sum_dtype
 
 
-@register('nc_ssd', 'reference')
+@register('nc_ssd', 'reference', priority=0)
 def nc_ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor],
                      *, normalize: bool, grid: Optional[Tuple[int, int]],
                      mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.nc_ssd`, whose docstring has shapes and dtypes."""
     out_dtype = x.dtype
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    # autocast knows no meta device, on which shapes alone are computed
-    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+    dtype = sum_dtype(x.dtype)
+    with no_autocast(x):
         x, dt, A, B, C = (t.to(dtype) for t in (x, dt, A, B, C))
-        if mask is not None:
-            # masked_fill, not a product: padding may hold inf or NaN
-            x, dt, B, C = (_drop_padding(t, mask) for t in (x, dt, B, C))
+        x, dt, B, C = drop_padding(mask, x, dt, B, C)
         m = -dt * A
         y = _normalized(x, m, B, C, grid, mask) if normalize else _plain(x, m, B, C)
         if D is not None:
             y = torch.addcmul(y, D.to(dtype)[:, None], x)
-        if mask is not None:
-            y = _drop_padding(y, mask)
+        y, = drop_padding(mask, y)
     return y.to(out_dtype)
-
-
-def _drop_padding(t: Tensor, mask: Tensor) -> Tensor:
-    return t.masked_fill(~mask.view(*mask.shape, *[1] * (t.dim() - 2)), 0)
 
 
 def _plain(x: Tensor, m: Tensor, B: Tensor, C: Tensor) -> Tensor:

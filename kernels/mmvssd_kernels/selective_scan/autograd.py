@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
 
 #: A sequence is a grid of one row; its group of channels is the sequence's number.
@@ -18,43 +18,46 @@ def obstacle(u: Tensor, delta: Tensor, A: Tensor, *others, **options) -> Optiona
     return triton_support.obstacle(u) or launch.obstacle(A.shape[1])
 
 
-@register('selective_scan', 'triton', obstacle, triton_support.drawback)
+@triton_support.register('selective_scan', obstacle)
 def selective_scan_triton(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-                          delta_bias: Tensor, *, delta_softplus: bool) -> Tensor:
+                          delta_bias: Tensor, *, delta_softplus: bool,
+                          mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
-    return torch.ops.mmvssd_kernels.selective_scan_triton(u, delta, A, B, C, D, delta_bias,
+    return torch.ops.mmvssd_kernels.selective_scan_triton(u, delta, A, B, C, D, delta_bias, mask,
                                                           delta_softplus)[0]
 
 
-def _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     N, channels, L = u.shape
     S, K = A.shape[1], B.shape[1]
-    y = u.new_empty((N, channels, L), dtype=triton_support.sum_dtype(u.dtype))
+    y = u.new_empty((N, channels, L), dtype=sum_dtype(u.dtype))
     return y, y.new_empty((K, N, launch.chunks(L, S), S, channels // K))
 
 
 @operator('selective_scan_triton(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
-          'Tensor delta_bias, bool delta_softplus) -> (Tensor, Tensor)', _fake_forward)
-def _forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+          'Tensor delta_bias, Tensor? mask, bool delta_softplus) -> (Tensor, Tensor)',
+          _fake_forward)
+def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     """Outputs (N, K*D, L), and states before chunks (K, N, chunks, S, D)."""
-    y, states = _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    inputs = (u, delta, A, B, C, D, delta_bias, mask, delta_softplus)
+    y, states = _fake_forward(*inputs)
     if y.numel():
-        scan = _scan(u, delta, A, B, C, D, delta_bias, delta_softplus)
-        scan.outputs(_by_token(y, B.shape[1]), states)
+        _scan(*inputs).outputs(_by_token(y, B.shape[1]), states)
     return y, states
 
 
-def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
+def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format)
                  for t in (u, delta, A, B, C, D, delta_bias))
 
 
 @operator('selective_scan_triton_backward(Tensor dy, Tensor u, Tensor delta, Tensor A, Tensor B, '
-          'Tensor C, Tensor D, Tensor delta_bias, Tensor states, bool delta_softplus) '
-          '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
-def _backward(dy, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
+          'Tensor C, Tensor D, Tensor delta_bias, Tensor? mask, Tensor states, '
+          'bool delta_softplus) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+          _fake_backward)
+def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
     """Gradients of the seven inputs, contiguous and in their dtypes."""
-    inputs = (u, delta, A, B, C, D, delta_bias)
+    inputs = (u, delta, A, B, C, D, delta_bias, mask)
     results = _fake_backward(dy, *inputs, states, delta_softplus)
     if dy.numel() == 0:
         return tuple(t.zero_() for t in results)
@@ -71,10 +74,10 @@ def _backward(dy, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
     return results
 
 
-def _scan(u, delta, A, B, C, D, delta_bias, delta_softplus) -> launch.Scan:
+def _scan(u, delta, A, B, C, D, delta_bias, mask, delta_softplus) -> launch.Scan:
     K = B.shape[1]
     inputs = launch.Inputs(_by_token(u, K), _by_token(delta, K), None, A, _by_state(B),
-                           _by_state(C), D, delta_bias, None)
+                           _by_state(C), D, delta_bias, None if mask is None else mask[:, None])
     return launch.Scan(inputs, AXES, K, delta_softplus)
 
 
@@ -88,20 +91,4 @@ def _by_state(t: Tensor) -> Tensor:
     return t.mT[:, :, None]
 
 
-def _save(ctx, inputs, output):
-    *tensors, ctx.delta_softplus = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dy, _):
-    if dy is None:
-        return (None, ) * 8
-    gradients = torch.ops.mmvssd_kernels.selective_scan_triton_backward(
-        dy, *ctx.saved_tensors, ctx.delta_softplus)
-    return (*gradients, None)
-
-
-register_gradient('selective_scan_triton', _save, _differentiate)
-register_no_gradient('selective_scan_triton_backward')
+register_backward('selective_scan_triton', tensors=8)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
+from mmvssd_kernels.numerics import sum_dtype
 
 #: Largest state size, and rank of step sizes: sums over channels are tiles of that width.
 LARGEST_STATE = 64
@@ -143,7 +144,7 @@ class Scan:
         self.L = rows * columns
         self.K, self.S = inputs.B.shape[1], inputs.A.shape[1]
         self.R = None if inputs.weight is None else inputs.weight.shape[2]
-        self.dtype = triton_support.sum_dtype(inputs.u.dtype)
+        self.dtype = sum_dtype(inputs.u.dtype)
         self.tiles = _tiles(self.L, self.S, self.R)
         self.chunks = chunks(self.L, self.S)
         self.blocks = -(-self.D // self.tiles.BD)

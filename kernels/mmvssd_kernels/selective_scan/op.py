@@ -4,7 +4,7 @@ from typing import Optional
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_tensor
+from mmvssd_kernels.checks import check_groups, check_mask, check_optional, check_tensor
 from mmvssd_kernels.selective_scan import (  # noqa: F401  (register themselves)
     autograd,
     reference,
@@ -20,6 +20,7 @@ def selective_scan(u: Tensor,
                    delta_bias: Optional[Tensor] = None,
                    *,
                    delta_softplus: bool = True,
+                   mask: Optional[Tensor] = None,
                    impl: str = 'auto') -> Tensor:
     r"""Selective scan: a linear recurrence whose step size and projections follow the input.
 
@@ -39,10 +40,12 @@ def selective_scan(u: Tensor,
         D: Skip weight (K*D,), or None for no skip.
         delta_bias: (K*D,), added to ``delta``, or None.
         delta_softplus: Whether softplus makes the step sizes positive; else they must be that.
-        impl: 'auto', 'reference' or 'triton'; see :mod:`mmvssd_kernels.dispatch`.
+        mask: (N, L) bool, False = padding, wherever it lies: the state passes it unchanged,
+            whatever values it holds, and its outputs are zero.
+        impl: 'auto' or the name of an implementation; see :mod:`mmvssd_kernels.dispatch`.
 
     Returns:
-        (N, K*D, L) float32; float64 where ``u`` is.
+        (N, K*D, L) float32; float64 if ``u`` is.
 
     Raises:
         ValueError: Shapes, dtypes or devices that don't agree, naming the argument.
@@ -56,14 +59,11 @@ def selective_scan(u: Tensor,
         raise ValueError('A: got a state of size 0, expected at least 1')
     check_tensor('B', B, (N, 'K', A.shape[1], L), device=u.device)
     check_tensor('C', C, tuple(B.shape), device=u.device)
-    K = B.shape[1]
-    if K == 0 or channels % K:
-        raise ValueError(f'B: got {K} groups, expected a number that divides the {channels} '
-                         'channels of u')
-    for name, vector in (('D', D), ('delta_bias', delta_bias)):
-        if vector is not None:
-            check_tensor(name, vector, (channels,), device=u.device)
+    check_groups(B.shape[1], channels, 'channels of u')
+    check_optional('D', D, (channels,), u.device)
+    check_optional('delta_bias', delta_bias, (channels,), u.device)
+    check_mask(mask, (N, L), u.device)
     nothing = A.new_zeros(channels)
     return dispatch.call('selective_scan', impl, u, delta, A, B, C, nothing if D is None else D,
                          nothing if delta_bias is None else delta_bias,
-                         delta_softplus=delta_softplus)
+                         delta_softplus=delta_softplus, mask=mask)

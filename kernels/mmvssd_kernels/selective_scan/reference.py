@@ -4,14 +4,15 @@ A sequence is cut into blocks, one after the other, and a block into chunks that
 see :mod:`mmvssd_kernels.selective_scan.recurrence`. Decays and states exist for one block at a
 time; backward computes them again.
 """
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.numerics import drop_padding, sum_dtype
 from mmvssd_kernels.selective_scan import recurrence
 
 #: Elements of a block's tensors. Several of them should fit a CPU's second or third cache.
@@ -20,12 +21,16 @@ BLOCK = 2**19
 STEPS = 32
 
 
-@register('selective_scan', 'reference')
+@register('selective_scan', 'reference', priority=0)
 def selective_scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-                             delta_bias: Tensor, *, delta_softplus: bool) -> Tensor:
+                             delta_bias: Tensor, *, delta_softplus: bool,
+                             mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
-    return torch.ops.mmvssd_kernels.selective_scan(u, delta, A, B, C, D, delta_bias,
-                                                   delta_softplus)[0]
+    u, delta, B, C = drop_padding(mask, u, delta, B, C, tokens_last=True)
+    y = torch.ops.mmvssd_kernels.selective_scan(u, delta, A, B, C, D, delta_bias, mask,
+                                                delta_softplus)[0]
+    y, = drop_padding(mask, y, tokens_last=True)
+    return y
 
 
 class _Span(NamedTuple):
@@ -69,8 +74,8 @@ def _chunks(width: int) -> int:
     return max(1, BLOCK // max(width * STEPS, 1))
 
 
-def _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
-    dtype, S, K = _dtype(u), A.shape[1], B.shape[1]
+def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
+    dtype, S, K = sum_dtype(u.dtype), A.shape[1], B.shape[1]
     N, channels, L = u.shape
     q = _chunks(channels // K)
     tail = (L + STEPS - 1) // STEPS - L // STEPS
@@ -80,22 +85,24 @@ def _fake_forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
 
 
 @operator('selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
-          'Tensor delta_bias, bool delta_softplus) -> (Tensor, Tensor)', _fake_forward)
-def _forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
+          'Tensor delta_bias, Tensor? mask, bool delta_softplus) -> (Tensor, Tensor)',
+          _fake_forward)
+def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     """Outputs (N, K*D, L), and each sequence's states (S, D) before all blocks but the first."""
     K = B.shape[1]
     width = u.shape[1] // K
-    y = u.new_empty(u.shape, dtype=_dtype(u))
+    y = u.new_empty(u.shape, dtype=sum_dtype(u.dtype))
     scratch = recurrence.Scratch(y.dtype, y.device)
     states = [y.new_empty(0, A.shape[1], width)]
     for part in _parts(u, K):
-        u_, delta_, B_, C_, y_ = (t[part] for t in (u, delta, B, C, y))
+        u_, delta_, B_, C_, mask_, y_ = take(part, u, delta, B, C, mask, y)
         for spans in _spans(u, K):
             state = y.new_zeros(A.shape[1], len(u_), width)
             for i, span in enumerate(spans):
                 if i > 0:
                     states.append(state.transpose(0, 1).clone())
-                block = _block(span, u_, delta_, A, B_, C_, delta_bias, delta_softplus, scratch)
+                block = _block(span, u_, delta_, A, B_, C_, delta_bias, mask_, delta_softplus,
+                               scratch)
                 out = scratch('y', *block.u.shape)
                 torch.mul(block.u, D[span.channels(width)].to(y.dtype), out=out)
                 recurrence.forward(block, state, out, scratch)
@@ -103,24 +110,26 @@ def _forward(u, delta, A, B, C, D, delta_bias, delta_softplus):
     return y, torch.cat(states)
 
 
-def _fake_backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
-    return tuple(torch.empty_like(t, dtype=_dtype(u), memory_format=torch.contiguous_format)
+def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
+    dtype = sum_dtype(u.dtype)
+    return tuple(torch.empty_like(t, dtype=dtype, memory_format=torch.contiguous_format)
                  for t in (u, delta, A, B, C, D, delta_bias))
 
 
-@operator('selective_scan_backward(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, '
-          'Tensor D, Tensor delta_bias, Tensor states, Tensor dy, bool delta_softplus) '
-          '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
-def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
+@operator('selective_scan_backward(Tensor dy, Tensor u, Tensor delta, Tensor A, Tensor B, '
+          'Tensor C, Tensor D, Tensor delta_bias, Tensor? mask, Tensor states, '
+          'bool delta_softplus) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+          _fake_backward)
+def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
     """Gradients of the seven inputs, in the dtype of the state."""
-    dtype = _dtype(u)
+    dtype = sum_dtype(u.dtype)
     width = u.shape[1] // B.shape[1]
     du, ddelta, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (u, delta, B, C))
     dA, dD, dbias = (t.new_zeros(t.shape, dtype=dtype) for t in (A, D, delta_bias))
     scratch = recurrence.Scratch(dtype, u.device)
     for part in reversed(_parts(u, B.shape[1])):
-        u_, delta_, B_, C_, dy_ = (t[part] for t in (u, delta, B, C, dy))
-        du_, ddelta_, dB_, dC_ = (t[part] for t in (du, ddelta, dB, dC))
+        u_, delta_, B_, C_, mask_, dy_ = take(part, u, delta, B, C, mask, dy)
+        du_, ddelta_, dB_, dC_ = take(part, du, ddelta, dB, dC)
         for spans in reversed(_spans(u, B.shape[1])):
             dstate = du.new_zeros(A.shape[1], len(u_), width)
             for i, span in reversed(list(enumerate(spans))):
@@ -128,14 +137,17 @@ def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
                 if i > 0:
                     states, last = states[:-len(u_)], states[-len(u_):]
                     state.copy_(last.transpose(0, 1))
-                block = _block(span, u_, delta_, A, B_, C_, delta_bias, delta_softplus, scratch)
+                block = _block(span, u_, delta_, A, B_, C_, delta_bias, mask_, delta_softplus,
+                               scratch)
                 slope = torch.neg(block.delta, out=scratch('slope', *block.u.shape)).expm1_()
                 channels = span.channels(width)
                 dy_block = scratch('y', *block.u.shape).copy_(span.take(dy_[:, channels]))
                 gradients = recurrence.backward(block, state, dstate, dy_block, scratch)
                 dz = gradients.delta
                 if delta_softplus:
-                    dz.mul_(slope).neg_()  # softplus' = 1 - exp(-softplus)
+                    dz.mul_(slope).neg_()  # softplus' = 1 - exp(-softplus), 0 at padding
+                elif mask is not None:
+                    dz.masked_fill_(~span.take(mask_)[..., None], 0)
                 span.take(ddelta_[:, channels]).copy_(dz)
                 dbias[channels] += dz.sum((0, 1, 2))
                 dD[channels] += torch.mul(dy_block, block.u, out=scratch('e', *dz.shape)).sum(
@@ -148,30 +160,19 @@ def _backward(u, delta, A, B, C, D, delta_bias, states, dy, delta_softplus):
     return du, ddelta, dA, dB, dC, dD, dbias
 
 
-def _save(ctx, inputs, output):
-    *tensors, ctx.delta_softplus = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
+register_backward('selective_scan', tensors=8)
 
 
-def _differentiate(ctx, dy, _):
-    if dy is None:
-        return (None, ) * 8
-    gradients = torch.ops.mmvssd_kernels.selective_scan_backward(*ctx.saved_tensors, dy,
-                                                                 ctx.delta_softplus)
-    return (*gradients, None)
-
-
-register_gradient('selective_scan', _save, _differentiate)
-register_no_gradient('selective_scan_backward')
+def take(part: slice, *tensors: Optional[Tensor]) -> List[Optional[Tensor]]:
+    """Take the same images of several tensors."""
+    return [None if t is None else t[part] for t in tensors]
 
 
 def _block(span: _Span, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
-           delta_bias: Tensor, delta_softplus: bool,
+           delta_bias: Tensor, mask: Optional[Tensor], delta_softplus: bool,
            scratch: recurrence.Scratch) -> recurrence.Block:
     """A block's inputs."""
-    dtype = _dtype(u)
+    dtype = sum_dtype(u.dtype)
     channels = span.channels(u.shape[1] // B.shape[1])
     u, z = (span.take(t[:, channels]) for t in (u, delta))
     # contiguous: a step of all sequences and channels shall be one piece of memory
@@ -179,10 +180,8 @@ def _block(span: _Span, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tenso
     z = scratch('delta', *z.shape).copy_(z).add_(delta_bias[channels].to(dtype))
     if delta_softplus:
         F.softplus(z, out=z)
+    if mask is not None:
+        # with a step of 0 the state passes as it is
+        z.masked_fill_(~span.take(mask)[..., None], 0)
     B, C = (span.take(t[:, span.k]).to(dtype) for t in (B, C))
     return recurrence.Block(u, z, A[channels].to(dtype), B, C, False)
-
-
-def _dtype(u: Tensor) -> torch.dtype:
-    """Dtype of sums and states."""
-    return torch.promote_types(u.dtype, torch.float32)

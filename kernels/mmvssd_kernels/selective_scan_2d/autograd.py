@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
 
 ROWS = launch.Axis(transposed=False, first=0, step=1, count=4, directions=1)
@@ -32,7 +32,7 @@ def obstacle(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor, *others,
     return triton_support.obstacle(x) or launch.obstacle(A.shape[1], dt.shape[4])
 
 
-@register('selective_scan_2d', 'triton', obstacle, triton_support.drawback)
+@triton_support.register('selective_scan_2d', obstacle)
 def selective_scan_2d_triton(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor, B: Tensor,
                              C: Tensor, D: Tensor, dt_bias: Tensor, *, pattern: str,
                              mask: Optional[Tensor]) -> Tensor:
@@ -43,7 +43,7 @@ def selective_scan_2d_triton(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor
 
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     (N, H, W, width), S = x.shape, A.shape[1]
-    y = x.new_empty((N, H, W, width), dtype=triton_support.sum_dtype(x.dtype))
+    y = x.new_empty((N, H, W, width), dtype=sum_dtype(x.dtype))
     return y, y.new_empty((4, N, launch.chunks(H * W, S), S, width))
 
 
@@ -100,20 +100,4 @@ def _by_sequence(t: Tensor) -> Tensor:
     return t.movedim(3, 1)
 
 
-def _save(ctx, inputs, output):
-    *tensors, ctx.pattern = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dy, _):
-    if dy is None:
-        return (None, ) * 10
-    gradients = torch.ops.mmvssd_kernels.selective_scan_2d_triton_backward(
-        dy, *ctx.saved_tensors, ctx.pattern)
-    return (*gradients, None, None)
-
-
-register_gradient('selective_scan_2d_triton', _save, _differentiate)
-register_no_gradient('selective_scan_2d_triton_backward')
+register_backward('selective_scan_2d_triton', tensors=9)

@@ -1,11 +1,10 @@
 """The public op: checks its arguments, then hands them to the implementation that can run."""
 from typing import Optional
 
-import torch
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_choice, check_tensor
+from mmvssd_kernels.checks import check_choice, check_mask, check_optional, check_tensor
 from mmvssd_kernels.cross_scan import PATTERNS
 from mmvssd_kernels.selective_scan_2d import (  # noqa: F401  (register themselves)
     autograd,
@@ -45,10 +44,10 @@ def selective_scan_2d(x: Tensor,
         pattern: Orders of the sequences, as in :func:`~mmvssd_kernels.cross_scan`.
         mask: (N, H, W) bool, False = padding: the state passes it unchanged, whatever values it
             holds, and its outputs are zero.
-        impl: 'auto', 'reference' or 'triton'; see :mod:`mmvssd_kernels.dispatch`.
+        impl: 'auto' or the name of an implementation; see :mod:`mmvssd_kernels.dispatch`.
 
     Returns:
-        (N, H, W, D) float32; float64 where ``x`` is.
+        (N, H, W, D) float32; float64 if ``x`` is.
 
     Raises:
         ValueError: Shapes, dtypes or devices that don't agree, or an unknown pattern, naming the
@@ -64,12 +63,10 @@ def selective_scan_2d(x: Tensor,
         raise ValueError('A: got a state of size 0, expected at least 1')
     check_tensor('B', B, (N, H, W, 4, A.shape[1]), device=x.device)
     check_tensor('C', C, tuple(B.shape), device=x.device)
-    for name, vector in (('D', D), ('dt_bias', dt_bias)):
-        if vector is not None:
-            check_tensor(name, vector, (4 * width,), device=x.device)
+    check_optional('D', D, (4 * width,), x.device)
+    check_optional('dt_bias', dt_bias, (4 * width,), x.device)
     check_choice('pattern', pattern, PATTERNS)
-    if mask is not None:
-        check_tensor('mask', mask, (N, H, W), dtypes=(torch.bool,), device=x.device)
+    check_mask(mask, (N, H, W), x.device)
     nothing = A.new_zeros(4 * width)
     return dispatch.call('selective_scan_2d', impl, x, dt, dt_weight, A, B, C,
                          nothing if D is None else D, nothing if dt_bias is None else dt_bias,

@@ -12,27 +12,25 @@ from torch.nn import functional as F
 
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
+from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.numerics import drop_padding, sum_dtype
 from mmvssd_kernels.selective_scan import recurrence
+from mmvssd_kernels.selective_scan.reference import take
 
 #: Elements of a block's tensors. Several of them should fit a CPU's second or third cache.
 BLOCK = 2**20
 
 
-@register('selective_scan_2d', 'reference')
+@register('selective_scan_2d', 'reference', priority=0)
 def selective_scan_2d_reference(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor, B: Tensor,
                                 C: Tensor, D: Tensor, dt_bias: Tensor, *, pattern: str,
                                 mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan_2d`, whose docstring has shapes and dtypes."""
-    if mask is not None:
-        # masked_fill, not a product: padding may hold inf or NaN
-        x, dt, B, C = (_drop_padding(t, mask) for t in (x, dt, B, C))
-    return torch.ops.mmvssd_kernels.selective_scan_2d(x, dt, dt_weight, A, B, C, D, dt_bias, mask,
-                                                      pattern)[0]
-
-
-def _drop_padding(t: Tensor, mask: Tensor) -> Tensor:
-    return t.masked_fill(~mask.view(*mask.shape, *[1] * (t.dim() - 3)), 0)
+    x, dt, B, C = drop_padding(mask, x, dt, B, C)
+    y = torch.ops.mmvssd_kernels.selective_scan_2d(x, dt, dt_weight, A, B, C, D, dt_bias, mask,
+                                                   pattern)[0]
+    y, = drop_padding(mask, y)
+    return y
 
 
 class _Span(NamedTuple):
@@ -80,7 +78,7 @@ def _chunks(shape: torch.Size, transposed: bool) -> Tuple[int, int]:
 
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     N, H, W, width = x.shape
-    dtype = _dtype(x)
+    dtype = sum_dtype(x.dtype)
     states = 0
     for transposed, _ in ORDERS[pattern]:
         chunks, q = _chunks(x.shape, transposed)
@@ -99,7 +97,7 @@ def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     scratch = recurrence.Scratch(y.dtype, y.device)
     states = [y.new_empty(0, A.shape[1], x.shape[3])]
     for part in _parts(x.shape):
-        x_, dt_, B_, C_, mask_, y_ = _take(part, x, dt, B, C, mask, y)
+        x_, dt_, B_, C_, mask_, y_ = take(part, x, dt, B, C, mask, y)
         for spans in _spans(x.shape, pattern):
             state = y.new_zeros(A.shape[1], len(x_), x.shape[3])
             for i, span in enumerate(spans):
@@ -110,18 +108,18 @@ def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     return y, torch.cat(states)
 
 
-def _fake_backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
-    return tuple(torch.empty_like(t, dtype=_dtype(x), memory_format=torch.contiguous_format)
+def _fake_backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
+    dtype = sum_dtype(x.dtype)
+    return tuple(torch.empty_like(t, dtype=dtype, memory_format=torch.contiguous_format)
                  for t in (x, dt, dt_weight, A, B, C, D, dt_bias))
 
 
-@operator('selective_scan_2d_backward(Tensor x, Tensor dt, Tensor dt_weight, Tensor A, Tensor B, '
-          'Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, Tensor states, Tensor dy, '
-          'str pattern) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
-          _fake_backward)
-def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
+@operator('selective_scan_2d_backward(Tensor dy, Tensor x, Tensor dt, Tensor dt_weight, Tensor A, '
+          'Tensor B, Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, Tensor states, str pattern) '
+          '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
+def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
     """Gradients of the eight inputs, in the dtype of the state."""
-    dtype = _dtype(x)
+    dtype = sum_dtype(x.dtype)
     width = x.shape[3]
     dx = _skip(dy, D)
     ddt, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (dt, B, C))
@@ -130,8 +128,8 @@ def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
     dD = dx.new_zeros(width)
     scratch = recurrence.Scratch(dtype, x.device)
     for part in reversed(_parts(x.shape)):
-        x_, dt_, B_, C_, mask_, dy_ = _take(part, x, dt, B, C, mask, dy)
-        dx_, ddt_, dB_, dC_ = _take(part, dx, ddt, dB, dC)
+        x_, dt_, B_, C_, mask_, dy_ = take(part, x, dt, B, C, mask, dy)
+        dx_, ddt_, dB_, dC_ = take(part, dx, ddt, dB, dC)
         for spans in reversed(_spans(x.shape, pattern)):
             dstate = dx.new_zeros(A.shape[1], len(x_), width)
             for i, span in reversed(list(enumerate(spans))):
@@ -160,33 +158,12 @@ def _backward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, dy, pattern):
             dweight[:, -1].flatten())
 
 
-def _save(ctx, inputs, output):
-    *tensors, ctx.pattern = inputs
-    ctx.save_for_backward(*tensors, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dy, _):
-    if dy is None:
-        return (None, ) * 10
-    gradients = torch.ops.mmvssd_kernels.selective_scan_2d_backward(*ctx.saved_tensors, dy,
-                                                                    ctx.pattern)
-    return (*gradients, None, None)
-
-
-register_gradient('selective_scan_2d', _save, _differentiate)
-register_no_gradient('selective_scan_2d_backward')
-
-
-def _take(part: slice, *tensors: Optional[Tensor]) -> List[Optional[Tensor]]:
-    """The same images of several tensors."""
-    return [None if t is None else t[part] for t in tensors]
+register_backward('selective_scan_2d', tensors=9)
 
 
 def _skip(t: Tensor, D: Tensor) -> Tensor:
     """What D makes of inputs, or of gradients of the outputs, (N, H, W, D); contiguous."""
-    D = D.to(_dtype(t)).view(4, t.shape[3]).sum(0)
+    D = D.to(sum_dtype(t.dtype)).view(4, t.shape[3]).sum(0)
     return torch.mul(t, D, out=t.new_empty(t.shape, dtype=D.dtype))
 
 
@@ -215,8 +192,3 @@ def _low_rank(span: _Span, dt: Tensor, dtype: torch.dtype) -> Tensor:
     """Low-rank step sizes of a block and a column of ones, (F*N*q, R + 1)."""
     dt = span.take(dt[..., span.k, :]).flatten(0, 2).to(dtype)
     return F.pad(dt, (0, 1), value=1)
-
-
-def _dtype(x: Tensor) -> torch.dtype:
-    """Dtype of sums and states."""
-    return torch.promote_types(x.dtype, torch.float32)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_gradient, register_no_gradient
-from mmvssd_kernels.triton_support import common_dtype, power_of_two, vector_stride
+from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.numerics import common_dtype, drop_padding, sum_dtype
+from mmvssd_kernels.triton_support import power_of_two, vector_stride
 
 #: Largest state size and head width.
 LARGEST = 128
@@ -47,11 +47,13 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
     return triton_support.grid_obstacle(x, T) or triton_support.obstacle(x)
 
 
-@register('ssd', 'triton', obstacle, triton_support.drawback)
+@triton_support.register('ssd', obstacle)
 def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor], *,
-               chunk_size: int, reverse: bool) -> Tensor:
+               chunk_size: int, reverse: bool, mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.ssd`, whose docstring has shapes and dtypes."""
-    return torch.ops.mmvssd_kernels.ssd_triton(x, dt, A, B, C, D, reverse)
+    x, dt, B, C = drop_padding(mask, x, dt, B, C)
+    y, = drop_padding(mask, torch.ops.mmvssd_kernels.ssd_triton(x, dt, A, B, C, D, reverse))
+    return y
 
 
 def _fake_forward(x, dt, A, B, C, D, reverse):
@@ -109,20 +111,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     return results
 
 
-def _save(ctx, inputs, output):
-    *tensors, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx, dy):
-    tensors = ctx.saved_tensors
-    gradients = torch.ops.mmvssd_kernels.ssd_triton_backward(dy, *tensors, ctx.reverse)
-    *gradients, dD = gradients
-    return (*gradients, None if tensors[5] is None else dD, None)
-
-
-register_gradient('ssd_triton', _save, _differentiate)
-register_no_gradient('ssd_triton_backward')
+register_backward('ssd_triton', tensors=6)
 
 
 class _InOrder(NamedTuple):
@@ -144,7 +133,7 @@ class _Launch:
         self.chunks = -(-L // tiles.T)
         self.programs = (h * -(-P // tiles.BP), self.chunks, N)
         self.sizes = (L, h, P, S, h // G)
-        self.dtype = triton_support.sum_dtype(x.dtype)
+        self.dtype = sum_dtype(x.dtype)
         product, precision = triton_support.products(common_dtype(x, B), x.device)
         _, exact = triton_support.products(self.dtype, x.device)
         self.options = dict(tiles._asdict(), num_stages=1, EXACT=exact,

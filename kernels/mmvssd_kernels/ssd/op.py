@@ -4,7 +4,7 @@ from typing import Optional
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_tensor
+from mmvssd_kernels.checks import check_duality
 from mmvssd_kernels.ssd import autograd, reference  # noqa: F401  (register themselves)
 
 
@@ -17,6 +17,7 @@ def ssd(x: Tensor,
         *,
         chunk_size: int = 256,
         reverse: bool = False,
+        mask: Optional[Tensor] = None,
         impl: str = 'auto') -> Tensor:
     r"""Causal state space duality: a token reads the state of the tokens up to itself.
 
@@ -31,40 +32,29 @@ def ssd(x: Tensor,
         x: Tokens (N, L, h, P), float32, bfloat16, float16 or float64.
         dt: Step sizes (N, L, h), after softplus.
         A: Decay (h,), negative; a positive one makes the state grow, and may overflow.
-        B: Input projection (N, L, G, S). Head j reads group j // (h / G), where ``nc_ssd``
-            reads group j % G.
+        B: Input projection (N, L, G, S). Head j reads group j // (h / G), see
+            :func:`~mmvssd_kernels.checks.check_groups`.
         C: Output projection (N, L, G, S).
         D: Skip weight (h,), or None for no skip.
         chunk_size: Tokens that the reference joins in one matrix product; it changes rounding,
             memory and time, and nothing else. Kernels have a length of their own.
         reverse: Run t from L down to 1; inputs and outputs stay in their places.
-        impl: 'auto', 'reference' or 'triton'; see :mod:`mmvssd_kernels.dispatch`.
+        mask: (N, L) bool, False = padding, wherever it lies: the state passes it unchanged,
+            whatever values it holds, and its outputs are zero.
+        impl: 'auto' or the name of an implementation; see :mod:`mmvssd_kernels.dispatch`.
 
     Returns:
-        (N, L, h, P) in the dtype of ``x``. Sums and states are float32 (float64 where ``x`` is),
+        (N, L, h, P) in the dtype of ``x``. Sums and states are float32 (float64 if ``x`` is),
         also under autocast.
 
     Raises:
         ValueError: Shapes, dtypes or devices that don't agree, naming the argument.
         RuntimeError: The implementation chosen by name cannot run here.
     """
-    _check_arguments(x, dt, A, B, C, D, chunk_size, reverse)
-    return dispatch.call('ssd', impl, x, dt, A, B, C, D, chunk_size=chunk_size, reverse=reverse)
-
-
-def _check_arguments(x, dt, A, B, C, D, chunk_size, reverse) -> None:
-    check_tensor('x', x, ('N', 'L', 'h', 'P'))
-    N, L, h, _ = x.shape
-    check_tensor('dt', dt, (N, L, h), device=x.device)
-    check_tensor('A', A, (h,), device=x.device)
-    check_tensor('B', B, (N, L, 'G', 'S'), device=x.device)
-    check_tensor('C', C, tuple(B.shape), device=x.device)
-    if D is not None:
-        check_tensor('D', D, (h,), device=x.device)
-    G = B.shape[2]
-    if G == 0 or h % G:
-        raise ValueError(f'B: got {G} groups, expected a number that divides the {h} heads of x')
+    check_duality(x, dt, A, B, C, D, mask)
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
         raise ValueError(f'chunk_size: got {chunk_size}, expected a positive integer')
     if not isinstance(reverse, bool):
         raise ValueError(f'reverse: got {reverse}, expected True or False')
+    return dispatch.call('ssd', impl, x, dt, A, B, C, D, chunk_size=chunk_size, reverse=reverse,
+                         mask=mask)

@@ -4,7 +4,6 @@ Symbols: N images, L tokens, h heads of width P, state S, G groups of r = h / G 
 cut into c chunks of T tokens. Within a chunk a token reads its predecessors in one matrix product
 with a matrix of decays; what came before the chunk it reads from the state that chunks hand on.
 """
-from contextlib import nullcontext
 from typing import Optional
 
 import torch
@@ -12,17 +11,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.numerics import drop_padding, no_autocast, sum_dtype
 
 
-@register('ssd', 'reference')
+@register('ssd', 'reference', priority=0)
 def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor], *,
-                  chunk_size: int, reverse: bool) -> Tensor:
+                  chunk_size: int, reverse: bool, mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.ssd`, whose docstring has shapes and dtypes."""
     out_dtype = x.dtype
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    # autocast knows no meta device, on which shapes alone are computed
-    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+    dtype = sum_dtype(x.dtype)
+    with no_autocast(x):
         x, dt, A, B, C = (t.to(dtype) for t in (x, dt, A, B, C))
+        # with a step of 0 the state passes padding as it is
+        x, dt, B, C = drop_padding(mask, x, dt, B, C)
         tokens = (dt[..., None] * x, dt * A, B, C)
         if reverse:
             tokens = tuple(t.flip(1) for t in tokens)
@@ -31,6 +32,7 @@ def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
             y = y.flip(1)
         if D is not None:
             y = torch.addcmul(y, D.to(dtype)[:, None], x)
+        y, = drop_padding(mask, y)
     return y.to(out_dtype)
 
 

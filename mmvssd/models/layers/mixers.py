@@ -19,31 +19,24 @@ def draw_dt_bias_(bias: Tensor) -> None:
         bias += (-torch.expm1(-bias)).log()  # inverse of softplus
 
 
-class NCSSDMixer(nn.Module):
-    """VSSD's mixer: projections, a depthwise convolution and the ``nc_ssd`` op.
+class DualityMixer(nn.Module):
+    """Base of the mixers by state space duality: all but the op, which a subclass calls in ``mix``.
 
     Args:
         dim: Channels in and out.
         num_heads: Heads h; divides the inner width ``expansion * dim``.
         d_state: State size S.
         expansion: Inner width over ``dim``.
-        n_groups: Groups G of B and C; head j reads group j % G.
-        normalize: Use the normalized op of the ICCV 2025 version.
-        negative_decay: Turn the sign of the token weights, m = -dt exp(A_log): the published
-            ``tiny_na`` ablation.
+        n_groups: Groups G of B and C.
     """
 
     def __init__(self, dim: int, num_heads: int, d_state: int, *, expansion: float = 2,
-                 n_groups: int = 1, normalize: bool = False,
-                 negative_decay: bool = False) -> None:
+                 n_groups: int = 1) -> None:
         super().__init__()
         self.d_inner = int(expansion * dim)
         self.d_bc = n_groups * d_state
         self.num_heads = num_heads
         self.n_groups = n_groups
-        self.normalize = normalize
-        self.sign = 1 if negative_decay else -1
-        self.op = KERNELS.get('nc_ssd')
 
         d_conv = self.d_inner + 2 * self.d_bc
         self.in_proj = SplitLinear(dim, [self.d_inner, d_conv, num_heads])  # z, xBC, dt
@@ -83,15 +76,43 @@ class NCSSDMixer(nn.Module):
 
     def mix(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, *, grid: Tuple[int, int],
             mask: Optional[Tensor]) -> Tensor:
-        """The op on tokens in row-major order: x (N, L, h, P) -> (N, L, h, P)."""
+        """Run the op on tokens in row-major order: x (N, L, h, P) -> (N, L, h, P)."""
+        raise NotImplementedError
+
+
+class NCSSDMixer(DualityMixer):
+    """VSSD's mixer: projections, a depthwise convolution and the ``nc_ssd`` op.
+
+    Args:
+        dim: Channels in and out.
+        num_heads: Heads h; divides the inner width ``expansion * dim``.
+        d_state: State size S.
+        expansion: Inner width over ``dim``.
+        n_groups: Groups G of B and C; which one a head reads is the op's matter.
+        normalize: Use the normalized op of the ICCV 2025 version.
+        negative_decay: Turn the sign of the token weights, m = -dt exp(A_log): the published
+            ``tiny_na`` ablation.
+    """
+
+    def __init__(self, dim: int, num_heads: int, d_state: int, *, expansion: float = 2,
+                 n_groups: int = 1, normalize: bool = False,
+                 negative_decay: bool = False) -> None:
+        super().__init__(dim, num_heads, d_state, expansion=expansion, n_groups=n_groups)
+        self.normalize = normalize
+        self.sign = 1 if negative_decay else -1
+        self.op = KERNELS.get('nc_ssd')
+
+    def mix(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, *, grid: Tuple[int, int],
+            mask: Optional[Tensor]) -> Tensor:
+        """Run the op on tokens in row-major order: x (N, L, h, P) -> (N, L, h, P)."""
         return self.op(x, dt, self.sign * self.A_log.exp(), B, C, self.D,
                        normalize=self.normalize, grid=grid, mask=mask)
 
 
-class SSDMixer(NCSSDMixer):
+class SSDMixer(DualityMixer):
     """Mamba-2's mixer: that of VSSD with the causal ``ssd`` op in place of ``nc_ssd``.
 
-    A token in row-major order reads its predecessors, or where the state runs in reverse its
+    A token in row-major order reads its predecessors, or if the state runs in reverse its
     successors, and itself. Parameters and their names are those of :class:`NCSSDMixer`.
 
     Args:
@@ -99,9 +120,9 @@ class SSDMixer(NCSSDMixer):
         num_heads: Heads h; divides the inner width ``expansion * dim``.
         d_state: State size S.
         expansion: Inner width over ``dim``.
-        n_groups: Groups G of B and C; head j reads group j // (h / G).
-        bidirectional: The second half of the heads runs in reverse; of the groups too, where
-            there are several. A single group serves both directions.
+        n_groups: Groups G of B and C; which one a head reads is the op's matter.
+        bidirectional: The second half of the heads runs in reverse; of the groups too, if there
+            are several. A single group serves both directions.
 
     Raises:
         ValueError: ``bidirectional`` with an odd number of heads, or of groups greater than 1.
@@ -117,24 +138,24 @@ class SSDMixer(NCSSDMixer):
 
     def mix(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, *, grid: Tuple[int, int],
             mask: Optional[Tensor]) -> Tensor:
-        """The op on tokens in row-major order: x (N, L, h, P) -> (N, L, h, P)."""
-        if mask is not None:
-            # with a step of 0 the state passes padding as it is; masked_fill, not a product, as
-            # padding may hold inf or NaN. Without x and C its outputs are 0.
-            x, dt, B, C = (t.masked_fill(~mask.view(*mask.shape, *[1] * (t.dim() - 2)), 0)
-                           for t in (x, dt, B, C))
-        A = self.sign * self.A_log.exp()
+        """Run the op on tokens in row-major order: x (N, L, h, P) -> (N, L, h, P)."""
+        A = -self.A_log.exp()
         if not self.bidirectional:
-            return self.op(x, dt, A, B, C, self.D)
-        heads = [x, dt, A, self.D]
-        halves = zip(*(t.chunk(2, dim=axis) for t, axis in zip(heads, (2, 2, 0, 0))),
-                     *(t.chunk(2, dim=2) if self.n_groups > 1 else (t, t) for t in (B, C)))
-        return torch.cat([self.op(x, dt, A, B, C, D, reverse=reverse)
-                          for (x, dt, A, D, B, C), reverse in zip(halves, (False, True))], dim=2)
+            return self.op(x, dt, A, B, C, self.D, mask=mask)
+        h, G = self.num_heads // 2, self.n_groups // 2
+        B_forward, C_forward, B_reverse, C_reverse = B, C, B, C
+        if self.n_groups > 1:
+            B_forward, C_forward, B_reverse, C_reverse = (B[:, :, :G], C[:, :, :G], B[:, :, G:],
+                                                          C[:, :, G:])
+        forward = self.op(x[:, :, :h], dt[:, :, :h], A[:h], B_forward, C_forward, self.D[:h],
+                          mask=mask)
+        reverse = self.op(x[:, :, h:], dt[:, :, h:], A[h:], B_reverse, C_reverse, self.D[h:],
+                          reverse=True, mask=mask)
+        return torch.cat([forward, reverse], dim=2)
 
 
 def check_halves(num_heads: int, n_groups: int, what: str = 'SSDMixer') -> None:
-    """Raise ValueError where heads, or several groups, cannot be halved for two directions."""
+    """Raise ValueError if heads, or several groups, cannot be halved for two directions."""
     if num_heads % 2:
         raise ValueError(f'{what}: num_heads is {num_heads}, expected an even number: half of the '
                          'heads run forward, half in reverse')

@@ -94,24 +94,19 @@ class SS2D(nn.Module):
 
     def _scan_rows(self, x: Tensor, mask: Optional[Tensor], first: int) -> Tensor:
         """Each row a sequence, forward and reversed, with the weights of two of the sequences."""
-        N, H, W, D = x.shape
-        pair = slice(first, first + 2)
-        channels = slice(first * D, (first + 2) * D)
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0)
+        N, H = x.shape[:2]
         x = x.flatten(0, 1)  # (N*H, W, D)
-        both = torch.stack([x, x.flip(1)], dim=2)  # (N*H, W, 2, D)
-        dt, B, C = (torch.stack([t[:, :, 0], t[:, :, 1].flip(1)], dim=2)
-                    for t in self._project(x, self.x_proj_weight[pair]))
-        delta = torch.einsum('nlkr,kdr->nlkd', dt, self.dt_projs_weight[pair])
-        if mask is not None:
-            # softplus makes it a step of 0, with which the state passes as it is
-            steps = mask.flatten(0, 1)[..., None]
-            steps = torch.stack([steps, steps.flip(1)], dim=2)
-            delta = delta.masked_fill(~steps, -math.inf)
-        y = self.op(both.flatten(2).mT, delta.flatten(2).mT, -self.A_logs[channels].exp(),
-                    B.permute(0, 2, 3, 1), C.permute(0, 2, 3, 1), self.Ds[channels],
-                    self.dt_projs_bias[pair].flatten())
-        y = y.unflatten(1, (2, D))  # (N*H, 2, D, W)
-        y = y[:, 0] + y[:, 1].flip(-1)
-        return y.mT.unflatten(0, (N, H))
+        mask = None if mask is None else mask.flatten(0, 1)
+        flipped = None if mask is None else mask.flip(1)
+        y = self._scan_sequence(x, mask, first)
+        y = y + self._scan_sequence(x.flip(1), flipped, first + 1).flip(1)
+        return y.unflatten(0, (N, H))
+
+    def _scan_sequence(self, x: Tensor, mask: Optional[Tensor], k: int) -> Tensor:
+        """Tokens (N, L, D) from the first to the last with the weights of sequence k."""
+        channels = slice(k * self.d_inner, (k + 1) * self.d_inner)
+        dt, B, C = self._project(x, self.x_proj_weight[k:k + 1])  # (N, L, 1, R or S)
+        delta = torch.einsum('nlr,dr->nld', dt[:, :, 0], self.dt_projs_weight[k])
+        y = self.op(x.mT, delta.mT, -self.A_logs[channels].exp(), B.permute(0, 2, 3, 1),
+                    C.permute(0, 2, 3, 1), self.Ds[channels], self.dt_projs_bias[k], mask=mask)
+        return y.mT

@@ -1,0 +1,47 @@
+"""What the ops share in how they compute: the dtype of sums, no autocast, no padding."""
+import contextlib
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums and states: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def common_dtype(x: Tensor, other: Tensor) -> torch.dtype:
+    """Return the dtype of products of two inputs' numbers; if they differ, that of sums over x."""
+    return x.dtype if x.dtype == other.dtype else sum_dtype(x.dtype)
+
+
+def no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """Switch autocast off on the device of ``x``, within a ``with`` block."""
+    # autocast knows no meta device, on which only shapes are computed
+    return (contextlib.nullcontext() if x.is_meta
+            else torch.autocast(x.device.type, enabled=False))
+
+
+def drop_padding(mask: Optional[Tensor], *tensors: Tensor,
+                 tokens_last: bool = False) -> Tuple[Tensor, ...]:
+    """Return the tensors with zeros at padding, whatever padding holds.
+
+    The gradient at padding is zero, whatever comes back to it.
+
+    Args:
+        mask: (N, *tokens) bool, False = padding; None: there is no padding.
+        tensors: (N, *tokens, ...), or (N, ..., *tokens) if ``tokens_last``.
+        tokens_last: Whether the tokens' axes are the last ones.
+    """
+    if mask is None:
+        return tensors
+    # masked_fill, not a product: padding may hold inf or NaN
+    return tuple(t.masked_fill(~_beside(mask, t.dim(), tokens_last), 0) for t in tensors)
+
+
+def _beside(mask: Tensor, dim: int, tokens_last: bool) -> Tensor:
+    """View a mask so that it broadcasts to tensors of ``dim`` axes."""
+    N, *tokens = mask.shape
+    others = [1] * (dim - mask.dim())
+    return mask.view(N, *others, *tokens) if tokens_last else mask.view(N, *tokens, *others)
