@@ -13,7 +13,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from mmvssd.models import VSSD, VMamba
+from mmvssd.families import every_arch
 
 #: What a name may end with, after a '+': autocast to that dtype, or torch.compile.
 OPTIONS = ('bfloat16', 'float16', 'compile')
@@ -59,8 +59,8 @@ class Speed(NamedTuple):
 
 def backbones() -> Dict[str, Maker]:
     """Makers of the backbones by name: all of ours, and mmpretrain's to compare with."""
-    makers = {f'{family.__name__.lower()}-{arch}': partial(family, arch)
-              for family in (VSSD, VMamba) for arch in family.archs}
+    makers = {f'{family.name}-{arch}': partial(family.backbone, arch)
+              for family, arch in every_arch()}
     outputs = dict(out_indices=(0, 1, 2, 3))
     makers.update({
         'resnet-50': lambda: _of_mmpretrain('ResNet', depth=50, **outputs),
