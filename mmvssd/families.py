@@ -2,12 +2,19 @@
 
 The converters, the doctor, the throughput table and the tests read this table. It imports no
 model: a row holds import paths, which are followed when a model or its rules are asked for.
+
+A package of its own adds a row by :func:`register_family`. If it declares the module that does so
+as an entry point of the group ``mmvssd.families``, every command sees the row.
 """
 import importlib
+import importlib.metadata
+import logging
 import pkgutil
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Tuple, Type
+
+from mmengine.logging import print_log
 
 if TYPE_CHECKING:
     from mmvssd.converters.rules import Rules
@@ -61,7 +68,7 @@ FAMILIES: Dict[str, Family] = {}
 
 
 def register_family(family: Family) -> None:
-    """Add a row, in this process.
+    """Add a row in this process; a row that is there already is left as it is.
 
     Raises:
         ValueError: The name or a path is malformed, or another family has that name.
@@ -91,9 +98,23 @@ def import_backbones() -> None:
         importlib.import_module(family.backbone_path.partition(':')[0])
 
 
+def import_plugins() -> None:
+    """Import what installed packages declare as ``mmvssd.families``; each registers its rows.
+
+    A package that cannot be imported is left out with a warning.
+    """
+    for entry in importlib.metadata.entry_points(group='mmvssd.families'):
+        try:
+            importlib.import_module(entry.value)
+        except ImportError as error:
+            print_log(f'{entry.value}, an entry point of mmvssd.families, is left out: {error}',
+                      logger='current', level=logging.WARNING)
+
+
 register_family(Family(
     'vssd', 'mmvssd.models.backbones.vssd:VSSD', 'mmvssd.converters.vssd:RULES',
     nano=dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), d_state=8)))
 register_family(Family(
     'vmamba', 'mmvssd.models.backbones.vmamba:VMamba', 'mmvssd.converters.vmamba:RULES',
     nano=dict(embed_dims=16, depths=(1, 1, 2, 1))))
+import_plugins()
