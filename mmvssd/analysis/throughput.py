@@ -1,4 +1,4 @@
-"""How fast backbones run, side by side in one run.
+"""Speed of backbones, side by side in one run.
 
 A machine's clock, its neighbours and its memory change from minute to minute; so all backbones
 take turns, one step each a round, and what is reported is the median over rounds.
@@ -23,7 +23,7 @@ Maker = Callable[[], nn.Module]
 
 
 class Setting(NamedTuple):
-    """What is timed: 'infer' (forward) or 'train' (forward and backward), at a batch and size."""
+    """A step that is timed: 'infer' (forward) or 'train' (and backward), at a batch and size."""
 
     mode: str
     batch: int
@@ -34,7 +34,7 @@ class Setting(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> 'Setting':
-        """Read ``mode:BATCHxSIZE``, such as ``infer:8x224``; ValueError where it is none."""
+        """Read ``mode:BATCHxSIZE``, such as ``infer:8x224``; ValueError if it is none."""
         mode, _, shape = text.partition(':')
         numbers = shape.split('x')
         if mode not in MODES or len(numbers) != 2 or not all(n.isdigit() and int(n)
@@ -47,7 +47,7 @@ class Setting(NamedTuple):
 class Speed(NamedTuple):
     """One row: images per second and seconds a step (median), and the MB that a step takes.
 
-    Memory is the peak above what was there before the step; 0 on a CPU, where it is not known.
+    Memory is the peak above what was there before the step; on a CPU it is not known, and 0.
     """
 
     model: str

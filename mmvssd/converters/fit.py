@@ -1,4 +1,4 @@
-"""Which family and arch a published state dict is of, found from its names and shapes."""
+"""Find the family and arch of a published state dict from its names and shapes."""
 import functools
 import logging
 import re
@@ -15,14 +15,14 @@ from mmvssd.models.backbones.base import BaseBackbone
 
 
 class Fit(NamedTuple):
-    """How a published state dict compares with an arch.
+    """The comparison of a published state dict with an arch.
 
     Attributes:
         family: A name of :data:`mmvssd.families.FAMILIES`.
         arch: Name of the arch.
         conversion: The state dict under this family's names.
         fresh: Entries that the state dict has not and that may stay as drawn: norms of outputs,
-            of which a classifier has the last one alone and a plain backbone may have none.
+            of which a classifier has the last one only and a plain backbone may have none.
         mismatch: All else in which it differs from the arch.
         twins: Other archs of the family with the same names and shapes: no file tells them apart.
     """
@@ -129,7 +129,7 @@ def _is_classifier(state: Mapping[str, Tensor]) -> bool:
 
 
 def _expected(family: str, arch: str, state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Names and shapes of a model of this arch; of a classifier where the weights are one's."""
+    """Names and shapes of a model of this arch; of a classifier if the weights are one's."""
     width, expected = _backbone_of(FAMILIES[family].backbone, arch)
     expected = {f'backbone.{name}': value for name, value in expected.items()}
     if _is_classifier(state):

@@ -16,7 +16,7 @@ CLASSIFIER = ((r'(?:classifier\.)?norm\.(\w+)', r'backbone.norm3.\1'),
 
 
 class Conversion(NamedTuple):
-    """What became of a published state dict.
+    """A published state dict, converted and accounted for.
 
     Attributes:
         state: The converted state dict.
@@ -92,7 +92,7 @@ def _rename(rules: Rules, name: str) -> Optional[str]:
 
 
 def _reshape(rules: Rules, ours: str, value: Tensor) -> Tensor:
-    """Turn a 1x1 convolution's weight into a linear layer's, or back, where the model wants it."""
+    """Turn a 1x1 convolution's weight into a linear layer's, or back, as the model wants it."""
     if re.fullmatch(rules.linear, ours) or ours == 'head.fc.weight':
         return value.flatten(1) if value.dim() == 4 and value.shape[2:] == (1, 1) else value
     if re.fullmatch(rules.pointwise, ours.replace('backbone.', '', 1)) and value.dim() == 2:

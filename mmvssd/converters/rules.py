@@ -1,4 +1,4 @@
-"""What a family says about its published names."""
+"""The rules that turn a family's published names into ours."""
 from dataclasses import dataclass
 from typing import Sequence, Tuple
 
@@ -7,7 +7,7 @@ NOTHING = r'(?!)'  # matches no name
 
 @dataclass(frozen=True)
 class Rules:
-    """How one family's published names become those of its backbone here.
+    """Rules of one family, from its published names to those of its backbone here.
 
     A pattern has to match a whole name, and the first one that does counts. Published names come
     without ``module.`` and ``backbone.``; names here are those of the backbone's state dict.
