@@ -1,9 +1,13 @@
 """What the tests share: recorded outputs, real photographs, fresh processes."""
 import functools
 import importlib.util
+import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -101,18 +105,74 @@ def tiny_coco():
     return folder
 
 
+class ToolServer:
+    """Runs Python tools in forks of a process that has done their imports; see tool_server.py."""
+
+    def __init__(self):
+        self.process = None
+
+    def run(self, command, folder, environment, timeout):
+        """Run a tool; returns a completed process, as ``subprocess.run`` does."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, ROOT / 'tests' / 'tool_server.py'], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, start_new_session=True)
+        with tempfile.NamedTemporaryFile('r') as output:
+            request = dict(command=command, folder=str(folder), environment=environment,
+                           output=output.name)
+            self.process.stdin.write(json.dumps(request).encode() + b'\n')
+            self.process.stdin.flush()
+            if not select.select([self.process.stdout], [], [], timeout)[0]:
+                self.stop()
+                raise subprocess.TimeoutExpired(command, timeout, output.read())
+            status = int(self.process.stdout.readline())
+            return subprocess.CompletedProcess(command, status, output.read())
+
+    def stop(self):
+        """End the process, and a run that is under way."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+            self.process = None
+
+
+@pytest.fixture(scope='session')
+def tool_runner():
+    """Run ``python tool *arguments``: each tool first in a fresh process, then in forks."""
+    started, server = set(), ToolServer()
+
+    def run(command, folder, environment, timeout):
+        changed = {name for name in {*environment, *os.environ}
+                   if environment.get(name) != os.environ.get(name)}
+        # a fork is past the time when these are read, and CUDA works in no fork
+        fresh = (command[0] not in started or torch.cuda.is_available()
+                 or any(name.startswith(('PYTHON', 'OMP_', 'TRITON_')) for name in changed))
+        started.add(command[0])
+        if not fresh:
+            return server.run(command, folder, environment, timeout)
+        return subprocess.run([sys.executable, *command], cwd=folder, env=environment,
+                              timeout=timeout, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, check=False)
+
+    yield run
+    server.stop()
+
+
 @pytest.fixture
-def run_tool(tmp_path):
-    """Run a tool of the project in a fresh process, in a foreign folder."""
+def run_tool(tmp_path, tool_runner):
+    """Run a tool of the project in a process of its own, in a foreign folder."""
 
     def run(tool, *arguments, expect=0, env=None, timeout=600):
-        command = ['bash'] if tool.endswith('.sh') else [sys.executable]
         # the scripts run the `python` of the environment that is active
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
         environment = {**os.environ, 'PATH': path, **(env or {})}
-        done = subprocess.run([*command, str(ROOT / 'tools' / tool), *map(str, arguments)],
-                              cwd=tmp_path, env=environment, timeout=timeout, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        command = [str(ROOT / 'tools' / tool), *map(str, arguments)]
+        if tool.endswith('.sh'):
+            done = subprocess.run(['bash', *command], cwd=tmp_path, env=environment,
+                                  timeout=timeout, text=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, check=False)
+        else:
+            done = tool_runner(command, tmp_path, environment, timeout)
         assert done.returncode == expect, done.stdout[-5000:]
         return done.stdout
 
