@@ -21,7 +21,7 @@ SHOWN = 5  # names listed of each kind in an error
 
 
 class Mismatch(NamedTuple):
-    """How a state dict differs from a model's."""
+    """Differences of a state dict from a model's."""
 
     missing: List[str]
     unexpected: List[str]
@@ -83,7 +83,7 @@ def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:
         since: Leave out what was written before this, in seconds since the epoch.
 
     Returns:
-        The checkpoint's path, or None where there is none.
+        The checkpoint's path, or None if there is none.
 
     Raises:
         CheckpointError: There are some, and none of them is whole.
@@ -183,7 +183,7 @@ def choose_weights(source: str, checkpoint: dict, kind: str) -> Dict[str, Tensor
         kind: 'ema' or 'raw'.
 
     Raises:
-        CheckpointError: It holds one kind alone.
+        CheckpointError: It holds one kind only.
     """
     if not isinstance(checkpoint.get('ema_state_dict'), dict):
         raise CheckpointError(
@@ -211,9 +211,12 @@ def describe(mismatch: Mismatch) -> str:
     shapes = [f'{name}: {given}, expected {expected}' for name, given, expected in mismatch.shapes]
     parts = [('missing', mismatch.missing), ('unknown', mismatch.unexpected),
              ('of another shape', shapes)]
-    lines = [f'{len(names)} {kind}: {"; ".join(names[:SHOWN])}{" ..." * (len(names) > SHOWN)}'
-             for kind, names in parts if names]
-    return '\n  '.join(lines)
+    return '\n  '.join(f'{len(names)} {kind}: {_shortened(names)}'
+                       for kind, names in parts if names)
+
+
+def _shortened(names: List[str]) -> str:
+    return '; '.join(names[:SHOWN]) + (' ...' if len(names) > SHOWN else '')
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -279,7 +282,7 @@ def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     """Load a pretrained backbone; stop if the checkpoint is another's.
 
-    Output norms may be absent on either side: a classifier has the last one alone, and a
+    Output norms may be absent on either side: a classifier has the last one only, and a
     backbone keeps fresh ones for its other outputs. What the checkpoint has beyond the
     backbone's last stage is left out. Both are logged.
 
@@ -308,7 +311,7 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
 
 
 def is_output_norm(name: str) -> bool:
-    """Whether a backbone's entry belongs to the norm of an output, which may be fresh."""
+    """Tell if a backbone's entry belongs to the norm of an output, which may be fresh."""
     return re.match(r'norm\d+\.', name) is not None
 
 

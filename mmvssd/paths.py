@@ -1,4 +1,4 @@
-"""Where the package's own files are, in a checkout and in an installed wheel."""
+"""Folders of the package's own files, in a checkout and in an installed wheel."""
 from pathlib import Path
 
 

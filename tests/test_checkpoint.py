@@ -7,10 +7,10 @@ import torch
 from mmvssd import checkpoint
 from mmvssd.checkpoint import newest_checkpoint, read_checkpoint, require_resumable
 from mmvssd.errors import CheckpointError
+from mmvssd.families import FAMILIES
 from mmvssd.models import VSSD, VMamba
 
-NANO = dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), d_state=8)
-VMAMBA_NANO = dict(embed_dims=16, depths=(1, 1, 2, 1))
+NANO, VMAMBA_NANO = (FAMILIES[name].nano for name in ('vssd', 'vmamba'))
 
 
 @pytest.fixture
@@ -34,11 +34,12 @@ def load(file, arch=NANO, prefix='backbone.', family=VSSD, **options):
     return model
 
 
-@pytest.mark.parametrize(('family', 'arch'), [(VSSD, NANO), (VMamba, VMAMBA_NANO)])
-def test_a_classifier_becomes_a_dense_backbone(saved, family, arch):
-    source = family(arch)
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_classifier_becomes_a_dense_backbone(saved, family):
+    family = FAMILIES[family]
+    source = family.backbone(family.nano)
     torch.nn.init.normal_(source.norm3.weight)
-    model = load(saved(source.state_dict()), arch, family=family)
+    model = load(saved(source.state_dict()), family.nano, family=family.backbone)
     for name, value in model.state_dict().items():
         if name.startswith(('norm0', 'norm1', 'norm2')):
             assert (value == (1 if name.endswith('weight') else 0)).all()

@@ -6,7 +6,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmvssd.models import VSSD, VMamba
+from mmvssd.families import FAMILIES
+from mmvssd.models import VSSD
 from mmvssd.paths import configs_dir, project_root
 
 DOCS = project_root() / 'docs'
@@ -32,11 +33,12 @@ def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
         exec(compile(block, 'backbone.md', 'exec'), names)
     printed = capsys.readouterr().out
     assert '(2, 48, 50, 84)\n(2, 96, 25, 42)\n(2, 192, 13, 21)\n(2, 384, 7, 11)\n' in printed
-    for family in (VSSD, VMamba):
-        assert ', '.join(family.archs) in printed
+    for family in (FAMILIES['vssd'], FAMILIES['vmamba']):
+        assert ', '.join(family.backbone.archs) in printed
     assert '[(1, 24, 16, 20), (1, 48, 8, 10), (1, 96, 4, 5), (1, 192, 2, 3)]' in printed
     assert '(2, 21, 96, 120)' in printed.replace('[', '(').replace(']', ')')
     assert torch.isfinite(names['loss'])
+    assert FAMILIES.pop('mine').type == 'mmvssd.Mine'
 
 
 @pytest.mark.parametrize(('name', 'text'), CONFIGS, ids=[name for name, _ in CONFIGS])

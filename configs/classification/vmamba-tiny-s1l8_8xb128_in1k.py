@@ -1,18 +1,3 @@
-_base_ = [
-    '../_base_/models/classifier.py',
-    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
-    '../_base_/schedules/in1k_300e.py',
-    '../_base_/mmpretrain_runtime.py',
-]
+_base_ = ['../_base_/recipes/vmamba_8xb128_in1k.py', '../_base_/backbones/vmamba-tiny-s1l8.py']
 
-model = dict(backbone=dict(type='mmvssd.VMamba', arch='tiny-s1l8'), head=dict(in_channels=768))
-train_dataloader = dict(batch_size=128)
-
-# decay rates, and the biases of four sequences: 2-D, so that the rules for vectors miss them
-no_decay = dict(decay_mult=0.)
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={
-            'mixer.A_logs': no_decay,
-            'mixer.dt_projs_bias': no_decay,
-        }))
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.dims[-1]))

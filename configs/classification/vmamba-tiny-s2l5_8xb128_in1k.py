@@ -1,3 +1,3 @@
-_base_ = './vmamba-tiny-s1l8_8xb128_in1k.py'
+_base_ = ['../_base_/recipes/vmamba_8xb128_in1k.py', '../_base_/backbones/vmamba-tiny-s2l5.py']
 
-model = dict(backbone=dict(arch='tiny-s2l5'))
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.dims[-1]))

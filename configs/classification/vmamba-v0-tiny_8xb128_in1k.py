@@ -1,3 +1,3 @@
-_base_ = './vmamba-tiny-s1l8_8xb128_in1k.py'
+_base_ = ['../_base_/recipes/vmamba_8xb128_in1k.py', '../_base_/backbones/vmamba-v0-tiny.py']
 
-model = dict(backbone=dict(arch='v0-tiny'))
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.dims[-1]))

@@ -1,3 +1,3 @@
-_base_ = './vssd-base_8xb256_in1k.py'
+_base_ = ['../_base_/recipes/8xb256_in1k.py', '../_base_/backbones/vssd-base-iccv2025.py']
 
-model = dict(backbone=dict(arch='base-iccv2025'))
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.dims[-1]))

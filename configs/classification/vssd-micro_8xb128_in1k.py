@@ -1,3 +1,3 @@
-_base_ = './vssd-tiny_8xb128_in1k.py'
+_base_ = ['../_base_/recipes/8xb128_in1k.py', '../_base_/backbones/vssd-micro.py']
 
-model = dict(backbone=dict(arch='micro'), head=dict(in_channels=384))
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.dims[-1]))

@@ -1,9 +1,3 @@
-_base_ = [
-    '../_base_/models/classifier.py',
-    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
-    '../_base_/schedules/in1k_300e.py',
-    '../_base_/mmpretrain_runtime.py',
-]
+_base_ = ['../_base_/recipes/8xb128_in1k.py', '../_base_/backbones/vssd-tiny.py']
 
-model = dict(backbone=dict(type='mmvssd.VSSD', arch='tiny'), head=dict(in_channels=512))
-train_dataloader = dict(batch_size=128)
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.dims[-1]))

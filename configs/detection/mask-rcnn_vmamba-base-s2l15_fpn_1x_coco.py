@@ -1,7 +1,5 @@
-_base_ = './mask-rcnn_vmamba-tiny-s1l8_fpn_1x_coco.py'
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_1x_coco.py', '../_base_/backbones/vmamba-base-s2l15.py']
 
 model = dict(
-    backbone=dict(
-        arch='base-s2l15',
-        init_cfg=dict(checkpoint='checkpoints/vmamba-base-s2l15_in1k.pth')),
-    neck=dict(in_channels=[128, 256, 512, 1024]))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

@@ -1,6 +1,5 @@
-_base_ = [
-    '../_base_/models/mask-rcnn_vmamba-tiny-s1l8_fpn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedules/coco_1x.py',
-    '../_base_/mmdet_runtime.py',
-]
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_1x_coco.py', '../_base_/backbones/vmamba-tiny-s1l8.py']
+
+model = dict(
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

@@ -1,6 +1,5 @@
-_base_ = './mask-rcnn_vmamba-tiny-s1l8_fpn_ms-3x_coco.py'
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_ms-3x_coco.py', '../_base_/backbones/vmamba-tiny-s2l5.py']
 
 model = dict(
-    backbone=dict(
-        arch='tiny-s2l5',
-        init_cfg=dict(checkpoint='checkpoints/vmamba-tiny-s2l5_in1k.pth')))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

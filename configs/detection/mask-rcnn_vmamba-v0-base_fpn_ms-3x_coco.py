@@ -1,7 +1,5 @@
-_base_ = './mask-rcnn_vmamba-tiny-s1l8_fpn_ms-3x_coco.py'
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_ms-3x_coco.py', '../_base_/backbones/vmamba-v0-base.py']
 
 model = dict(
-    backbone=dict(
-        arch='v0-base',
-        init_cfg=dict(checkpoint='checkpoints/vmamba-v0-base_in1k.pth')),
-    neck=dict(in_channels=[128, 256, 512, 1024]))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

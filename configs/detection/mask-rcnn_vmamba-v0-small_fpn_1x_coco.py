@@ -1,6 +1,5 @@
-_base_ = './mask-rcnn_vmamba-tiny-s1l8_fpn_1x_coco.py'
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_1x_coco.py', '../_base_/backbones/vmamba-v0-small.py']
 
 model = dict(
-    backbone=dict(
-        arch='v0-small',
-        init_cfg=dict(checkpoint='checkpoints/vmamba-v0-small_in1k.pth')))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

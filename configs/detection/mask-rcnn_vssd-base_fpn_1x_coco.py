@@ -1,7 +1,5 @@
-_base_ = './mask-rcnn_vssd-tiny_fpn_1x_coco.py'
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_1x_coco.py', '../_base_/backbones/vssd-base.py']
 
 model = dict(
-    backbone=dict(
-        arch='base',
-        init_cfg=dict(checkpoint='checkpoints/vssd-base_in1k.pth')),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

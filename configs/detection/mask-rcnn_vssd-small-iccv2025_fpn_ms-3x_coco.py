@@ -1,7 +1,5 @@
-_base_ = './mask-rcnn_vssd-tiny_fpn_ms-3x_coco.py'
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_ms-3x_coco.py', '../_base_/backbones/vssd-small-iccv2025.py']
 
 model = dict(
-    backbone=dict(
-        arch='small-iccv2025',
-        init_cfg=dict(checkpoint='checkpoints/vssd-small-iccv2025_in1k.pth')),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

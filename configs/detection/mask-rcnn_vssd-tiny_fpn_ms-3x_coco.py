@@ -1,6 +1,5 @@
-_base_ = [
-    '../_base_/models/mask-rcnn_vssd-tiny_fpn.py',
-    '../_base_/datasets/coco_instance_ms.py',
-    '../_base_/schedules/coco_3x.py',
-    '../_base_/mmdet_runtime.py',
-]
+_base_ = ['../_base_/recipes/mask-rcnn_fpn_ms-3x_coco.py', '../_base_/backbones/vssd-tiny.py']
+
+model = dict(
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

@@ -1,6 +1,5 @@
-_base_ = ['../_base_/samples/mask-rcnn_fpn.py', '../_base_/models/vssd_nano.py']
+_base_ = ['../_base_/samples/mask-rcnn_fpn.py', '../_base_/backbones/vssd-nano.py']
 
-# from the classifier of vssd-nano_1xb64_digits.py
 model = dict(
-    backbone=dict(
-        init_cfg=dict(checkpoint='work_dirs/vssd-nano_1xb64_digits/epoch_8.pth'), **_base_.nano))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    neck=dict(in_channels=_base_.dims))

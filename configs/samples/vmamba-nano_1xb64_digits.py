@@ -1,3 +1,3 @@
-_base_ = ['../_base_/samples/classifier.py', '../_base_/models/vmamba_nano.py']
+_base_ = ['../_base_/samples/classifier.py', '../_base_/backbones/vmamba-nano.py']
 
-model = dict(backbone=_base_.nano)
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.dims[-1]))

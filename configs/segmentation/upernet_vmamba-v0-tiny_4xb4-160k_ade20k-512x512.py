@@ -1,6 +1,6 @@
-_base_ = './upernet_vmamba-tiny-s1l8_4xb4-160k_ade20k-512x512.py'
+_base_ = ['../_base_/recipes/upernet_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/vmamba-v0-tiny.py']
 
 model = dict(
-    backbone=dict(
-        arch='v0-tiny',
-        init_cfg=dict(checkpoint='checkpoints/vmamba-v0-tiny_in1k.pth')))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    decode_head=dict(in_channels=_base_.dims),
+    auxiliary_head=dict(in_channels=_base_.dims[2]))

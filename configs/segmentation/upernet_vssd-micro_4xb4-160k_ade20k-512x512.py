@@ -1,8 +1,6 @@
-_base_ = './upernet_vssd-tiny_4xb4-160k_ade20k-512x512.py'
+_base_ = ['../_base_/recipes/upernet_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/vssd-micro.py']
 
 model = dict(
-    backbone=dict(
-        arch='micro',
-        init_cfg=dict(checkpoint='checkpoints/vssd-micro_in1k.pth')),
-    decode_head=dict(in_channels=[48, 96, 192, 384]),
-    auxiliary_head=dict(in_channels=192))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    decode_head=dict(in_channels=_base_.dims),
+    auxiliary_head=dict(in_channels=_base_.dims[2]))

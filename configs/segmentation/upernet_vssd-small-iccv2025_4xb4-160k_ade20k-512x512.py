@@ -1,8 +1,6 @@
-_base_ = './upernet_vssd-tiny_4xb4-160k_ade20k-512x512.py'
+_base_ = ['../_base_/recipes/upernet_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/vssd-small-iccv2025.py']
 
 model = dict(
-    backbone=dict(
-        arch='small-iccv2025',
-        init_cfg=dict(checkpoint='checkpoints/vssd-small-iccv2025_in1k.pth')),
-    decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    decode_head=dict(in_channels=_base_.dims),
+    auxiliary_head=dict(in_channels=_base_.dims[2]))

@@ -1,14 +1,6 @@
-_base_ = [
-    '../_base_/models/upernet.py',
-    '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/ade20k_160k.py',
-    '../_base_/ade20k_runtime.py',
-]
+_base_ = ['../_base_/recipes/upernet_4xb4-160k_ade20k-512x512.py', '../_base_/backbones/vssd-tiny.py']
 
 model = dict(
-    backbone=dict(
-        type='mmvssd.VSSD',
-        arch='tiny',
-        init_cfg=dict(checkpoint='checkpoints/vssd-tiny_in1k.pth')),
-    decode_head=dict(in_channels=[64, 128, 256, 512]),
-    auxiliary_head=dict(in_channels=256))
+    backbone=dict(init_cfg=dict(checkpoint=_base_.checkpoint), **_base_.backbone),
+    decode_head=dict(in_channels=_base_.dims),
+    auxiliary_head=dict(in_channels=_base_.dims[2]))

@@ -1,1 +1,1 @@
-"""What is counted and measured: complexity, throughput, the model zoo."""
+"""Counts and measurements: complexity, throughput, the model zoo."""

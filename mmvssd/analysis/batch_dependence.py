@@ -1,4 +1,4 @@
-"""How much a detector's predictions on an image change with the images beside it.
+"""The change of a detector's predictions on an image with the images beside it.
 
 A host pads the images of a batch to one size. A backbone whose state sums all tokens sums the
 padding too, unless ``mask_padding`` keeps it out.
@@ -22,12 +22,12 @@ SAME_BOX = 0.5  # intersection over union from which two boxes of a class are on
 
 
 class Change(NamedTuple):
-    """Detections in a batch against those of the images alone.
+    """Detections in a batch against those of the single images.
 
     Attributes:
-        kept: Detections of the images alone, above the threshold, that the batch has as well.
+        kept: Detections of the single images, above the threshold, that the batch has as well.
         lost: Those that it has not.
-        new: Detections of the batch, above the threshold, that the images alone have not.
+        new: Detections of the batch, above the threshold, that the single images have not.
         mean_score: Mean absolute change of the scores of what is kept.
         max_score: Largest of these changes.
         mean_overlap: Mean intersection over union of what is kept.
@@ -52,7 +52,7 @@ class Result(NamedTuple):
 
 def measure(cfg: Config, checkpoint: str, batches: Sequence[int], *, score_thr: float = 0.3,
             device: str = 'cpu') -> List[Result]:
-    """Run a detector over its test set alone and in batches, without and with ``mask_padding``.
+    """Run a detector over its test set in batches of one and more, with ``mask_padding`` or not.
 
     Args:
         cfg: Recipe of a detector on one of the package's backbones.

@@ -24,7 +24,7 @@ class Point(NamedTuple):
 
     step: int
     value: float
-    iteration: Optional[int]  # up to which the run had trained; None where it is not known
+    iteration: Optional[int]  # up to which the run had trained; None if it is not known
 
 
 class Curve(NamedTuple):
@@ -112,7 +112,7 @@ def _entries(file: Path) -> List[dict]:
 
 
 def _axis(entry: dict, last: dict) -> str:
-    """What the step of a score counts: MMEngine writes epochs or iterations, and not which."""
+    """Find whether the steps of scores are epochs or iterations, which MMEngine does not say."""
     return 'epoch' if entry['step'] <= last.get('epoch', 0) else 'iteration'
 
 

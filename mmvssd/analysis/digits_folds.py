@@ -44,7 +44,7 @@ MODEL_NAMES = ('vssd', 'vmamba', *HOSTS)
 
 
 class Settings(NamedTuple):
-    """What all trainings share.
+    """Settings that all trainings share.
 
     Attributes:
         epochs: Epochs of a training.
@@ -111,7 +111,7 @@ def make_folds(labels: np.ndarray, folds: int, seed: int) -> List[Split]:
 
 
 def inner_split(split: Split, labels: np.ndarray, folds: int, seed: int) -> Split:
-    """A split of a split's training rows alone, to choose a learning rate on."""
+    """A split of a split's training rows only, to choose a learning rate on."""
     inner = make_folds(labels[split.train], folds, seed)[0]
     return Split(split.train[inner.train], split.train[inner.test])
 
@@ -281,7 +281,7 @@ def run_all(names: Sequence[str], out: Path, settings: Settings,
 
 
 def _claim(out: Path, settings: Settings) -> None:
-    """Note a folder's settings; ConfigError where it holds scores of others."""
+    """Note a folder's settings; ConfigError if it holds scores of others."""
     file = out / 'settings.json'
     wanted = json.loads(json.dumps(dict(
         settings._asdict(), models={name: model_config(name) for name in MODEL_NAMES})))

@@ -3,7 +3,7 @@
 A document holds a table between two marker comments, ``<!-- model zoo: detection -->`` and
 ``<!-- end of model zoo -->``; the name is that of a folder of ``configs``. A metafile is
 OpenMMLab's, with one key more in each result: ``Metrics`` holds the published scores and
-``Measured`` those of a training by this project, each ``{}`` where there are none.
+``Measured`` those of a training by this project, each ``{}`` if there are none.
 """
 import os
 import re
@@ -91,7 +91,7 @@ def _check_model(model: dict) -> None:
         for key in ('Metrics', 'Measured'):
             if not isinstance(result.get(key), dict):
                 raise ModelZooError(f'{stem}: {key} of {result["Task"]} is {result.get(key)}, '
-                                    'expected scores by name, {} where there are none')
+                                    'expected scores by name, {} if there are none')
 
 
 def table(models: List[dict], *, root: Path, folder: Path) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mmvssd.analysis.complexity import count_model
 from mmvssd.analysis.throughput import MODES, Setting, Speed, measure
 from mmvssd.errors import ConfigError
-from mmvssd.models import VSSD, VMamba
+from mmvssd.families import every_arch
+from mmvssd.models import VMamba
 from mmvssd.models.layers.ss2d import PATTERNS
 
 NUM_CLASSES = 1000  # of the classifier that parameters and multiply-adds are published for
@@ -77,9 +78,11 @@ def compare(name: str, *, size: int = 224, batch: int = 8, device: str = 'cpu',
 
 
 def patterns_of(name: str) -> Dict[str, dict]:
-    """Settings of a VMamba arch in each pattern; ConfigError where there is no such arch."""
+    """Settings of a VMamba arch in each pattern; ConfigError if there is no such arch."""
     if name not in VMamba.archs:
-        reason = ('is an arch of VSSD, which has no scan pattern' if name in VSSD.archs
+        owner = next((family.backbone.__name__ for family, arch in every_arch() if arch == name),
+                     None)
+        reason = (f'is an arch of {owner}, which has no scan pattern' if owner
                   else 'is no arch of VMamba')
         raise ConfigError(f'--arch: {name} {reason}; known: {", ".join(VMamba.archs)}')
     arch = asdict(VMamba.archs[name])

@@ -14,7 +14,7 @@ from mmvssd.files import write_whole
 
 
 def machine(device: str) -> str:
-    """What speeds were measured on, for a title."""
+    """Name the machine of a measurement, for a title."""
     name = (torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda'
             else f'{platform.machine()} CPU, {torch.get_num_threads()} threads')
     return f'{name}, PyTorch {torch.__version__}'

@@ -1,4 +1,4 @@
-"""How fast backbones run, side by side in one run.
+"""Speed of backbones, side by side in one run.
 
 A machine's clock, its neighbours and its memory change from minute to minute; so all backbones
 take turns, one step each a round, and what is reported is the median over rounds.
@@ -13,7 +13,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from mmvssd.models import VSSD, VMamba
+from mmvssd.families import every_arch
 
 #: What a name may end with, after a '+': autocast to that dtype, or torch.compile.
 OPTIONS = ('bfloat16', 'float16', 'compile')
@@ -23,7 +23,7 @@ Maker = Callable[[], nn.Module]
 
 
 class Setting(NamedTuple):
-    """What is timed: 'infer' (forward) or 'train' (forward and backward), at a batch and size."""
+    """A step that is timed: 'infer' (forward) or 'train' (and backward), at a batch and size."""
 
     mode: str
     batch: int
@@ -34,7 +34,7 @@ class Setting(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> 'Setting':
-        """Read ``mode:BATCHxSIZE``, such as ``infer:8x224``; ValueError where it is none."""
+        """Read ``mode:BATCHxSIZE``, such as ``infer:8x224``; ValueError if it is none."""
         mode, _, shape = text.partition(':')
         numbers = shape.split('x')
         if mode not in MODES or len(numbers) != 2 or not all(n.isdigit() and int(n)
@@ -47,7 +47,7 @@ class Setting(NamedTuple):
 class Speed(NamedTuple):
     """One row: images per second and seconds a step (median), and the MB that a step takes.
 
-    Memory is the peak above what was there before the step; 0 on a CPU, where it is not known.
+    Memory is the peak above what was there before the step; on a CPU it is not known, and 0.
     """
 
     model: str
@@ -59,8 +59,8 @@ class Speed(NamedTuple):
 
 def backbones() -> Dict[str, Maker]:
     """Makers of the backbones by name: all of ours, and mmpretrain's to compare with."""
-    makers = {f'{family.__name__.lower()}-{arch}': partial(family, arch)
-              for family in (VSSD, VMamba) for arch in family.archs}
+    makers = {f'{family.name}-{arch}': partial(family.backbone, arch)
+              for family, arch in every_arch()}
     outputs = dict(out_indices=(0, 1, 2, 3))
     makers.update({
         'resnet-50': lambda: _of_mmpretrain('ResNet', depth=50, **outputs),

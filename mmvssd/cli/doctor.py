@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmvssd.compat import mmcv_ops, versions
+from mmvssd.families import FAMILIES
 from mmvssd.version import __version__
 
 #: Sets up everything, from a checkout, in the versions that are tested together.
@@ -22,9 +23,6 @@ INSTALL = 'bash tools/setup.sh'
 
 #: Import package of a host -> its distribution.
 HOSTS = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
-
-#: What a config names from any host.
-BACKBONES = ('mmvssd.VSSD', 'mmvssd.VMamba')
 
 
 class Finding(NamedTuple):
@@ -170,10 +168,10 @@ def _mmcv_remedy():
 def _look_up(host):
     importlib.import_module(f'{host}.models')
     models = importlib.import_module(f'{host}.registry').MODELS
-    for name in BACKBONES:
-        if models.get(name) is None:
-            raise LookupError(f'its registry does not find {name!r}')
-    return f'imports, finds {", ".join(BACKBONES)}'
+    for family in FAMILIES.values():
+        if models.get(family.type) is not family.backbone:
+            raise LookupError(f'its registry does not find {family.type!r}')
+    return f'imports, finds {", ".join(family.type for family in FAMILIES.values())}'
 
 
 def _host_remedy(distribution):

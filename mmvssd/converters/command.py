@@ -31,7 +31,7 @@ def convert_file(source: str, target: str, family: Optional[str] = None, *,
         family: Family that the file must fit; None finds it from the names.
         arch: Arch that the file must fit; None finds it from the shapes.
         key: Entry that holds the weights; None takes the first of :data:`KEYS` there is, or
-            the file itself where it is a plain state dict.
+            the file itself if it is a plain state dict.
 
     Returns:
         The arch.
@@ -69,7 +69,7 @@ def take_weights(source: str, target: str, kind: str) -> None:
         kind: 'ema' or 'raw'.
 
     Raises:
-        CheckpointError: The file cannot be read or holds one kind alone; nothing is written.
+        CheckpointError: The file cannot be read or holds one kind only; nothing is written.
     """
     checkpoint = read_checkpoint(source, weights_alone=True)
     state = choose_weights(source, checkpoint, kind)

@@ -1,24 +1,28 @@
-"""Which family and arch a published state dict is of, found from its names and shapes."""
+"""Find the family and arch of a published state dict from its names and shapes."""
+import functools
+import logging
 import re
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmvssd.checkpoint import Mismatch, compare
-from mmvssd.converters.official import Conversion, convert
-from mmvssd.models.backbones import FAMILIES
+from mmvssd.converters.official import Conversion, convert, rules_of
+from mmvssd.families import FAMILIES
+from mmvssd.models.backbones.base import BaseBackbone
 
 
 class Fit(NamedTuple):
-    """How a published state dict compares with an arch.
+    """The comparison of a published state dict with an arch.
 
     Attributes:
-        family: 'vssd' or 'vmamba'.
+        family: A name of :data:`mmvssd.families.FAMILIES`.
         arch: Name of the arch.
         conversion: The state dict under this family's names.
         fresh: Entries that the state dict has not and that may stay as drawn: norms of outputs,
-            of which a classifier has the last one alone and a plain backbone may have none.
+            of which a classifier has the last one only and a plain backbone may have none.
         mismatch: All else in which it differs from the arch.
         twins: Other archs of the family with the same names and shapes: no file tells them apart.
     """
@@ -31,6 +35,11 @@ class Fit(NamedTuple):
     twins: List[str]
 
     @property
+    def strange(self) -> int:
+        """Number of entries of the state dict that have no place in this arch."""
+        return len(self.conversion.unknown) + len(self.mismatch.unexpected)
+
+    @property
     def differences(self) -> int:
         """Number of entries that are unknown, missing, superfluous or of another shape."""
         return len(self.conversion.unknown) + sum(map(len, self.mismatch))
@@ -39,23 +48,40 @@ class Fit(NamedTuple):
 def candidates(family: Optional[str] = None, arch: Optional[str] = None) -> List[Tuple[str, str]]:
     """List what a choice leaves open as (family, arch); None leaves all open.
 
+    A family that cannot be imported is left out with a warning, unless it is the choice.
+
     Raises:
-        ValueError: A family or arch that is not known.
+        ValueError: A family or arch that is not known, or a family without published checkpoints.
+        ImportError: The chosen family cannot be imported.
     """
-    if family is not None and family not in FAMILIES:
-        raise ValueError(f'family: unknown name {family!r}; known: {", ".join(FAMILIES)}')
-    known = [(name, key) for name in FAMILIES if family in (None, name)
-             for key in FAMILIES[name].archs]
+    if family is not None:
+        rules_of(family)
+        known = [(family, name) for name in FAMILIES[family].backbone.archs]
+    else:
+        known = list(_every_published_arch())
     chosen = [pair for pair in known if arch in (None, pair[1])]
     if not chosen:
         raise ValueError(f'arch: unknown name {arch!r}; known: {_listed(known)}')
     return chosen
 
 
+def _every_published_arch() -> Iterator[Tuple[str, str]]:
+    for name, family in FAMILIES.items():
+        try:
+            published = family.rules is not None
+            archs = family.backbone.archs
+        except ImportError as error:
+            print_log(f'{error}; its checkpoints are not looked for', logger='current',
+                      level=logging.WARNING)
+            continue
+        if published:
+            yield from ((name, arch) for arch in archs)
+
+
 def closest_fit(state_dict: Mapping[str, Tensor], among: Sequence[Tuple[str, str]]) -> Fit:
     """Find the arch from which a published state dict differs least.
 
-    Of families, the one that knows most of the names.
+    Of families, the one that has a place for most of the entries.
 
     Args:
         state_dict: As in :func:`mmvssd.converters.from_official`.
@@ -70,10 +96,11 @@ def closest_fit(state_dict: Mapping[str, Tensor], among: Sequence[Tuple[str, str
     if not conversions:
         raise ValueError(f'holds no published backbone, its names: {", ".join(state_dict)[:100]}; '
                          f'what fits: {_listed(among)}')
-    fewest = min(len(conversion.unknown) for conversion in conversions.values())
     fits = [_fit(conversions[family], family, arch) for family, arch in among
-            if family in conversions and len(conversions[family].unknown) == fewest]
-    best = min(fits, key=lambda fit: fit.differences)
+            if family in conversions]
+    fewest = min(fit.strange for fit in fits)
+    nearest = {fit.family for fit in fits if fit.strange == fewest}
+    best = min((fit for fit in fits if fit.family in nearest), key=lambda fit: fit.differences)
     twins = [fit.arch for fit in fits if fit is not best and fit.family == best.family
              and (fit.fresh, fit.mismatch) == (best.fresh, best.mismatch)]
     return best._replace(twins=twins)
@@ -102,13 +129,20 @@ def _is_classifier(state: Mapping[str, Tensor]) -> bool:
 
 
 def _expected(family: str, arch: str, state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Names and shapes of a model of this arch; of a classifier where the weights are one's."""
-    with torch.device('meta'):
-        model = FAMILIES[family](arch)
-        expected = {f'backbone.{name}': value for name, value in model.state_dict().items()}
-        if _is_classifier(state):
-            classes = max(len(value) for name, value in state.items()
-                          if name.startswith('head.fc.') and value.dim())
-            expected['head.fc.weight'] = torch.empty(classes, model.dims[-1])
-            expected['head.fc.bias'] = torch.empty(classes)
+    """Names and shapes of a model of this arch; of a classifier if the weights are one's."""
+    width, expected = _backbone_of(FAMILIES[family].backbone, arch)
+    expected = {f'backbone.{name}': value for name, value in expected.items()}
+    if _is_classifier(state):
+        classes = max(len(value) for name, value in state.items()
+                      if name.startswith('head.fc.') and value.dim())
+        expected['head.fc.weight'] = torch.empty(classes, width, device='meta')
+        expected['head.fc.bias'] = torch.empty(classes, device='meta')
     return expected
+
+
+@functools.cache
+def _backbone_of(backbone: Type[BaseBackbone], arch: str) -> Tuple[int, Dict[str, Tensor]]:
+    """Width of the last output, and names and shapes of the state dict; nothing is drawn."""
+    with torch.device('meta'):
+        model = backbone(arch)
+    return model.dims[-1], model.state_dict()

@@ -1,13 +1,11 @@
 """From the published files' names to a host's, as pure functions."""
 import re
-from types import ModuleType
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from torch import Tensor
 
-from mmvssd.converters import vmamba, vssd
-
-FAMILIES: Dict[str, ModuleType] = {'vssd': vssd, 'vmamba': vmamba}
+from mmvssd.converters.rules import Rules
+from mmvssd.families import FAMILIES
 
 #: Parts of a detector or segmentor that are the host's own and keep their names.
 HOST_PARTS = r'(neck|rpn_head|roi_head|decode_head|auxiliary_head|data_preprocessor)\..+'
@@ -18,7 +16,7 @@ CLASSIFIER = ((r'(?:classifier\.)?norm\.(\w+)', r'backbone.norm3.\1'),
 
 
 class Conversion(NamedTuple):
-    """What became of a published state dict.
+    """A published state dict, converted and accounted for.
 
     Attributes:
         state: The converted state dict.
@@ -39,7 +37,7 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
     Args:
         state_dict: Weights of a published classifier, backbone, detector or segmentor; names
             may start with ``module.`` and ``backbone.``.
-        family: 'vssd' or 'vmamba'.
+        family: A name of :data:`mmvssd.families.FAMILIES`, such as 'vssd'.
 
     Returns:
         The weights as ``backbone.*``, a classifier's head as ``head.fc.*`` and its final
@@ -58,13 +56,11 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
 
 def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
     """Like :func:`from_official`, but reports unknown names instead of raising."""
-    if family not in FAMILIES:
-        raise ValueError(f'family: unknown name {family!r}; known: {", ".join(FAMILIES)}')
-    rules = FAMILIES[family]
+    rules = rules_of(family)
     result = Conversion({}, [], [], [])
     for published, value in state_dict.items():
         name = re.sub(r'^(module\.)?(backbone\.)?', '', published)
-        reason = _first(rules.DROPPED, name)
+        reason = next((why for pattern, why in rules.dropped if re.fullmatch(pattern, name)), None)
         ours = _rename(rules, name)
         if reason:
             result.dropped.append((published, reason))
@@ -76,26 +72,29 @@ def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
     return result
 
 
-def _rename(rules: ModuleType, name: str) -> Optional[str]:
+def rules_of(family: str) -> Rules:
+    """The rules of a family; ValueError if it is unknown or has no published checkpoints."""
+    known = [name for name, row in FAMILIES.items() if row.rules_path]
+    if family not in known:
+        raise ValueError(f'family: unknown name {family!r}; known: {", ".join(known)}')
+    return FAMILIES[family].rules
+
+
+def _rename(rules: Rules, name: str) -> Optional[str]:
     if re.fullmatch(HOST_PARTS, name):
         return name
-    for pattern, ours in CLASSIFIER:
-        if re.fullmatch(pattern, name):
-            return re.sub(pattern, ours, name)
-    for pattern, ours in rules.RENAMED:
-        if re.fullmatch(pattern, name):
-            return 'backbone.' + re.sub(pattern, ours, name)
+    for table, prefix in ((CLASSIFIER, ''), (rules.renamed, 'backbone.')):
+        for pattern, ours in table:
+            match = re.fullmatch(pattern, name)
+            if match:
+                return prefix + match.expand(ours)
     return None
 
 
-def _first(table, name: str) -> Optional[str]:
-    return next((value for pattern, value in table if re.fullmatch(pattern, name)), None)
-
-
-def _reshape(rules: ModuleType, ours: str, value: Tensor) -> Tensor:
-    """Turn a 1x1 convolution's weight into a linear layer's, or back, where the model wants it."""
-    if re.fullmatch(rules.LINEAR, ours) or ours == 'head.fc.weight':
+def _reshape(rules: Rules, ours: str, value: Tensor) -> Tensor:
+    """Turn a 1x1 convolution's weight into a linear layer's, or back, as the model wants it."""
+    if re.fullmatch(rules.linear, ours) or ours == 'head.fc.weight':
         return value.flatten(1) if value.dim() == 4 and value.shape[2:] == (1, 1) else value
-    if re.fullmatch(rules.POINTWISE, ours.replace('backbone.', '', 1)) and value.dim() == 2:
+    if re.fullmatch(rules.pointwise, ours.replace('backbone.', '', 1)) and value.dim() == 2:
         return value[..., None, None]
     return value

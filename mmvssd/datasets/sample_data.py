@@ -48,7 +48,7 @@ def make_sample_data(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Makes scenes of handwritten digits in the formats of COCO, ADE20K and ImageNet.
+    """Make scenes of handwritten digits in the formats of COCO, ADE20K and ImageNet.
 
     The training and the validation pictures show digits of different writers. The same arguments
     give the same bytes with the same versions of NumPy and OpenCV. A root that already holds what
@@ -131,7 +131,7 @@ def _pair(name: str, values: object) -> list[int]:
 
 
 def _is_made(root: Path, wanted: dict, overwrite: bool) -> bool:
-    """Whether the root holds just what is wanted; FileExistsError where it may not be replaced."""
+    """Tell if the root holds just what is wanted; FileExistsError if it may not be replaced."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     there = _read_metadata(root)
@@ -153,7 +153,7 @@ def _is_made(root: Path, wanted: dict, overwrite: bool) -> bool:
 
 
 def _read_metadata(root: Path) -> Optional[dict]:
-    """What a folder says that it was made with, None where that cannot be read."""
+    """Read what a folder was made with, None if that cannot be read."""
     try:
         metadata = json.loads((root / _METADATA).read_text())
     except (OSError, ValueError):
@@ -307,7 +307,7 @@ def _coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
 
 
 def _coco_header() -> dict:
-    """What a COCO file says before its pictures."""
+    """Head of a COCO file."""
     return {
         'info': {
             'description': 'Scenes of handwritten digits, made by mmvssd from the UCI set '

@@ -124,7 +124,7 @@ def draw_scene(
 
 
 def _draw_digit(ink: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
-    """How much of each pixel the digit covers: (h, w) float32 of 0..1, cut to what is half covered.
+    """Cover of each pixel by the digit: (h, w) float32 of 0..1, cut to what is half covered.
 
     Args:
         ink: (8, 8) float32 of 0..1.
@@ -153,7 +153,7 @@ def _sharpened(ink: np.ndarray) -> np.ndarray:
     """A digit (8, 8) blown up to (96, 96) float32, less what surrounds each stroke.
 
     Where strokes lie close, the scan has grey between them; the subtraction opens the loops of a 6
-    or an 8 that a threshold on the ink alone would fill.
+    or an 8 that a threshold on the ink only would fill.
     """
     # The outer rows and columns carry ink: the border lets their outlines close.
     field = cv2.resize(
@@ -165,7 +165,7 @@ def _sharpened(ink: np.ndarray) -> np.ndarray:
 def _find_place(
     mask: np.ndarray, owner: np.ndarray, areas: list[int], rng: np.random.Generator
 ) -> Optional[tuple[int, int]]:
-    """A (top, left) corner where the mask leaves every earlier digit visible enough, or None."""
+    """A (top, left) corner at which the mask leaves every earlier digit visible enough, or None."""
     visible = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:]
     for _ in range(_PLACE_TRIES):
         top, left = (int(rng.integers(o - s + 1)) for o, s in zip(owner.shape, mask.shape))

@@ -23,7 +23,7 @@ HOST_MODELS = {
 
 
 class Batch(NamedTuple):
-    """What a host's model was called with: the batch's (H, W), and a data sample for each image.
+    """Arguments of a host's model: the batch's (H, W), and a data sample for each image.
 
     Without a grid it was no batch of images, but several or a list of images.
     """
@@ -59,7 +59,7 @@ def valid_sizes(x: Tensor) -> Optional[Sequence[Tuple[int, int]]]:
         x: What the backbone is given, (N, C, H, W).
 
     Returns:
-        One (height, width) for each image; None where no host's model is at work, or one that
+        One (height, width) for each image; None if no host's model is at work, or one that
         was called without data samples.
 
     Raises:

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from mmvssd.converters.fit import candidates, closest_fit
-from mmvssd.models.backbones import FAMILIES
+from mmvssd.families import every_arch
 
-ALL = [(family, arch) for family, backbone in FAMILIES.items() for arch in backbone.archs]
+ALL = [(family.name, arch) for family, arch in every_arch()]
 
 
 @pytest.mark.parametrize('part', ['backbone', 'classifier'])

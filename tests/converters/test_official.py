@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmvssd.converters import convert, from_official
-from mmvssd.models.backbones import FAMILIES
+from mmvssd.families import FAMILIES
 
 #: One of each version whose names differ.
 SOME = pytest.mark.parametrize('published', [

@@ -1,35 +1,23 @@
-"""Gradients of every VSSD arch and of each kind of VMamba, against finite differences.
+"""Gradients of every small backbone, against finite differences and float64.
 
 PyTorch's batch_norm backward returns a wrong input gradient on the CPU for a batch of one image
 in some memory layouts, without a word; only a check of this kind sees it, at batch 1 and 2.
-VMamba has no BatchNorm, and no ReLU that rounding could turn: short models do, and float32 is held
-closer.
 """
-from functools import partial
-
 import pytest
 import torch
+from torch import nn
 
-from mmvssd.models import VSSD, VMamba
-
-_SHORT = dict(embed_dims=16, depths=(1, 1, 2, 1))
-MODELS = {
-    **{arch: partial(VSSD, arch) for arch in VSSD.archs if arch != 'base-iccv2025'},
-    'vmamba v0': partial(VMamba, dict(_SHORT, version='v0', d_state=4)),
-    'vmamba': partial(VMamba, _SHORT),
-    'vmamba cascade': partial(VMamba, dict(_SHORT, pattern='cascade', d_state=2)),
-}
 SIZE = (33, 40)
 
 
-def make_model(kind):
+def make_model(variant):
     torch.manual_seed(0)
-    model = MODELS[kind](drop_path_rate=0).double().train()
+    model = variant.build(drop_path_rate=0).double().train()
     # larger than the initial values, so that no branch drowns in the others' rounding, and smaller
     # than what keeps variance, so that gradients do not explode through the depth
     for _name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.5 * parameter[0].numel()**-0.5)
+            nn.init.normal_(parameter, std=0.5 * parameter[0].numel()**-0.5)
     return model
 
 
@@ -57,9 +45,8 @@ def part_of(name):
 
 
 @pytest.mark.parametrize('batch', [1, 2])
-@pytest.mark.parametrize('kind', MODELS)
-def test_against_finite_differences(kind, batch):
-    model, image = make_model(kind), make_image(batch)
+def test_against_finite_differences(variant, batch):
+    model, image = make_model(variant), make_image(batch)
     analytic = gradients(model, image)
     parameters = dict(model.named_parameters())
     for part in sorted({part_of(name) for name in parameters}):
@@ -77,10 +64,9 @@ def test_against_finite_differences(kind, batch):
         assert numeric == pytest.approx(expected, rel=2e-4, abs=1e-3), part
 
 
-@pytest.mark.parametrize('kind', MODELS)
-def test_batch_of_one_equals_batch_of_twins(kind):
+def test_batch_of_one_equals_batch_of_twins(variant):
     """The mean over two equal images has the gradients of one image, by another code path."""
-    model, image = make_model(kind), make_image(1)
+    model, image = make_model(variant), make_image(1)
     single = gradients(model, image)
     twins = gradients(model, image.repeat(2, 1, 1, 1))
     for name, gradient in single.items():
@@ -88,18 +74,31 @@ def test_batch_of_one_equals_batch_of_twins(kind):
 
 
 @pytest.mark.parametrize('batch', [1, 2])
-@pytest.mark.parametrize('kind', MODELS)
-def test_float32_against_float64(kind, batch):
-    double = make_model(kind)
-    single = make_model(kind)
-    single.load_state_dict(double.state_dict())
+def test_float32_against_float64(variant, batch):
+    double, single = make_model(variant), make_model(variant)
+    for model in (double, single):
+        smoothen(model)
     single.float()
     exact = gradients(double, make_image(batch))
     rounded = gradients(single, make_image(batch, torch.float32))
-    # rounding moves some ReLUs of VSSD's stem to the other side: a percent; a wrong gradient is
-    # wrong by its own size
-    relative, floor = (2e-5, 0) if isinstance(double, VMamba) else (2e-2, 1e-6)
-    scale = max(gradient.abs().max() for gradient in exact.values())
+    # of a few thousand terms; BatchNorm divides by the deviation of as few as four values
+    relative = 2e-4 if has_batch_norm(double) else 2e-5
+    scale = max(gradient.norm() for gradient in exact.values())
     for name, gradient in exact.items():
         error = (rounded[name].double() - gradient).norm()
-        assert error < relative * gradient.norm() + floor * scale, name
+        if gradient.norm() < 1e-12 * scale:  # a bias before a BatchNorm moves nothing
+            assert error < 1e-5 * scale, name
+        else:
+            assert error < relative * gradient.norm(), name
+
+
+def has_batch_norm(model):
+    return any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def smoothen(model):
+    """Put GELU in the place of ReLU, which rounding would switch here and there."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.GELU())

@@ -4,9 +4,11 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from mmvssd.families import FAMILIES
+
 pytest.importorskip('triton')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-variants = pytest.mark.parametrize('variant', ['arxiv', 'iccv2025', 'causal', 'v0', 'cross'],
+variants = pytest.mark.parametrize('variant', [*FAMILIES, 'iccv2025', 'causal', 'v0'],
                                    indirect=True)
 
 

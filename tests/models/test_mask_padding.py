@@ -11,10 +11,6 @@ from mmvssd.registry import MODELS
 SIZES = [(61, 83), (96, 50), (33, 96), (96, 96), (5, 3)]
 
 
-#: One of each family.
-FAMILIES = pytest.mark.parametrize('variant', ['arxiv', 'cross'], indirect=True)
-
-
 def make_model(variant, **options):
     """Weights at random, norms and their statistics too, so that nothing is neutral by chance."""
     torch.manual_seed(0)
@@ -51,7 +47,7 @@ def test_features_are_those_of_the_image_alone(variant, value):
                 assert not y[i, :, :, W:].any()
 
 
-@pytest.mark.parametrize(('variant', 'reach'), [('arxiv', 1e-4), ('cross', 1e-7)],
+@pytest.mark.parametrize(('variant', 'reach'), [('vssd', 1e-4), ('vmamba', 1e-7)],
                          indirect=['variant'])
 def test_without_sizes_they_are_not(variant, reach):
     model = make_model(variant)
@@ -91,10 +87,9 @@ def test_full_sizes_change_nothing(variant):
 @pytest.mark.parametrize('sizes', [
     [(10, 10)], [(10, 10, 3), (10, 10, 3)], [(10, 97), (10, 10)], [(0, 10), (10, 10)],
     [(10., 10.), (10., 10.)]])
-@FAMILIES
-def test_sizes_that_do_not_fit(variant, sizes):
+def test_sizes_that_do_not_fit(nano, sizes):
     with pytest.raises(ValueError, match=r'sizes: got .* each of the 2 images, at most \(96, 96\)'):
-        variant.build()(torch.zeros(2, 3, 96, 96), sizes=sizes)
+        nano.build()(torch.zeros(2, 3, 96, 96), sizes=sizes)
 
 
 RECIPES = {
@@ -209,11 +204,10 @@ def test_sliding_windows_are_refused():
         model(torch.zeros(1, 3, 96, 96), samples, mode='predict')
 
 
-@FAMILIES
-def test_several_batches_in_one_call_are_refused(variant):
+def test_several_batches_in_one_call_are_refused(nano):
     """Semi-supervised detectors hand parts of what they get to an inner model's loss."""
     from mmdet.models.detectors.base import BaseDetector
-    backbone = variant.build(mask_padding=True)
+    backbone = nano.build(mask_padding=True)
 
     class SemiSupervised(BaseDetector):
         def loss(self, inputs, data_samples):

@@ -5,10 +5,15 @@ import pytest
 import torch
 from torch import nn
 
+from mmvssd.families import FAMILIES
 from mmvssd.models import VMamba
 from mmvssd.models.layers import SS2D
 
-NANO = dict(embed_dims=16, depths=(1, 1, 2, 1))
+NANO = FAMILIES['vmamba'].nano
+
+
+def test_default_arch():
+    assert VMamba.default_arch == 'tiny-s1l8'
 
 
 @pytest.mark.parametrize('arch', ['v0-tiny', 'tiny-s2l5', 'tiny-s1l8'])

@@ -3,10 +3,15 @@ import pytest
 import torch
 from torch import nn
 
+from mmvssd.families import FAMILIES
 from mmvssd.models import VSSD
 from mmvssd.models.layers import Attention, NCSSDMixer, Padding, SSDMixer
 
-NANO = dict(embed_dims=16, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), d_state=8)
+NANO = FAMILIES['vssd'].nano
+
+
+def test_default_arch():
+    assert VSSD.default_arch == 'tiny'
 
 
 def test_initial_values():

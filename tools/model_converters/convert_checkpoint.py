@@ -4,7 +4,7 @@ import argparse
 
 from mmvssd.cli.command_line import run
 from mmvssd.converters.command import convert_file, take_weights
-from mmvssd.converters.official import FAMILIES
+from mmvssd.families import FAMILIES
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ model = dict(
     head=dict(
         type='LinearClsHead',
         num_classes=10,
-        in_channels=192,
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.),
         loss=dict(type='CrossEntropyLoss')))
 

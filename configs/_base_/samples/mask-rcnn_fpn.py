@@ -8,7 +8,7 @@ _base_ = [
 ]
 
 model = dict(
-    neck=dict(in_channels=[24, 48, 96, 192], out_channels=64),
+    neck=dict(out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
         # one sample a cell, few regions an image: mmcv's RoIAlign is what costs most on a CPU

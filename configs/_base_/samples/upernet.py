@@ -11,9 +11,8 @@ model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     # no init_cfg: the host's last layer, drawn with a deviation of 0.01, holds all digits equally
     # likely for hundreds of steps
-    decode_head=dict(
-        init_cfg=None, in_channels=[24, 48, 96, 192], channels=64, num_classes=11),
-    auxiliary_head=dict(init_cfg=None, in_channels=96, channels=64, num_classes=11))
+    decode_head=dict(init_cfg=None, channels=64, num_classes=11),
+    auxiliary_head=dict(init_cfg=None, channels=64, num_classes=11))
 
 max_epochs = 14
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -1,8 +1,8 @@
 """Backbones, found from any host as ``type='mmvssd.NAME'``."""
+from mmvssd.families import import_backbones
 from mmvssd.models.backbones.vmamba import VMamba
 from mmvssd.models.backbones.vssd import VSSD
 
-#: By the names that converters give them.
-FAMILIES = {'vssd': VSSD, 'vmamba': VMamba}
+import_backbones()
 
-__all__ = ['FAMILIES', 'VMamba', 'VSSD']
+__all__ = ['VMamba', 'VSSD']

@@ -5,11 +5,11 @@ from typing import Mapping, Sequence, Tuple, Type, TypeVar, Union
 
 @dataclass(frozen=True)
 class Arch:
-    """What every hierarchical architecture has; families add their own.
+    """Settings that every hierarchical architecture has; families add their own.
 
     A family's settings also have ``stem``, ``downsample`` (names of
     :data:`~mmvssd.models.layers.STEMS` and :data:`~mmvssd.models.layers.DOWNSAMPLES`) and
-    ``drop_path_rate``, that of the last block where the backbone names none.
+    ``drop_path_rate``, that of the last block if the backbone names none.
 
     Attributes:
         embed_dims: Width C of stage 0; stage i is ``C * 2**i`` wide.
@@ -35,7 +35,7 @@ def check_name(what: str, name: str, known: Sequence[str]) -> None:
 
 
 def resolve_arch(arch: Union[str, dict], archs: Mapping[str, A], kind: Type[A]) -> A:
-    """Turn a name of ``archs`` or a dict into settings; ValueError where it is neither."""
+    """Turn a name of ``archs`` or a dict into settings; ValueError if it is neither."""
     if isinstance(arch, str):
         check_name('arch', arch, archs)
         return archs[arch]

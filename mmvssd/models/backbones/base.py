@@ -1,4 +1,4 @@
-"""What every hierarchical backbone of the package does the same way."""
+"""The base class of the hierarchical backbones."""
 from typing import List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import torch
@@ -100,15 +100,15 @@ class BaseBackbone(BaseModule):
                 sizes: Optional[Sequence[Tuple[int, int]]] = None) -> Tuple[Tensor, ...]:
         """Compute features of an image batch of any size.
 
-        With ``sizes``, each image gets the features that it gets alone, and zeros beside them:
-        padding adds nothing to a state or an attention, and every convolution sees at an image's
-        border the zeros that it sees at the border of a batch. In training mode BatchNorm's
-        statistics still run over the whole grid, as in training without it.
+        With ``sizes``, each image gets the features that it gets in a batch of one, and zeros
+        beside them: padding adds nothing to a state or an attention, and every convolution sees at
+        an image's border the zeros that it sees at the border of a batch. In training mode
+        BatchNorm's statistics still run over the whole grid, as in training without it.
 
         Args:
             x: Images (N, in_channels, H, W), padded at the right and below.
             sizes: (height, width) of each image before padding. None takes those of the data
-                samples that the host's model was called with where ``mask_padding`` is set;
+                samples that the host's model was called with if ``mask_padding`` is set;
                 else, and without a host, every image fills the batch.
 
         Returns:
@@ -127,11 +127,11 @@ class BaseBackbone(BaseModule):
         padding = _padding_of(x, sizes)
         outputs = []
         x = self.stem(x, padding)
-        padding = padding and self.stem.after(padding)
+        padding = None if padding is None else self.stem.after(padding)
         for i, blocks in enumerate(self.stages):
             if i > 0:
                 x = self.downsamples[i - 1](x, padding)
-                padding = padding and padding.strided(2)
+                padding = None if padding is None else padding.strided(2)
             for block in blocks:
                 x = self._run_block(block, x, padding)
             if i in self.out_indices:
@@ -150,7 +150,7 @@ class BaseBackbone(BaseModule):
         return y.contiguous()
 
     def init_weights(self) -> None:
-        """Load pretrained weights where ``init_cfg`` names them; the rest is drawn already."""
+        """Load pretrained weights if ``init_cfg`` names them; the rest is drawn already."""
         if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
             load_pretrained(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
         else:
@@ -203,7 +203,7 @@ def _drop_path_rates(arch: Arch, rate: Optional[float]) -> List[List[float]]:
 
 
 def _padding_of(x: Tensor, sizes: Optional[Sequence[Tuple[int, int]]]) -> Optional[Padding]:
-    """What of a batch (N, C, H, W) is padding; None where nothing is."""
+    """Return the padding of a batch (N, C, H, W), or None."""
     grid = tuple(x.shape[2:])
     if sizes is None or (all(tuple(size) == grid for size in sizes) and len(sizes) == len(x)):
         return None

@@ -15,7 +15,7 @@ from mmvssd.registry import MODELS
 
 
 class Version(NamedTuple):
-    """What sets a published version apart."""
+    """Settings that set a published version apart."""
 
     stem: str
     downsample: str
@@ -40,7 +40,7 @@ class VMambaArch(Arch):
         d_state: State size S.
         version: A name of :data:`VERSIONS`.
         pattern: Orders of the scans, of :data:`~mmvssd.models.layers.ss2d.PATTERNS`.
-        drop_path_rate: Drop path rate of the last block, where the backbone names none.
+        drop_path_rate: Drop path rate of the last block, if the backbone names none.
     """
 
     ssm_ratio: float = 2

@@ -38,7 +38,7 @@ class VSSDArch(Arch):
         n_groups: Groups G of the state's input and output projections.
         negative_decay: Turn the sign of the token weights (the ``tiny_na`` ablation); not beside
             causal mixers, whose states would grow.
-        drop_path_rate: Drop path rate of the last block, where the backbone names none.
+        drop_path_rate: Drop path rate of the last block, if the backbone names none.
     """
 
     num_heads: Sequence[int]
@@ -96,7 +96,7 @@ class VSSDArch(Arch):
         for name in ('normalize', 'negative_decay'):
             if getattr(self, name):
                 raise ValueError(f'arch: {name} is set, and stage {stage} has the mixer {mixer!r}; '
-                                 'it goes with nc_ssd and attention alone')
+                                 'it goes with nc_ssd and attention only')
         if mixer == 'bi_ssd':
             check_halves(heads, self.n_groups, f'arch: stage {stage} has bi_ssd')
 

@@ -1,4 +1,4 @@
-"""Classifiers that are one in training alone; in testing they are the host's own."""
+"""Classifiers that differ from the host's own in training only."""
 from torch import nn
 
 from mmvssd.registry import MODELS

@@ -75,8 +75,8 @@ class MESAClassifier(ImageClassifier):
             data_samples: N of them, with labels or, after mixup and cutmix, scores.
 
         Returns:
-            What the head returns, its loss as ``loss_ce``; ``loss_mesa`` where there is a
-            teacher: a float32 scalar, weighted.
+            The head's losses, its ``loss`` as ``loss_ce``; with a teacher also ``loss_mesa``, a
+            float32 scalar, weighted.
         """
         soft = None
         if self._teacher is not None:

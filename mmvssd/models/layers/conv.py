@@ -48,7 +48,7 @@ class PositionConv(GridConv2d):
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, then BatchNorm and an activation where asked for, on (N, C, H, W).
+    """Convolution, then BatchNorm and an activation if asked for, on (N, C, H, W).
 
     A kernel of 3 pads 1, a kernel of 1 pads nothing. A BatchNorm in evaluation mode runs as part
     of the convolution.

@@ -1,4 +1,4 @@
-"""Linear layers on the grid, in the form that is fast where they run."""
+"""Linear layers on the grid, in the form that is fast on the device at hand."""
 import functools
 import platform
 from pathlib import Path
@@ -12,7 +12,8 @@ from torch.nn import functional as F
 class GridLinear(nn.Linear):
     """A linear layer on the last axis of (N, H, W, C).
 
-    On a CPU where :func:`convolves_faster`, it runs as a 1x1 convolution of the channels-last grid.
+    On a CPU for which :func:`convolves_faster` is true, it runs as a 1x1 convolution of the
+    channels-last grid.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -56,7 +57,7 @@ class SplitLinear(GridLinear):
 
 @functools.cache
 def convolves_faster() -> bool:
-    """Whether this CPU runs a product faster as a 1x1 convolution.
+    """Tell whether this CPU runs a product faster as a 1x1 convolution.
 
     PyTorch's products go through MKL and its convolutions through oneDNN. On an AMD EPYC the
     latter were twice as fast; on an Intel Xeon they were as fast or slower by a third.

@@ -29,7 +29,7 @@ class ResidualStem(nn.Module):
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         x = self.conv1(channels_last(x), padding)
-        padding = padding and padding.strided(2)
+        padding = None if padding is None else padding.strided(2)
         x = x + self.conv2(x, padding)
         return self.conv3(x, padding).permute(0, 2, 3, 1)
 
@@ -57,26 +57,24 @@ class PlainStem(ConvSequence):
         return padding.strided(2).strided(2)
 
 
-class PatchStem(nn.Module):
-    """The stem of VMamba's first version: one 4x4 convolution of stride 4, LayerNorm.
+class _Patches(nn.Module):
+    """A stem that turns patches of 4x4 pixels into tokens: :meth:`embed`, then ``norm``.
 
     A side below 4 is padded to 4 with zeros, since the convolution would see nothing of it.
     """
 
-    def __init__(self, in_channels: int, dim: int, bias: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, dim, 4, stride=4, bias=bias)
-        self.norm = nn.LayerNorm(dim)
+    norm: nn.LayerNorm
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, C, H // 4, W // 4)."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         if padding is not None:
             x = padding.clear(x)
         H, W = x.shape[2:]
         x = F.pad(x, (0, max(0, 4 - W), 0, max(0, 4 - H)))
-        return self.norm(self._embed(channels_last(x)).permute(0, 2, 3, 1))
-
-    def _embed(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return self.norm(self.embed(channels_last(x)).permute(0, 2, 3, 1))
 
     def after(self, padding: Padding) -> Padding:
         """Valid sizes on the grid that this stem gives."""
@@ -84,17 +82,29 @@ class PatchStem(nn.Module):
                        tuple(max(1, side // 4) for side in padding.grid))
 
 
-class SimpleStem(PatchStem):
-    """VSSD's simple stem: a patch stem with BatchNorm and ReLU before its LayerNorm."""
+class PatchStem(_Patches):
+    """The stem of VMamba's first version: one 4x4 convolution of stride 4, LayerNorm."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
-        super().__init__(in_channels, dim, bias=False)
-        del self.norm  # it comes last: optimizers store their state in the order of parameters
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, dim, 4, stride=4)
+        self.norm = nn.LayerNorm(dim)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class SimpleStem(_Patches):
+    """VSSD's simple stem: a 4x4 convolution of stride 4, BatchNorm, ReLU, LayerNorm."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, dim, 4, stride=4, bias=False)
         self.bn = nn.BatchNorm2d(dim)
         self.act = ReLU()
         self.norm = nn.LayerNorm(dim)
 
-    def _embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
 
@@ -108,7 +118,7 @@ class OverlapStem(NormDownsample):
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         x = self.act(super().forward(channels_last(x).permute(0, 2, 3, 1), padding))
-        return self.down(x, padding and padding.strided(2))
+        return self.down(x, None if padding is None else padding.strided(2))
 
     def after(self, padding: Padding) -> Padding:
         """Valid sizes on the grid that this stem gives."""

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmvssd.models import VSSD
 from mmvssd.models.layers import GridLinear, SplitLinear
 from mmvssd.models.layers import linear as linear_module
 
@@ -37,9 +36,9 @@ def test_parts(convolves):
     assert list(layer.state_dict()) == ['weight']
 
 
-def test_a_model_is_the_same_in_both_forms():
+def test_a_model_is_the_same_in_both_forms(nano):
     torch.manual_seed(0)
-    model = VSSD(dict(embed_dims=16, depths=(1, 1, 1, 1), num_heads=(2, 2, 4, 4), d_state=8))
+    model = nano.build()
     x = torch.randn(2, 3, 50, 40)
     results = []
     for convolves in (False, True):
@@ -63,9 +62,9 @@ def test_the_form_follows_the_cpu(monkeypatch, vendor, convolves):
     assert GridLinear(2, 2).convolves is convolves
 
 
-def test_every_linear_layer_of_a_backbone_picks_its_form():
+def test_every_linear_layer_of_a_backbone_picks_its_form(variant):
     """A plain one would run at half the speed on some CPUs."""
-    model = VSSD('micro')
+    model = variant.build()
     plain = [name for name, module in model.named_modules()
              if isinstance(module, nn.Linear) and not isinstance(module, GridLinear)]
     assert plain == []

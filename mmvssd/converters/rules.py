@@ -1,0 +1,27 @@
+"""The rules that turn a family's published names into ours."""
+from dataclasses import dataclass
+from typing import Sequence, Tuple
+
+NOTHING = r'(?!)'  # matches no name
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Rules of one family, from its published names to those of its backbone here.
+
+    A pattern has to match a whole name, and the first one that does counts. Published names come
+    without ``module.`` and ``backbone.``; names here are those of the backbone's state dict.
+
+    Attributes:
+        renamed: (pattern of published names, replacement) pairs.
+        dropped: (pattern of published names that hold nothing learnt, reason) pairs.
+        linear: Pattern of weights that are a linear layer's here; a 1x1 convolution's may stand
+            for them.
+        pointwise: Pattern of weights that are a 1x1 convolution's here; a linear layer's may
+            stand for them.
+    """
+
+    renamed: Sequence[Tuple[str, str]]
+    dropped: Sequence[Tuple[str, str]] = ()
+    linear: str = NOTHING
+    pointwise: str = NOTHING
