@@ -59,8 +59,9 @@ def test_equals_the_compiled_op(own_ops, compiled, offset, number, threshold):
 
 def test_the_threshold_is_a_float32(own_ops):
     """An IoU of float32(0.3) is above 0.3 in float64, yet mmcv keeps the box."""
-    boxes = torch.tensor([[0., 0, 10, 1], [0, 0, 3, 1]])
-    assert own_ops.nms(boxes, torch.tensor([.9, .8]), 0.3)[1].tolist() == [0, 1]
+    for dtype, width in ((torch.float32, 3), (torch.float64, 3.00000005)):
+        boxes = torch.tensor([[0., 0, 10, 1], [0, 0, width, 1]], dtype=dtype)
+        assert own_ops.nms(boxes, torch.tensor([.9, .8]), 0.3)[1].tolist() == [0, 1]
 
 
 def test_of_equal_scores_the_first_is_kept(own_ops):
