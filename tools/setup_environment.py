@@ -454,6 +454,12 @@ def check_pip(environment, seen):
             f'Run: {python} -m ensurepip --upgrade && {python} -m pip install --upgrade pip')
 
 
+def torchvision_for(torch):
+    """What pip needs to know to find the torchvision for a PyTorch without trying them all."""
+    major, minor = leading_numbers(torch)
+    return f'torchvision==0.{15 + minor}.*' if major == 2 else 'torchvision'
+
+
 def check_torchvision(environment, seen):
     """An adopted environment's torchvision must be the one for its PyTorch."""
     torch = seen['versions']['torch'].split('+')[0]
@@ -463,7 +469,7 @@ def check_torchvision(environment, seen):
             raise SetupError(
                 f'torchvision {seen["versions"]["torchvision"]} in {environment.prefix} is for '
                 f'PyTorch {needed[1]}, and {torch} is there.',
-                f'Run: {environment.python} -m pip install torch=={torch} torchvision',
+                f'Run: {environment.python} -m pip install torch=={torch} {torchvision_for(torch)}',
                 'with the index that the PyTorch came from (--index-url), and then this again.')
 
 
@@ -556,8 +562,8 @@ def install(environment, seen, commands, folder, *, compiled):
     versions = seen['versions']
     if 'torchvision' not in versions or not has_torch(versions, constraints['torch']):
         commands.run(f'PyTorch {constraints["torch"]}', [
-            *pip, 'install', '--no-compile', f'torch=={constraints["torch"]}', 'torchvision',
-            *held])
+            *pip, 'install', '--no-compile', f'torch=={constraints["torch"]}',
+            torchvision_for(constraints['torch']), *held])
     if 'mmcv' in versions and not keeps:
         commands.run(f'removing mmcv {versions["mmcv"]}, whose ops do not load here', [
             *pip, 'uninstall', '--yes', 'mmcv'])

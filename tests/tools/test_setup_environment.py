@@ -58,10 +58,11 @@ def test_it_runs_on_the_standard_library_alone(tmp_path):
 
 
 def test_description_of_this_environment(module):
-    seen = module.describe()
+    seen = module.Environment(sys.prefix, adopted=True).look()
     assert tuple(seen['python']) == sys.version_info[:2]
+    assert seen['versions'] == {name: version for name, version in module.describe()['versions']
+                                .items() if name in seen['versions']}
     assert seen['versions']['mmengine'] == importlib.metadata.version('mmengine')
-    assert module.Environment(sys.prefix, adopted=True).look()['versions'] == seen['versions']
 
 
 @pytest.mark.parametrize(('seen', 'reason'), [
@@ -242,7 +243,14 @@ def test_a_torchvision_for_another_pytorch(module, torch, requires):
         module.check_torchvision(adopted(module), seen)
     message = str(caught.value)
     assert 'torchvision 0.20.1' in message
-    assert f'pip install torch=={torch.split("+")[0]} torchvision' in message
+    assert f'pip install torch=={torch.split("+")[0]} torchvision==0.' in message
+
+
+@pytest.mark.parametrize(('torch', 'expected'), [
+    ('2.4.1', 'torchvision==0.19.*'), ('2.13.0+cpu', 'torchvision==0.28.*'),
+    ('3.0.0', 'torchvision')])
+def test_which_torchvision_pip_is_asked_for(module, torch, expected):
+    assert module.torchvision_for(torch) == expected
 
 
 @pytest.mark.parametrize('pip', [None, '21.3.1'])
