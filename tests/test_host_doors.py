@@ -1,7 +1,6 @@
 """The hosts' own tools and inferencers on our recipes, in fresh processes and a foreign folder.
 
-Nothing but the recipe brings ``mmvssd`` into these processes: the host is imported first. (The
-exception is MMSegmentation's inferencer where torchvision needs help to be imported.)
+Nothing imports ``mmvssd`` in these processes: the host is imported first.
 """
 import json
 import os
@@ -12,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmvssd.datasets import make_sample_data
 from mmvssd.paths import configs_dir
 
 pytestmark = pytest.mark.slow
+
+HOST_TOOLS = Path(__file__).with_name('host_tools.py')
 
 #: Recipe, score and validation folder of each host's sample.
 SAMPLES = dict(
@@ -35,7 +37,7 @@ report(found[0]['pred_class'], [result['pred_scores'] for result in found])
 """,
     mmdet="""
 from mmdet.apis import DetInferencer
-infer = DetInferencer(recipe, weights=weights, device='cpu')
+infer = DetInferencer(weights=weights, device='cpu')  # the recipe is in the checkpoint
 assert 'mmvssd' in sys.modules
 found = [infer(image, out_dir='pictures')['predictions'][0] for image in images]
 report(infer.visualizer.dataset_meta['classes'][found[0]['labels'][0]],
@@ -51,11 +53,11 @@ report(infer.visualizer.dataset_meta['classes'][found[0][0, 0]], found)
 
 SCRIPT = """
 import json, sys, warnings
-import mmcv
+import cv2
 import numpy as np
 warnings.filterwarnings('ignore')
 recipe, weights, image, out = sys.argv[1:]
-images = [image, mmcv.imread(image)]
+images = [image, cv2.imread(image)]
 
 def report(name, results):
     with open(out, 'w') as file:
@@ -76,13 +78,6 @@ def run(folder, *command, expect=0):
 def tool(host, name):
     """A script that the host's wheel carries."""
     return Path(find_spec(host).submodule_search_locations[0], '.mim', 'tools', name)
-
-
-def torchvision_imports():
-    """Whether it does by itself: beside a CPU-only PyTorch, the CUDA build of it does not."""
-    done = subprocess.run([sys.executable, '-c', 'import torchvision'], capture_output=True,
-                          check=False)
-    return done.returncode == 0
 
 
 def settings(*more):
@@ -115,10 +110,19 @@ def trained(request, folder):
     return host, recipe, folder / host / 'epoch_1.pth'
 
 
-def test_the_hosts_test(folder, trained):
+@pytest.fixture(scope='module')
+def predictions(folder, trained):
+    """What the host's test tool writes: a file, from MMSegmentation a folder of label maps."""
     host, recipe, weights = trained
-    out = run(folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested', *settings())
+    place = folder / f'{host}_predictions.pkl'
+    out = run(folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested', '--out',
+              place, *settings())
     assert f'{SAMPLES[host][1]}:' in out
+    return place
+
+
+def test_the_hosts_test(predictions):
+    assert predictions.exists()
 
 
 def test_the_hosts_inferencer(folder, trained):
@@ -127,10 +131,7 @@ def test_the_hosts_inferencer(folder, trained):
     image = sorted((folder / 'data' / 'sample_digits' / SAMPLES[host][2]).rglob('*.jpg'))[0]
     place = folder / f'{host}_inferred'
     place.mkdir()
-    first = ''
-    if host == 'mmseg' and not torchvision_imports():
-        first = 'import mmvssd\n'  # its inferencer imports torchvision; see docs/compat.md
-    run(place, '-c', first + SCRIPT + INFERENCERS[host], recipe, weights, image, place / 'out.json')
+    run(place, '-c', SCRIPT + INFERENCERS[host], recipe, weights, image, place / 'out.json')
     name, (by_path, as_array) = json.loads((place / 'out.json').read_text())
     assert name in ('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
                     'eight', 'nine')
@@ -139,6 +140,62 @@ def test_the_hosts_inferencer(folder, trained):
     pictures = [path for path in (place / 'pictures').rglob('*')
                 if path.suffix in ('.jpg', '.png') and not path.stem.endswith('_pred')]
     assert len(pictures) == 2
+
+
+#: Labels of the sample as they are in its files; see docs/compat.md.
+FILE_LABELS = (['test_dataloader.dataset.reduce_zero_label=False',
+                'test_dataloader.dataset.metainfo.reduce_zero_label=False',
+                f'test_dataloader.dataset.metainfo.classes={[*"abcdefghijkl"]}'.replace(' ', ''),
+                f'test_dataloader.dataset.metainfo.palette={[[0, 0, 0]] * 12}'.replace(' ', '')])
+
+
+def tools_of(host, recipe, weights, predictions):
+    """Each host's tools that need more than a line, as their command lines."""
+    browse = ['--not-show', '--output-dir']
+    return dict(
+        mmdet=[
+            ['misc/print_config.py', recipe],
+            ['analysis_tools/get_flops.py', recipe, '--num-images', 1],
+            ['analysis_tools/browse_dataset.py', recipe, *browse, 'browsed'],
+            ['model_converters/publish_model.py', weights, 'published.pth'],
+            ['analysis_tools/confusion_matrix.py', recipe, predictions, 'matrix']],
+        mmseg=[
+            ['misc/print_config.py', recipe],
+            ['analysis_tools/get_flops.py', recipe, '--shape', 64],
+            ['misc/browse_dataset.py', recipe, *browse, 'browsed'],
+            ['analysis_tools/browse_dataset.py', recipe, *browse, 'browsed'],
+            ['analysis_tools/confusion_matrix.py', recipe, predictions, 'matrix',
+             '--cfg-options', *FILE_LABELS]],
+        mmpretrain=[
+            ['misc/print_config.py', recipe],
+            ['analysis_tools/get_flops.py', recipe, '--shape', 64],
+            ['visualization/browse_dataset.py', recipe, *browse, 'browsed'],
+            ['visualization/vis_scheduler.py', recipe, '--dataset-size', 128, '--not-show',
+             '--save-path', 'browsed/schedule.jpg'],
+            ['misc/verify_dataset.py', recipe, '--out-path', 'faults.log', '--num-process', 1],
+            ['model_converters/publish_model.py', weights, 'published.pth'],
+            ['analysis_tools/confusion_matrix.py', recipe, weights, *settings()]])[host]
+
+
+def test_the_hosts_other_tools(folder, trained, predictions):
+    """Each runs, one after the other in one fresh process; those not named show their help."""
+    host, recipe, weights = trained
+    place = folder / f'{host}_tools'
+    place.mkdir()
+    (place / 'data').symlink_to(folder / 'data')
+    commands = [[str(part) for part in command]
+                for command in tools_of(host, recipe, weights, predictions)]
+    out = run(place, HOST_TOOLS, host, json.dumps(commands))
+    assert 'params' in out.lower()
+    shown = [path for path in (place / 'browsed').rglob('*') if path.suffix in ('.jpg', '.png')]
+    assert len(shown) == dict(mmdet=8, mmseg=16, mmpretrain=9)[host]
+    assert host == 'mmpretrain' or (place / 'matrix' / 'confusion_matrix.png').is_file()
+    if host == 'mmseg':  # it imports PyTorch only
+        run(place, tool(host, 'misc/publish_model.py'), weights, 'published.pth')
+    published, = place.glob('published*.pth')
+    content = torch.load(published, weights_only=True)
+    assert 'backbone.stem' in ' '.join(content['state_dict'])
+    assert 'optimizer' not in content
 
 
 def test_a_recipe_that_inherits_resumes(folder):

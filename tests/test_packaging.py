@@ -1,4 +1,6 @@
 """The wheel and the editable installation, used by fresh processes from a foreign directory."""
+import base64
+import hashlib
 import os
 import re
 import shutil
@@ -84,16 +86,21 @@ def build(tmp_path_factory):
     return checkout, files_under(checkout) - before, wheel
 
 
-@pytest.fixture(scope='module', params=['wheel', 'editable'])
-def installed(request, build, tmp_path_factory):
-    """An environment with the package, and the folder that it must be imported from."""
-    environment = CleanEnvironment(tmp_path_factory.mktemp(request.param) / 'environment')
+def install(kind, build, folder):
+    """Install the package as a wheel or editable; return the environment, and where it is from."""
+    environment = CleanEnvironment(folder / 'environment')
     checkout, _, wheel = build
-    if request.param == 'wheel':
+    if kind == 'wheel':
         environment.install(wheel)
         return environment, environment.python.parents[1]
     environment.install('--no-build-isolation', '--editable', checkout)
     return environment, checkout
+
+
+@pytest.fixture(scope='module', params=['wheel', 'editable'])
+def installed(request, build, tmp_path_factory):
+    """An environment with the package, and the folder that it must be imported from."""
+    return install(request.param, build, tmp_path_factory.mktemp(request.param))
 
 
 def test_wheel_carries_every_file(build):
@@ -102,6 +109,7 @@ def test_wheel_carries_every_file(build):
     expected = {f'mmvssd/{name}' for name in files_under(checkout / 'mmvssd')}
     expected |= {f'mmvssd_kernels/{name}' for name in
                  files_under(checkout / 'kernels' / 'mmvssd_kernels')}
+    expected |= {'mmvssd.pth', 'mmvssd_startup.py'}
     for folder in ('configs', 'tools'):
         expected |= {f'mmvssd/.mim/{folder}/{name}' for name in files_under(checkout / folder)}
     if (checkout / 'model-index.yml').exists():
@@ -145,6 +153,23 @@ def test_both_packages_are_imported_from_the_installation(installed):
     assert Path(package).is_relative_to(origin)
     assert Path(kernels).is_relative_to(origin)
     assert number == re.search(r"'(.+)'", (ROOT / 'mmvssd' / 'version.py').read_text()).group(1)
+
+
+@pytest.mark.parametrize('kind', ['wheel', 'editable'])
+def test_what_python_runs_as_it_starts_comes_and_goes(kind, build, tmp_path):
+    """The file is there as pip lists it, works, and pip removes it."""
+    environment, _ = install(kind, build, tmp_path)
+    site = Path(environment('import sysconfig; print(sysconfig.get_path("purelib"))').strip())
+    shipped = (ROOT / 'mmvssd.pth').read_bytes()
+    assert (site / 'mmvssd.pth').read_bytes() == shipped
+    digest = base64.urlsafe_b64encode(hashlib.sha256(shipped).digest()).decode().rstrip('=')
+    record, = site.glob('mmvssd-*.dist-info/RECORD')
+    assert record.read_text().count(f'mmvssd.pth,sha256={digest},{len(shipped)}\n') == 1
+    ask = 'import mmengine, sys; print("mmvssd" in sys.modules)'
+    assert environment(ask) == 'True\n'
+    run(environment.python, '-m', 'pip', 'uninstall', '--yes', 'mmvssd', cwd=tmp_path)
+    assert not (site / 'mmvssd.pth').exists()
+    assert environment(ask) == 'False\n'
 
 
 @pytest.mark.slow

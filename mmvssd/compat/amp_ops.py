@@ -1,4 +1,4 @@
-"""mmcv's ops under mixed precision on the CPU.
+"""mmcv's compiled ops under mixed precision on the CPU.
 
 mmcv's NMS and RoIAlign read float32 memory on the CPU and raise on bfloat16, so that a detector
 stops at its first step under ``--amp``. Half inputs on the CPU pass through them as float32.
@@ -10,6 +10,7 @@ from typing import Optional
 
 import torch
 
+from mmvssd.compat import mmcv_ops
 from mmvssd.compat.devices import accelerator
 from mmvssd.compat.patching import when_imported, wrap_once
 
@@ -17,14 +18,20 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 def apply() -> None:
-    """Wrap the two ops."""
+    """Wrap the two ops if they are compiled; those of :mod:`mmvssd.compat.mmcv_ops` need it not."""
+    if _own_ops():
+        return
     when_imported('mmcv.ops.nms', lambda module: wrap_once(module.NMSop, 'forward', _forward))
     when_imported('mmcv.ops.roi_align', lambda module: _patch_roi_align(module.RoIAlignFunction))
 
 
 def idle() -> Optional[str]:
-    """Return that there is an accelerator, or None."""
-    return accelerator()
+    """Return that the ops are not mmcv's, or that there is an accelerator, or None."""
+    return _own_ops() or accelerator()
+
+
+def _own_ops() -> Optional[str]:
+    return 'the ops of mmcv_ops take bfloat16' if mmcv_ops.idle() is None else None
 
 
 def _patch_roi_align(function):

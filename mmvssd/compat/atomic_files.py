@@ -4,7 +4,7 @@ MMEngine writes a file of the local disk under its own name. A run that is kille
 disk that is full, leaves half a checkpoint in the place of a good one. Here the file is written
 under another name, a checkpoint brought to the disk, and given its own.
 
-Feature: files that are replaced whole.
+Feature: a file is replaced whole or not at all.
 """
 import os
 import uuid

@@ -3,7 +3,7 @@
 MMEngine's Runner calls ``after_run`` if a run ends well, and nothing if it does not. Here hooks
 that have ``after_error(runner, error)`` are called with what ended it, Ctrl-C included.
 
-Feature: ``after_error`` of hooks.
+Feature: a hook is told of the error that ends a run.
 """
 import logging
 

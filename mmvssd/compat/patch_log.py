@@ -3,7 +3,7 @@
 The patches come into every process of an environment, so a run whose config knows nothing of this
 package has to tell of them too.
 
-Feature: the line, written when a Runner is built.
+Feature: a run says which patches it runs with.
 """
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log

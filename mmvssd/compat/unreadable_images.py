@@ -4,7 +4,7 @@ At a file that is no image mmcv's loader stops with an assertion or an error of 
 MMSegmentation's at an attribute of None that names no file. Here both raise one error that says
 which file it is, so that it can be left out of a training, and looked at.
 
-Feature: one error, ``UnreadableImageError``, that names the file.
+Feature: an error that names the file.
 """
 from mmvssd.compat.patching import when_imported, wrap_once
 from mmvssd.errors import UnreadableImageError

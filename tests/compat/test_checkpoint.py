@@ -86,7 +86,8 @@ for _ in range(2):
     try:
         torch.load(malicious)
     except Exception as error:
-        print(type(error).__name__, 'posix.system' in str(error), error.__context__)
+        print(type(error).__name__, 'posix.system' in str(error),
+              error.__context__.__context__)
 with open(checkpoint, 'rb') as file:
     print(*torch.load(file)['meta'])
 print(*torch.serialization.load(checkpoint)['meta'])

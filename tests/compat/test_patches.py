@@ -18,7 +18,7 @@ HELPERS = {'__init__', 'checkpoint_classes', 'devices', 'patching', 'versions'}
 
 
 def kind_of(name):
-    """What a patch's docstring says that it is: 'Fix' or 'Feature', and the rest of the sentence."""
+    """Return what a patch's docstring says that it is, 'Fix' or 'Feature', and the rest of that."""
     file = FOLDER / f'{name}.py'
     text = (file if file.is_file() else FOLDER / name / '__init__.py').read_text()
     docstring = text.split('"""')[1]

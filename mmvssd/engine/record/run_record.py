@@ -26,10 +26,10 @@ class RunRecordHook(Hook):
     """Write ``run.json`` into the run's folder, beside its log, at each start.
 
     It holds what the run's result may hang on: command line, config, versions, patches, commit,
-    devices, seed, what it started from, precision, batch and learning rate, and which implementation each op
-    ran; and how the run ended. Until that is known its ``status`` is ``running``, and stays so
-    where the process was killed. A learning rate that is scaled, or that is for another batch, is
-    logged as a warning.
+    devices, seed, what it started from, precision, batch and learning rate, and which
+    implementation each op ran; and how the run ended. Until that is known its ``status`` is
+    ``running``, and stays so where the process was killed. A learning rate that is scaled, or that
+    is for another batch, is logged as a warning.
 
     The file is written before the run, after its first iteration and at its end.
     """

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmvssd import compat
 from mmvssd.cli.launch import load_config
 from mmvssd.compat import failed_runs
 from mmvssd.engine import RunRecordHook
@@ -128,8 +129,24 @@ def test_a_training_is_recorded(tmp_path, monkeypatch):
     assert record['reached'] == dict(epoch=1, iteration=4)
     assert record['versions']['torch'].startswith(torch.__version__.split('+')[0])
     assert list(record['devices'].values()) == [1]
+    patches = record['patches']
+    assert {'checkpoint', 'failed_runs'} <= set(patches['in_effect'])
+    assert not set(patches['in_effect']).intersection(patches['idle'])
+    assert patches['left_out'] == []
     (folder, ) = (file.parent for file in tmp_path.glob('*/run.json'))
     assert Config.fromfile(folder / record['config']).optim_wrapper.accumulative_counts == 2
+
+
+def test_patches_that_are_left_out_are_warned_of(tmp_path, monkeypatch, warned):
+    """By the record, if the patch is among them that logs which are in effect."""
+    for name, left_out in dict(some=['amp'], all=list(compat.PATCHES)).items():
+        monkeypatch.setattr(compat, 'left_out', lambda left_out=left_out: left_out)
+        build(tmp_path / name).train()
+        (record, ) = records(tmp_path / name)
+        assert record['patches']['left_out'] == left_out
+        said = [message for level, message in warned
+                if level == logging.WARNING and 'left out by MMVSSD_PATCHES: amp' in message]
+        assert len(said) == (name == 'all')
 
 
 def test_a_test_is_recorded_beside_its_training(tmp_path):
