@@ -5,7 +5,7 @@
 
 Each pair gets a virtualenv with that PyTorch, which tools/setup.sh then adopts, and the fast tests.
 The results go into the table of docs/compat.md. An environment with PyTorch's CUDA build takes 6 GB
-and minutes to download; it is removed before the next one is made.
+and minutes to download; it is removed before the next one is made, unless --keep is given.
 """
 import argparse
 import os
@@ -24,7 +24,7 @@ HEADER = ('| Python | PyTorch | torchvision | Triton | tests | result |',
           '|---|---|---|---|---|---|')
 PAIRS = tuple(f'{python}:{torch}' for python in ('3.10', '3.12', '3.13')
               for torch in ('2.4.1', '2.6.0', '2.13.0'))
-FAST = ('-m', 'not slow')
+FAST = ('--numprocesses', '2', '--dist', 'loadfile', '-m', 'not slow')
 
 
 class Failure(Exception):
@@ -73,13 +73,14 @@ def reason(output):
     return output.strip().splitlines()[-1] if output.strip() else 'no output'
 
 
-def check(python, torch, folder, tests):
+def check(python, torch, folder, tests, *, keep):
     """Make an environment, set it up and test; returns the cells of its row after the PyTorch."""
-    environment, log = folder / 'environment', folder / f'{python}-{torch}.log'
+    environment, log = folder / f'{python}-{torch}', folder / f'{python}-{torch}.log'
+    interpreter = environment / 'bin' / 'python'
     versions = {}
     try:
-        run('virtualenv', [find_python(python), '-I', '-m', 'venv', environment], log)
-        interpreter = environment / 'bin' / 'python'
+        if not interpreter.exists():
+            run('virtualenv', [find_python(python), '-I', '-m', 'venv', environment], log)
         pip = (interpreter, '-I', '-m', 'pip', 'install', '--disable-pip-version-check')
         minor = int(torch.split('.')[1])  # torchvision 0.(15 + n) goes with PyTorch 2.n
         run('PyTorch', [*pip, '--no-compile', f'torch=={torch}', f'torchvision==0.{15 + minor}.*'],
@@ -87,12 +88,13 @@ def check(python, torch, folder, tests):
         run('set-up', ['bash', ROOT / 'tools' / 'setup.sh'], log, VIRTUAL_ENV=str(environment))
         versions = installed(interpreter)
         output = run('tests', [interpreter, '-m', 'pytest', '-q', *tests], log,
-                     OMP_NUM_THREADS=str(os.cpu_count()))
+                     OMP_NUM_THREADS=str((os.cpu_count() + 1) // 2))
         result = output.strip().splitlines()[-1].strip('= ')
     except Failure as failure:
         result = str(failure)
     finally:
-        shutil.rmtree(environment, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(environment, ignore_errors=True)
     return [versions.get('torchvision', ''), versions.get('triton', ''), describe(tests), result]
 
 
@@ -146,6 +148,8 @@ def main():
     parser.add_argument('--tests', nargs=argparse.REMAINDER, default=FAST,
                         help='what pytest gets in place of the fast tests; comes last')
     parser.add_argument('--folder', type=Path, help='where the environments and logs go')
+    parser.add_argument('--keep', action='store_true',
+                        help='leave the environments there; the next run in the folder uses them')
     options = parser.parse_args()
     wrong = [pair for pair in options.pairs if not re.fullmatch(r'3\.\d+:\d+\.\d+\.\d+', pair)]
     if wrong:
@@ -156,7 +160,8 @@ def main():
     for pair in options.pairs:
         python, torch = pair.split(':')
         print(f'Python {python}, PyTorch {torch}; log: {folder}/{python}-{torch}.log', flush=True)
-        row = [python, torch, *check(python, torch, folder, options.tests)]
+        row = [python, torch,
+               *check(python, torch, folder, options.tests, keep=options.keep)]
         record(row)
         failed += ' passed' not in row[-1] or ' failed' in row[-1]
         print(f'  {row[-1]}', flush=True)
