@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent
 BUILD_DIR = tempfile.TemporaryDirectory(prefix='mmvssd-build-')
 
 # They set up and test a checkout.
-CHECKOUT_ONLY = ('setup.sh', 'setup_environment.py', 'compile_mmcv.py', 'check_versions.py',
-                 'run_tests.sh', 'quickstart.sh', 'gpu_check.sh')
+CHECKOUT_ONLY = ('setup', 'setup.sh', 'check_versions.py', 'run_tests.sh', 'quickstart.sh',
+                 'gpu_check.sh')
 
 
 def read_version():

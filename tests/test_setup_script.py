@@ -1,6 +1,6 @@
 """tools/setup.sh from beginning to end: with an index of tiny wheels on this machine, no network.
 
-What its Python decides is in tests/tools/test_setup_environment.py.
+What its Python decides is in tests/tools/test_setup.py.
 """
 import base64
 import hashlib
@@ -151,8 +151,9 @@ class Sandbox:
         self.venv = self.checkout / '.venv'
         self.bin = folder / 'bin'
         (self.checkout / 'tools').mkdir(parents=True)
-        for name in ('setup.sh', 'setup_environment.py', 'compile_mmcv.py'):
-            shutil.copy2(ROOT / 'tools' / name, self.checkout / 'tools')
+        shutil.copy2(ROOT / 'tools' / 'setup.sh', self.checkout / 'tools')
+        shutil.copytree(ROOT / 'tools' / 'setup', self.checkout / 'tools' / 'setup',
+                        ignore=shutil.ignore_patterns('__pycache__'))
         shutil.copytree(ROOT / 'requirements', self.checkout / 'requirements')
         self.bin.mkdir()
         for name in TOOLS:
@@ -241,7 +242,7 @@ def test_the_first_python_that_fits(sandbox):
     sandbox.stub('python3', 'echo 3.14')
     sandbox.stub('python3.12', 'case $3 in import*) echo 3.12 ;; *) echo "ran $@" ;; esac')
     ran = sandbox.run('--print-python').stdout
-    assert ran == f'ran -I {sandbox.checkout}/tools/setup_environment.py --print-python\n'
+    assert ran == f'ran -I {sandbox.checkout}/tools/setup --print-python\n'
 
 
 @pytest.mark.slow

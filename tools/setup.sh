@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the environment that everything else here runs in; --help says how. This part finds a Python
-# for it, which needs no package: the rest is in setup_environment.py.
+# for it, which needs no package: the rest is in the folder setup.
 set -euo pipefail
 
 TOOLS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -17,7 +17,7 @@ for python in "${candidates[@]}"; do
     then
         seen+="$python does not run; "
     elif [[ $version =~ ^3\.1[0-3]$ ]]; then
-        exec "$python" -I "$TOOLS/setup_environment.py" "$@"
+        exec "$python" -I "$TOOLS/setup" "$@"
     else
         seen+="$python is Python $version; "
     fi

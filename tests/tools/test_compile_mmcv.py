@@ -1,4 +1,4 @@
-"""tools/compile_mmcv.py: what it asks of the machine and what it exchanges; nothing is compiled."""
+"""tools/setup/compile_mmcv.py: what it asks for and exchanges; nothing is compiled."""
 import importlib.util
 import shutil
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'compile_mmcv.py'
+FILE = Path(__file__).resolve().parents[2] / 'tools' / 'setup' / 'compile_mmcv.py'
 WORKING_COMPILER = shutil.which('true')
 
 

@@ -16,7 +16,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).resolve().parents[1] / 'requirements'
+REQUIREMENTS = Path(__file__).resolve().parents[2] / 'requirements'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmvssd' / 'wheels'
 PYTHON_TAG = f'cp{sys.version_info.major}{sys.version_info.minor}'
 #: GB of memory that one compiling process takes.
