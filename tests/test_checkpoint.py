@@ -3,9 +3,15 @@ import os
 
 import pytest
 import torch
+from torch import nn
 
 from mmvssd import checkpoint
-from mmvssd.checkpoint import newest_checkpoint, read_checkpoint, require_resumable
+from mmvssd.checkpoint import (
+    newest_checkpoint,
+    read_checkpoint,
+    require_fit,
+    require_resumable,
+)
 from mmvssd.errors import CheckpointError
 from mmvssd.families import FAMILIES
 from mmvssd.models import VSSD, VMamba
@@ -172,3 +178,33 @@ def test_checkpoints_kept_elsewhere(tmp_path):
     written(tmp_path / 'elsewhere', epoch_1=CHECKPOINT)
     (tmp_path / 'run' / 'last_checkpoint').write_text(str(tmp_path / 'elsewhere' / 'epoch_1.pth'))
     assert newest_checkpoint(str(tmp_path / 'run')).endswith('/elsewhere/epoch_1.pth')
+
+
+class Renaming(nn.Module):
+    """Takes what an older version of it saved, as modules of the hosts do."""
+
+    def __init__(self):
+        super().__init__()
+        self.new = nn.Linear(2, 1)
+        self._register_load_state_dict_pre_hook(self.rename)
+
+    @staticmethod
+    def rename(state_dict, prefix, *args):
+        for name in [name for name in state_dict if name.startswith(f'{prefix}old.')]:
+            state_dict[name.replace('old', 'new')] = state_dict.pop(name)
+
+
+def test_modules_that_rename_what_they_load():
+    model, given = Renaming(), dict(Renaming().state_dict())
+    old = {name.replace('new', 'old'): value for name, value in given.items()}
+    checkpoint = dict(state_dict=old)
+    require_fit('old.pth', checkpoint, model)
+    assert checkpoint['state_dict'].keys() == old.keys()
+    require_fit('wrapped.pth', dict(state_dict={f'module.{n}': v for n, v in old.items()}), model)
+    with pytest.raises(CheckpointError, match='1 missing: new.bias'):
+        require_fit('half.pth', dict(state_dict={'old.weight': old['old.weight']}), model)
+    with pytest.raises(CheckpointError, match='1 unknown: other'):
+        require_fit('more.pth', dict(state_dict={**old, 'other': torch.ones(1)}), model)
+    wider = {**old, 'old.weight': torch.ones(1, 3)}
+    with pytest.raises(CheckpointError, match='not the weights of this model'):
+        require_fit('wider.pth', dict(state_dict=wider), model)

@@ -4,6 +4,7 @@ import time
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 
 from mmvssd.cli import launch
 from mmvssd.cli.launch import (
@@ -36,6 +37,21 @@ def test_options_override(tmp_path):
     assert cfg.model.backbone.arch == 'micro'
     assert cfg.work_dir == str(tmp_path)
     assert cfg.launcher == 'pytorch'
+
+
+def test_weights_are_chosen_without_the_average(tmp_path):
+    """EMAHook would exchange them, by whatever name the config has it."""
+    hooks = [dict(type='EMAHook'), dict(type='mmpretrain.EMAHook'), dict(type=EMAHook),
+             dict(type='NumClassCheckHook')]
+    cfg = Config(dict(default_scope='mmpretrain', custom_hooks=hooks))
+    launch._test_weights(cfg, 'raw')
+    assert cfg.custom_hooks == [hooks[-1], dict(type='mmvssd.TestedWeightsHook', kind='raw')]
+
+
+def test_pictures_for_a_config_without_hooks(tmp_path):
+    cfg = Config(dict(default_scope='mmdet'))
+    launch._draw_into(cfg, tmp_path)
+    assert cfg.default_hooks.visualization.test_out_dir == str(tmp_path)
 
 
 def test_missing_data_is_named(tmp_path):
@@ -97,8 +113,9 @@ def test_a_config_that_cannot_be_read(tmp_path):
 def test_a_new_setting_is_said(monkeypatch):
     said = []
     monkeypatch.setattr(launch, 'print_log', lambda message, **kwargs: said.append(message))
-    load_config('classification/vssd-tiny_8xb128_in1k.py',
-                options={'modle.backbone.arch': 'micro', 'model.backbone.arch': 'micro'})
+    load_config('classification/vssd-tiny_8xb128_in1k.py', options={
+        'modle.backbone.arch': 'micro', 'model.backbone.arch': 'micro',
+        'unguarded': ['finite_check'], 'load_from': 'mine.pth'})  # which a Runner reads
     assert said == ['--cfg-options: modle.backbone.arch is new, the recipe has no modle']
 
 

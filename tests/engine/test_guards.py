@@ -1,5 +1,6 @@
 """Any config gets the guards: in strings or classes, with hooks and loops of its own or without."""
 import importlib
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from mmvssd.engine import (
 )
 from mmvssd.engine.guards import GUARDS, guard
 from mmvssd.errors import ConfigError
+from mmvssd.paths import project_root
 
 
 class OwnCheckpointHook(CheckpointHook):
@@ -280,6 +282,22 @@ def test_what_is_off_is_said(said):
         f'Guard mean_loss is off (not added): {GUARDS["mean_loss"].without}',
         f'Guard finite_check is off (left out): {GUARDS["finite_check"].without}',
         f'Guard train_loop is off (a HostsLoop): {guards.INEXACT}']
+
+
+def test_the_page_about_them():
+    page = (project_root() / 'docs' / 'reliability.md').read_text()
+    assert f'Guards on: train_loop, {", ".join(GUARDS)}\n' in page
+    rows = dict(re.findall(r'^\| `(\w+)` \| .* \| (yes|) ?\|$', page, re.MULTILINE))
+    assert rows == {'train_loop': '', **{name: 'yes' if entry.in_tests else ''
+                                         for name, entry in GUARDS.items()}}
+    assert all(name in page for name in guards.KEEPS_STATE if not name.startswith('Albu'))
+    blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    settings = [line for line in blocks[0].splitlines() if line]
+    for line, out in zip(settings, ({'finite_check', 'train_loop'}, {'finite_check'}, set())):
+        cfg = Config.fromstring(line, '.py')
+        guard(cfg)
+        assert set(cfg.get('unguarded') or []) == out
+    assert Config.fromstring(blocks[1], '.py').runner_type == 'mmvssd.GuardedRunner'
 
 
 class DropBlock(nn.Module):

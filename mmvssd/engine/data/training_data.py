@@ -19,7 +19,7 @@ from mmengine.registry import DATASETS as HOST_DATASETS
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from mmvssd.engine.randomness import RandomStream, seed_cpu
-from mmvssd.errors import UnreadableImageError
+from mmvssd.errors import ConfigError, UnreadableImageError
 from mmvssd.registry import DATA_SAMPLERS, DATASETS
 
 #: Samplers that draw from a generator of their own; others may draw from the global ones.
@@ -269,8 +269,14 @@ def resumable(dataloader: dict, seed: int, unreadable: str) -> dict:
         dataloader: As a recipe has it, for training.
         seed: The run's, the same in all processes.
         unreadable: File to which the paths of images that cannot be read are added.
+
+    Raises:
+        ConfigError: It has no sampler.
     """
     dataloader = dict(dataloader)
+    if 'sampler' not in dataloader:
+        raise ConfigError('train_dataloader: has no sampler; set '
+                          "sampler=dict(type='DefaultSampler', shuffle=True)")
     return dict(
         dataloader,
         dataset=dict(type='mmvssd.SeededDataset', dataset=dataloader['dataset'],

@@ -10,7 +10,7 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.cuda.amp import GradScaler
@@ -132,7 +132,8 @@ class FiniteCheckHook(Hook):
         step to look at: a warning says so.
         """
         wrapper = runner.optim_wrapper
-        self._is_on = isinstance(wrapper, OptimWrapper)
+        self._is_on = (isinstance(wrapper, OptimWrapper)
+                       and not isinstance(wrapper, OptimWrapperDict))
         if not self._is_on:
             print_log(f'FiniteCheckHook: got a {type(wrapper).__name__}, expected an OptimWrapper '
                       'of one optimizer. Losses and gradients are NOT checked', logger='current',

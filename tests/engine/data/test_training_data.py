@@ -15,7 +15,7 @@ from mmvssd.engine.data.training_data import (
     SeededPair,
     SeededSampler,
 )
-from mmvssd.errors import UnreadableImageError
+from mmvssd.errors import ConfigError, UnreadableImageError
 
 IN_TURN, ENDLESS = (dict(type=name) for name in ('DefaultSampler', 'InfiniteSampler'))
 
@@ -212,6 +212,11 @@ def test_a_data_set_in_its_wrapper_is_itself():
     assert len(wrapped) == 10
     with pytest.raises(AttributeError, match='no_such'):
         _ = wrapped.no_such
+
+
+def test_a_loader_without_sampler():
+    with pytest.raises(ConfigError, match='train_dataloader: has no sampler; set'):
+        training_data.resumable(dict(dataset={}, batch_size=2), 3, 'faults.txt')
 
 
 def test_a_config_is_not_changed():
