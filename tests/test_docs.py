@@ -1,4 +1,4 @@
-"""The code in the pages of docs runs, or loads and builds where it is a config."""
+"""The code of README and docs runs, or loads and builds if it is a config."""
 import re
 
 import pytest
@@ -62,6 +62,17 @@ def test_config_of_the_fine_tuning_page(name, text, tmp_path):
         assert model.roi_head.mask_head.num_classes == classes
     else:
         assert model.head.num_classes == cfg.data_preprocessor.num_classes == classes
+
+
+def test_the_readmes_config_builds(tmp_path):
+    pytest.importorskip('mmdet')
+    readme = (DOCS.parent / 'README.md').read_text()
+    (text, ) = re.findall(r'```python\n(_base_ = .*?)```', readme, re.DOTALL)
+    (tmp_path / 'mine.py').write_text(text)
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        assert MODELS.build(cfg.model).backbone.dims == (64, 128, 256, 512)
 
 
 def test_there_is_a_config_for_each_host():

@@ -1,117 +1,21 @@
-"""Parameters and multiply-adds of a recipe's model, in full and in the published convention.
-
-MMEngine's :class:`FlopAnalyzer` counts the nodes of a trace: one multiply-add as one, LayerNorm 5
-and BatchNorm 2 an element. An op of ours would show up there as whatever its implementation
-consists of, so a stand-in takes its place in the trace: one node, counted by the formula below.
-The two conventions differ where a product's first operand is broadcast: the counter behind the
-published numbers multiplied that operand's own shape by the second's last side, and so saw one
-head of several. In a selective scan they don't differ: its published formula is that of the work.
-"""
+"""Parameters and multiply-adds of a recipe's model, by part and by operation."""
 import copy
 import inspect
-from collections import Counter
 from dataclasses import dataclass
-from math import prod
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
-from mmengine.analysis import FlopAnalyzer
-from mmengine.analysis.jit_handles import einsum_flop_jit, get_shape, matmul_flop_jit
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
-from mmvssd import ops  # noqa: F401  (files the ops in KERNELS)
+from mmvssd.analysis.operations import FORMULAS, Pair, analyze, both_ways, put_stand_ins
 from mmvssd.errors import ConfigError
 from mmvssd.models.backbones.base import BaseBackbone
-from mmvssd.registry import KERNELS
 
 #: Height and width that the field counts at, by the recipe's default scope.
 SHAPES = {'mmpretrain': (224, 224), 'mmdet': (800, 1280), 'mmseg': (512, 2048)}
-
-Shapes = Mapping[str, List[int]]
-Pair = Tuple[int, int]
-
-
-class OpFormula(NamedTuple):
-    """How an op of ours is counted, from the shapes of its tensor arguments by name."""
-
-    full: Callable[[Shapes], int]
-    published: Callable[[Shapes], int]
-    left_out: str
-
-
-def _state_products(shapes: Shapes) -> int:
-    """B^T x and C state, each N L S h P; groups and masks change nothing in it."""
-    return 2 * prod(shapes['x']) * shapes['B'][-1]
-
-
-def _state_products_of_one_head(shapes: Shapes) -> int:
-    N, L, _, P = shapes['x']
-    return 2 * N * L * P * shapes['B'][-1]
-
-
-def _normalized(shapes: Shapes) -> int:
-    """The two products of the state; of the denominator N L S, as in the published numbers."""
-    return _state_products(shapes) + prod(shapes['B'])
-
-
-def _normalized_published(shapes: Shapes) -> int:
-    _, _, h, P = shapes['x']
-    return prod(shapes['B']) * (h * P + P + 1)
-
-
-def _scan(shapes: Shapes) -> int:
-    """9 a token, channel and entry of its state, and 1 a token and channel for the skip."""
-    return prod(shapes['u']) * (9 * shapes['A'][-1] + 1)
-
-
-def _scan_2d(shapes: Shapes) -> int:
-    """Scans of L = H W tokens and 4 D channels, and the product that widens their step sizes."""
-    channels, S = shapes['A']
-    tokens = prod(shapes['x'][:3])
-    return tokens * (channels * (9 * S + 1) + prod(shapes['dt_weight']))
-
-
-def _causal_state_products(shapes: Shapes) -> int:
-    """2 N L S h P: B_t (outer) x_t into the state and C_t . state out of it, for each token.
-
-    So it counts the recurrence, whatever chunks an implementation makes, and a causal mixer as
-    much as a non-causal one.
-    """
-    return _state_products(shapes)
-
-
-#: Ops of ours; a form of an op that is computed otherwise has an entry of its own. ``cross_scan``
-#: and ``cross_merge`` have none: they copy and add, and are traced as they are.
-FORMULAS = {
-    'nc_ssd': OpFormula(_state_products, _state_products_of_one_head,
-                        'token weights, skip'),
-    'nc_ssd (normalized)': OpFormula(_normalized, _normalized_published,
-                                     "ELU features, softmax, rotation, the heads of the "
-                                     "denominator's two products, division, skip"),
-    'selective_scan': OpFormula(_scan, _scan, 'bias and softplus of the step sizes'),
-    'selective_scan_2d': OpFormula(_scan_2d, _scan_2d, 'bias and softplus of the step sizes, sum '
-                                   'of the four sequences'),
-    'ssd': OpFormula(_causal_state_products, _causal_state_products,
-                     'decay of the state, token weights, skip'),
-}
-MATMUL = 'matmul'  # PyTorch's, which the two conventions count differently as well
-PUBLISHED = '/published'  # marks the second of two counts of one operation
-
-#: Operations that compute nothing in evaluation, beyond those that the analyzer knows already.
-NO_ARITHMETIC = ('aten::clone', 'aten::expand_as', 'aten::feature_dropout', 'aten::flip',
-                 'aten::mT', 'aten::movedim', 'aten::repeat', 'aten::reshape_as', 'aten::unflatten',
-                 'aten::view_as')
-
-_library = torch.library.Library('mmvssd', 'FRAGMENT')
-_library.define('counted(str op, str names, Tensor[] tensors) -> Tensor')
-_library.impl('counted', lambda op, names, tensors: tensors[0].clone(),
-              'CompositeExplicitAutograd')
 
 
 @dataclass(frozen=True)
@@ -136,7 +40,7 @@ class Uncalled:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a forward pass costs; multiply-adds, one counted as one.
+    """The cost of a forward pass; multiply-adds, one counted as one.
 
     Attributes:
         shape: Height and width of the image.
@@ -208,13 +112,13 @@ def count_model(model: nn.Module, shape: Pair, batch_size: int = 1) -> Complexit
     model = copy.deepcopy(model)
     model.eval()
     called = _watch(model)
-    _put_stand_ins(model)
+    put_stand_ins(model)
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         images = torch.randn(batch_size, _channels(model), *shape).to(device)
-        analysis = _analyze(_TensorMode(model), images)
-        counts = {name: _both_ways(counter)
+        analysis = analyze(_TensorMode(model), images)
+        counts = {name: both_ways(counter)
                   for name, counter in analysis.by_module_and_operator().items()}
     operations = counts['']
     full, published = _total(operations)
@@ -290,74 +194,6 @@ def _watch(model: nn.Module) -> Set[str]:
     return called
 
 
-def _put_stand_ins(model: nn.Module) -> None:
-    """Replace the ops that layers hold by nodes that are counted by formula."""
-    names = {op: name for name, op in KERNELS.module_dict.items() if name in FORMULAS}
-    for module in model.modules():
-        for attribute, value in list(vars(module).items()):
-            if inspect.isfunction(value) and value in names:
-                setattr(module, attribute, _stand_in(names[value], value))
-
-
-def _stand_in(name: str, op: Callable) -> Callable[..., Tensor]:
-    signature = inspect.signature(op)
-
-    def run(*args, **kwargs) -> Tensor:
-        arguments = signature.bind(*args, **kwargs).arguments
-        tensors = {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
-        form = f'{name} (normalized)' if arguments.get('normalize') else name
-        return torch.ops.mmvssd.counted(form, ' '.join(tensors), list(tensors.values()))
-
-    return run
-
-
-def _analyze(model: nn.Module, images: Tensor) -> FlopAnalyzer:
-    analysis = FlopAnalyzer(model, images)
-    # what they would say is part of the result
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analysis.set_op_handle(**{
-        'mmvssd::counted': _count_op,
-        'aten::einsum': _count_einsum,
-        'aten::matmul': _count_matmul,
-        'aten::scaled_dot_product_attention': _count_attention,
-        **dict.fromkeys(NO_ARITHMETIC)})
-    return analysis
-
-
-def _count_op(inputs, outputs) -> Counter:
-    form, names = inputs[0].toIValue(), inputs[1].toIValue().split()
-    shapes = dict(zip(names, map(get_shape, inputs[2].node().inputs())))
-    formula = FORMULAS[form]
-    return Counter({form: formula.full(shapes), form + PUBLISHED: formula.published(shapes)})
-
-
-def _count_matmul(inputs, outputs) -> Counter:
-    full = prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1]
-    return Counter({MATMUL: full, MATMUL + PUBLISHED: matmul_flop_jit(inputs, outputs)})
-
-
-def _count_einsum(inputs, outputs) -> int:
-    """Of two operands, a multiply-add for each choice of indices."""
-    terms = inputs[0].toIValue().replace(' ', '').partition('->')[0].split(',')
-    if len(terms) != 2 or '...' in ''.join(terms):
-        return einsum_flop_jit(inputs, outputs)  # which knows four digits of the number
-    shapes = map(get_shape, inputs[1].node().inputs())
-    return prod({letter: size for term, shape in zip(terms, shapes)
-                 for letter, size in zip(term, shape)}.values())
-
-
-def _count_attention(inputs, outputs) -> Counter:
-    query, key, value = map(get_shape, inputs[:3])
-    return Counter({'attention': prod(query[:-1]) * key[-2] * (query[-1] + value[-1])})
-
-
-def _both_ways(counter: Counter) -> Dict[str, Pair]:
-    """Multiply-adds of each operation, (in full, published)."""
-    counts = {op: full for op, full in counter.items() if not op.endswith(PUBLISHED)}
-    return {op: (int(full), int(counter[op + PUBLISHED] if op in (MATMUL, *FORMULAS) else full))
-            for op, full in counts.items()}
-
-
 def _total(operations: Dict[str, Pair]) -> Pair:
     return (sum(full for full, _ in operations.values()),
             sum(published for _, published in operations.values()))
@@ -393,52 +229,3 @@ def _uncalled(model: nn.Module, called: Set[str]) -> Iterator[Tuple[str, nn.Modu
         runs = any(type(part).forward is not nn.Module.forward for part in module.modules())
         if name and name not in alive and (not parent or parent in alive) and runs:
             yield name, module
-
-
-def report(complexity: Complexity, title: str, console: Optional[Console] = None) -> None:
-    """Print a count: parts, operations, and what is not counted."""
-    console = console or Console()
-    H, W = complexity.shape
-    parts = _table('part', 'class', 'params (M)')
-    for part in complexity.parts:
-        top, _, inner = part.name.partition('.')
-        parts.add_row(f'  {inner}' if inner else top, part.kind, f'{part.params / 1e6:.3f}',
-                      *_giga(part.full, part.published))
-    parts.add_section()
-    parts.add_row('total', '', f'{complexity.params / 1e6:.3f}',
-                  *_giga(complexity.full, complexity.published))
-    operations = _table('operation')
-    for op, pair in complexity.operations.items():
-        operations.add_row(op, *_giga(*pair))
-    _print_line(console, f'{title}: GFLOPs over one image of {H} x {W} (height x width)')
-    console.print(parts, operations)
-    for line in _footnotes(complexity):
-        _print_line(console, line)
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(first, no_wrap=True)
-    for heading in (*others, 'in full', 'published'):
-        table.add_column(heading, justify='left' if heading == 'class' else 'right')
-    return table
-
-
-def _print_line(console: Console, line: str) -> None:
-    # names are printed as they are, and not broken in two
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _giga(*counts: int) -> List[str]:
-    return [f'{count / 1e9:.3f}' for count in counts]
-
-
-def _footnotes(complexity: Complexity) -> Iterator[str]:
-    yield 'One multiply-add counts as one. The columns differ in nc_ssd and in broadcast products.'
-    uncounted = [f'{op} x {times}' for op, times in complexity.uncounted.items()]
-    yield f'Not counted: {", ".join(uncounted) or "nothing"}'
-    for op, what in complexity.left_out.items():
-        yield f'Not counted inside {op}: {what}'
-    uncalled = [f'{module.name} ({module.kind}, {module.params / 1e6:.3f} M parameters)'
-                for module in complexity.uncalled]
-    yield f'Never called: {", ".join(uncalled) or "no module"}'

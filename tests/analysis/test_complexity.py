@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvssd.analysis import complexity
+from mmvssd.analysis import operations
 from mmvssd.analysis.complexity import build_model, count_model, count_recipe
 from mmvssd.cli.launch import load_config
 from mmvssd.errors import ConfigError
@@ -289,7 +289,7 @@ def test_a_later_op_is_one_entry(monkeypatch):
         raise AssertionError('the op itself is not run')
 
     monkeypatch.setitem(KERNELS.module_dict, 'scan', scan)
-    monkeypatch.setitem(complexity.FORMULAS, 'scan', complexity.OpFormula(
+    monkeypatch.setitem(operations.FORMULAS, 'scan', operations.OpFormula(
         lambda s: 9 * s['u'][1] * s['A'][1], lambda s: 0, ''))
     found = count_model(Layer(scan, A=lambda x: x.new_ones(4, 7)), (3, 5))
     assert found.operations == {'scan': (9 * 15 * 7, 0)}

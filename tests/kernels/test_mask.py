@@ -249,7 +249,8 @@ def test_shapes_on_the_meta_device(form):
 def test_a_bad_mask_is_named(form):
     tensors = make_tensors(form, 'cpu', N=2)
     mask = make_mask(form, 'cpu', 2)
-    for bad, message in ((mask.float(), 'mask: got dtype torch.float32, expected one of torch.bool'),
+    for bad, message in ((mask.float(),
+                          'mask: got dtype torch.float32, expected one of torch.bool'),
                          (mask[:, :-1], r'mask: got shape \(2, .* expected \(2, '),
                          (mask.to('meta'), 'mask: got device meta, expected cpu'),
                          (mask.tolist(), 'mask: got list, expected a tensor')):

@@ -5,7 +5,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from mmvssd.analysis.complexity import count_recipe, report
+from mmvssd.analysis.complexity import count_recipe
+from mmvssd.analysis.complexity_report import report
 from mmvssd.cli.command_line import add_recipe_arguments, run
 from mmvssd.cli.launch import check_output_file, load_config
 from mmvssd.files import write_whole
