@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmvssd.compat import versions
+from mmvssd.compat import mmcv_ops, versions
 from mmvssd.version import __version__
 
 #: Sets up everything, from a checkout, in the versions that are tested together.
@@ -43,6 +43,7 @@ def main() -> int:
         f'mmvssd {__version__}: installed versions': check_versions(),
         'This machine': check_machine(),
         'Training': check_hosts(),
+        "mmcv's ops": check_mmcv_ops(),
         'Ops': check_ops(),
     }
     for title, findings in sections.items():
@@ -156,8 +157,8 @@ def _run_mmcv_ops():
 
 
 def _mmcv_remedy():
-    if versions.installed('mmcv') is None:
-        return f'mmcv (with its compiled ops, not mmcv-lite) is needed: {INSTALL}'
+    if versions.installed('mmcv') is None and versions.installed('mmcv-lite') is None:
+        return f'mmcv-lite or mmcv is needed: {INSTALL}'
     return ("mmcv's compiled ops do not work with this PyTorch or this GPU: build them again "
             f'beside it: {INSTALL}')
 
@@ -179,6 +180,22 @@ def _host_remedy(distribution):
     if version is None:
         return f'not installed: {versions.pip_line(distribution)} --no-deps, or {INSTALL}'
     return f'{distribution} {version} does not work here (see the table): {INSTALL}'
+
+
+def check_mmcv_ops() -> List[Finding]:
+    """Say who serves each of mmcv's ops: mmcv (compiled), torchvision, or this package.
+
+    An op that nobody serves is no problem before a model needs it; its error then says what to do.
+    """
+    findings = []
+    for device in ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']:
+        served = mmcv_ops.providers(device)
+        for provider in (mmcv_ops.COMPILED, mmcv_ops.TORCHVISION, mmcv_ops.OWN, None):
+            ops = [op for op, its in served.items() if its == provider]
+            subject = f'{provider or "nobody: raises when called"} ({device})'
+            if ops:
+                findings.append(Finding(subject, None, ', '.join(ops)))
+    return findings
 
 
 def check_ops() -> List[Finding]:

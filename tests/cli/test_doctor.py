@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from mmvssd import doctor
-from mmvssd.compat import versions
+from mmvssd.cli import doctor
+from mmvssd.compat import mmcv_ops, versions
 from mmvssd_kernels import dispatch
 
 HAS_ALL = all(versions.installed(name) for name in versions.RANGES)
@@ -57,6 +57,7 @@ def test_a_broken_and_an_absent_host(tmp_path):
 def quick(monkeypatch):
     """A doctor that does not try the hosts, which takes long, nor the ops."""
     monkeypatch.setattr(doctor, 'check_hosts', list)
+    monkeypatch.setattr(doctor, 'check_mmcv_ops', list)
     monkeypatch.setattr(doctor, 'check_ops', list)
     return monkeypatch
 
@@ -92,6 +93,21 @@ def test_hosts_name_what_to_install(monkeypatch):
     assert all(doctor.INSTALL in finding.remedy for finding in findings)
     (finding,) = doctor.check_ops()
     assert finding.works is False
+
+
+def test_who_serves_mmcvs_ops(monkeypatch):
+    served = dict(nms='torchvision', softnms='mmvssd', roi_align='torchvision', knn=None)
+    monkeypatch.setattr(mmcv_ops, 'providers', lambda device: served)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert doctor.check_mmcv_ops() == [
+        doctor.Finding('torchvision (cpu)', None, 'nms, roi_align'),
+        doctor.Finding('mmvssd (cpu)', None, 'softnms'),
+        doctor.Finding('nobody: raises when called (cpu)', None, 'knn'),
+    ]
+    monkeypatch.setattr(mmcv_ops, 'providers', lambda device: dict(nms='mmcv (compiled)'))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert [finding.subject for finding in doctor.check_mmcv_ops()] == [
+        'mmcv (compiled) (cpu)', 'mmcv (compiled) (cuda)']
 
 
 @pytest.mark.parametrize('absent', doctor.BACKBONES)

@@ -46,7 +46,7 @@ class _Finder(MetaPathFinder, Loader):
         return None  # a plain module
 
     def exec_module(self, module):
-        from mmvssd.compat.mmcv_ops.extension import fill  # now, for it needs PyTorch
+        from mmvssd.compat.mmcv_ops.contents import fill  # now, for it needs PyTorch
         fill(module)
 
 

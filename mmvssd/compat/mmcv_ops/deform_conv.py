@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmvssd.compat.mmcv_ops import through_torchvision
-from mmvssd.compat.mmcv_ops.weighted_rows import sums, widened
+from mmvssd.compat.mmcv_ops.weighted_rows import as_rows, sums, widened
 
 
 class _Geometry(NamedTuple):
@@ -142,7 +142,7 @@ def _convolve(geometry, x, offset, weight, mask=None):
     groups = x.shape[1] // weight.shape[1]
     # (positions, deform groups, taps, channels) -> (groups, positions, channels * taps)
     columns = columns.transpose(2, 3).reshape(len(columns), groups, -1).transpose(0, 1)
-    y = columns @ weight.view(groups, outputs // groups, -1).transpose(1, 2)
+    y = columns @ weight.reshape(groups, outputs // groups, -1).transpose(1, 2)
     return y.transpose(1, 2).reshape(1, outputs, height, width)
 
 
@@ -150,7 +150,7 @@ def _places(geometry, offset, weight):
     """Where every tap reads: two (deform groups, taps, H', W') of y and x."""
     taps_y, taps_x = weight.shape[2:]
     height, width = offset.shape[2:]
-    offset = offset.view(geometry.deform_groups, taps_y * taps_x, 2, height, width)
+    offset = offset.reshape(geometry.deform_groups, taps_y * taps_x, 2, height, width)
 
     def grid(axis, length, taps):
         start = torch.arange(length, device=offset.device) * geometry.stride[axis]
@@ -169,8 +169,8 @@ def _inside(y, x, sides):
 def _moved_away(offset, outside, shape, geometry):
     """Offsets of which those that count 0 lead far away, where no gradient comes from."""
     away = -2. * (sum(shape[2:]) + sum(geometry.padding) + 1)
-    pairs = offset.view(geometry.deform_groups, -1, 2, *offset.shape[2:])
-    return torch.where(outside[:, :, None], away, pairs).view_as(offset)
+    pairs = offset.reshape(geometry.deform_groups, -1, 2, *offset.shape[2:])
+    return torch.where(outside[:, :, None], away, pairs).reshape(offset.shape)
 
 
 def _columns(geometry, x, offset, weight, mask):
@@ -182,7 +182,7 @@ def _columns(geometry, x, offset, weight, mask):
     # first to a place that is fine, so that what is outside, NaN too, has no gradient at all
     y, x_ = (torch.where(inside, place, 0) for place in (y, x_))
     top, left = y.detach().floor(), x_.detach().floor()
-    share = inside if mask is None else inside * mask.view_as(y)
+    share = inside if mask is None else inside * mask.reshape(y.shape)
     first = torch.arange(groups, device=x.device)[:, None, None, None] * height
     index, amount = [], []
     for row, vertical in ((top, 1 - (y - top)), (top + 1, y - top)):
@@ -194,7 +194,6 @@ def _columns(geometry, x, offset, weight, mask):
     # (groups, taps, H', W', 4) -> positions first
     index, amount = (torch.stack(values, -1).permute(2, 3, 0, 1, 4).reshape(-1)
                      for values in (index, amount))
-    rows = x.view(groups, channels // groups, height, width).permute(0, 2, 3, 1) \
-        .reshape(-1, channels // groups)
+    rows = as_rows(x.reshape(groups, channels // groups, height, width))
     size = index.new_full((len(index) // 4, ), 4)
     return sums(rows, index, amount, size).view(-1, groups, y.shape[1], channels // groups)

@@ -13,7 +13,7 @@ from mmvssd.compat.mmcv_ops import through_torchvision
 from mmvssd.compat.mmcv_ops.weighted_rows import widened
 
 #: Boxes that are compared with all others at a time: the tables of IoU stay in a core's cache.
-BLOCK = 64
+BLOCK = 128
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -68,7 +68,7 @@ class _Boxes:
         width = _extent(self.x1, self.x2, others.x1, others.x2, self.offset)
         height = _extent(self.y1, self.y2, others.y1, others.y2, self.offset)
         both = width.mul_(height)
-        return both / (self.area[:, None] + others.area).sub_(both)
+        return both.div_((self.area[:, None] + others.area).sub_(both))
 
 
 def _extent(start, end, others_start, others_end, offset):
@@ -115,41 +115,45 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     Returns:
         Tensor: (K,) int64 indices of the boxes kept, in the order in which they were taken.
     """
-    left = np.column_stack([widened(boxes).numpy(), widened(scores).numpy()])
-    area = (left[:, 2] - left[:, 0] + offset) * (left[:, 3] - left[:, 1] + offset)
-    index = np.arange(len(left))
+    x1, y1, x2, y2 = widened(boxes).numpy().T
+    # a column a box: corners, score, area; and where it was
+    left = np.stack([x1, y1, x2, y2, widened(scores).numpy(),
+                     (x2 - x1 + offset) * (y2 - y1 + offset)])
+    index = np.arange(left.shape[1])
+    iou_threshold, sigma, min_score = np.float32([iou_threshold, sigma, min_score])
     taken = 0
-    while taken < len(left):
-        _swap(taken, _highest(left[taken:, 4]) + taken, left, area, index)
-        others = slice(taken + 1, None)
-        overlap = _overlap(left[taken], area[taken], left[others], area[others], offset)
-        left[others, 4] *= _decay(overlap, np.float32(iou_threshold), np.float32(sigma), method)
+    while taken < len(index):
+        best = taken + _highest(left[4, taken:])
+        for columns in (left.T, index):
+            columns[[taken, best]] = columns[[best, taken]]
+        box, others = left[:, taken], left[:, taken + 1:]
         taken += 1
-        alive = ~(left[taken:, 4] < np.float32(min_score))
-        order = np.concatenate([np.arange(taken), taken + _fill_from_the_end(alive)])
-        left, area, index = left[order], area[order], index[order]
-    dets[:len(left)] = torch.from_numpy(left)
+        others[4] *= _decay(_overlap(box, others, offset), iou_threshold, sigma, method)
+        dropped = others[4] < min_score
+        if dropped.any():
+            order = np.concatenate([np.arange(taken), taken + _fill_from_the_end(~dropped)])
+            left, index = left[:, order], index[order]
+    dets[:len(index)] = torch.from_numpy(left[:5].T)
     return torch.from_numpy(index)
-
-
-def _swap(one, other, *arrays):
-    for array in arrays:
-        array[[one, other]] = array[[other, one]]
 
 
 def _highest(scores):
     """The first of the highest scores, as a loop of ``<`` from the first one finds it."""
-    if np.isnan(scores[0]):
-        return 0
-    return int(np.nanargmax(scores))
+    best = int(scores.argmax())  # NaN, if there is one
+    if np.isnan(scores[best]) and best:
+        best = int(np.nanargmax(scores))
+    return best
 
 
-def _overlap(box, area, others, areas, offset):
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[2:4], others[:, 2:4])
-    both = np.maximum(high - low + np.float32(offset), 0).prod(1)
+def _overlap(box, others, offset):
+    """IoU of a box with the others: (6,) and (6, N) -> (N,)"""
+    extent = np.minimum(box[2:4, None], others[2:4]) - np.maximum(box[:2, None], others[:2])
+    if offset:
+        extent += offset
+    width, height = np.maximum(extent, 0, out=extent)
+    both = width * height
     with np.errstate(divide='ignore', invalid='ignore'):
-        return both / (area + areas - both)
+        return both / (box[5] + others[5] - both)
 
 
 def _decay(overlap, iou_threshold, sigma, method):

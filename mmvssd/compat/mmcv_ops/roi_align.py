@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmvssd.compat.mmcv_ops import through_torchvision
 from mmvssd.compat.mmcv_ops.weighted_rows import (
+    add_rows,
     as_rows,
     firsts,
     sums,
@@ -223,10 +224,10 @@ def _average_backward(gradient, regions, grad_input):
             grad_input[image, :, ys, xs] += wy.T @ gradient[region] @ wx
         return
     images, channels, height, width = grad_input.shape
+    rows = gradient.new_zeros(images * height * width, channels)
     for chunk, part in regions.chunks():
-        spread = transposed_sums(as_rows(gradient[chunk]), *_terms(part),
-                                 targets=images * height * width)
-        grad_input += spread.view(images, height, width, channels).permute(0, 3, 1, 2)
+        rows += transposed_sums(as_rows(gradient[chunk]), *_terms(part), targets=len(rows))
+    add_rows(grad_input, rows)
 
 
 def _from_rows(rows, regions, part):

@@ -24,8 +24,8 @@ def _exact(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        devices = {arg.device.type for arg in args if isinstance(arg, torch.Tensor)} or {'cpu'}
-        with torch.no_grad(), torch.autocast(devices.pop(), enabled=False):
+        device = next((arg.device.type for arg in args if isinstance(arg, torch.Tensor)), 'cpu')
+        with torch.no_grad(), torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 
     return run
