@@ -168,6 +168,15 @@ def test_an_adopted_environment_keeps_its_pytorch(setup):
     assert not {'torch', 'torchvision'} & set(wanted)
 
 
+@pytest.mark.parametrize(('triton', 'is_older'), [
+    ('3.0.0', True), ('3.6.0', True), ('3.7.1', False), ('3.10.0', False)])
+def test_numpy_that_tritons_interpreter_takes(setup, triton, is_older):
+    seen = looks((3, 12), torch='2.6.0', triton=triton)
+    _, wanted = setup.packages.plan(adopted(setup), seen, compiled=False)
+    python = (3, 10) if is_older else (3, 12)
+    assert wanted['numpy'] == setup.packages.read_pins(python)['numpy']
+
+
 @pytest.mark.parametrize(('torch', 'brings_triton'), [('2.6.0', False), ('tested', True)])
 def test_triton_is_added_only_to_the_pytorch_it_is_for(setup, torch, brings_triton):
     tested = setup.packages.read_pins((3, 11))

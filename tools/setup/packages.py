@@ -2,7 +2,7 @@
 import ctypes
 import re
 
-from environments import REQUIREMENTS, leading_numbers
+from environments import OLDEST_PYTHON, REQUIREMENTS, leading_numbers
 
 PYTORCH = ('torch', 'torchvision', 'triton')
 OPENCV = ('opencv-python', 'opencv-python-headless')
@@ -68,6 +68,9 @@ def plan(environment, seen, *, compiled):
         # each PyTorch works with one release of Triton
         if 'triton' not in versions and has_torch(versions, tested_torch):
             pins['triton'] = tested_triton
+    if leading_numbers(pins.get('triton', '3.7')) < (3, 7):
+        # Triton's interpreter stops at NumPy 2.4 before that, and the tests run in it
+        pins['numpy'] = read_pins(OLDEST_PYTHON)['numpy']
     left_out = {'torch', 'torchvision', 'mmcv', 'ninja', 'psutil', *OPENCV}
     left_out -= {choose_opencv(seen)}
     if compiled:

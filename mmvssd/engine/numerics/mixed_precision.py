@@ -1,5 +1,4 @@
 """Which numbers ``--amp`` computes with, and whether it scales the loss."""
-import inspect
 from typing import Tuple
 
 import torch
@@ -48,12 +47,8 @@ def _default_dtype() -> Tuple[str, str]:
 
 
 def has_bfloat16() -> bool:
-    """Whether the GPU computes with bfloat16 itself, as far as PyTorch can tell."""
-    supported = torch.cuda.is_bf16_supported
-    # PyTorch's later versions count emulation in, which is slower than float32
-    if 'including_emulation' in inspect.signature(supported).parameters:
-        return supported(including_emulation=False)
-    return supported()
+    """Return whether the GPU computes with bfloat16 itself; emulation is slower than float32."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _check(dtype: str) -> None:

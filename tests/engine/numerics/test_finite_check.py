@@ -248,7 +248,6 @@ def half_precision(tmp_path, model, *hooks, optimizer=None, **options):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the scaler is that of the CPU')
-@pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='PyTorch has none for the CPU')
 class TestLossScaler:
     @pytest.mark.parametrize('fused', [False, True])
     def test_overflows_are_its_business(self, fused, tmp_path, said):
