@@ -118,6 +118,11 @@ def names(op: str) -> Tuple[str, ...]:
     return tuple(_implementations[op])
 
 
+def choices(op: str) -> Tuple[str, ...]:
+    """Return what ``impl`` may be for an op."""
+    return (AUTO, *names(op))
+
+
 def used() -> Dict[str, Dict[str, str]]:
     """Return what ran in this process so far: op -> implementation -> why it was chosen first.
 
@@ -187,7 +192,7 @@ def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
 def _check(op: str, name: str, source: str) -> None:
     if name not in _implementations[op]:
         raise ValueError(f'{source}={name!r} is no implementation of {op}; '
-                         f'what fits: {", ".join([AUTO, *names(op)])}')
+                         f'what fits: {", ".join(choices(op))}')
 
 
 def _best(op: str, args: tuple, kwargs: dict) -> Tuple[str, str]:

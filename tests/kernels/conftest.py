@@ -19,8 +19,9 @@ spec = importlib.util.spec_from_file_location('interpreter_of_tests',
 interpreter_of_tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(interpreter_of_tests)
 
-TRAIN = """
-import sys
+# Forks for each line that it reads, so that each measurement has a process as it is after imports
+MEASURE = """
+import ast, os, sys
 import torch
 import mmvssd_kernels
 
@@ -28,7 +29,7 @@ def memory(line):
     with open('/proc/self/status') as file:
         return next(int(text.split()[1]) * 1024 for text in file if text.startswith(line))
 
-def train(shapes):
+def train(op, shapes):
     # negative: so are decays
     inputs = [torch.rand(shape).sub_(1).requires_grad_() for shape in shapes]
     before = memory('VmRSS')
@@ -38,10 +39,15 @@ def train(shapes):
     y.backward(torch.ones_like(y))
     return memory('VmHWM') - before, sum(t.nbytes for t in inputs), y.nbytes
 
-op = getattr(mmvssd_kernels, sys.argv[1])
-small, large = eval(sys.argv[2])
-train(small)  # loads what is loaded on first use
-print(*train(large))
+for line in sys.stdin:
+    if os.fork():
+        os.wait()
+        continue
+    name, small, large = ast.literal_eval(line)
+    op = getattr(mmvssd_kernels, name)
+    train(op, small)  # loads what is loaded on first use
+    print(*train(op, large), flush=True)
+    os._exit(0)
 """
 
 
@@ -53,22 +59,24 @@ class Memory(NamedTuple):
     output: int
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def training_memory():
     """Measures what forward and backward take, the output's gradient and all results included."""
     if not os.access('/proc/self/clear_refs', os.W_OK):
         pytest.skip('needs /proc/self/clear_refs, to start the peak of memory anew')
+    # a freed tensor goes back to the system at once; what glibc keeps varies with the load
+    env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'}
+    with subprocess.Popen([sys.executable, '-c', MEASURE], text=True, env=env,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
 
-    def measure(op, small, large):
-        """Train in a fresh process on inputs of shapes ``small``, then on ``large``."""
-        # a freed tensor goes back to the system at once; what glibc keeps varies with the load
-        env = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'}
-        done = subprocess.run([sys.executable, '-c', TRAIN, op, repr((small, large))], text=True,
-                              capture_output=True, check=False, env=env)
-        assert done.returncode == 0, done.stderr
-        return Memory(*map(int, done.stdout.split()))
+        def measure(op, small, large):
+            """Train in a process of its own on inputs of shapes ``small``, then on ``large``."""
+            process.stdin.write(repr((op, small, large)) + '\n')
+            process.stdin.flush()
+            return Memory(*map(int, process.stdout.readline().split()))
 
-    return measure
+        yield measure
+        process.stdin.close()
 
 
 @pytest.fixture
@@ -95,6 +103,7 @@ def tensor_core_products(monkeypatch):
     """Lets the interpreter round the factors of a product as tensor cores do."""
     if not triton_support.INSTALLED or not triton_support.interpreted():
         return
+    interpreter_of_tests.forget_nothing(monkeypatch)
     interpreter = importlib.import_module('triton.runtime.interpreter')
     create_dot = interpreter.InterpreterBuilder.create_dot
     options = interpreter.interpreter_builder.options

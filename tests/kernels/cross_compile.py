@@ -1,11 +1,11 @@
 """Compiles every kernel that a test module's cases launch, for a GPU that need not be there.
 
-    python cross_compile.py TEST_MODULE.py CAPABILITY    (without TRITON_INTERPRET)
+    python cross_compile.py TEST_MODULE.py CAPABILITY...    (without TRITON_INTERPRET)
 
-Runs the module's ``COMPILED`` cases in float32, and its ``COMPILED_HALVES`` (else all of them) in
-both halves, forward and backward on CPU tensors, each launch replaced by a compilation. Prints
-one line of JSON for each kernel: its name, constants, bytes of shared memory, and how long its
-compilation took.
+Runs the module's ``COMPILED`` cases in float32, and its ``COMPILED_HALVES`` in the halves that a
+GPU of that capability is used with, forward and backward on CPU tensors, each launch replaced by a
+compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes of
+shared memory, and how long its compilation took.
 """
 import importlib.util
 import json
@@ -19,6 +19,10 @@ from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from mmvssd_kernels import triton_support
+
+#: The narrow dtypes by capability. Turing has no bfloat16, Ampere's kernels are Hopper's but for
+#: instructions, so float16 beside bfloat16 is compiled for one of the two.
+HALVES = {75: (torch.float16, ), 80: (torch.bfloat16, ), 90: (torch.bfloat16, torch.float16)}
 
 
 class Compiler:
@@ -44,33 +48,40 @@ class Compiler:
         start = time.perf_counter()
         kernel = triton.compile(source, target=self.target, options=options.__dict__)
         constants = {function.arg_names[path[0]]: str(value) for path, value in constexprs.items()}
-        print(json.dumps(dict(kernel=function.__name__, shared=kernel.metadata.shared,
+        print(json.dumps(dict(capability=self.target.arch, kernel=function.__name__,
+                              shared=kernel.metadata.shared,
                               seconds=round(time.perf_counter() - start, 2),
                               constants=constants)), flush=True)
 
 
-def load_cases(path):
+def load(path):
     spec = importlib.util.spec_from_file_location('cases', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    halves = getattr(module, 'COMPILED_HALVES', module.COMPILED)
-    return [*((case, torch.float32) for case in module.COMPILED),
-            *((case, dtype) for case in halves for dtype in (torch.bfloat16, torch.float16))]
+    return module
 
 
-def main(path: str, capability: int) -> None:
+def compile_for(capability, module):
     compiler = Compiler(capability)
 
     def compile_instead(self, *args, grid, warmup, **options):
         compiler.run(self, args, options)
 
     JITFunction.run = compile_instead
-    triton_support.obstacle = lambda x: None
     triton_support.capability = lambda device: divmod(capability, 10)
-    for case, dtype in load_cases(path):
+    cases = [(case, torch.float32) for case in module.COMPILED]
+    cases += [(case, dtype) for dtype in HALVES[capability] for case in module.COMPILED_HALVES]
+    for case, dtype in cases:
         y = case.run(case.cast(dtype), 'triton')
         y.backward(torch.ones_like(y))
 
 
+def main(path, *capabilities) -> None:
+    triton_support.obstacle = lambda x: None
+    module = load(path)
+    for capability in capabilities:
+        compile_for(int(capability), module)
+
+
 if __name__ == '__main__':
-    main(sys.argv[1], int(sys.argv[2]))
+    main(*sys.argv[1:])

@@ -298,6 +298,7 @@ def test_shapes_are_chosen_by_name():
     (['--out', 'table.txt'], '--out: got table.txt, expected a name that ends with .md'),
     (['--shape', 'resnet'], 'no shape fits all of them; such as vssd-tiny:0:5x4x4 is one'),
     (['--images', '0x2x2'], "images: got '0x2x2', expected BATCHxHEIGHTxWIDTH"),
+    (['--impl', 'mine'], 'got mine, which cross_scan does not have; it has: auto, triton, ref'),
 ])
 def test_bad_input(arguments, told, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -12,18 +12,26 @@ from mmvssd_kernels.triton_support import SHARED_MEMORY
 pytest.importorskip('triton')
 FOLDER = Path(__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob('test_triton_*.py'))
+#: Turing, Ampere, Hopper.
+CAPABILITIES = {75, 80, 90}
+
+
+@pytest.fixture(scope='session')
+def compiled_before(request, tmp_path_factory):
+    """Triton's folder of what it has compiled: that of the tests' last run, if there was one."""
+    cache = getattr(request.config, 'cache', None)  # not with -p no:cacheprovider
+    return cache.mkdir('triton') if cache else tmp_path_factory.mktemp('triton')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('module', MODULES)
-@pytest.mark.parametrize('capability', [75, 80, 90])  # Turing, Ampere, Hopper
-def test_kernels_compile_within_shared_memory(module, capability, tmp_path):
-    env = {**os.environ, 'TRITON_INTERPRET': '0', 'TRITON_CACHE_DIR': str(tmp_path)}
+def test_kernels_compile_within_shared_memory(module, compiled_before):
+    env = {**os.environ, 'TRITON_INTERPRET': '0', 'TRITON_CACHE_DIR': str(compiled_before)}
     done = subprocess.run([sys.executable, str(FOLDER / 'cross_compile.py'),
-                           str(FOLDER / f'{module}.py'), str(capability)],
+                           str(FOLDER / f'{module}.py'), *map(str, sorted(CAPABILITIES))],
                           text=True, capture_output=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[-5000:]
     compiled = [json.loads(line) for line in done.stdout.splitlines()]
-    assert compiled
+    assert {kernel['capability'] for kernel in compiled} == CAPABILITIES
     too_large = [kernel for kernel in compiled if kernel['shared'] > SHARED_MEMORY]
     assert not too_large, too_large

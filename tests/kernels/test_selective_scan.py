@@ -72,10 +72,9 @@ def test_follows_the_recurrence(L, K, S):
     assert_follows_the_recurrence(make_inputs(K=K, S=S, L=L))
 
 
-@pytest.mark.parametrize('S', [1, 2])
-def test_a_photograph_of_66800_tokens(S):
+def test_a_photograph_of_66800_tokens():
     """800x1333 pixels at stride 4."""
-    assert_follows_the_recurrence(make_inputs(N=1, K=1, D=2, S=S, L=66_800))
+    assert_follows_the_recurrence(make_inputs(N=1, K=1, D=2, S=2, L=66_800))
 
 
 @pytest.mark.parametrize('absent', [('D', ), ('delta_bias', ), ('D', 'delta_bias')])

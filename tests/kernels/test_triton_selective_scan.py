@@ -10,7 +10,8 @@ pytestmark = pytest.mark.usefixtures('parallel_scans')
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def make_case(N=1, K=1, D=12, S=1, L=33, *, skip=True, bias=True, seed=0, **options):
+def make_case(N=1, K=1, D=12, S=1, L=33, *, skip=True, bias=True, masked=False, seed=0,
+              **options):
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -24,6 +25,8 @@ def make_case(N=1, K=1, D=12, S=1, L=33, *, skip=True, bias=True, seed=0, **opti
                    delta_bias=normal(K * D) if bias else None)
     if options.get('delta_softplus') is False:
         tensors.update(delta=delta.exp(), delta_bias=normal(K * D).abs() if bias else None)
+    if masked:
+        tensors['mask'] = torch.arange(L) % 7 != torch.arange(N)[:, None]
     return Case('selective_scan', tensors, options)
 
 
@@ -31,12 +34,11 @@ def draws(count=4, **kind):
     return [make_case(**kind, seed=seed) for seed in range(count)]
 
 
-# small and large states, one chunk and several
+# small and the largest states, one chunk and several
 COMPILED = [
     make_case(L=7, D=32, delta_softplus=False),
-    make_case(L=196, D=32, K=2),
-    make_case(L=196, D=32, S=16),
-    make_case(L=60, D=32, S=launch.LARGEST_STATE),
+    make_case(L=196, D=32, K=2, masked=True),
+    make_case(L=196, D=32, S=launch.LARGEST_STATE),
 ]
 #: Tiles follow from the shape alone: one case shows that the halves' code compiles.
 COMPILED_HALVES = COMPILED[1:2]
@@ -50,6 +52,7 @@ def options(case):
     dict(L=2, D=24), dict(L=15, S=3), dict(L=16, D=24, K=2), dict(L=17, N=2, S=2),
     dict(L=63, D=48, S=4), dict(L=64, K=4), dict(L=65, S=5, D=20), dict(L=130, S=6),
     dict(L=70, skip=False, bias=False), dict(L=20, delta_softplus=False), dict(L=9, S=24, D=16),
+    dict(N=2, L=70, masked=True), dict(L=20, S=5, masked=True, delta_softplus=False),
 ], ids=options)
 def test_is_the_reference(kind, triton_device):
     assert failures(draws(**kind), torch.float32, triton_device) == ()

@@ -10,7 +10,8 @@ directions = pytest.mark.parametrize('reverse', [False, True])
 
 
 # with few heads the largest error of a parameter's gradient is a matter of luck
-def make_case(N=1, L=15, h=8, P=24, G=1, S=12, *, reverse=False, skip=True, steps=0.1, seed=0):
+def make_case(N=1, L=15, h=8, P=24, G=1, S=12, *, reverse=False, skip=True, masked=False,
+              steps=0.1, seed=0):
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -20,6 +21,8 @@ def make_case(N=1, L=15, h=8, P=24, G=1, S=12, *, reverse=False, skip=True, step
                    dt=steps * torch.nn.functional.softplus(normal(N, L, h)),
                    A=-torch.rand(h, generator=random, dtype=torch.float64) * 15 - 1,
                    B=normal(N, L, G, S), C=normal(N, L, G, S), D=normal(h) if skip else None)
+    if masked:
+        tensors['mask'] = torch.arange(L) % 7 != torch.arange(N)[:, None]
     return Case('ssd', tensors, dict(reverse=reverse))
 
 
@@ -30,6 +33,8 @@ COMPILED = [
     make_case(L=17, h=2, P=16, S=16, skip=False),
     make_case(N=1, L=1, h=1, P=1, S=1),
 ]
+#: Large tiles, and those of the largest heads and states.
+COMPILED_HALVES = COMPILED[:2]
 
 
 def options(case):
@@ -40,7 +45,7 @@ def options(case):
     dict(), dict(L=1), dict(L=2, reverse=True), dict(L=16, seed=1), dict(L=17, reverse=True),
     dict(N=2, L=31, P=12), dict(L=32, S=24), dict(L=33, S=48, P=48), dict(L=63, reverse=True),
     dict(L=196, h=4), dict(skip=False, L=40), dict(P=128, S=100, L=20, h=2), dict(S=3, P=1, L=70),
-    dict(P=70, S=64, L=40, h=2),
+    dict(P=70, S=64, L=40, h=2), dict(N=2, L=40, masked=True, reverse=True),
 ], ids=options)
 def test_is_the_reference(kind, triton_device):
     assert failures(make_case(**kind), torch.float32, triton_device) == ()

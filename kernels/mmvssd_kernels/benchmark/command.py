@@ -40,8 +40,8 @@ def parser(program: str) -> argparse.ArgumentParser:
                         f'{" ".join(map(str, IMAGES))})')
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=list(DTYPES[:2]))
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--impl', choices=dispatch.CHOICES,
-                        help='what is timed (default: triton, on a CPU reference)')
+    parser.add_argument('--impl', metavar='NAME', help='what is timed: auto or an implementation '
+                        'of the ops (default: triton, on a CPU reference)')
     parser.add_argument('--no-compile', action='store_true',
                         help='do not time the reference under torch.compile')
     parser.add_argument('--quick', action='store_true',
@@ -81,6 +81,10 @@ def main(arguments: Optional[Sequence[str]] = None,
         options.error('--op, --shape and --stage: no shape fits all of them; such as '
                       f'{next(workloads(args.images)).name} is one')
     plan = _plan(args, device)
+    for op in {workload.op: None for workload in chosen}:
+        if plan.impl not in dispatch.choices(op):
+            options.error(f'--impl: got {plan.impl}, which {op} does not have; it has: '
+                          f'{", ".join(dispatch.choices(op))}; --op chooses other ops')
     dtypes = [getattr(torch, name) for name in args.dtype]
     if args.check:
         return _check(chosen, dtypes, plan)

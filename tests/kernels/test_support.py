@@ -1,0 +1,50 @@
+"""Which Triton the kernels run on."""
+import logging
+
+import pytest
+import torch
+
+from mmvssd_kernels import cross_scan, dispatch, triton_support
+
+GRID = torch.rand(1, 2, 3, 4)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Makes up the version of Triton, or that there is none."""
+    monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    dispatch._log_fallback.cache_clear()
+
+    def install(version):
+        monkeypatch.setattr(triton_support, 'INSTALLED', version is not None)
+        monkeypatch.setattr(triton_support, '_version', lambda: version)
+
+    return install
+
+
+@pytest.mark.parametrize(('version', 'told'), [
+    ('2.3.1', "Triton 2.3.1 is installed, 3.0 is needed: pip install 'triton>=3.0'"),
+    ('2.1.0+abc', r'Triton 2.1.0\+abc is installed, 3.0 is needed'),
+    (None, 'Triton is not installed: pip install triton'),
+])
+def test_a_triton_that_is_too_old_or_not_there(installed, version, told, caplog):
+    installed(version)
+    with pytest.raises(dispatch.CannotRun, match=f"impl='triton' cannot run: {told}"):
+        cross_scan(GRID, impl='triton')
+    with caplog.at_level(logging.WARNING, logger='mmvssd'):
+        for _ in range(2):
+            assert torch.equal(cross_scan(GRID), cross_scan(GRID, impl='reference'))
+    (record, ) = caplog.records
+    assert record.getMessage().startswith('cross_scan: not using triton: Triton ')
+
+
+@pytest.mark.parametrize('version', ['3.0.0', '3.7.1', '3.1.0+git1', '4.0', '10.2'])
+def test_versions_that_fit(installed, version):
+    installed(version)
+    assert triton_support.obstacle(GRID) is None
+
+
+def test_the_version_is_that_of_triton():
+    triton = pytest.importorskip('triton')
+    assert triton_support._version().split('+')[0] == triton.__version__.split('+')[0]
