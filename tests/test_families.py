@@ -105,8 +105,8 @@ def test_each_file_of_a_backbone_is_of_an_arch():
 def test_a_new_family_passes_the_model_tests(installed):
     """Two files and a row: the tests of all backbones run on it, and none needs an edit."""
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-m', 'not slow',
-         '-k', 'toy', str(TESTS / 'models')],
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-k', 'toy',
+         str(TESTS / 'models')],
         cwd=TESTS.parent, env=installed, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert int(re.search(r'(\d+) passed', done.stdout)[1]) >= 60

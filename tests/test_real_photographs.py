@@ -19,9 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 DETECTOR = """
 _base_ = {base!r}
 
+# few regions: they cost most on a CPU
 model = dict(
-    # after two steps no score is above the usual threshold
-    test_cfg=dict(rcnn=dict(score_thr=0.)))
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=200, max_per_img=100), rcnn=dict(sampler=dict(num=32))),
+    test_cfg=dict(
+        rpn=dict(nms_pre=200, max_per_img=100),
+        # after two steps no score is above the usual threshold
+        rcnn=dict(score_thr=0., max_per_img=20)))
 
 data_root = {data_root!r}
 train_dataloader = dict(

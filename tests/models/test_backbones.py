@@ -190,7 +190,8 @@ def test_autocast_leaves_steps_in_float32(variant):
     assert any((dt != dt.bfloat16()).any() for dt in steps)
 
 
-@pytest.mark.parametrize('training', [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('variant', [*FAMILIES, 'attention first', 'iccv2025', 'v0', 'cascade'],
                          indirect=True)
 def test_compiles_to_one_graph(variant, training):

@@ -8,7 +8,8 @@ from mmvssd.families import FAMILIES
 
 pytest.importorskip('triton')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-variants = pytest.mark.parametrize('variant', [*FAMILIES, 'iccv2025', 'causal', 'v0'],
+variants = pytest.mark.parametrize('variant', [*FAMILIES, *(
+    pytest.param(name, marks=pytest.mark.slow) for name in ('iccv2025', 'causal', 'v0'))],
                                    indirect=True)
 
 
@@ -51,6 +52,7 @@ def test_trains_as_with_the_reference(variant, monkeypatch):
     assert_same(kernels, train(make_model(variant), image))
 
 
+@pytest.mark.slow
 @variants
 def test_compiles_as_one_graph(variant):
     image = make_image()

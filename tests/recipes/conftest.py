@@ -77,7 +77,10 @@ def load(folder, name):
 
 
 def names(folder):
-    return sorted(file.stem for file in (configs_dir() / folder).glob('*.py'))
+    """Every recipe of a folder; of many alike the smallest do while writing."""
+    for file in sorted((configs_dir() / folder).glob('*.py')):
+        marks = pytest.mark.slow if re.search('small|base', file.stem) else ()
+        yield pytest.param((folder, file.stem), id=file.stem, marks=marks)
 
 
 FOLDERS = ('classification', 'detection', 'segmentation')
@@ -96,25 +99,25 @@ def use(folder, name):
     return recipe
 
 
-@pytest.fixture(params=[f'{folder}/{name}' for folder in FOLDERS for name in names(folder)])
+@pytest.fixture(params=[recipe for folder in FOLDERS for recipe in names(folder)])
 def recipe(request):
     """Each recipe."""
-    return use(*request.param.split('/'))
+    return use(*request.param)
 
 
 @pytest.fixture(params=names('classification'))
 def classifier(request):
     """Each recipe of a classifier."""
-    return use('classification', request.param)
+    return use(*request.param)
 
 
 @pytest.fixture(params=names('detection'))
 def detector(request):
     """Each recipe of a detector."""
-    return use('detection', request.param)
+    return use(*request.param)
 
 
 @pytest.fixture(params=names('segmentation'))
 def segmentor(request):
     """Each recipe of a segmentor."""
-    return use('segmentation', request.param)
+    return use(*request.param)

@@ -5,7 +5,8 @@ import pytest
 
 from mmvssd.paths import configs_dir
 
-MULTI_SCALE = sorted(file.stem for file in (configs_dir() / 'detection').glob('*_ms-3x_*.py'))
+MULTI_SCALE = [('detection', file.stem)
+               for file in sorted((configs_dir() / 'detection').glob('*_ms-3x_*.py'))]
 # epochs, milestones
 COCO = {'1x': (12, [8, 11]), 'ms-3x': (36, [27, 33])}
 SHORT_SIDES = [(side, 1333) for side in (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)]
@@ -49,7 +50,7 @@ def test_detection_images(detector):
         assert (tuple(resize.scale), resize.keep_ratio) == ((1333, 800), True)
 
 
-@pytest.mark.parametrize('detector', MULTI_SCALE, indirect=True)
+@pytest.mark.parametrize('detector', MULTI_SCALE, ids='-'.join, indirect=True)
 def test_3x_is_multi_scale(detector):
     pipeline = detector.cfg.train_dataloader.dataset.pipeline
     choice, = [step for step in pipeline if step.type == 'RandomChoice']
