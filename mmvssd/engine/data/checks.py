@@ -161,7 +161,8 @@ def _check_files(dataset, phase: str, labelled: bool) -> None:
     if any(map(_is_remote, (dataset, *steps))):
         return
     keys = ['img_path']
-    if labelled and any('LoadAnnotations' in type(step).__name__ for step in steps):
+    # a config may inherit a folder of label maps and read none
+    if labelled and any(getattr(step, 'with_seg', False) for step in steps):
         keys.append('seg_map_path')
     for path in (entry.get(key) for entry in _probed(dataset) for key in keys):
         if is_local(path) and not Path(path).is_file():

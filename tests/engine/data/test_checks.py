@@ -143,6 +143,18 @@ def test_label_maps_that_nothing_reads_may_be_missing(recipe, tmp_path):
         check_dataset(loader.dataset, 'val')
 
 
+def test_a_folder_of_label_maps_that_is_inherited(recipe):
+    """As Mask2Former's instance segmentation has it from the panoptic one."""
+    pytest.importorskip('mmdet')
+    cfg = recipe(DETECTOR, train_dataloader__dataset__data_prefix__seg='gone')
+    dataset = build_trainer(cfg).train_dataloader.dataset
+    assert 'gone' in dataset.get_data_info(0)['seg_map_path']
+    check_dataset(dataset, 'train')
+    dataset.pipeline.transforms[1].with_seg = True
+    with pytest.raises(DataError, match=r'gone/.*\.png is not there'):
+        check_dataset(dataset, 'train')
+
+
 def test_the_suffix_is_the_data_sets_own(recipe, digits, tmp_path):
     """Cityscapes' images end with _leftImg8bit.png; another error there is not about them."""
     pytest.importorskip('mmseg')
