@@ -70,8 +70,8 @@ def _path(entry):
 def _named(module, name, function):
     """Give a function another path: PyTorch looks a pickle's globals up by these attributes.
 
-    PyTorch also takes pairs of a function and a path, but only from 2.6 on. An earlier one fails at
-    its next ``torch.load``.
+    PyTorch also takes pairs of a function and a path, but not in all versions that are supported.
+    One that does not fails at its next ``torch.load``.
     """
     def entry(*args):
         return function(*args)

@@ -39,8 +39,9 @@ def when_imported(name: str, patch: Callable[[Any], None]) -> None:
         name: The module's full name.
         patch: Called with the module.
     """
-    if name in sys.modules:
-        patch(sys.modules[name])
+    module = sys.modules.get(name)
+    if module is not None:
+        patch(module)
         return
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
