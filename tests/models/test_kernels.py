@@ -25,7 +25,9 @@ def make_image():
 
 
 def make_model(variant, **options):
+    """A block a stage: interpreted, each takes its time."""
     torch.manual_seed(0)
+    variant = variant._replace(arch=dict(variant.arch, depths=(1, 1, 1, 1)))
     return variant.build(drop_path_rate=0, norm_eval=True, **options).to(DEVICE).train()
 
 
@@ -34,6 +36,20 @@ def train(model, image):
     outputs = model(image)
     sum(output.square().mean() for output in outputs).backward()
     return outputs, {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.fixture(scope='module')
+def results():
+    return {}
+
+
+@pytest.fixture
+def plain(variant, results):
+    """What a variant gives as it is, by its kernels."""
+    key = repr(variant)
+    if key not in results:
+        results[key] = train(make_model(variant), make_image())
+    return results[key]
 
 
 def assert_same(given, expected):
@@ -45,29 +61,23 @@ def assert_same(given, expected):
 
 
 @variants
-def test_trains_as_with_the_reference(variant, monkeypatch):
-    image = make_image()
-    kernels = train(make_model(variant), image)
+def test_trains_as_with_the_reference(variant, plain, monkeypatch):
     monkeypatch.setenv('MMVSSD_KERNEL', 'reference')
-    assert_same(kernels, train(make_model(variant), image))
+    assert_same(plain, train(make_model(variant), make_image()))
 
 
 @pytest.mark.slow
 @variants
-def test_compiles_as_one_graph(variant):
-    image = make_image()
-    expected = train(make_model(variant), image)
+def test_compiles_as_one_graph(variant, plain):
     torch._dynamo.reset()
     compiled = make_model(variant)
     compiled.forward = torch.compile(compiled.forward, fullgraph=True, backend='aot_eager')
-    assert_same(train(compiled, image), expected)
+    assert_same(train(compiled, make_image()), plain)
 
 
 @variants
-def test_checkpointed_blocks_have_the_same_gradients(variant):
-    image = make_image()
-    assert_same(train(make_model(variant, with_cp=True), image),
-                train(make_model(variant), image))
+def test_checkpointed_blocks_have_the_same_gradients(variant, plain):
+    assert_same(train(make_model(variant, with_cp=True), make_image()), plain)
 
 
 @pytest.fixture
@@ -80,14 +90,12 @@ def process_group(tmp_path):
 
 
 @variants
-def test_trains_as_one_of_many_processes(variant, process_group):
-    image = make_image()
-    expected = train(make_model(variant), image)
+def test_trains_as_one_of_many_processes(variant, plain, process_group):
     model = make_model(variant)
-    given = train(DistributedDataParallel(model), image)
+    given = train(DistributedDataParallel(model), make_image())
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert all(gradient is not None for gradient in gradients.values())
-    assert_same((given[0], gradients), expected)
+    assert_same((given[0], gradients), plain)
 
 
 @variants
