@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmvssd.analysis.operations import FORMULAS, Pair, analyze, both_ways, put_stand_ins
 from mmvssd.errors import ConfigError
 from mmvssd.models.backbones.base import BaseBackbone
+from mmvssd.models.layers import GridLinear
 
 #: Height and width that the field counts at, by the recipe's default scope.
 SHAPES = {'mmpretrain': (224, 224), 'mmdet': (800, 1280), 'mmseg': (512, 2048)}
@@ -113,6 +114,9 @@ def count_model(model: nn.Module, shape: Pair, batch_size: int = 1) -> Complexit
     model.eval()
     called = _watch(model)
     put_stand_ins(model)
+    for layer in model.modules():
+        if isinstance(layer, GridLinear):
+            layer.convolves = False  # the same table on every CPU
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
