@@ -103,13 +103,15 @@ def guard(cfg: Config) -> None:
     scope = cfg.get('default_scope')
     hooks = dict(cfg.get('default_hooks') or {})
     unguarded = _unguarded(cfg, hooks)
-    if cfg.get('train_cfg') is not None and TRAIN_LOOP not in unguarded:
-        cfg['train_cfg'] = _resumable(cfg['train_cfg'], scope)
-    custom = list(cfg.get('custom_hooks') or [])
+    if cfg.get('train_cfg') is not None:
+        cfg['train_cfg'] = _loop(cfg['train_cfg'], TRAIN_LOOP not in unguarded, scope)
     hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))  # as MMEngine does
-    if 'checkpoint' not in unguarded:
-        hooks = {name: _safe(hook, scope) for name, hook in hooks.items()}
-        custom = [_safe(hook, scope) for hook in custom]
+    safe = 'checkpoint' not in unguarded
+    hooks = {name: _checkpoint(hook, safe, scope) for name, hook in hooks.items()}
+    custom = [_checkpoint(hook, safe, scope) for hook in cfg.get('custom_hooks') or []]
+    for name in unguarded:
+        if name in GUARDS and builds(cfg, hooks.get(name), GUARDS[name].hook):
+            del hooks[name]
     _add(hooks, custom, unguarded, scope)
     cfg['default_hooks'] = hooks
     if custom:
@@ -125,11 +127,10 @@ def _unguarded(cfg: Config, hooks: dict) -> List[str]:
     _require_known('unguarded', named, (TRAIN_LOOP, *GUARDS))
     for name in [name for name, hook in hooks.items() if hook is None]:
         _require_known('default_hooks', [name], (*DEFAULT_HOOKS, *GUARDS))
-        if name in GUARDS and name not in named:
-            named.append(name)
         if name not in DEFAULT_HOOKS:  # MMEngine takes None for its own alone
             del hooks[name]
-    return named
+            named.append(name)
+    return list(dict.fromkeys(named))
 
 
 def _require_known(setting: str, names: List[str], known: tuple) -> None:
@@ -139,27 +140,36 @@ def _require_known(setting: str, names: List[str], known: tuple) -> None:
                           f'thing; the names are {", ".join(dict.fromkeys(known))}')
 
 
-def _resumable(train_cfg, scope: Optional[str]):
-    """The same settings with the resumable loop, if the loop is one of MMEngine's two."""
+def _loop(train_cfg, resumable: bool, scope: Optional[str]):
+    """The same settings with the resumable loop or MMEngine's, if the loop is one of the two."""
     if not isinstance(train_cfg, dict):  # a loop that was built
         return train_cfg
     settings = dict(train_cfg)
     if 'type' in settings:
-        host = _class_of(settings, HOST_LOOPS, scope)
+        kind = _class_of(settings, HOST_LOOPS, scope)
     elif 'by_epoch' in settings:
-        host = HostEpochBasedTrainLoop if settings.pop('by_epoch') else HostIterBasedTrainLoop
+        kind = HostEpochBasedTrainLoop if settings.pop('by_epoch') else HostIterBasedTrainLoop
     else:
         raise ConfigError(f'train_cfg: got {settings}, which names no loop; set by_epoch=True with '
                           'max_epochs, or by_epoch=False with max_iters')
-    ours = RESUMABLE_LOOPS.get(host)
-    return dict(settings, type=f'mmvssd.{ours.__name__}') if ours else train_cfg
+    return _exchanged(train_cfg, settings, kind, RESUMABLE_LOOPS, resumable)
 
 
-def _safe(hook, scope: Optional[str]):
-    """The same settings with SafeCheckpointHook, if the hook is MMEngine's CheckpointHook."""
-    if isinstance(hook, dict) and _class_of(hook, HOST_HOOKS, scope) is CheckpointHook:
-        return dict(hook, type=_name(SafeCheckpointHook))
-    return hook
+def _checkpoint(hook, safe: bool, scope: Optional[str]):
+    """The same settings with SafeCheckpointHook or MMEngine's, if the hook is one of the two."""
+    if not isinstance(hook, dict):
+        return hook
+    return _exchanged(hook, hook, _class_of(hook, HOST_HOOKS, scope),
+                      {CheckpointHook: SafeCheckpointHook}, safe)
+
+
+def _exchanged(given: dict, settings: dict, kind: Optional[type], pairs: Dict[type, type],
+               to_ours: bool) -> dict:
+    """Settings with the other class of a pair; what was given if its class is not to change."""
+    if not to_ours:
+        pairs = {ours: host for host, ours in pairs.items()}
+    other = pairs.get(kind)
+    return given if other is None else dict(settings, type=_name(other))
 
 
 def _add(hooks: dict, custom: list, unguarded: List[str], scope: Optional[str]) -> None:
@@ -175,8 +185,9 @@ def _add(hooks: dict, custom: list, unguarded: List[str], scope: Optional[str]) 
     hooks.setdefault('guards', dict(type=_name(GuardsHook)))
 
 
-def _name(hook: Type[Hook]) -> str:
-    return f'mmvssd.{hook.__name__}'
+def _name(kind: type) -> str:
+    """Name of a class of this package or of MMEngine in a config, whatever its default scope."""
+    return f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
 
 
 def _class_of(entry, registry: Registry, scope: Optional[str]) -> Optional[type]:
@@ -260,9 +271,10 @@ def _named(runner) -> List[str]:
 
 
 def _why(runner, name: str) -> str:
-    if name in _named(runner):
+    hooks = runner.cfg.get('default_hooks') or {}
+    hook = hooks.get(name)
+    if name in _named(runner) or (name in hooks and hook is None):
         return 'left out'
-    hook = (runner.cfg.get('default_hooks') or {}).get(name)
     kind = hook.get('type') if isinstance(hook, dict) else type(hook)
     return f'a {getattr(kind, "__name__", kind)}' if hook is not None else 'not added'
 

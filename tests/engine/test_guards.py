@@ -101,6 +101,18 @@ def test_a_loop_that_is_left_out_stays():
     assert guarded(train_cfg=given, unguarded='train_loop').train_cfg == given
 
 
+def test_a_guarded_config_can_leave_out_what_it_names():
+    """As a recipe does that names the loop, or the config that a run writes down."""
+    cfg = guarded(train_cfg=dict(by_epoch=False, max_iters=3, val_interval=2),
+                  default_hooks=dict(checkpoint=dict(type=CheckpointHook, interval=5)),
+                  custom_hooks=[dict(type='CheckpointHook', interval=6)])
+    cfg = guarded(**cfg.to_dict(), unguarded=['train_loop', 'checkpoint', 'run_record'])
+    assert cfg.train_cfg == dict(type='mmengine.IterBasedTrainLoop', max_iters=3, val_interval=2)
+    assert cfg.default_hooks.checkpoint == dict(type='mmengine.CheckpointHook', interval=5)
+    assert cfg.custom_hooks == [dict(type='mmengine.CheckpointHook', interval=6)]
+    assert cfg.default_hooks.keys() == {*GUARDS, 'guards'} - {'run_record'}
+
+
 def test_a_config_for_tests_has_no_loop():
     cfg = guarded()
     assert 'train_cfg' not in cfg
@@ -165,8 +177,10 @@ def test_guards_that_are_left_out(settings):
 
 
 def test_no_checkpoints_and_unsafe_ones():
-    cfg = guarded(default_hooks=dict(checkpoint=None))
+    cfg = guarded(default_hooks=dict(checkpoint=None),
+                  custom_hooks=[dict(type='CheckpointHook', interval=7)])
     assert cfg.default_hooks.checkpoint is None
+    assert cfg.custom_hooks == [dict(type='mmvssd.SafeCheckpointHook', interval=7)]
     cfg = guarded(unguarded=['checkpoint'])
     assert cfg.default_hooks.checkpoint == dict(type='CheckpointHook', interval=1)
 
@@ -273,13 +287,16 @@ def test_what_is_off_is_said(said):
         def run(self):
             pass
 
-    hooks = [*all_hooks('finite_check', 'checkpoint', 'mean_loss'), OwnCheckpointHook()]
+    hooks = [*all_hooks('finite_check', 'checkpoint', 'mean_loss', 'run_record'),
+             OwnCheckpointHook()]
     GuardsHook().before_run(runner_with(HostsLoop(), hooks, dict(
-        unguarded=['finite_check'], default_hooks=dict(checkpoint=dict(type='OwnCheckpointHook')))))
-    assert said[0] == 'Guards on: checkpoint_check, run_record, data_check, data_faults'
+        unguarded=['finite_check'],
+        default_hooks=dict(checkpoint=dict(type='OwnCheckpointHook'), run_record=None))))
+    assert said[0] == 'Guards on: checkpoint_check, data_check, data_faults'
     assert said[1:] == [
         f'Guard checkpoint is off (a OwnCheckpointHook): {GUARDS["checkpoint"].without}',
         f'Guard mean_loss is off (not added): {GUARDS["mean_loss"].without}',
+        f'Guard run_record is off (left out): {GUARDS["run_record"].without}',
         f'Guard finite_check is off (left out): {GUARDS["finite_check"].without}',
         f'Guard train_loop is off (a HostsLoop): {guards.INEXACT}']
 
