@@ -125,7 +125,7 @@ for number in '12':
         line, = re.findall('Patches of mmvssd (.+)', log.read_text())
         in_effect, idle, left_out = line.split('; ')
         assert 'atomic_files, checkpoint' in in_effect
-        assert 'mmcv_ops' in idle
+        assert 'class_names' in idle
         assert left_out == 'left out by MMVSSD_PATCHES: amp, failed_runs'
 
 

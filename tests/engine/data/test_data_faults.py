@@ -100,13 +100,13 @@ def test_an_unreadable_image_is_replaced(images, tmp_path):
     pytest.importorskip('mmcv')
     listed = tmp_path / 'unreadable.txt'
     dataset = SeededDataset(Images(images), str(listed))
-    epoch = [dataset[SeededIndex(index, 3, 0, index)] for index in range(10)]
+    epoch = [dataset[SeededIndex(index, (3, 0, index))] for index in range(10)]
     broken = {images[index] for index in (2, 5, 6, 7)}
     assert [one for one, path in zip(epoch, images) if path not in broken] == [
         path for path in images if path not in broken]
     assert not broken & set(epoch)
     again = SeededDataset(Images(images), str(listed))  # in another worker
-    assert [again[SeededIndex(index, 3, 0, index)] for index in range(10)] == epoch
+    assert [again[SeededIndex(index, (3, 0, index))] for index in range(10)] == epoch
     lines = listed.read_text().splitlines()
     assert sorted(line.partition(': cannot be read as an image')[0] for line in lines) == sorted(
         broken)
@@ -136,7 +136,7 @@ def test_images_of_which_none_can_be_read_stop_it(tmp_path):
     paths = [str(tmp_path / f'{index}.png') for index in range(MOST_UNREADABLE * 3)]
     dataset = SeededDataset(Images(paths), str(tmp_path / 'unreadable.txt'))
     with pytest.raises(UnreadableImageError, match=r'\.png: cannot be read'):
-        dataset[SeededIndex(0, 3, 0, 0)]
+        dataset[SeededIndex(0, (3, 0, 0))]
 
 
 def test_other_errors_pass(tmp_path):
