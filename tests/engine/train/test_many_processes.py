@@ -35,7 +35,10 @@ custom_imports = dict(imports=['mmvssd', 'job_hooks'], allow_failed_imports=Fals
 # BatchNorm takes each process's own statistics, for SyncBatchNorm needs a GPU; drop path draws
 # other numbers in each process
 model = dict(backbone=dict(norm_eval=True, drop_path_rate=0.))
-optim_wrapper = dict(clip_grad=dict(max_norm=1.))  # so low that every step is clipped
+optim_wrapper = dict(
+    # with a small eps Adam makes of a gradient that is rounding only a step of the learning rate
+    optimizer=dict(eps=1e-3),
+    clip_grad=dict(max_norm=1.))  # so low that every step is clipped
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
