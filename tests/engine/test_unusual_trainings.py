@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmvssd.cli.launch import build_trainer
+from mmvssd.errors import CheckpointError
 
 PLACES = (DATASETS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS)
 
@@ -133,3 +134,15 @@ def test_ranks_with_seeds_of_their_own(tmp_path):
     other = train(tmp_path / 'other', randomness=dict(seed=1, diff_rank_seed=True))[0]
     assert other.train_dataloader.batch_sampler.sampler.seed == 1
     assert all(torch.equal(value, one[name]) for name, value in other.model.state_dict().items())
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    """It stops a run, and the error says how to load what fits."""
+    other = TwoHalves()
+    other.third = nn.Linear(1, 1)
+    torch.save(dict(state_dict=other.state_dict(), optimizer={}, message_hub={}, meta={}),
+               tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match=r'2 unknown: third.*\n.*leave this check out'):
+        train(tmp_path / 'resumed', load_from=str(tmp_path / 'other.pth'), resume=True)
+    runner, _ = train(tmp_path / 'started', load_from=str(tmp_path / 'other.pth'))
+    assert runner.iter == 6  # another head may be brought

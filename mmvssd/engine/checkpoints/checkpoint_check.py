@@ -15,6 +15,8 @@ from mmvssd.errors import CheckpointError
 from mmvssd.host_internals import built_loop, is_resuming, source_of
 from mmvssd.registry import HOOKS
 
+LEAVE_OUT = "To load what fits all the same, leave this check out: unguarded=['checkpoint_check']"
+
 
 @HOOKS.register_module()
 class CheckpointCheckHook(Hook):
@@ -33,15 +35,17 @@ class CheckpointCheckHook(Hook):
         source = source_of(runner) or f'the newest checkpoint in {runner.work_dir}'
         fine_tuning = built_loop(runner, 'train') and not is_resuming(runner)
         if not fine_tuning:
-            require_fit(source, checkpoint, runner.model)
+            try:
+                require_fit(source, checkpoint, runner.model)
+            except CheckpointError as error:
+                raise CheckpointError(f'{error} {LEAVE_OUT}') from None
             return
         mismatch = mismatch_with(checkpoint, runner.model)
         wrong = _of_backbone(mismatch)
         if any(wrong):
             raise CheckpointError(
                 f"{source}: not the weights of this model's backbone\n  {describe(wrong)}\n"
-                'To load the rest all the same, leave this check out: '
-                "unguarded=['checkpoint_check']")
+                f'{LEAVE_OUT}')
         if any(mismatch):
             print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
                       logger='current', level=logging.WARNING)
