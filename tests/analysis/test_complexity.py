@@ -10,7 +10,7 @@ from mmvssd.analysis import operations
 from mmvssd.analysis.complexity import build_model, count_model, count_recipe
 from mmvssd.cli.launch import load_config
 from mmvssd.errors import ConfigError
-from mmvssd.models.layers import SS2D
+from mmvssd.models.layers import SS2D, linear
 from mmvssd.registry import KERNELS
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs' / 'complexity.md'
@@ -230,9 +230,14 @@ class Mixer(nn.Module):
         return self.mixer(inputs.new_ones(N, int(H), int(W), self.dim))
 
 
+@pytest.mark.parametrize('convolves', [False, True])
 @pytest.mark.parametrize('pattern', ['cross', 'unidirectional', 'bidirectional', 'cascade'])
-def test_ss2d_by_hand(pattern):
-    """On 2 grids of 4 x 6 tokens: width 40, 60 inside, R = ceil(40 / 16) = 3, S = 5."""
+def test_ss2d_by_hand(pattern, convolves, monkeypatch):
+    """On 2 grids of 4 x 6 tokens: width 40, 60 inside, R = ceil(40 / 16) = 3, S = 5.
+
+    Whichever form a CPU runs linear layers in.
+    """
+    monkeypatch.setattr(linear, 'convolves_faster', lambda: convolves)
     found = count_model(Mixer(SS2D(40, ssm_ratio=1.5, d_state=5, pattern=pattern), 40), (4, 6),
                         batch_size=2)
     tokens, sequences = 2 * 4 * 6, 4
