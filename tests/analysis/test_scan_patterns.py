@@ -75,6 +75,7 @@ def test_numbers_that_are_none(option):
         compare('tiny-s2l5', **{option: 0})
 
 
+@pytest.mark.slow
 def test_command(run_tool, tmp_path):
     out = run_tool('analysis_tools/compare_scans.py', '--arch', 'tiny-s1l8', '--size', 32,
                    '--batch', 1, '--rounds', 1, '--device', 'cpu', '--out', 'a/b')
