@@ -9,6 +9,7 @@ import torch
 
 from mmvssd.cli import doctor
 from mmvssd.compat import mmcv_ops, versions
+from mmvssd.families import FAMILIES
 from mmvssd_kernels import dispatch
 
 HAS_ALL = all(versions.installed(name) for name in doctor.HOSTS.values())
@@ -110,15 +111,16 @@ def test_who_serves_mmcvs_ops(monkeypatch):
         'mmcv (compiled) (cpu)', 'mmcv (compiled) (cuda)']
 
 
-@pytest.mark.parametrize('absent', doctor.BACKBONES)
+@pytest.mark.parametrize('absent', FAMILIES.values(), ids=FAMILIES)
 def test_a_host_whose_registry_does_not_find_a_backbone(monkeypatch, absent):
     class Registry:
-        MODELS = {name: object for name in doctor.BACKBONES if name != absent}
+        MODELS = {family.type: family.backbone for family in FAMILIES.values()
+                  if family is not absent}
 
     monkeypatch.setattr(importlib, 'import_module', lambda name: Registry)
     finding = doctor.check_hosts()[2]
     assert finding.works is False
-    assert f"does not find '{absent}'" in finding.seen
+    assert f'does not find {absent.type!r}' in finding.seen
 
 
 def test_mmcv_whose_nms_is_wrong(monkeypatch):

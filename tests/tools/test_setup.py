@@ -93,8 +93,8 @@ def test_which_active_environment_fits(setup, seen, reason):
     assert found is None if reason is None else reason in found
 
 
-def test_an_active_environment_is_not_asked_beside_PYTHON(setup, monkeypatch):
-    monkeypatch.setenv('VIRTUAL_ENV', sys.prefix)
+def test_an_active_environment_is_not_asked_beside_PYTHON(setup, monkeypatch, tmp_path):
+    monkeypatch.setenv('VIRTUAL_ENV', str(tmp_path))  # the tests may run in `.venv` itself
     monkeypatch.setattr(setup.environments.Environment, 'look', lambda self: looks(torch='2.13.0'))
     progress = setup.commands.Progress(io.StringIO())
     monkeypatch.delenv('PYTHON', raising=False)
