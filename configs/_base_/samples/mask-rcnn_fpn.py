@@ -11,7 +11,7 @@ model = dict(
     neck=dict(out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
-        # one sample a cell, few regions an image: mmcv's RoIAlign is what costs most on a CPU
+        # one sample a cell, few regions an image: a CPU spends much on RoIAlign
         bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
         mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
