@@ -1,5 +1,6 @@
 """Training in two processes on the CPU, through MMEngine's own launcher and Runner."""
 import math
+import multiprocessing
 import os
 import socket
 import sys
@@ -12,6 +13,14 @@ from torch.distributed import TCPStore
 from mmvssd.compat import distributed, model_wrappers
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='MMEngine would take the GPU')
+
+
+@pytest.fixture(autouse=True)
+def start_method():
+    """Put back how processes start: MMEngine's launchers make it 'spawn' for the whole process."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
 
 
 def check_trained(done, reports):
