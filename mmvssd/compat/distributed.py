@@ -5,11 +5,14 @@ nccl by default. Both are wrong without an accelerator. And gloo listens at the 
 machine's name, which the other nodes of a job cannot reach if it is 127.0.0.1. The wrappers decide
 when they are called: if MMEngine has a device other than the CPU, they only pass the call on.
 
+A process that ends with its gloo group still up may abort, after all its work is done.
+
 On every device, processes that torchrun starts again after a failure would find one another's
 addresses as they were before it.
 
 Fix: retire when MMEngine's launchers run on the CPU and pass torchrun's restarts on.
 """
+import atexit
 import logging
 import os
 import socket
@@ -52,10 +55,17 @@ def _init_process_group(launcher, backend, *args, **kwargs):
     # The launchers also read the scheduler's environment; only this one call in them is wrong.
     with _no_cuda_set_device():
         launcher(cpu_backend, *args, **kwargs)
+    atexit.register(_leave_process_group)
     if cpu_backend != backend:
         warn(f'There is no accelerator here: the process group runs on {cpu_backend} '
              f'instead of {backend}.')
     return None
+
+
+def _leave_process_group():
+    """Stop gloo's threads before the interpreter ends: a thread left running aborts it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

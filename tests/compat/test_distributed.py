@@ -80,6 +80,20 @@ def test_launchers_start_a_cpu_backend(launched, launcher, asked, started):
     assert torch.cuda.set_device is set_device
 
 
+def test_gloo_is_stopped_before_the_interpreter_ends(python):
+    """A thread of gloo that outlives it aborts the process, now and then."""
+    done = python('-c', """
+import atexit, os, torch, mmvssd
+from mmengine.dist import init_dist
+os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1',
+                  MASTER_PORT='0')
+atexit.register(lambda: print('left running:', torch.distributed.is_initialized()))
+init_dist('pytorch', backend='gloo')
+print('runs:', torch.distributed.is_initialized())
+""")
+    assert done.stdout.split('\n')[-3:-1] == ['runs: True', 'left running: False'], done.stderr
+
+
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='asks Linux for its interfaces')
 @pytest.mark.parametrize(('nodes', 'given', 'listens'), [
     (1, None, None), (2, None, 'lo'), (2, 'eth7', 'eth7')])
