@@ -5,6 +5,7 @@ What its Python decides is in tests/tools/test_setup.py.
 import base64
 import hashlib
 import http.server
+import json
 import os
 import re
 import shutil
@@ -316,12 +317,84 @@ def runs_again(sandbox, index):
     assert 'ready' in third.stdout
 
 
+def folder_of_that_name(venv):
+    (venv / 'bin').mkdir(parents=True)
+    (venv / 'notes.txt').write_text('mine')
+
+
+def environment_of_another_python(venv):
+    """Its interpreter runs, and says that it is 3.9."""
+    folder_of_that_name(venv)
+    seen = dict(python=[3, 9], build='3.9', purelib=str(venv), versions=dict(pip='24.0'),
+                torchvision_requires=[], origins={})
+    python = venv / 'bin' / 'python'
+    python.write_text(f"#!{shutil.which('bash')}\necho '{json.dumps(seen)}'\n")
+    python.chmod(0o755)
+
+
+def environment_without_pip(venv):
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(venv)], check=True)
+
+
+def folder_behind_a_link(venv):
+    folder_of_that_name(venv.parent / 'elsewhere')
+    venv.symlink_to(venv.parent / 'elsewhere')
+
+
+def file_of_that_name(venv):
+    venv.write_text('mine')
+
+
+def link_to_nothing(venv):
+    venv.symlink_to(venv.parent / 'nothing')
+
+
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob('*')
+            if '__pycache__' not in path.parts}
+
+
+@pytest.mark.parametrize('active', [False, True])
+@pytest.mark.parametrize(('make', 'reason'), [
+    (folder_of_that_name, 'it has no Python that runs'),
+    (folder_behind_a_link, 'it has no Python that runs'),
+    (environment_of_another_python, 'it has Python 3.9'),
+    (environment_without_pip, 'has no pip'),
+    (file_of_that_name, 'is no folder'), (link_to_nothing, 'is no folder'),
+])
+def test_what_it_did_not_make_stays(sandbox, make, reason, active):
+    make(sandbox.venv)
+    before = contents(sandbox.checkout)
+    message = sandbox.stops(PYTHON=sys.executable,
+                            **(dict(VIRTUAL_ENV=str(sandbox.venv)) if active else {}))
+    assert str(sandbox.venv) in message
+    assert reason in message
+    assert contents(sandbox.checkout) == before
+
+
 @pytest.mark.slow
-def test_an_active_environment(sandbox, index, wheels):
+def test_its_own_is_made_anew(sandbox, index, wheels):
+    """An empty folder is nobody's; what an interrupted set-up left is the set-up's."""
+    sandbox.use(index, wheels[1])
+    index.hidden.add('torch')
+    sandbox.venv.mkdir()
+    assert 'has no torch' in sandbox.stops()
+    python = sandbox.venv / 'bin' / 'python'
+    assert python.exists()
+    python.unlink()
+    (sandbox.venv / 'leftover').touch()
+    assert 'has no torch' in sandbox.stops()
+    assert python.exists()
+    assert not (sandbox.venv / 'leftover').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('place', ['elsewhere', '.venv'])
+def test_an_active_environment(sandbox, index, wheels, place):
     """Its PyTorch and its compiled mmcv stay; a mmcv whose ops do not load is exchanged."""
     sandbox.use(index, wheels[1])
     del sandbox.env['PYTHON']
-    active = sandbox.folder / 'active'
+    active = sandbox.checkout / place
     subprocess.run([sys.executable, '-m', 'venv', str(active)], check=True)
     subprocess.run([active / 'bin' / 'python', '-m', 'pip', 'install', '--quiet', 'torch==2.6.0',
                     'mmcv'], env=sandbox.env, check=True)
@@ -338,4 +411,4 @@ def test_an_active_environment(sandbox, index, wheels):
         # as after another PyTorch was installed
         (site / 'mmcv' / '_ext.py').write_text('raise ImportError')
         (active / 'mmvssd-setup.stamp').unlink()
-    assert not sandbox.venv.exists()
+    assert sandbox.venv.exists() == (place == '.venv')

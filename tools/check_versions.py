@@ -78,6 +78,7 @@ def check(python, torch, folder, tests, *, keep):
     environment, log = folder / f'{python}-{torch}', folder / f'{python}-{torch}.log'
     interpreter = environment / 'bin' / 'python'
     versions = {}
+    keep = keep or environment.exists()  # what was there before is not this tool's to remove
     try:
         if not interpreter.exists():
             run('virtualenv', [find_python(python), '-I', '-m', 'venv', environment], log)

@@ -4,8 +4,9 @@
 
 Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in float32 and in the halves that
 a GPU of that capability is used with; for Hopper also the others of ``COMPILED`` in float32. All
-go forward and backward on CPU tensors, each launch replaced by a compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes of
-shared memory, and how long its compilation took.
+go forward and backward on CPU tensors, each launch replaced by a compilation. Prints one line of
+JSON for each kernel: the capability, its name, constants, bytes of shared memory, and how long its
+compilation took.
 """
 import importlib.util
 import json

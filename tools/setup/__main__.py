@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from checks import (
     check_disk,
     check_index,
     check_pip,
+    check_replaceable,
     check_torchvision,
     check_venv_module,
 )
@@ -27,16 +29,15 @@ from commands import Commands, Progress, SetupError, explain
 from environments import (
     HOSTS,
     LOG,
-    NEWEST_PYTHON,
-    OLDEST_PYTHON,
+    OWN,
     ROOT,
     STAMP,
     UNFINISHED,
-    VENV,
     choose_environment,
     describe,
     dotted,
     drop_half_installed,
+    is_usable,
 )
 from packages import has_torch, keeps_compiled_mmcv, plan, read_pins, torchvision_for, write_pins
 
@@ -56,6 +57,7 @@ next run goes on from there.
 
 Where to: into `.venv` in this checkout; but if a virtualenv or conda environment is active that
 has PyTorch 2.4 or later on Python 3.10 to 3.13, into that one, and its PyTorch is left as it is.
+A `.venv` that you made yourself is added to, never emptied; if it does not fit, nothing is done.
 """
 
 ENVIRONMENT_VARIABLES = """
@@ -71,14 +73,22 @@ CPU build on a machine without a GPU, point one of them to where PyTorch publish
 """
 
 
-def make_venv(progress):
-    check_venv_module()
-    progress.say(f'making {VENV} with Python {dotted(sys.version_info[:2])}')
-    # --clear: what lies there without a working Python and pip is left of an interrupted attempt
-    done = subprocess.run([sys.executable, '-I', '-m', 'venv', '--clear', VENV],
+def make_venv(environment, progress):
+    """Make `.venv`, in place of what an interrupted attempt left of it."""
+    folder = environment.prefix
+    if environment.is_own():
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != OWN:
+                entry.unlink()
+    folder.mkdir(exist_ok=True)
+    (folder / OWN).touch()  # first, so that an interrupted attempt is known as one
+    progress.say(f'making {folder} with Python {dotted(sys.version_info[:2])}')
+    done = subprocess.run([sys.executable, '-I', '-m', 'venv', folder],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        raise SetupError(f'could not make {VENV}.', *explain(done.stdout))
+        raise SetupError(f'could not make {folder}.', *explain(done.stdout))
 
 
 def install(environment, seen, commands, folder, *, compiled):
@@ -112,13 +122,13 @@ def prepare(environment, seen, progress, folder, *, compiled):
         check_pip(environment, seen)
         check_torchvision(environment, seen)
         check_disk({environment.prefix: ADOPTED_GB, tmp: DOWNLOADS_GB})
-    elif seen is None or not OLDEST_PYTHON <= tuple(seen['python']) <= NEWEST_PYTHON \
-            or 'pip' not in seen['versions']:
+    elif not is_usable(seen):
         check_venv_module()
+        check_replaceable(environment, seen)
         check_disk({ROOT: ENVIRONMENT_GB, tmp: DOWNLOADS_GB})
         if compiled:
             check_compiler(sys.executable)
-        make_venv(progress)
+        make_venv(environment, progress)
         seen = environment.look()
     elif compiled:
         check_compiler(environment.python)

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from commands import SetupError, explain, pip_environment
-from environments import dotted, leading_numbers
+from environments import NEWEST_PYTHON, OLDEST_PYTHON, dotted, leading_numbers
 from packages import torchvision_for
 
 OLDEST_PIP = (22, 3)
@@ -27,12 +28,33 @@ def check_venv_module():
             'Elsewhere:      PYTHON=/path/to/another/python3.11 bash tools/setup.sh')
 
 
+def check_replaceable(environment, seen):
+    """A `.venv` that does not fit must be one that a set-up made, or nothing at all."""
+    folder = environment.prefix
+    if environment.is_own() or not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise SetupError(f'{folder} is no folder, and an environment is to be made there.',
+                         'Move it away, and run this again.')
+    if not any(folder.iterdir()):
+        return
+    if seen is not None and 'pip' not in seen['versions']:
+        check_pip(environment, seen)
+    python = 'no Python that runs' if seen is None else f'Python {dotted(seen["python"])}'
+    raise SetupError(
+        f'{folder} was not made by this set-up, so it stays as it is; it has {python}, and '
+        f'{dotted(OLDEST_PYTHON)} to {dotted(NEWEST_PYTHON)} fit.',
+        f'Move it away (mv {shlex.quote(str(folder))} {shlex.quote(str(folder) + ".old")}) and '
+        'run this again;',
+        'or activate another environment that has PyTorch, and run this again.')
+
+
 def check_pip(environment, seen):
     """Environments that uv makes have no pip."""
     if leading_numbers(seen['versions'].get('pip', '0')) < OLDEST_PIP:
         python = environment.python
         raise SetupError(
-            f'the active environment {environment.prefix} has no pip, or one older than '
+            f'the environment {environment.prefix} has no pip, or one older than '
             f'{dotted(OLDEST_PIP)}.',
             f'Run: {python} -m ensurepip --upgrade && {python} -m pip install --upgrade pip')
 

@@ -16,6 +16,7 @@ REQUIREMENTS = ROOT / 'requirements'
 VENV = ROOT / '.venv'
 
 # Files in the environment.
+OWN = 'mmvssd-setup.made'  # a set-up made it: only such a one is ever emptied
 STAMP = 'mmvssd-setup.stamp'  # what it was set up for
 UNFINISHED = 'mmvssd-setup.unfinished'  # there while a set-up runs, and after an interrupted one
 LOG = 'mmvssd-setup.log'
@@ -72,6 +73,10 @@ class Environment:
         except (OSError, ValueError, subprocess.CalledProcessError):
             return None
 
+    def is_own(self):
+        """Whether a set-up made it."""
+        return (self.prefix / OWN).is_file()
+
     def runs(self, code):
         return subprocess.run([self.python, '-I', '-c', code], capture_output=True,
                               check=False).returncode == 0
@@ -87,7 +92,8 @@ class Environment:
         digest = hashlib.sha256(
             repr((seen['build'], [versions.get(name) for name in FOLLOWED])).encode())
         code = Path(__file__).parent.glob('*.py')
-        for path in (*sorted(REQUIREMENTS.glob('*.txt')), ROOT / 'setup.py', *sorted(code)):
+        built = (ROOT / 'setup.py', ROOT / 'mmvssd.pth')
+        for path in (*sorted(REQUIREMENTS.glob('*.txt')), *built, *sorted(code)):
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
@@ -107,6 +113,12 @@ def dotted(numbers):
     return '.'.join(map(str, numbers))
 
 
+def is_usable(seen):
+    """Whether packages can be installed there as it is."""
+    return (seen is not None and OLDEST_PYTHON <= tuple(seen['python']) <= NEWEST_PYTHON
+            and 'pip' in seen['versions'])
+
+
 def misfit(seen):
     """Why an active environment cannot be used, or None."""
     if seen is None:
@@ -123,7 +135,10 @@ def misfit(seen):
 
 
 def choose_environment(progress):
-    """Choose the active environment if it fits, otherwise `.venv`; returns it and its looks."""
+    """Choose the active environment if it fits, otherwise `.venv`; returns it and its looks.
+
+    A `.venv` that a user made and put a PyTorch into is adopted like an active environment.
+    """
     for variable in () if os.environ.get('PYTHON') else ('VIRTUAL_ENV', 'CONDA_PREFIX'):
         prefix = os.environ.get(variable)
         if not prefix or Path(prefix).resolve() == VENV.resolve():
@@ -135,7 +150,9 @@ def choose_environment(progress):
             return environment, seen
         progress.say(f'not used: {prefix} is active, but {reason}')
     environment = Environment(VENV, adopted=False)
-    return environment, environment.look()
+    seen = environment.look()
+    environment.adopted = not environment.is_own() and misfit(seen) is None
+    return environment, seen
 
 
 def drop_half_installed(environment, seen):
