@@ -4,6 +4,7 @@ import argparse
 
 from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, read_recipe, run
 from mmvssd.cli.launch import build_trainer
+from mmvssd.cli.settings import naming_settings
 
 
 def main() -> None:
@@ -16,8 +17,10 @@ def main() -> None:
                         help='scale the learning rate to the global batch that really runs')
     add_run_arguments(parser)
     args = parser.parse_args()
-    build_trainer(read_recipe(args), resume=args.resume, amp=args.amp,
-                  auto_scale_lr=args.auto_scale_lr).train()
+    cfg = read_recipe(args)
+    runner = build_trainer(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
+    with naming_settings(cfg):  # optimizers and schedules are built now
+        runner.train()
 
 
 if __name__ == '__main__':

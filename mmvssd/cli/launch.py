@@ -1,6 +1,5 @@
 """From a command line's options to MMEngine's Runner, for all three hosts."""
 import difflib
-import inspect
 import logging
 import os
 from pathlib import Path
@@ -13,15 +12,13 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
+from mmvssd.cli.settings import merge, naming_settings
 from mmvssd.engine.data.checks import check_data, dicts_of, explaining, is_local
 from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.host_internals import scale_rate_for
 from mmvssd.paths import configs_dir
-
-#: Settings that a recipe may be without, and that something reads all the same.
-RUNNER_SETTINGS = {*inspect.signature(Runner).parameters, 'runner_type', 'strategy', 'unguarded'}
 
 #: Default hook that draws predictions, with what makes it draw them into a folder.
 DRAWING = {
@@ -50,28 +47,15 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
     file = find_config(path)
     try:
         cfg = Config.fromfile(file)
-    except (SyntaxError, FileNotFoundError, KeyError) as error:
+    except Exception as error:  # a config is code: whatever it raises
         raise ConfigError(f'{file}: cannot be read as a config ({type(error).__name__}: '
                           f'{error})') from error
     cfg.launcher = launcher
     if options:
-        _warn_of_new(cfg, options)
-        try:
-            cfg.merge_from_dict(options)
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f'--cfg-options: {error.args[0]}') from error
+        merge(cfg, options)
     if work_dir or not cfg.get('work_dir'):
         cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
     return cfg
-
-
-def _warn_of_new(cfg: Config, options: dict) -> None:
-    """A new top-level setting may be meant, or misspelt; below, what is built refuses it."""
-    for key in options:
-        name = key.split('.')[0]
-        if name not in cfg and name not in RUNNER_SETTINGS:
-            print_log(f'--cfg-options: {key} is new, the recipe has no {name}',
-                      logger='current', level=logging.WARNING)
 
 
 def find_config(path: str) -> Path:
@@ -166,10 +150,11 @@ def require(cfg: Config, *names: str) -> None:
 def _build(cfg: Config, *phases: str) -> Runner:
     """Build a Runner with the loops of some phases, which read their data sets."""
     check_writable(cfg.work_dir, '--work-dir')
-    runner = GuardedRunner.from_cfg(cfg)
-    for phase in phases:
-        with explaining(cfg, phase):
-            getattr(runner, f'{phase}_loop')  # built when it is first asked for
+    with naming_settings(cfg, everything=True):
+        runner = GuardedRunner.from_cfg(cfg)
+        for phase in phases:
+            with explaining(cfg, phase):
+                getattr(runner, f'{phase}_loop')  # built when it is first asked for
     return runner
 
 

@@ -1,0 +1,265 @@
+"""Which setting of a recipe an error comes from, and which settings a recipe does not have.
+
+MMEngine builds everything from dicts, and an error of what is built does not name its dict. But the
+frames of the traceback hold it, and the recipe says where it belongs.
+"""
+import difflib
+import inspect
+import logging
+import re
+import traceback
+from contextlib import contextmanager
+from types import FrameType
+from typing import Iterator, List, Optional, Set, Tuple
+
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
+from mmengine.registry import Registry, build_functions
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from mmvssd.errors import ConfigError
+
+#: Settings that a recipe may be without, and that something reads all the same.
+RUNNER_SETTINGS = {*inspect.signature(Runner).parameters, 'runner_type', 'strategy', 'unguarded'}
+#: What takes a dict without a type as its arguments, by the end of its key.
+TAKEN_BY = {'randomness': Runner.set_randomness, 'dataloader': DataLoader}
+#: What MMEngine looks for in dicts without a type, by their keys.
+LOOKED_FOR = {
+    'auto_scale_lr': {'enable', 'base_batch_size'},
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+    'dist_cfg': {'backend', 'timeout', 'init_backend'},
+}
+DATALOADER_SETTINGS = {'dataset', 'num_batch_per_epoch'}
+#: Where a Config holds what ``--cfg-options`` gave.
+OPTIONS = 'given_options'
+
+Key = Tuple[str, ...]
+
+
+def merge(cfg: Config, options: dict) -> None:
+    """Set what the command line's ``--cfg-options`` give, and warn of settings that are new.
+
+    Args:
+        cfg: The recipe; it is changed.
+        options: Settings by dotted key.
+
+    Raises:
+        ConfigError: A key leads nowhere, such as to the tenth of three entries.
+    """
+    for option in options:
+        message = _newness(cfg, option.split('.'))
+        if message:
+            print_log(f'--cfg-options: {option} is new, {message}', logger='current',
+                      level=logging.WARNING)
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f'--cfg-options: {_shortened(error.args[0])}') from error
+    # beside the recipe, not in it: dumps and copies are of settings only
+    object.__setattr__(cfg, OPTIONS, dict(options))
+
+
+def _newness(cfg: Config, keys: List[str]) -> Optional[str]:
+    """What is to be said of a setting that the recipe does not have, None if it may be meant."""
+    found = cfg
+    for depth, key in enumerate(keys):
+        if isinstance(found, (list, tuple)) and key.isdigit() and int(key) < len(found):
+            found = found[int(key)]
+        elif isinstance(found, (dict, Config)) and key in found:
+            found = found[key]
+        elif isinstance(found, (dict, Config)):
+            known = _settings_of(cfg, found, keys[:depth])
+            if known is None or key in known:
+                return None
+            whose = '.'.join(keys[:depth]) or 'the recipe'
+            return f'{whose} has no {key}{_suggestion(key, known)}'
+        else:
+            return None  # a value is replaced, or merging refuses
+    return None
+
+
+def _settings_of(cfg: Config, entry, keys: List[str]) -> Optional[Set[str]]:
+    """Settings that a dict has or may have; None if what is built of it refuses all others."""
+    if not keys:
+        return set(entry) | RUNNER_SETTINGS
+    kind = entry.get('type')
+    if kind is not None:
+        kind = _class_of(kind, cfg.get('default_scope')) if isinstance(kind, str) else kind
+        return None if kind is None else _swallowed(kind, set(entry))
+    for end, taker in TAKEN_BY.items():
+        if keys[-1].endswith(end):
+            return set(entry) | set(inspect.signature(taker).parameters) | DATALOADER_SETTINGS
+    return set(entry) | LOOKED_FOR.get(keys[-1], set())
+
+
+def _swallowed(kind, present: Set[str]) -> Optional[Set[str]]:
+    """Arguments that a class knows if it swallows others in ``**kwargs``, else None."""
+    known, swallows = present | {'type', '_scope_', '_delete_'}, False
+    for base in inspect.getmro(kind) if inspect.isclass(kind) else (kind, ):
+        constructor = base.__dict__.get('__init__') if inspect.isclass(kind) else kind
+        if inspect.isfunction(constructor):
+            parameters = inspect.signature(constructor).parameters
+            known |= set(parameters)
+            swallows = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            if not swallows:
+                return None
+    return known if swallows else None
+
+
+def _class_of(name: str, scope: Optional[str]):
+    """What some registry has under a name, from a recipe's scope."""
+    for registry in vars(mmengine.registry).values():
+        if isinstance(registry, Registry):
+            with registry.switch_scope_and_registry(scope) as own:
+                found = own.get(name)
+            if found is not None:
+                return found
+    return None
+
+
+@contextmanager
+def naming_settings(cfg: Config, everything: bool = False) -> Iterator[None]:
+    """Turn what building from a recipe raises into a ConfigError that names the setting.
+
+    Its traceback goes to the log file, if there is one yet.
+
+    Args:
+        cfg: The recipe that is built from.
+        everything: Take each error for one of the recipe; else only those of a registry's build,
+            for what a running training raises is something else.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        built = [frame for frame in frames if _builds(frame)]
+        # ours, and those of files, say all themselves
+        explained = isinstance(error, OSError) or type(error).__module__.startswith('mmvssd.')
+        if explained or not (built or everything):
+            raise
+        _log(error)
+        raise ConfigError(_explain(cfg, error, frames, built[-1] if built else None)) from error
+
+
+def _builds(frame: FrameType) -> bool:
+    """Tell whether a frame is of MMEngine's building, by a registry or by a Runner."""
+    module, function = frame.f_globals.get('__name__', ''), frame.f_code.co_name
+    return module == build_functions.__name__ or (
+        module.startswith(('mmengine.runner', 'mmengine._strategy'))
+        and function.startswith(('build_', 'set_', 'setup_')))
+
+
+def _log(error: Exception) -> None:
+    """Write a traceback to the log files of this run, if they are open."""
+    record = logging.LogRecord('mmvssd', logging.ERROR, __file__, 0, 'A setting does not fit:', (),
+                               (type(error), error, error.__traceback__))
+    if MMLogger.check_instance_created(MMLogger.get_current_instance().instance_name):
+        for handler in MMLogger.get_current_instance().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
+
+
+def _explain(cfg: Config, error: Exception, frames: List[FrameType],
+             built: Optional[FrameType]) -> str:
+    key = _key_of(cfg, frames)
+    message = _message(error, built)
+    options = getattr(cfg, OPTIONS, {})
+    concerned = [option for option in options if _concerns(option, key)] or list(options)
+    given = ' '.join(f'{option}={options[option]}' for option in concerned)
+    where = f'{".".join(key)}: ' if key else ''
+    return f'{where}{message}' + (f' (--cfg-options {given})' if given else '')
+
+
+def _concerns(option: str, key: Key) -> bool:
+    """Tell whether an option sets something of a dict, or what the dict is in."""
+    parts = tuple(option.split('.'))
+    return parts[:len(key)] == key or key[:len(parts)] == parts
+
+
+def _key_of(cfg: Config, frames: List[FrameType]) -> Key:
+    """Key of the dict that the innermost frame of MMEngine's has of a recipe; () if none has."""
+    dicts = list(_dicts(cfg))
+    for frame in filter(_builds, reversed(frames)):
+        for value in frame.f_locals.values():
+            if isinstance(value, dict) and value:
+                same = [key for key, entry in dicts if _same(value, entry)]
+                if same:  # of equal ones that which an option sets
+                    return next((key for key in same for option in getattr(cfg, OPTIONS, {})
+                                 if _concerns(option, key)), same[0])
+    return ()
+
+
+def _dicts(value, key: Key = ()) -> Iterator[Tuple[Key, dict]]:
+    """All dicts of a recipe but the recipe itself, the innermost first, by key."""
+    entries = (value.items() if isinstance(value, (dict, Config)) else
+               ((str(i), entry) for i, entry in enumerate(value)))
+    for name, entry in entries:
+        if isinstance(entry, (dict, list, tuple)):
+            yield from _dicts(entry, (*key, str(name)))
+    if key and isinstance(value, dict):
+        yield key, value
+
+
+def _same(one: dict, other: dict) -> bool:
+    """Tell whether two dicts are equal; of data loaders, whose samplers we exchange, their data."""
+    try:
+        if 'dataset' in one and 'dataset' in other:
+            one, other = one['dataset'], other['dataset']
+        return bool(one == other)
+    except (ValueError, RuntimeError):  # arrays, which have no truth value
+        return False
+
+
+def _message(error: Exception, built: Optional[FrameType]) -> str:
+    """An error in a sentence, with a suggestion for what may be misspelt."""
+    names = built.f_locals if built is not None else {}
+    text = _shortened(str(error.args[0]) if error.args else 'no message')
+    unknown = re.match(r'(\S+) is not in the (?:\w+::)?([\w ]+) registry', text)
+    if unknown:
+        registry = names.get('registry')
+        known = _names(registry) if isinstance(registry, Registry) else set()
+        return (f'there is no {unknown[2]} with the name {unknown[1]}'
+                f'{_suggestion(unknown[1], known)}')
+    text = re.sub(r'^class `\w+` in [\w/.]+: ', '', text)
+    unexpected = re.search(r"unexpected keyword argument '(\w+)'", text)
+    if unexpected:
+        taker = names.get('obj_cls') or (DataLoader if 'DataLoader' in text else None)
+        known = _arguments(taker) if taker else set()
+        return f'{text}{_suggestion(unexpected[1], known)}'
+    return f'{type(error).__name__}: {text}'
+
+
+def _arguments(taker) -> Set[str]:
+    """Arguments of a constructor, and of those that it hands others to."""
+    kinds = inspect.getmro(taker) if inspect.isclass(taker) else (taker, )
+    found = set()
+    for kind in kinds:
+        constructor = kind.__dict__.get('__init__') if inspect.isclass(taker) else kind
+        if inspect.isfunction(constructor):
+            found |= set(inspect.signature(constructor).parameters) - {'self', 'args', 'kwargs'}
+    return found
+
+
+def _names(registry: Registry) -> Set[str]:
+    """Names in a registry and in those above it."""
+    names = set()
+    while registry is not None:
+        names |= set(registry.module_dict)
+        registry = registry.parent
+    return names
+
+
+def _suggestion(name: str, known: Set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(map(str, known)), n=3, cutoff=0.6)
+    return f'; did you mean {" or ".join(close)}?' if close else ''
+
+
+def _shortened(text, longest: int = 500) -> str:
+    """A message without the whole configs that hosts put into theirs."""
+    text = str(text)
+    return text if len(text) <= longest else f'{text[:longest]}...'
