@@ -34,6 +34,7 @@ PATCHES = {
     'mmcv_ops': 'mmcv',
     'model_complexity': 'mmengine.analysis',
     'model_wrappers': 'mmengine.runner',
+    'negative_hue': 'mmcv',
     'patch_log': 'mmengine.runner',
     'segmentation_pictures': 'mmseg.visualization',
     'torchvision_ops': 'torchvision.extension',
