@@ -28,6 +28,18 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('MMVSSD_TEST_DATA', ROOT.parent / 'shared'))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    """Of the cases of a test all but the first are slow: the fast lane runs one of each."""
+    seen = set()
+    for item in items:
+        function = (item.path, item.parent.name, getattr(item, 'originalname', item.name))
+        if function in seen:
+            item.add_marker(pytest.mark.slow)
+        elif not item.get_closest_marker('slow'):
+            seen.add(function)
+
+
 @pytest.fixture(scope='session')
 def golden():
     """The loader of the published models' recorded outputs."""

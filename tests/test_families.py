@@ -124,6 +124,7 @@ def test_the_converter_finds_it(toy):
     assert candidates(arch='tiny') == [('vssd', 'tiny'), ('toy', 'tiny')]
 
 
+@pytest.mark.slow
 def test_a_command_sees_an_installed_package(toy, installed, run_tool, tmp_path):
     torch.save(dict(model=published_names(toy.backbone('mini'))), tmp_path / 'published.pth')
     out = run_tool('model_converters/convert_checkpoint.py', 'published.pth', 'ours.pth',
@@ -131,6 +132,7 @@ def test_a_command_sees_an_installed_package(toy, installed, run_tool, tmp_path)
     assert 'ours.pth: written, toy mini\n' in out
 
 
+@pytest.mark.slow
 def test_a_config_finds_an_installed_package(installed, tmp_path):
     script = "from mmengine.registry import MODELS; print(MODELS.get('mmvssd.Toy').default_arch)"
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=tmp_path,

@@ -38,6 +38,7 @@ def test_direction(folder, forbidden):
     assert not offenders(folder, forbidden)
 
 
+@pytest.mark.slow
 def test_backbones_need_no_host(tmp_path):
     """In a process where importing a host, or mmcv, fails."""
     script = """
@@ -56,6 +57,7 @@ for model in (VSSD(**settings), MODELS.build(dict(type='mmvssd.VSSD', **settings
     assert done.stdout.count('torch.Size([2, 32, 4, 4])') == 2, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', sorted(HOSTS))
 def test_found_from_a_hosts_scope(scope, tmp_path):
     """In a fresh process and a foreign folder, where nobody has imported mmvssd by hand."""

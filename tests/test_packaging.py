@@ -140,6 +140,7 @@ def test_wheel_of_sdist_is_the_same(build, tmp_path):
     assert set(zipfile.ZipFile(rebuilt).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.slow
 def test_both_packages_are_imported_from_the_installation(installed):
     environment, origin = installed
     printed = environment('import mmvssd, mmvssd_kernels\n'

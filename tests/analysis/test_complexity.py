@@ -372,6 +372,7 @@ def test_no_recipe():
         count_recipe(load_config('_base_/schedules/coco_1x.py'))
 
 
+@pytest.mark.slow
 def test_command(run_tool, tmp_path):
     pytest.importorskip('mmpretrain')
     text = run_tool('analysis_tools/get_flops.py', MICRO, '--out', 'a/b.json',
@@ -387,6 +388,7 @@ def test_command(run_tool, tmp_path):
     assert written['uncalled'][0]['kind'] == 'ClsDataPreprocessor'
 
 
+@pytest.mark.slow
 def test_command_refuses(run_tool):
     text = run_tool('analysis_tools/get_flops.py', MICRO, '--shape', 64, 0, expect=2)
     assert 'ConfigError: --shape: got 64 0, expected two positive numbers' in text

@@ -19,6 +19,7 @@ def test_patterns_differ_in_nothing_else():
     assert archs['cross']['depths'] == (2, 2, 5, 2)
 
 
+@pytest.mark.slow
 def test_published_cost():
     costs = {pattern: count(arch, 224) for pattern, arch in patterns_of('tiny-s2l5').items()}
     assert len({cost.params for cost in costs.values()}) == 1

@@ -24,6 +24,7 @@ def run_doctor(*first_on_path):
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_ALL, reason='a host is not installed')
 def test_a_whole_installation():
     status, text = run_doctor()
@@ -37,6 +38,7 @@ def test_a_whole_installation():
     assert doctor.INSTALL in text
 
 
+@pytest.mark.slow
 def test_a_broken_and_an_absent_host(tmp_path):
     """One line for each, and the rest is still tried."""
     for host, statement in dict(mmdet='raise RuntimeError("broken [on] purpose")',
@@ -152,6 +154,7 @@ def replaced(monkeypatch, name, run, obstacle=lambda *args, **kwargs: None):
     return {finding.subject: finding for finding in doctor.check_ops()}
 
 
+@pytest.mark.slow
 def test_an_op_that_raises_or_is_wrong(monkeypatch):
     def raises(*args, **kwargs):
         raise RuntimeError('no such instruction')

@@ -27,6 +27,7 @@ def trained(train, tmp_path_factory):
     return work_dir
 
 
+@pytest.mark.slow
 def test_stock_refuses_its_own_checkpoint(python, trained):
     """The problem is there; when this fails, a later stack has solved it."""
     code = 'import sys, mmengine.runner as r; r.CheckpointLoader.load_checkpoint(sys.argv[1])'
@@ -34,6 +35,7 @@ def test_stock_refuses_its_own_checkpoint(python, trained):
     assert 'Weights only load failed' in done.stderr
 
 
+@pytest.mark.slow
 def test_resumes_in_a_fresh_process(train, trained):
     done, (report,) = train(trained, resume=True, max_epochs=3)
     assert done.returncode == 0, done.stderr
@@ -95,6 +97,7 @@ print('mmengine.runner' in sys.modules, torch.load.__name__)
 """
 
 
+@pytest.mark.slow
 def test_in_a_script_that_imports_pytorch_only(run_installed, trained, tmp_path):
     """By path and as a file; and what it does not know is refused, with PyTorch's one message."""
     marker, path = tmp_path / 'marker', tmp_path / 'malicious.pth'
@@ -108,6 +111,7 @@ def test_in_a_script_that_imports_pytorch_only(run_installed, trained, tmp_path)
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_left_out(python, trained):
     """The error says so, and PyTorch's is not hidden."""
     code = 'import sys; from mmvssd.checkpoint import read_checkpoint; read_checkpoint(sys.argv[1])'

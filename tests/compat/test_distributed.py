@@ -33,6 +33,7 @@ def check_trained(done, reports):
     assert first['weights'] == second['weights']
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(train, tmp_path):
     """A config for GPUs as it is: nccl, SyncBN; gradients are synchronised, and it says so."""
     done, reports = train(tmp_path, 2, model=dict(norm='SyncBatchNorm'), sync_bn='torch')
@@ -45,6 +46,7 @@ def test_two_processes_train_one_model(train, tmp_path):
         assert said.count(message) == 1
 
 
+@pytest.mark.slow
 def test_own_wrapper_and_own_group(train, tmp_path):
     """A config's ``model_wrapper_cfg`` is respected, and so is a group that is there already."""
     done, reports = train(tmp_path, 2, own_group=True,

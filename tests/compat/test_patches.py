@@ -93,6 +93,7 @@ def test_a_setting_that_is_not_understood(setting):
         compat._left_out(setting)
 
 
+@pytest.mark.slow
 def test_off_and_a_backbone_still_works(python):
     """With MMEngine as it is."""
     done = python('-c', """
@@ -109,6 +110,7 @@ print(compat.in_effect(), compat.idle(), compat.left_out() == list(compat.PATCHE
                                         ], done.stderr
 
 
+@pytest.mark.slow
 def test_a_runs_log_has_one_line_of_them(python, tmp_path):
     """Of a Runner that knows nothing of this package."""
     (tmp_path / 'run.py').write_text("""

@@ -22,6 +22,7 @@ assert 'mmengine' not in sys.modules  # for torchvision's sake alone
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec('torchvision') is None,
                     reason='torchvision is not installed')
 def test_imports_and_nms_is_right_or_says_why(run_installed):

@@ -370,6 +370,7 @@ for name in ('rich', 'mmengine', 'mmcv', 'mmvssd', 'numpy', 'pytest'):
 """
 
 
+@pytest.mark.slow
 def test_command_needs_pytorch_alone(tmp_path):
     """In a fresh process and a foreign folder, where importing anything else fails."""
     (tmp_path / 'site').mkdir()

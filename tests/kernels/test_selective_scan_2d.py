@@ -274,6 +274,7 @@ def beyond_results(memory):
     return memory.added - memory.inputs - 2 * memory.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('S', 'side'), [(1, 500), (16, 250)])
 def test_memory_in_training(training_memory, S, side):
     """Output, its gradient and those of the inputs; all else exists a block at a time."""
@@ -284,6 +285,7 @@ def test_memory_in_training(training_memory, S, side):
     assert beyond_results(memory) < 16 * block
 
 
+@pytest.mark.slow
 def test_memory_in_training_grows_with_a_batch_by_its_results_alone(training_memory):
     """Of images that share a block no state is stored: each sequence would have a third of them."""
     few, many = (training_memory('selective_scan_2d', memory_shapes(1, 7, 16),

@@ -139,6 +139,7 @@ def rates(name, crops, folder, **options):
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'options', 'batch'), [
     ('vssd-tiny_8xb128_in1k', {}, 2),
     ('vssd-base_8xb256_mesa_in1k', {'optim_wrapper.accumulative_counts': 3}, 6),

@@ -29,6 +29,7 @@ print([type(finder).__name__ for finder in sys.meta_path].count('_Finder'))
 """
 
 
+@pytest.mark.slow
 def test_import_mmvssd_is_enough_and_a_compiled_mmcv_keeps_its_own(python):
     done = python('-W', 'ignore', '-c', PROBE)
     assert done.returncode == 0, done.stderr

@@ -60,6 +60,7 @@ def reports(tmp_path_factory):
     return [json.loads((folder / f'rank{rank}.json').read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_logged_losses_are_means(reports):
     one, two = reports
     assert one['own'] != two['own']

@@ -60,6 +60,7 @@ def taught(run):
     return [step['iter'] for step in run['steps'] if 'loss_mesa' in step]
 
 
+@pytest.mark.slow
 def test_it_begins_at_its_share_of_the_run(runs):
     assert taught(runs['whole']) == [2, 3, 4, 5, 6, 7]
     assert taught(runs['late']) == [6, 7]
@@ -112,6 +113,7 @@ def test_mixed_precision(runs):
         assert step['loss_mesa'] == pytest.approx(step['expected'], rel=2e-2)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_their_images(runs, tmp_path):
     """Two of two images each, against one of four: the images of a step are the same."""
     ranks = start(tmp_path, dict(pair=dict(launcher='pytorch')), processes=2)
