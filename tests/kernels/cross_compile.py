@@ -2,11 +2,11 @@
 
     python cross_compile.py TEST_MODULE.py CAPABILITY...    (without TRITON_INTERPRET)
 
-Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in float32 and in the halves that
-a GPU of that capability is used with; for Hopper also the others of ``COMPILED`` in float32. All
-go forward and backward on CPU tensors, each launch replaced by a compilation. Prints one line of
-JSON for each kernel: the capability, its name, constants, bytes of shared memory, and how long its
-compilation took.
+Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves that a GPU of that
+capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
+all of ``COMPILED`` for Hopper. All go forward and backward on CPU tensors, each launch replaced by
+a compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes
+of shared memory, and how long its compilation took.
 """
 import importlib.util
 import json
@@ -24,8 +24,6 @@ from mmvssd_kernels import triton_support
 #: The narrow dtypes by capability. Turing has no bfloat16, Ampere's kernels are Hopper's but for
 #: instructions, so float16 beside bfloat16 is compiled for one of the two.
 HALVES = {75: (torch.float16, ), 80: (torch.bfloat16, ), 90: (torch.bfloat16, torch.float16)}
-#: The capability that every case is compiled for.
-EVERY_CASE = 90
 
 
 class Compiler:
@@ -73,8 +71,8 @@ def compile_for(capability, module):
     JITFunction.run = compile_instead
     triton_support.capability = lambda device: divmod(capability, 10)
     # what small tiles and arguments that are 1 leave out of the code is the same on each GPU
-    every = module.COMPILED if capability == EVERY_CASE else module.COMPILED_HALVES
-    cases = [(case, torch.float32) for case in every]
+    in_float32 = {75: module.COMPILED_HALVES, 90: module.COMPILED}.get(capability, [])
+    cases = [(case, torch.float32) for case in in_float32]
     cases += [(case, dtype) for dtype in HALVES[capability] for case in module.COMPILED_HALVES]
     for case, dtype in cases:
         y = case.run(case.cast(dtype), 'triton')
