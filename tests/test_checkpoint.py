@@ -112,11 +112,11 @@ def test_a_list_of_one_in_init_cfg_and_a_folder(saved, tmp_path):
     file = saved(VSSD(NANO).state_dict())
     VSSD(NANO, init_cfg=[dict(type='Pretrained', checkpoint=file,
                               prefix='backbone.')]).init_weights()
-    with pytest.raises(CheckpointError, match=r'no such checkpoint file'):
+    with pytest.raises(CheckpointError, match=r'is a folder; name the checkpoint file in it'):
         load(str(tmp_path))
 
 
-CHECKPOINT = dict(state_dict={}, optimizer={}, message_hub={}, meta=dict(epoch=1, seed=7))
+CHECKPOINT = dict(state_dict={}, optimizer={}, message_hub={}, meta=dict(epoch=1, iter=4, seed=7))
 
 
 def written(folder, **contents):

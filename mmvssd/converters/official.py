@@ -4,6 +4,7 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from torch import Tensor
 
+from mmvssd.checkpoint import without_compile
 from mmvssd.converters.rules import Rules
 from mmvssd.families import FAMILIES
 
@@ -59,7 +60,7 @@ def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
     rules = rules_of(family)
     result = Conversion({}, [], [], [])
     for published, value in state_dict.items():
-        name = re.sub(r'^(module\.)?(backbone\.)?', '', published)
+        name = re.sub(r'^(module\.)?(backbone\.)?', '', without_compile(published))
         reason = next((why for pattern, why in rules.dropped if re.fullmatch(pattern, name)), None)
         ours = _rename(rules, name)
         if reason:

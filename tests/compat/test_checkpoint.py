@@ -86,8 +86,7 @@ for _ in range(2):
     try:
         torch.load(malicious)
     except Exception as error:
-        print(type(error).__name__, 'posix.system' in str(error),
-              error.__context__.__context__)
+        print(type(error).__name__, 'posix.system' in str(error), error.__suppress_context__)
 with open(checkpoint, 'rb') as file:
     print(*torch.load(file)['meta'])
 print(*torch.serialization.load(checkpoint)['meta'])
@@ -96,11 +95,11 @@ print('mmengine.runner' in sys.modules, torch.load.__name__)
 
 
 def test_in_a_script_that_imports_pytorch_only(run_installed, trained, tmp_path):
-    """By path and as a file; and what it does not know is refused, with PyTorch's one message."""
+    """By path and as a file; and what it does not know is refused, with one message."""
     marker, path = tmp_path / 'marker', tmp_path / 'malicious.pth'
     torch.save(dict(meta=Malicious(marker)), path)
     out = run_installed('-c', SCRIPT, trained / 'epoch_2.pth', path)
-    assert out.splitlines()[:2] == ['UnpicklingError True None'] * 2
+    assert out.splitlines()[:2] == ['UnpicklingError True True'] * 2
     first, second, last = out.splitlines()[2:]
     assert first == second
     assert 'experiment_name' in first
@@ -113,7 +112,7 @@ def test_left_out(python, trained):
     code = 'import sys; from mmvssd.checkpoint import read_checkpoint; read_checkpoint(sys.argv[1])'
     done = python('-c', code, str(trained / 'epoch_2.pth'), env={'MMVSSD_PATCHES': '-checkpoint'})
     message = done.stderr.splitlines()[-1]
-    assert 'Weights only load failed' in message
+    assert 'Weights only load failed' in message  # PyTorch's own words
     assert message.endswith('MMVSSD_PATCHES leaves out the patch that allows what MMEngine writes '
                             'into its checkpoints')
 
@@ -142,7 +141,7 @@ class Malicious:
 def test_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
     marker, path = tmp_path / 'marker', tmp_path / 'malicious.pth'
     torch.save(dict(state_dict={}, meta=Malicious(marker)), path)
-    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+    with pytest.raises(pickle.UnpicklingError, match='holds posix.system, which is no part'):
         CheckpointLoader.load_checkpoint(str(path))
     assert not marker.exists()
     # It would have worked: the check above is not idle.
@@ -169,7 +168,7 @@ def test_getattr_gives_the_few_methods_only(owner, name):
 
 
 def test_object_arrays_are_refused():
-    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+    with pytest.raises(pickle.UnpicklingError, match='holds a dtype of numpy that is none of'):
         through_a_file(np.array([1, None], dtype=object))
 
 

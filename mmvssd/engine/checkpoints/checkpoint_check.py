@@ -57,4 +57,5 @@ def _of_backbone(mismatch: Mismatch) -> Mismatch:
         missing=[name for name in mismatch.missing
                  if name.startswith(prefix) and not is_output_norm(name[len(prefix):])],
         unexpected=[name for name in mismatch.unexpected if name.startswith(prefix)],
-        shapes=[entry for entry in mismatch.shapes if entry[0].startswith(prefix)])
+        shapes=[entry for entry in mismatch.shapes if entry[0].startswith(prefix)],
+        unusable=mismatch.unusable)  # of a head as well: MMEngine would load them
