@@ -1,5 +1,10 @@
 """What runs around a model, by subject: data, numerics, record, checkpoints, train."""
-from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook, TestedWeightsHook
+from mmvssd.engine.checkpoints import (
+    CheckpointCheckHook,
+    SafeCheckpointHook,
+    TestedWeightsHook,
+    WorkDirHook,
+)
 from mmvssd.engine.data import (
     DataCheckHook,
     DataFaultsHook,
@@ -21,4 +26,4 @@ __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBased
            'FiniteCheckHook', 'GuardedRunner', 'GuardsHook', 'IterBasedTrainLoop', 'MESAHook',
            'MeanLossHook', 'ResumableBatchSampler', 'RunRecordHook', 'SafeCheckpointHook',
            'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
-           'TestedWeightsHook']
+           'TestedWeightsHook', 'WorkDirHook']

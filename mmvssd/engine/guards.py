@@ -21,7 +21,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner import IterBasedTrainLoop as HostIterBasedTrainLoop
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook
+from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook, WorkDirHook
 from mmvssd.engine.data import DataCheckHook, DataFaultsHook
 from mmvssd.engine.data.checks import dicts_of
 from mmvssd.engine.numerics import FiniteCheckHook
@@ -56,6 +56,8 @@ GUARDS: Dict[str, Guard] = {
         DataFaultsHook, 'what is left out of the training data is not counted'),
     'finite_check': Guard(
         FiniteCheckHook, 'a loss or gradients that are not finite reach the weights'),
+    'work_dir': Guard(
+        WorkDirHook, 'two trainings in one work dir may mix their checkpoints'),
 }
 
 #: The guard that is no hook: the loop of ``train_cfg``.
