@@ -1,6 +1,7 @@
 """What the command lines of ``tools`` share."""
 import argparse
 import os
+import signal
 import sys
 from typing import Callable
 
@@ -65,9 +66,19 @@ def read_recipe(args: argparse.Namespace) -> Config:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; errors that say all end it with one message and exit code 2."""
+    """Run a command; errors that say all end it with one message and exit code 2.
+
+    Ctrl-C ends it with one message and exit code 130.
+    """
     try:
         main()
+    except (KeyboardInterrupt, SyntaxError) as error:
+        # MMEngine takes whatever happens while it writes a config for an error of its syntax
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(
+                error.__context__, KeyboardInterrupt):
+            raise
+        print('Interrupted.', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except EXPLAINED as error:
         name = type(error).__name__
         # a data loader's worker hands over its traceback, which ends with the message

@@ -20,10 +20,15 @@ from mmvssd.engine.record import (
     SegmentationDrawingHook,
     TensorboardVisBackend,
 )
-from mmvssd.engine.train import EpochBasedTrainLoop, IterBasedTrainLoop, MESAHook
+from mmvssd.engine.train import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    MESAHook,
+    ResumableEarlyStoppingHook,
+)
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBasedTrainLoop',
            'FiniteCheckHook', 'GuardedRunner', 'GuardsHook', 'IterBasedTrainLoop', 'MESAHook',
-           'MeanLossHook', 'ResumableBatchSampler', 'RunRecordHook', 'SafeCheckpointHook',
-           'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
-           'TestedWeightsHook', 'WorkDirHook']
+           'MeanLossHook', 'ResumableBatchSampler', 'ResumableEarlyStoppingHook', 'RunRecordHook',
+           'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook',
+           'TensorboardVisBackend', 'TestedWeightsHook', 'WorkDirHook']
