@@ -90,8 +90,8 @@ def _without_advice(message: str) -> str:
     if found:
         return (f'holds {found[1]}, which is no part of weights and not safe to load; nothing of '
                 'the file was loaded or run. Have its author save the state_dict() of the model')
-    return ('holds what is no part of weights and not safe to load; nothing of the file was loaded '
-            'or run. Have its author save the state_dict() of the model')
+    return ('it is damaged, of another kind, or holds what is not safe to load; nothing of it was '
+            'loaded or run')
 
 
 def _allow() -> bool:

@@ -83,7 +83,7 @@ def _of_archive(file) -> Contents:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise RefusedError(f'damaged, or cut short: {error}') from error
+        raise RefusedError(f'truncated or damaged ({error})') from error
     with archive:
         entries = {entry.filename.lower(): entry for entry in archive.infolist()}
         if len(entries) < len(archive.infolist()):  # PyTorch may read the other one of two
@@ -111,7 +111,7 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(entry)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise RefusedError(f'damaged, or cut short: {error}') from error
+        raise RefusedError(f'truncated or damaged ({error})') from error
 
 
 def _check_storages(reader: '_Reader', entries: Dict[str, zipfile.ZipInfo]) -> None:
