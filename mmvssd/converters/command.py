@@ -57,7 +57,8 @@ def convert_file(source: str, target: str, family: Optional[str] = None, *,
                               f'{target} is not written')
     _save(dict(state_dict=fit.conversion.state, meta=_meta(checkpoint, source, fit)), target)
     twins = f', as {", ".join(fit.twins)} would be' if fit.twins and arch is None else ''
-    _say(f'{target}: written, {fit.family} {fit.arch}{twins}')
+    others = ''.join(f', {name}={value!r}' for name, value in fit.conversion.settings.items())
+    _say(f'{target}: written, {fit.family} {fit.arch}{others}{twins}')
     return fit.arch
 
 
@@ -137,7 +138,7 @@ def _print_table(fit: Fit) -> None:
 
 def _meta(checkpoint: dict, source: str, fit: Fit) -> dict:
     return dict(mmvssd_version=__version__, source=Path(source).name, family=fit.family,
-                arch=fit.arch, **_dataset_meta(checkpoint))
+                arch=fit.arch, **fit.conversion.settings, **_dataset_meta(checkpoint))
 
 
 def _dataset_meta(checkpoint: dict) -> dict:
