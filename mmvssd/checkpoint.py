@@ -97,8 +97,9 @@ def _require_file(path: str) -> None:
 
 def _reason(path: str, error: Exception) -> str:
     lines = str(error).removeprefix(f'{path}: ').splitlines()
-    if isinstance(error, UnpicklingError) and lines:  # in the words of mmvssd.compat.checkpoint
-        return lines[0]
+    if isinstance(error, UnpicklingError) and lines:
+        # in the words of mmvssd.compat.checkpoint; without it PyTorch's, up to their advice
+        return lines[0] if 'eights only' not in lines[0] else lines[0].partition('.')[0]
     return ('it is truncated, damaged, or of another kind '
             f'({type(error).__name__}: {lines[0] if lines else "no details"})')
 
@@ -416,6 +417,10 @@ def _advice_for_model(mismatch: Mismatch) -> str:
     if any('_orig_mod.' in name for name in mismatch.unexpected):
         return ('The names have the _orig_mod. of torch.compile: save the state_dict() of the '
                 'model that was compiled, its _orig_mod.')
+    if mismatch.shapes and not any(mismatch[:2]) and all(
+            given[1:] == expected[1:] for _, given, expected in mismatch.shapes):
+        return ('Only numbers of outputs differ: num_classes of the config is another one than '
+                'that of the checkpoint.')
     if mismatch.unusable and not any(mismatch[:3]):
         return ('The values are of no use: take an earlier checkpoint, or find out how the file '
                 'was written.')

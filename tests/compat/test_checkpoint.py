@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import CheckpointLoader
 
-from mmvssd.compat import checkpoint_classes
+from mmvssd.compat import checkpoint, checkpoint_classes
 
 pytestmark = pytest.mark.skipif(torch.__version__ < (2, 6),
                                 reason='this PyTorch loads everything by default')
@@ -147,6 +147,26 @@ def test_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
     # It would have worked: the check above is not idle.
     torch.load(path, weights_only=False)
     assert marker.exists()
+
+
+def test_an_address_is_loaded_as_safely(tmp_path, monkeypatch):
+    """MMEngine leaves that to torch.hub, whose default is to run what a file says."""
+    marker, folder = tmp_path / 'marker', tmp_path / 'hub' / 'checkpoints'
+    folder.mkdir(parents=True)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    torch.save(dict(meta=Malicious(marker)), folder / 'there.pth')  # as if downloaded before
+    with pytest.raises(pickle.UnpicklingError, match='holds posix.system, which is no part'):
+        CheckpointLoader.load_checkpoint('http://127.0.0.1:9/there.pth')
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(('version', 'given', 'passed'), [
+    ('2.4.1', {}, True), ('2.5.0', dict(weights_only=False), False), ('2.13.0', {}, None)])
+def test_older_versions_of_pytorch_load_as_safely(tmp_path, monkeypatch, version, given, passed):
+    torch.save({}, tmp_path / 'x.pth')
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion(version))
+    seen = checkpoint._load(lambda f, **kwargs: kwargs, str(tmp_path / 'x.pth'), **given)
+    assert seen.get('weights_only') is passed
 
 
 class Getattr:

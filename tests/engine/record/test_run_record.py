@@ -367,6 +367,25 @@ def test_a_signal_ends_it_and_is_written_down(tmp_path, number, swallows):
     assert signal.getsignal(number) is before
 
 
+def test_one_that_waits_outside_python_ends_all_the_same():
+    """As for a process that is gone: there no handler of Python's runs."""
+    code = ('import signal, threading, time\n'
+            'from mmvssd.engine.record import signals\n'
+            'signals.PATIENCE = 0.2\n'
+            'ending = signals.EndingSignals(lambda text: print(text, flush=True))\n'
+            'ending.watch()\n'
+            'for number in signals.ENDING:  # a handler whose turn never comes\n'
+            '    signal.signal(number, lambda *args: None)\n'
+            'print("ready", flush=True)\n'
+            'while True: time.sleep(1)\n')
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True,
+                               env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ('ended by SIGTERM\n', 128 + signal.SIGTERM)
+
+
 def test_handlers_of_the_users_own_stay(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
     try:
