@@ -6,8 +6,8 @@ and numpy scalars if a metric gave one.
 A HistoryBuffer also carries its four statistics, which pickle writes as
 ``getattr(HistoryBuffer, 'min')``, and OneCycleLR its curve in the same way. ``getattr`` itself
 would let a file reach into any object, so what is allowed under its name is :func:`method`, which
-gives the six of :data:`METHODS` only. In the same way :func:`dtype` gives the few of
-:data:`DTYPES`; :mod:`mmvssd.compat.checkpoint_contents` has seen to their states.
+gives the six of :data:`METHODS` only. In the same way :func:`dtype` gives those that
+are allowed; :mod:`mmvssd.compat.checkpoint_contents` has seen to their states.
 """
 import pickle
 
@@ -65,15 +65,16 @@ def method(owner, name):
 
 
 def dtype(name, align, copy):
-    """Return one of :data:`DTYPES`, as a pickle asks for it.
+    """Return one of :data:`DTYPES`, or of what the user has allowed, as a pickle asks for it.
 
     Raises:
         pickle.UnpicklingError: for any other.
     """
-    if name not in [np.dtype(known).str[1:] for known in DTYPES]:
+    found = np.dtype(name, align=bool(align), copy=bool(copy))
+    if type(found) not in torch.serialization.get_safe_globals():
         raise pickle.UnpicklingError(f'this file holds an array or a number of the dtype {name!r}; '
                                      f'checkpoints hold {", ".join(DTYPES)}')
-    return np.dtype(name, align=bool(align), copy=bool(copy))
+    return found
 
 
 def _path(entry):

@@ -192,6 +192,20 @@ def test_object_arrays_are_refused():
         through_a_file(np.array([1, None], dtype=object))
 
 
+def test_other_dtypes_are_the_users_choice():
+    palette = np.arange(3, dtype=np.uint8)
+    with pytest.raises(pickle.UnpicklingError, match="dtype 'u1'; checkpoints hold float64"):
+        through_a_file(palette)
+    kind = type(palette.dtype)
+    torch.serialization.add_safe_globals([kind])
+    try:
+        assert through_a_file(palette).tolist() == [0, 1, 2]
+    finally:
+        kept = [entry for entry in torch.serialization.get_safe_globals() if entry is not kind]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(kept)
+
+
 @pytest.mark.parametrize(('there', 'here'), [
     ('numpy.core.multiarray', 'numpy._core.multiarray'),
     ('numpy._core.multiarray', 'numpy.core.multiarray')])
