@@ -123,7 +123,8 @@ def _require_form(path: str, checkpoint, weights_alone: bool) -> None:
     if not isinstance(checkpoint.get('meta', {}), dict) and not weights_alone:
         raise CheckpointError(f'{path}: its meta is a {type(checkpoint["meta"]).__name__}, '
                               'expected a dict; save the file anew without it')
-    states = (checkpoint.get(key) for key in ('state_dict', 'model', 'model_ema'))
+    states = (checkpoint.get(key) for key in ('state_dict', 'model', 'model_ema',
+                                              'ema_state_dict'))
     for names in (checkpoint, *(state for state in states if isinstance(state, dict))):
         wrong = [name for name in names if not isinstance(name, str)]
         if wrong:
@@ -427,6 +428,14 @@ def _advice_for_model(mismatch: Mismatch) -> str:
     return 'Check that the config is the one that the checkpoint was trained with.'
 
 
+def class_names(checkpoint: dict) -> Optional[List[str]]:
+    """Names of the classes that a checkpoint's model was trained on; None if it has none."""
+    meta = checkpoint.get('meta')
+    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    named = data.get('classes') if isinstance(data, dict) else None
+    return list(named) if isinstance(named, (list, tuple)) else None
+
+
 def require_class_names(source: str, checkpoint: dict, model: nn.Module) -> None:
     """Raise CheckpointError if a checkpoint names fewer classes than a model predicts.
 
@@ -435,10 +444,10 @@ def require_class_names(source: str, checkpoint: dict, model: nn.Module) -> None
         checkpoint: What :func:`read_checkpoint` returned.
         model: A whole model; its heads tell how many classes they predict.
     """
-    named = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
+    named = class_names(checkpoint)
     predicted = max((module.num_classes for module in unwrapped(model).modules()
                      if isinstance(getattr(module, 'num_classes', None), int)), default=0)
-    if named is not None and len(named) < predicted:
+    if named and len(named) < predicted:
         raise CheckpointError(
             f'{source}: names {len(named)} classes in meta.dataset_meta.classes, and the model '
             f'predicts {predicted}; the config and the checkpoint belong to different data')

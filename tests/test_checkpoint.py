@@ -271,7 +271,7 @@ def test_weights_of_a_compiled_model(saved):
 def test_fewer_names_than_classes():
     model = nn.Sequential(nn.Linear(1, 3))
     model[0].num_classes = 3
-    for classes in (None, ['a', 'b', 'c'], ['a', 'b', 'c', 'd']):
+    for classes in (None, 5, [], ['a', 'b', 'c'], ['a', 'b', 'c', 'd']):
         checkpoint.require_class_names('x.pth', dict(meta=dict(dataset_meta=dict(classes=classes))),
                                        model)
     checkpoint.require_class_names('x.pth', dict(state_dict={}), model)

@@ -1,8 +1,9 @@
 """What a run that is resumed was told otherwise than the run before it."""
-from typing import Iterator, List, Optional
+from typing import Iterator, List
 
 from torch.optim import Optimizer
 
+from mmvssd.checkpoint import class_names
 from mmvssd.engine.record import run_facts
 from mmvssd.errors import CheckpointError
 
@@ -82,15 +83,12 @@ def _of_batch(runner, checkpoint: dict) -> Iterator[str]:
 
 
 def _of_classes(runner, checkpoint: dict) -> Iterator[str]:
-    before = _classes(checkpoint['meta'].get('dataset_meta'))
-    now = _classes(getattr(runner.train_dataloader.dataset, 'metainfo', None))
+    before = class_names(checkpoint)
+    own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+    now = class_names(dict(meta=dict(dataset_meta=own)))
     if before and now and before != now:
         place, was, is_ = next((place, was, is_) for place, (was, is_) in enumerate(zip(
             before + ['none'] * len(now), now + ['none'] * len(before))) if was != is_)
         yield (f'classes: {len(before)} in the checkpoint, {len(now)} in the data; the first that '
                f'differs is number {place}, {was!r} then and {is_!r} now. What was learnt belongs '
                'to the former')
-
-
-def _classes(meta: Optional[dict]) -> list:
-    return list((meta or {}).get('classes') or [])
