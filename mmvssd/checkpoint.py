@@ -166,14 +166,20 @@ def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:
     return None
 
 
-def checkpoints_of(work_dir: str) -> List[Path]:
-    """List the checkpoints that trainings wrote into a work dir, or to where it points."""
+def checkpoints_of(work_dir: str, *, best: bool = False) -> List[Path]:
+    """List the checkpoints that trainings wrote into a work dir, or to where it points.
+
+    Args:
+        work_dir: The folder.
+        best: List the best ones of evaluations as well.
+    """
     folder = Path(work_dir)
     pointer = folder / 'last_checkpoint'  # MMEngine's; it may name another folder
     text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     folders = {folder.resolve(), *([Path(text).resolve().parent] if text else [])}
     return [path for folder in folders for path in folder.glob('*.pth')
-            if re.fullmatch(r'(epoch|iter)_\d+', path.stem)]
+            if re.fullmatch(r'(best_.+_)?(epoch|iter)_\d+' if best else r'(epoch|iter)_\d+',
+                            path.stem)]
 
 
 def _age(path: Path) -> tuple:

@@ -171,7 +171,7 @@ def require_usable(work_dir: str, *, new: bool) -> None:
 
 def require_unused(work_dir: str) -> None:
     """Raise ConfigError if a work dir holds checkpoints, which a new run would mix with its own."""
-    found = checkpoints_of(work_dir)
+    found = checkpoints_of(work_dir, best=True)
     if found:
         raise ConfigError(
             f'{work_dir}: holds {len(found)} checkpoint{"s" * (len(found) > 1)} of another run, '

@@ -167,6 +167,14 @@ def test_a_new_run_beside_another_ones_checkpoints(tmp_path):
         assert not (tmp_path / LOCK).exists()
 
 
+def test_its_best_one_alone(tmp_path):
+    torch.save({}, tmp_path / 'pretrained.pth')  # that a run may start from
+    work_dir.require_unused(tmp_path)
+    torch.save({}, tmp_path / 'best_coco_bbox_mAP_epoch_2.pth')
+    with pytest.raises(ConfigError, match='holds 1 checkpoint of another run'):
+        work_dir.require_unused(tmp_path)
+
+
 def test_an_error_gives_it_back_and_a_loss_is_noticed(tmp_path):
     hook, one = WorkDirHook(), runner(tmp_path)
     hook.before_train(one)
