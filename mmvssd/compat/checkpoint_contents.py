@@ -231,12 +231,10 @@ class _NumpyArray(_Inert):
 
 
 def _bytes(content):
-    # protocol 2 has no bytes: pickle writes a string, and the call that encodes it
     if isinstance(content, _Inert) and content.path.endswith('.bytes') and not content.args:
         return b''
-    if isinstance(content, _Inert) and content.path == '_codecs.encode':
-        text, encoding = content.args
-        return text.encode('latin1') if encoding == 'latin1' else None
+    if isinstance(content, _Encoded):
+        return content.content()
     return content if isinstance(content, bytes) else None
 
 
@@ -250,12 +248,44 @@ class _NumpyScalar(_Inert):
             raise RefusedError('holds a number of numpy that is made as numpy makes none')
 
 
-class _NumpyClass(_Inert):
-    """A class of numpy that may be named, and is never called."""
+class _Encoded(_Inert):
+    """Bytes, which protocol 2 of pickle writes as a text and the call that encodes it."""
+
+    path = '_codecs.encode'
+
+    def check_call(self):
+        """Take ``encode(text, 'latin1')`` only."""
+        if len(self.args) != 2 or not isinstance(self.args[0], str) or self.args[1] != 'latin1':
+            raise RefusedError('encodes a text as no checkpoint does')
+
+    def content(self) -> bytes:
+        """Return the bytes."""
+        return self.args[0].encode('latin1')
+
+
+class _HistoryBuffer(_Inert):
+    """A history of MMEngine's, whose statistics are methods of its own."""
+
+    def __setstate__(self, state):
+        statistics = state.get('_statistics_methods', {}) if isinstance(state, dict) else None
+        if not isinstance(statistics, dict) or any(
+                getattr(method, 'path', '').rpartition('.')[2] != 'getattr'
+                for method in statistics.values()):
+            raise RefusedError('holds a HistoryBuffer with a state that MMEngine gives to none')
+        super().__setstate__(state)
+
+
+class _OnlyNamed(_Inert):
+    """A class that may be named, and is never called."""
 
     def check_call(self):
         """Refuse every call."""
         raise RefusedError(f'calls {self.path}, which no checkpoint does')
+
+
+_CLASSES = ((r'numpy\.(ndarray|dtype.+)', _OnlyNamed),
+            (r'mmengine\..*\.OneCycleParamScheduler', _OnlyNamed),
+            (r'mmengine\..*\.HistoryBuffer', _HistoryBuffer), (r'_codecs\.encode', _Encoded))
 
 
 def _stand_in(path: str) -> type:
@@ -265,7 +295,7 @@ def _stand_in(path: str) -> type:
     elif path == _NumpyDtype.path:
         base = _NumpyDtype
     else:
-        base = _NumpyClass if re.match(r'numpy\.(ndarray$|dtype)', path) else _Inert
+        base = next((base for pattern, base in _CLASSES if re.fullmatch(pattern, path)), _Inert)
     return type('StandIn', (base, ), dict(path=path))
 
 
