@@ -278,3 +278,13 @@ def test_fewer_names_than_classes():
     with pytest.raises(CheckpointError, match='names 2 classes in .* and the model predicts 3'):
         checkpoint.require_class_names('x.pth', dict(meta=dict(dataset_meta=dict(
             classes=['a', 'b']))), model)
+
+
+def test_another_number_of_classes():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
+    given = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
+    with pytest.raises(CheckpointError, match='(?s)2 of another shape.*num_classes of the config'):
+        require_fit('x.pth', dict(state_dict=given), model)
+    given = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5)).state_dict()
+    with pytest.raises(CheckpointError, match='(?s)1 of another shape.*Check that the config'):
+        require_fit('x.pth', dict(state_dict=given), model)

@@ -111,7 +111,7 @@ class RunRecordHook(Hook):
 
     def after_run(self, runner) -> None:
         """Add that the run came to its end."""
-        self._end(runner, status='finished')
+        self._end(runner, status='finished', error=None)
 
     def after_error(self, runner, error: BaseException) -> None:
         """Add what stopped the run; :mod:`mmvssd.compat.failed_runs` calls this."""
