@@ -217,22 +217,29 @@ def require_resumable(path: str, *, may_be_folder: bool = False) -> None:
     if absent:
         raise CheckpointError(f'{path}: holds no {", no ".join(sorted(absent))}; a run cannot be '
                               'resumed from it')
-    _require_progress(path, checkpoint)
-
-
-def _require_progress(path: str, checkpoint: dict) -> None:
     for name, kind in RESUMED.items():
         if not isinstance(checkpoint[name], kind):
             raise CheckpointError(f'{path}: its {name} is a {type(checkpoint[name]).__name__}; a '
                                   'run cannot be resumed from it')
-    meta = checkpoint['meta']
+    require_progress(path, checkpoint)
+
+
+def require_progress(source: str, checkpoint: dict) -> None:
+    """Raise CheckpointError unless a checkpoint tells how far its training has come.
+
+    Args:
+        source: What the checkpoint is called in the error.
+        checkpoint: What :func:`read_checkpoint` returned.
+    """
+    meta = checkpoint.get('meta') or {}
     for name in ('epoch', 'iter'):
         if not isinstance(meta.get(name), int) or meta[name] < 0:
-            raise CheckpointError(f'{path}: its meta has {name}={meta.get(name)!r}, expected a '
+            raise CheckpointError(f'{source}: its meta has {name}={meta.get(name)!r}, expected a '
                                   'count; a run cannot be resumed from it')
     if 'config' in meta and 'config_strings' in left_out():
-        raise CheckpointError(f'{path}: its meta holds the text of a config, which MMEngine would '
-                              f'run; {ENVIRONMENT_VARIABLE} leaves out the patch that prevents it')
+        raise CheckpointError(f'{source}: its meta holds the text of a config, which MMEngine '
+                              f'would run; {ENVIRONMENT_VARIABLE} leaves out the patch that '
+                              'prevents it')
 
 
 class _Inert:

@@ -288,3 +288,13 @@ def test_another_number_of_classes():
     given = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5)).state_dict()
     with pytest.raises(CheckpointError, match='(?s)1 of another shape.*Check that the config'):
         require_fit('x.pth', dict(state_dict=given), model)
+
+
+def test_the_text_of_a_config_without_the_patch(tmp_path, monkeypatch):
+    """MMEngine would run it."""
+    meta = dict(CHECKPOINT['meta'], config='gpu_ids = []')
+    written(tmp_path, epoch_1=dict(CHECKPOINT, meta=meta))
+    require_resumable(str(tmp_path / 'epoch_1.pth'))
+    monkeypatch.setattr(checkpoint, 'left_out', lambda: ['config_strings'])
+    with pytest.raises(CheckpointError, match='holds the text of a config, which MMEngine would r'):
+        require_resumable(str(tmp_path / 'epoch_1.pth'))

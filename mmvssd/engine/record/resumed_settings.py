@@ -74,7 +74,7 @@ def _plain(value):
 
 
 def _of_batch(runner, checkpoint: dict) -> Iterator[str]:
-    before = (checkpoint['meta'].get(NOTES) or {}).get('batch')
+    before = ((checkpoint.get('meta') or {}).get(NOTES) or {}).get('batch')
     now = run_facts.batch(runner)
     if before and now and before != now.total:
         yield (f'batch: a step saw {before} images in the run that is resumed, and sees '
