@@ -244,6 +244,10 @@ def test_values_that_are_no_weights(name, tmp_path):
     kind = 'of another shape' if name == 'expanded' else 'unusable'
     with pytest.raises(CheckpointError, match=f'1 {kind}: weight: .*{message}'):
         require_fit('x.pth', read_checkpoint(tmp_path / 'x.pth'), model)
+    if name in ('nan', 'infinite'):  # a model that has loaded them
+        model.load_state_dict(state)
+        with pytest.raises(CheckpointError, match=message):
+            require_fit('x.pth', read_checkpoint(tmp_path / 'x.pth'), model)
 
 
 def test_values_that_may_be_otherwise():
