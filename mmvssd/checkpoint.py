@@ -1,11 +1,14 @@
 """Reading checkpoints, and telling whether one fits a model: all errors about them start here."""
 import copy
 import logging
+import os
 import re
 import zipfile
 from collections import OrderedDict
+from datetime import datetime
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from pickle import UnpicklingError
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmengine.device import get_device
@@ -15,9 +18,14 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmvssd.compat import ENVIRONMENT_VARIABLE, left_out
-from mmvssd.errors import CheckpointError
+from mmvssd.compat.checkpoint_classes import safe_globals
+from mmvssd.compat.checkpoint_contents import inspect
+from mmvssd.errors import CheckpointError, printable
+from mmvssd.foreign_files import kind_of
 
 SHOWN = 5  # names listed of each kind in an error
+#: What a run goes on from, by its name in a checkpoint.
+RESUMED = dict(state_dict=dict, optimizer=dict, message_hub=dict, meta=dict)
 
 
 class Mismatch(NamedTuple):
@@ -26,10 +34,11 @@ class Mismatch(NamedTuple):
     missing: List[str]
     unexpected: List[str]
     shapes: List[Tuple[str, tuple, tuple]]  # name, given, expected
+    unusable: Sequence[Tuple[str, str]] = ()  # name, what is wrong with the values
 
 
 def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
-    """Read a checkpoint to the CPU, as PyTorch's default has it: from 2.6 on without running code.
+    """Read a checkpoint to the CPU; nothing of the file is run.
 
     Args:
         path: A file, or any address that MMEngine's loader knows.
@@ -37,31 +46,62 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
             that are not safe to load, such as a training program's settings, come back empty.
 
     Returns:
-        The dict that the file holds.
+        The dict that the file holds. Its ``state_dict``, if it has one, is a dict of names.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not a checkpoint, may not be read, or
-            holds objects that only unsafe loading would bring back.
+        CheckpointError: The file is missing, truncated, not a checkpoint, may not be read, holds
+            objects that only unsafe loading would bring back, or is of another form.
     """
     path = str(path)
+    if is_local_file(path):
+        _require_file(path)
     try:
         if weights_alone:
             checkpoint = _load_weights_alone(path)
         else:
             checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
-    except FileNotFoundError as error:
-        raise CheckpointError(f'{path}: no such checkpoint file') from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
     except Exception as error:  # torch raises half a dozen types for a broken file
-        raise CheckpointError(
-            f'{path}: cannot be read as a checkpoint; it is truncated, of another kind, or holds '
-            f'objects that are not safe to load ({type(error).__name__}: '
-            f'{str(error).splitlines()[0] if str(error) else "no details"}){_allowed_less()}'
-            ) from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f'{path}: holds a {type(checkpoint).__name__}, expected a dict')
+        raise CheckpointError(f'{path}: cannot be read as a checkpoint: {_reason(path, error)}'
+                              f'{_allowed_less()}') from error
+    _require_form(path, checkpoint, weights_alone)
     return checkpoint
+
+
+def is_local_file(path: str) -> bool:
+    """Tell a file's path from an address such as ``https://...``."""
+    return '://' not in path
+
+
+def _require_file(path: str) -> None:
+    """Raise CheckpointError unless a path is that of a file that may be a checkpoint."""
+    file = Path(path).expanduser()
+    try:
+        if not path.strip() or '\0' in path:
+            raise CheckpointError(f'{path!r} is no name of a checkpoint file; is a variable of '
+                                  'your script not set?')
+        if file.is_dir():
+            raise CheckpointError(f'{path}: is a folder; name the checkpoint file in it')
+        if file.is_symlink() and not file.exists():
+            raise CheckpointError(f'{path}: no such checkpoint file; it is a link to '
+                                  f'{os.readlink(file)}, which is not there')
+        if not file.exists():
+            raise CheckpointError(f'{path}: no such checkpoint file (seen from {Path.cwd()})')
+        if not file.is_file():
+            raise CheckpointError(f'{path}: is no ordinary file (a pipe or a device)')
+        kind = kind_of(file)
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
+    if kind:
+        raise CheckpointError(f'{path}: cannot be read as a checkpoint: it is {kind}')
+
+
+def _reason(path: str, error: Exception) -> str:
+    lines = str(error).removeprefix(f'{path}: ').splitlines()
+    if isinstance(error, UnpicklingError) and lines:
+        # in the words of mmvssd.compat.checkpoint; without it PyTorch's, up to their advice
+        return lines[0] if 'eights only' not in lines[0] else lines[0].partition('.')[0]
+    return ('it is truncated, damaged, or of another kind '
+            f'({type(error).__name__}: {lines[0] if lines else "no details"})')
 
 
 def _allowed_less() -> str:
@@ -71,16 +111,38 @@ def _allowed_less() -> str:
             'its checkpoints')
 
 
+def _require_form(path: str, checkpoint, weights_alone: bool) -> None:
+    """Raise CheckpointError unless what a file holds has the form of a checkpoint."""
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'{path}: holds a {type(checkpoint).__name__}, expected a dict of '
+                              'weights by name, or one with a state_dict')
+    if 'state_dict' in checkpoint and not isinstance(checkpoint['state_dict'], dict):
+        raise CheckpointError(f'{path}: its state_dict is a '
+                              f'{type(checkpoint["state_dict"]).__name__}, expected a dict of '
+                              'weights by name')
+    if not isinstance(checkpoint.get('meta', {}), dict) and not weights_alone:
+        raise CheckpointError(f'{path}: its meta is a {type(checkpoint["meta"]).__name__}, '
+                              'expected a dict; save the file anew without it')
+    states = (checkpoint.get(key) for key in ('state_dict', 'model', 'model_ema',
+                                              'ema_state_dict'))
+    for names in (checkpoint, *(state for state in states if isinstance(state, dict))):
+        wrong = [name for name in names if not isinstance(name, str)]
+        if wrong:
+            raise CheckpointError(f'{path}: {len(wrong)} of its names are no strings, such as '
+                                  f'{wrong[0]!r}, a {type(wrong[0]).__name__}; it is no state dict')
+
+
 def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:
     """Find the newest checkpoint of a work dir that a run can be resumed from.
 
+    Newest by the time and the iteration that a checkpoint holds: copying changes a file's own time.
     A file that is cut short or damaged is reported, and the one before it taken. Best checkpoints
-    are not looked at: they hold no optimizer. By time of writing, since a work dir may hold files
-    of an earlier, longer run; a checkpoint that is a folder (of a sharded model) is taken as it is.
+    are not looked at: they hold no optimizer. A checkpoint that is a folder (of a sharded model) is
+    taken as it is, by its file's time and number.
 
     Args:
         work_dir: The run's folder.
-        since: Leave out what was written before this, in seconds since the epoch.
+        since: Leave out files that were written before this, in seconds since the epoch.
 
     Returns:
         The checkpoint's path, or None if there is none.
@@ -88,12 +150,11 @@ def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:
     Raises:
         CheckpointError: There are some, and none of them is whole.
     """
-    written = {path: path.stat().st_mtime for path in _checkpoints(Path(work_dir))}
-    found = sorted((path for path in written if written[path] >= since), key=written.get,
-                   reverse=True)
+    found = sorted((path for path in checkpoints_of(work_dir) if path.stat().st_mtime >= since),
+                   key=_age, reverse=True)
     for path in found:
         try:
-            require_resumable(str(path))
+            require_resumable(str(path), may_be_folder=True)
         except CheckpointError as error:
             print_log(f'{error}; the checkpoint before it is looked at', logger='current',
                       level=logging.WARNING)
@@ -101,27 +162,49 @@ def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:
             return str(path)
     if found:
         raise CheckpointError(f'{work_dir}: none of its {len(found)} checkpoints can be resumed '
-                              'from; start anew in another work dir, or without --resume')
+                              'from; start anew in another work dir, without --resume')
     return None
 
 
-def _checkpoints(work_dir: Path) -> Iterator[Path]:
-    pointer = work_dir / 'last_checkpoint'  # MMEngine's; it may name another folder
-    text = pointer.read_text().strip() if pointer.is_file() else ''
-    folders = {work_dir.resolve(), *([Path(text).resolve().parent] if text else [])}
-    for folder in folders:
-        for path in folder.glob('*.pth'):
-            if re.fullmatch(r'(epoch|iter)_\d+', path.stem):
-                yield path
+def checkpoints_of(work_dir: str, *, best: bool = False) -> List[Path]:
+    """List the checkpoints that trainings wrote into a work dir, or to where it points.
+
+    Args:
+        work_dir: The folder.
+        best: List the best ones of evaluations as well.
+    """
+    folder = Path(work_dir)
+    pointer = folder / 'last_checkpoint'  # MMEngine's; it may name another folder
+    text = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    folders = {folder.resolve(), *([Path(text).resolve().parent] if text else [])}
+    return [path for folder in folders for path in folder.glob('*.pth')
+            if re.fullmatch(r'(best_.+_)?(epoch|iter)_\d+' if best else r'(epoch|iter)_\d+',
+                            path.stem)]
 
 
-def require_resumable(path: str) -> None:
+def _age(path: Path) -> tuple:
+    """What sorts a checkpoint by when it was written; damaged ones by their file alone."""
+    written = datetime.fromtimestamp(path.stat().st_mtime)
+    try:
+        meta = inspect(path).value['meta']
+        written = datetime.strptime(meta['time'], '%Y%m%d_%H%M%S')
+        return written, meta['iter'], path.stat().st_mtime
+    except (OSError, UnpicklingError, KeyError, TypeError, ValueError):
+        return written, int(path.stem.rpartition('_')[2]), path.stat().st_mtime
+
+
+def require_resumable(path: str, *, may_be_folder: bool = False) -> None:
     """Raise CheckpointError unless a checkpoint is undamaged and holds all that a run goes on from.
 
     PyTorch reads a damaged file without complaint: the checksums are looked at here.
+
+    Args:
+        path: The checkpoint.
+        may_be_folder: Take a folder, as strategies for sharded models write them, as it is.
     """
-    if Path(path).is_dir():
+    if may_be_folder and path and os.path.isdir(path) and os.listdir(path):
         return
+    checkpoint = read_checkpoint(path)
     if zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -130,10 +213,33 @@ def require_resumable(path: str) -> None:
             damaged = str(error)
         if damaged:
             raise CheckpointError(f'{path}: damaged, its checksums do not fit ({damaged})')
-    absent = {'state_dict', 'optimizer', 'message_hub', 'meta'} - set(read_checkpoint(path))
+    absent = RESUMED.keys() - checkpoint.keys()
     if absent:
         raise CheckpointError(f'{path}: holds no {", no ".join(sorted(absent))}; a run cannot be '
                               'resumed from it')
+    for name, kind in RESUMED.items():
+        if not isinstance(checkpoint[name], kind):
+            raise CheckpointError(f'{path}: its {name} is a {type(checkpoint[name]).__name__}; a '
+                                  'run cannot be resumed from it')
+    require_progress(path, checkpoint)
+
+
+def require_progress(source: str, checkpoint: dict) -> None:
+    """Raise CheckpointError unless a checkpoint tells how far its training has come.
+
+    Args:
+        source: What the checkpoint is called in the error.
+        checkpoint: What :func:`read_checkpoint` returned.
+    """
+    meta = checkpoint.get('meta') or {}
+    for name in ('epoch', 'iter'):
+        if not isinstance(meta.get(name), int) or meta[name] < 0:
+            raise CheckpointError(f'{source}: its meta has {name}={meta.get(name)!r}, expected a '
+                                  'count; a run cannot be resumed from it')
+    if 'config' in meta and 'config_strings' in left_out():
+        raise CheckpointError(f'{source}: its meta holds the text of a config, which MMEngine '
+                              f'would run; {ENVIRONMENT_VARIABLE} leaves out the patch that '
+                              'prevents it')
 
 
 class _Inert:
@@ -147,11 +253,21 @@ class _Inert:
 
 
 def _load_weights_alone(path: str) -> dict:
-    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):  # before 2.5
+    if not hasattr(torch.serialization, 'safe_globals'):  # before 2.5
         return torch.load(path, map_location='cpu', weights_only=True)
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    with torch.serialization.safe_globals([_stand_in(name) for name in names]):
+    with torch.serialization.safe_globals([_stand_in(name) for name in _unsafe_names(path)]):
         return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def _unsafe_names(path: str) -> List[str]:
+    """Classes and functions of a file that PyTorch refuses to load."""
+    contents = inspect(path)
+    if zipfile.is_zipfile(path):
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    # PyTorch does not tell of the format before 1.6
+    known = {*safe_globals(), 'builtins.set', 'builtins.bytearray', 'builtins.complex'}
+    return [name for name in contents.names - known
+            if not name.startswith(('torch.', 'collections.', '_codecs.'))]
 
 
 def _stand_in(path: str) -> type:
@@ -169,6 +285,11 @@ def state_dict_of(checkpoint: dict, prefix: str = '') -> Dict[str, Tensor]:
     state = {re.sub(r'^module\.', '', name): value for name, value in state.items()
              if isinstance(value, Tensor)}
     return {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def without_compile(name: str) -> str:
+    """Take the ``_orig_mod.`` of torch.compile out of an entry's name."""
+    return re.sub(r'(^|\.)_orig_mod\.', r'\1', name)
 
 
 def choose_weights(source: str, checkpoint: dict, kind: str) -> Dict[str, Tensor]:
@@ -197,26 +318,63 @@ def choose_weights(source: str, checkpoint: dict, kind: str) -> Dict[str, Tensor
 
 
 def compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mismatch:
-    """List the names and shapes in which ``given`` differs from ``expected``."""
+    """List the names, shapes and kinds of values in which ``given`` differs from ``expected``."""
+    common = [name for name in given if name in expected]
+    fitting = [name for name in common if given[name].shape == expected[name].shape]
+    wrong = ((name, _what_is_wrong(given[name], expected[name])) for name in fitting)
     return Mismatch(
         missing=[name for name in expected if name not in given],
         unexpected=[name for name in given if name not in expected],
-        shapes=[(name, tuple(value.shape), tuple(expected[name].shape))
-                for name, value in given.items()
-                if name in expected and value.shape != expected[name].shape])
+        shapes=[(name, tuple(given[name].shape), tuple(expected[name].shape))
+                for name in common if name not in fitting],
+        unusable=[(name, what) for name, what in wrong if what])
+
+
+def _what_is_wrong(given: Tensor, expected: Tensor) -> Optional[str]:
+    """Say why values cannot stand for a model's own of the same shape; None if they can."""
+    if given.is_meta and not expected.is_meta:
+        return 'a shape without values (of the meta device)'
+    if given.layout is not torch.strided:
+        return f'a sparse tensor ({given.layout})'
+    if given.is_quantized and not expected.is_quantized:
+        return f'quantized ({given.dtype})'
+    if given.is_complex() and not expected.is_complex():
+        return f'complex numbers ({given.dtype})'
+    if expected.is_floating_point() and not given.is_floating_point():
+        return f'whole numbers ({given.dtype}), expected {expected.dtype}'
+    if _is_finite(given) or (_is_infinite_by_design(given) and not _is_finite(expected)):
+        return None
+    return f'{int((~torch.isfinite(given)).sum())} of {given.numel()} values are not finite'
+
+
+def _is_finite(value: Tensor) -> bool:
+    if value.is_meta or not (value.is_floating_point() or value.is_complex()):
+        return True
+    return bool(torch.isfinite(value).all())
+
+
+def _is_infinite_by_design(value: Tensor) -> bool:
+    """Tell a mask of zeros and infinities, or a limit that is not set, from broken weights.
+
+    A model that has loaded its weights is as broken as they are, so it cannot tell.
+    """
+    finite = value[torch.isfinite(value)]
+    is_mask = len(finite) > 0 and not finite.any()
+    return not value.isnan().any() and (is_mask or value.numel() == 1)
 
 
 def describe(mismatch: Mismatch) -> str:
     """Say in a few lines what differs."""
     shapes = [f'{name}: {given}, expected {expected}' for name, given, expected in mismatch.shapes]
+    unusable = [f'{name}: {what}' for name, what in mismatch.unusable]
     parts = [('missing', mismatch.missing), ('unknown', mismatch.unexpected),
-             ('of another shape', shapes)]
+             ('of another shape', shapes), ('unusable', unusable)]
     return '\n  '.join(f'{len(names)} {kind}: {_shortened(names)}'
                        for kind, names in parts if names)
 
 
 def _shortened(names: List[str]) -> str:
-    return '; '.join(names[:SHOWN]) + (' ...' if len(names) > SHOWN else '')
+    return printable('; '.join(names[:SHOWN])) + (' ...' if len(names) > SHOWN else '')
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -252,7 +410,7 @@ def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
     from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
     given = state_dict_of(checkpoint)
     mismatch = compare(given, weights_of(model))
-    if not any(mismatch) or isinstance(model, FSDP):
+    if not any(mismatch[:3]) or isinstance(model, FSDP):
         return mismatch
     state = copy.copy(checkpoint.get('state_dict', checkpoint))  # with its modules' versions
     if state.keys() != given.keys():
@@ -261,7 +419,7 @@ def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
         missing, unexpected = unwrapped(model).load_state_dict(state, strict=False)
     except (RuntimeError, KeyError):  # shapes; and a module may miss what it would rename
         return mismatch
-    return Mismatch(list(missing), list(unexpected), [])
+    return Mismatch(list(missing), list(unexpected), [], mismatch.unusable)
 
 
 def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
@@ -276,7 +434,46 @@ def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
     if any(mismatch):
         raise CheckpointError(
             f'{source}: not the weights of this model\n  {describe(mismatch)}\n'
-            'Check that the config is the one that the checkpoint was trained with.')
+            f'{_advice_for_model(mismatch)}')
+
+
+def _advice_for_model(mismatch: Mismatch) -> str:
+    if any('_orig_mod.' in name for name in mismatch.unexpected):
+        return ('The names have the _orig_mod. of torch.compile: save the state_dict() of the '
+                'model that was compiled, its _orig_mod.')
+    if mismatch.shapes and not any(mismatch[:2]) and all(
+            given[1:] == expected[1:] for _, given, expected in mismatch.shapes):
+        return ('Only numbers of outputs differ: num_classes of the config is another one than '
+                'that of the checkpoint.')
+    if mismatch.unusable and not any(mismatch[:3]):
+        return ('The values are of no use: take an earlier checkpoint, or find out how the file '
+                'was written.')
+    return 'Check that the config is the one that the checkpoint was trained with.'
+
+
+def class_names(checkpoint: dict) -> Optional[List[str]]:
+    """Names of the classes that a checkpoint's model was trained on; None if it has none."""
+    meta = checkpoint.get('meta')
+    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    named = data.get('classes') if isinstance(data, dict) else None
+    return list(named) if isinstance(named, (list, tuple)) else None
+
+
+def require_class_names(source: str, checkpoint: dict, model: nn.Module) -> None:
+    """Raise CheckpointError if a checkpoint names fewer classes than a model predicts.
+
+    Args:
+        source: What the checkpoint is called in the error.
+        checkpoint: What :func:`read_checkpoint` returned.
+        model: A whole model; its heads tell how many classes they predict.
+    """
+    named = class_names(checkpoint)
+    predicted = max((module.num_classes for module in unwrapped(model).modules()
+                     if isinstance(getattr(module, 'num_classes', None), int)), default=0)
+    if named and len(named) < predicted:
+        raise CheckpointError(
+            f'{source}: names {len(named)} classes in meta.dataset_meta.classes, and the model '
+            f'predicts {predicted}; the config and the checkpoint belong to different data')
 
 
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
@@ -290,7 +487,11 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
         CheckpointError: The file cannot be read, or names or shapes don't fit.
     """
     checkpoint = read_checkpoint(path)
-    given = state_dict_of(checkpoint, prefix)
+    given = {without_compile(name): value for name, value in state_dict_of(checkpoint).items()}
+    if not given:
+        raise CheckpointError(f'{path}: holds no weights; its entries: '
+                              f'{_shortened(list(checkpoint)) or "none"}')
+    given = {name[len(prefix):]: value for name, value in given.items() if name.startswith(prefix)}
     if not given:
         raise CheckpointError(f'{path}: has no weights under the prefix {prefix!r}')
     expected = backbone.state_dict()
@@ -299,15 +500,15 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     fresh = [name for name in mismatch.missing if is_output_norm(name)]
     wrong = Mismatch([name for name in mismatch.missing if name not in fresh],
                      [name for name in mismatch.unexpected if name not in dropped],
-                     mismatch.shapes)
+                     mismatch.shapes, mismatch.unusable)
     if any(wrong):
         raise CheckpointError(f'{path}: not the weights of this {type(backbone).__name__}\n  '
                               f'{describe(wrong)}\n{_advice(given, checkpoint)}')
     backbone.load_state_dict({name: value for name, value in given.items() if name in expected},
                              strict=False)
-    print_log(f'{path}: loaded {len(given) - len(dropped)} entries; '
-              f'kept fresh: {", ".join(fresh) or "none"}; '
-              f'left out: {", ".join(dropped) or "none"}', logger='current')
+    print_log(printable(f'{path}: loaded {len(given) - len(dropped)} entries; '
+                        f'kept fresh: {", ".join(fresh) or "none"}; '
+                        f'left out: {", ".join(dropped) or "none"}'), logger='current')
 
 
 def is_output_norm(name: str) -> bool:

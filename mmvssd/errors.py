@@ -1,6 +1,15 @@
 """Errors of the user's input and data; a command line shows their message without a traceback."""
 
 
+def printable(text: str) -> str:
+    """Return a text with what a terminal would obey written out, such as ``\\x1b``.
+
+    Names in a file are its author's.
+    """
+    return ''.join(char if char.isprintable() or char in '\n\t' else
+                   ascii(char)[1:-1] for char in text)
+
+
 class ConfigError(ValueError):
     """A config or an option of the command line does not fit."""
 
@@ -11,6 +20,9 @@ class DataError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, broken, or of another model."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
 
 class UnreadableImageError(OSError):

@@ -1,4 +1,6 @@
 """Files that are written whole or not at all."""
+import json
+import math
 import os
 import uuid
 from contextlib import contextmanager
@@ -33,6 +35,24 @@ def written_whole(file: Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def strict_json(value, **layout) -> str:
+    """Write a value as JSON that every reader takes: numbers that are not finite become strings.
+
+    Args:
+        value: Dicts, lists, strings and numbers.
+        layout: Such as ``indent``, as ``json.dumps`` has it.
+    """
+    return json.dumps(_finite(value), allow_nan=False, **layout)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_whole(file: Path, content: Union[str, bytes]) -> None:

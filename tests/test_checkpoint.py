@@ -112,11 +112,11 @@ def test_a_list_of_one_in_init_cfg_and_a_folder(saved, tmp_path):
     file = saved(VSSD(NANO).state_dict())
     VSSD(NANO, init_cfg=[dict(type='Pretrained', checkpoint=file,
                               prefix='backbone.')]).init_weights()
-    with pytest.raises(CheckpointError, match=r'no such checkpoint file'):
+    with pytest.raises(CheckpointError, match=r'is a folder; name the checkpoint file in it'):
         load(str(tmp_path))
 
 
-CHECKPOINT = dict(state_dict={}, optimizer={}, message_hub={}, meta=dict(epoch=1, seed=7))
+CHECKPOINT = dict(state_dict={}, optimizer={}, message_hub={}, meta=dict(epoch=1, iter=4, seed=7))
 
 
 def written(folder, **contents):
@@ -208,3 +208,97 @@ def test_modules_that_rename_what_they_load():
     wider = {**old, 'old.weight': torch.ones(1, 3)}
     with pytest.raises(CheckpointError, match='not the weights of this model'):
         require_fit('wider.pth', dict(state_dict=wider), model)
+
+
+def test_newest_by_what_the_checkpoints_say(tmp_path):
+    """Copying a work dir, or looking at a file, may change the times of files."""
+    def at(iteration, time=None):
+        meta = dict(CHECKPOINT['meta'], iter=iteration, **(dict(time=time) if time else {}))
+        return dict(CHECKPOINT, meta=meta)
+
+    written(tmp_path, epoch_3=at(12, '20261126_120000'), epoch_2=at(8, '20261126_115959'),
+            epoch_1=at(4, '20261126_115958'))
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+    # of one second; and of a run that went back
+    written(tmp_path, epoch_4=at(16, '20261126_120000'), epoch_9=at(36, '20261125_120000'))
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_4.pth')
+
+
+BAD_VALUES = dict(
+    nan=(lambda value: value * float('nan'), '2 of 2 values are not finite'),
+    infinite=(lambda value: value.fill_(float('inf')), '2 of 2 values are not finite'),
+    meta=(lambda value: value.to('meta'), 'a shape without values'),
+    sparse=(lambda value: value.to_sparse(), 'a sparse tensor'),
+    whole=(lambda value: value.long(), r'whole numbers \(torch.int64\), expected torch.float32'),
+    truth=(lambda value: value > 0, r'whole numbers \(torch.bool\)'),
+    complex=(lambda value: value.to(torch.complex64), 'complex numbers'),
+    expanded=(lambda value: torch.zeros(1).expand(2**40), 'expected \\(1, 2\\)'))
+
+
+@pytest.mark.parametrize('name', BAD_VALUES)
+def test_values_that_are_no_weights(name, tmp_path):
+    change, message = BAD_VALUES[name]
+    model = nn.Linear(2, 1)
+    state = dict(model.state_dict(), weight=change(model.weight.detach().clone()))
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    kind = 'of another shape' if name == 'expanded' else 'unusable'
+    with pytest.raises(CheckpointError, match=f'1 {kind}: weight: .*{message}'):
+        require_fit('x.pth', read_checkpoint(tmp_path / 'x.pth'), model)
+    if name in ('nan', 'infinite'):  # a model that has loaded them
+        model.load_state_dict(state)
+        with pytest.raises(CheckpointError, match=message):
+            require_fit('x.pth', read_checkpoint(tmp_path / 'x.pth'), model)
+
+
+def test_values_that_may_be_otherwise():
+    """Half precision; a mask that is infinite by design; a count that was averaged."""
+    model = nn.BatchNorm1d(2)
+    model.register_buffer('mask', torch.tensor([0, -float('inf')]))
+    state = dict(model.state_dict(), weight=model.weight.detach().bfloat16(),
+                 num_batches_tracked=torch.tensor(3.))
+    require_fit('x.pth', dict(state_dict=state), model)
+    assert not any(checkpoint.compare(state, model.state_dict()))
+
+
+def test_weights_of_a_compiled_model(saved):
+    """A backbone takes them; a whole model, which MMEngine loads, asks for others."""
+    source = VSSD(NANO)
+    state = {f'_orig_mod.backbone.{name}': value for name, value in source.state_dict().items()}
+    model = load(saved(state, prefix='', drop=('_orig_mod.backbone.norm0', )))
+    assert torch.equal(model.stages[0][0].mixer.D, source.stages[0][0].mixer.D)
+    linear = nn.Linear(1, 1)
+    compiled = {f'_orig_mod.{name}': value for name, value in linear.state_dict().items()}
+    with pytest.raises(CheckpointError, match='the _orig_mod. of torch.compile: save the state'):
+        require_fit('x.pth', dict(state_dict=compiled), linear)
+
+
+def test_fewer_names_than_classes():
+    model = nn.Sequential(nn.Linear(1, 3))
+    model[0].num_classes = 3
+    for classes in (None, 5, [], ['a', 'b', 'c'], ['a', 'b', 'c', 'd']):
+        checkpoint.require_class_names('x.pth', dict(meta=dict(dataset_meta=dict(classes=classes))),
+                                       model)
+    checkpoint.require_class_names('x.pth', dict(state_dict={}), model)
+    with pytest.raises(CheckpointError, match='names 2 classes in .* and the model predicts 3'):
+        checkpoint.require_class_names('x.pth', dict(meta=dict(dataset_meta=dict(
+            classes=['a', 'b']))), model)
+
+
+def test_another_number_of_classes():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
+    given = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
+    with pytest.raises(CheckpointError, match='(?s)2 of another shape.*num_classes of the config'):
+        require_fit('x.pth', dict(state_dict=given), model)
+    given = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5)).state_dict()
+    with pytest.raises(CheckpointError, match='(?s)1 of another shape.*Check that the config'):
+        require_fit('x.pth', dict(state_dict=given), model)
+
+
+def test_the_text_of_a_config_without_the_patch(tmp_path, monkeypatch):
+    """MMEngine would run it."""
+    meta = dict(CHECKPOINT['meta'], config='gpu_ids = []')
+    written(tmp_path, epoch_1=dict(CHECKPOINT, meta=meta))
+    require_resumable(str(tmp_path / 'epoch_1.pth'))
+    monkeypatch.setattr(checkpoint, 'left_out', lambda: ['config_strings'])
+    with pytest.raises(CheckpointError, match='holds the text of a config, which MMEngine would r'):
+        require_resumable(str(tmp_path / 'epoch_1.pth'))

@@ -1,9 +1,10 @@
 """Files that are written whole or not at all."""
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mmvssd.files import PARTIAL, write_whole, written_whole
+from mmvssd.files import PARTIAL, strict_json, write_whole, written_whole
 
 
 def test_contents_arrive(tmp_path):
@@ -45,3 +46,14 @@ def test_many_writers_of_one_file(tmp_path):
         list(pool.map(lambda text: write_whole(file, text * 1000), 'abcdefgh' * 20))
     assert len(set(file.read_text())) == 1
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_json_that_every_reader_takes():
+    value = dict(loss=float('nan'), scores=[1.5, float('inf'), (-float('inf'), 2)], name='nan')
+    text = strict_json(value, indent=1)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert json.loads(text, parse_constant=refuse) == dict(
+        loss='nan', scores=[1.5, 'inf', ['-inf', 2]], name='nan')

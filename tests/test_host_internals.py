@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ADAPTER = Path(host_internals.__file__)
 FILES = [path for folder in ('mmvssd', 'tools') for path in sorted((ROOT / folder).rglob('*.py'))
          if path != ADAPTER and (ROOT / 'mmvssd' / 'compat') not in path.parents]
-#: Private by their spelling only: of named tuples.
-NOT_PRIVATE = {'_asdict', '_fields', '_replace'}
+#: Private by their spelling only: of named tuples, and of ``os``.
+NOT_PRIVATE = {'_asdict', '_exit', '_fields', '_replace'}
 #: Whose private names are no matter of this test: a class's own, and other packages'.
 OTHERS = {'self', 'cls', 'torch', 'np'}
 MEND = (f'MMEngine {mmengine.__version__} is not as mmvssd/host_internals.py assumes; mend that '

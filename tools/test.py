@@ -2,21 +2,29 @@
 """Evaluate a checkpoint with a recipe of any of the three hosts."""
 import argparse
 
-from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, read_recipe, run
+from mmvssd.cli.command_line import (
+    add_recipe_arguments,
+    add_run_arguments,
+    named,
+    read_recipe,
+    run,
+)
 from mmvssd.cli.launch import build_tester
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe_arguments(parser)
-    parser.add_argument('checkpoint', help='weights to evaluate')
+    parser.add_argument('checkpoint', type=named, help='weights to evaluate')
     parser.add_argument('--weights', choices=('ema', 'raw'),
                         help='of a checkpoint that holds both: the moving average or the raw '
                         "weights; default: as the recipe's EMAHook has it")
     parser.add_argument('--tta', action='store_true',
                         help="average over the recipe's test-time augmentations")
-    parser.add_argument('--show-dir', metavar='FOLDER', help='draw the predictions into FOLDER')
-    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to FILE.pkl')
+    parser.add_argument('--show-dir', type=named, metavar='FOLDER',
+                        help='draw the predictions into FOLDER')
+    parser.add_argument('--out', type=named, metavar='FILE.pkl',
+                        help='write the predictions to FILE.pkl')
     add_run_arguments(parser)
     args = parser.parse_args()
     build_tester(read_recipe(args), args.checkpoint, weights=args.weights, tta=args.tta,

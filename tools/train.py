@@ -2,7 +2,13 @@
 """Train a recipe of any of the three hosts."""
 import argparse
 
-from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, read_recipe, run
+from mmvssd.cli.command_line import (
+    add_recipe_arguments,
+    add_run_arguments,
+    named,
+    read_recipe,
+    run,
+)
 from mmvssd.cli.launch import build_trainer
 from mmvssd.cli.settings import naming_settings
 
@@ -10,7 +16,7 @@ from mmvssd.cli.settings import naming_settings
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe_arguments(parser)
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+    parser.add_argument('--resume', type=named, nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from CHECKPOINT, or from the newest one of the work dir')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',

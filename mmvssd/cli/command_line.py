@@ -1,6 +1,7 @@
 """What the command lines of ``tools`` share."""
 import argparse
 import os
+import signal
 import sys
 from typing import Callable
 
@@ -31,16 +32,25 @@ class SettingsAction(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
+def named(text: str) -> str:
+    """Take an argument that is a name or a path; an empty one is a variable that was not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f'got {text!r}; is a variable of your script not set?')
+    return text
+
+
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that reads a recipe takes."""
-    parser.add_argument('config', help="recipe: a file, or its path below the project's configs")
+    parser.add_argument('config', type=named,
+                        help="recipe: a file, or its path below the project's configs")
     parser.add_argument('--cfg-options', nargs='+', action=SettingsAction, metavar='KEY=VALUE',
                         help='settings that replace those of the recipe, by dotted key')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that runs a recipe's loops takes."""
-    parser.add_argument('--work-dir', metavar='FOLDER', help='folder of logs and checkpoints; '
+    parser.add_argument('--work-dir', type=named, metavar='FOLDER',
+                        help='folder of logs and checkpoints; '
                         "default: the recipe's own, else work_dirs/<name of the recipe>")
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     # torch.distributed hands it over where it does not set the environment variable
@@ -56,9 +66,19 @@ def read_recipe(args: argparse.Namespace) -> Config:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; errors that say all end it with one message and exit code 2."""
+    """Run a command; errors that say all end it with one message and exit code 2.
+
+    Ctrl-C ends it with one message and exit code 130.
+    """
     try:
         main()
+    except (KeyboardInterrupt, SyntaxError) as error:
+        # MMEngine takes whatever happens while it writes a config for an error of its syntax
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(
+                error.__context__, KeyboardInterrupt):
+            raise
+        print('Interrupted.', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except EXPLAINED as error:
         name = type(error).__name__
         # a data loader's worker hands over its traceback, which ends with the message

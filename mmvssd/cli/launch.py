@@ -13,12 +13,14 @@ from mmengine.runner import Runner
 
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
 from mmvssd.cli.settings import merge, naming_settings
+from mmvssd.engine.checkpoints.work_dir import require_usable
 from mmvssd.engine.data.checks import check_data, dicts_of, explaining, is_local
 from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.host_internals import scale_rate_for
 from mmvssd.paths import configs_dir
+from mmvssd.processes import is_first
 
 #: Default hook that draws predictions, with what makes it draw them into a folder.
 DRAWING = {
@@ -53,8 +55,11 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
     cfg.launcher = launcher
     if options:
         merge(cfg, options)
-    if work_dir or not cfg.get('work_dir'):
-        cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
+    if work_dir is None:
+        work_dir = cfg.get('work_dir')
+    if work_dir is not None and not str(work_dir).strip():
+        raise ConfigError(f'--work-dir: got {work_dir!r}; is a variable of your script not set?')
+    cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
     return cfg
 
 
@@ -78,14 +83,15 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
     Args:
         cfg: The recipe; it is changed.
         resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins where
-            there is none; a path goes on from that one.
+            there is none; a path goes on from that one; None leaves it to the recipe's ``resume``
+            and ``load_from``.
         amp: Train in mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16
             with a loss scale, unless the recipe's optim_wrapper says otherwise.
         auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images
             x steps whose gradients are added up.
 
     Raises:
-        ConfigError: An option has no ground in the recipe.
+        ConfigError: An option has no ground in the recipe, or the work dir is another run's.
         CheckpointError: The checkpoint cannot be read.
         DataError: A data set is missing.
     """
@@ -119,6 +125,11 @@ def _mixed_precision(cfg: Config) -> str:
 
 def _start_from(cfg: Config, resume: Optional[str]) -> None:
     """Set what a run starts from, and with which seed; read it to see that it is whole."""
+    for name, path in (('--resume', resume), ('load_from', cfg.get('load_from'))):
+        if path is not None and not path.strip():
+            raise ConfigError(f'{name}: got {path!r}; is a variable of your script not set?')
+    if resume is None and cfg.get('resume'):  # in the recipe, or by --cfg-options
+        resume = cfg.get('load_from') or 'auto'
     restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts
     if resume == 'auto' or restarted:
         # a job that began anew goes on from what it wrote itself; dist_run.sh notes its start
@@ -129,14 +140,22 @@ def _start_from(cfg: Config, resume: Optional[str]) -> None:
                   level=logging.WARNING)
         resume = newest or (None if resume == 'auto' else resume)
     elif resume:
-        require_resumable(resume)
+        require_resumable(resume, may_be_folder=bool(cfg.get('strategy')))
+    if is_first():
+        require_usable(cfg.work_dir, new=not resume)
     if resume:
         cfg.resume, cfg.load_from = True, resume
         randomness = cfg.get('randomness') or {}
         if randomness.get('seed') is None:  # it was drawn; the data's order hangs on it
-            cfg.randomness = dict(randomness, seed=read_checkpoint(resume)['meta'].get('seed'))
-    elif cfg.get('load_from'):
+            cfg.randomness = dict(randomness, seed=_seed_of(resume))
+        return
+    cfg.resume = False
+    if cfg.get('load_from'):
         read_checkpoint(cfg.load_from)
+
+
+def _seed_of(checkpoint: str) -> Optional[int]:
+    return None if Path(checkpoint).is_dir() else read_checkpoint(checkpoint)['meta'].get('seed')
 
 
 def require(cfg: Config, *names: str) -> None:

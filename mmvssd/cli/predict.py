@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from rich.progress import track
 
-from mmvssd.checkpoint import read_checkpoint, require_fit
+from mmvssd.checkpoint import read_checkpoint, require_class_names, require_fit
 from mmvssd.cli.launch import check_device, check_writable, require
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, DataError
@@ -66,6 +66,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     check_writable(out_dir, '--out-dir')
     predictor, model = HOSTS[scope](cfg, checkpoint, score_thr, device)
     require_fit(checkpoint, weights, model)
+    require_class_names(checkpoint, weights, model)
     BatchCheck.watch(model)
     out = Path(out_dir)
     (out / 'pictures').mkdir(parents=True, exist_ok=True)

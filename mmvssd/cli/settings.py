@@ -140,7 +140,9 @@ def naming_settings(cfg: Config, everything: bool = False) -> Iterator[None]:
         built = [frame for frame in frames if _builds(frame)]
         # ours, and those of files, say all themselves
         explained = isinstance(error, OSError) or type(error).__module__.startswith('mmvssd.')
-        if explained or not (built or everything):
+        # MMEngine takes Ctrl-C, while it writes a config, for an error of its syntax
+        interrupted = isinstance(error.__context__, KeyboardInterrupt)
+        if explained or interrupted or not (built or everything):
             raise
         _log(error)
         raise ConfigError(_explain(cfg, error, frames, built[-1] if built else None)) from error

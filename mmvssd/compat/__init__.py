@@ -27,6 +27,7 @@ PATCHES = {
     'atomic_files': 'mmengine.fileio',
     'checkpoint': 'torch.serialization',
     'class_names': 'mmseg.datasets',
+    'config_strings': 'mmengine.runner',
     'deprecations': 'mmengine',
     'distributed': 'mmengine.dist',
     'failed_runs': 'mmengine.runner',

@@ -6,7 +6,8 @@ and numpy scalars if a metric gave one.
 A HistoryBuffer also carries its four statistics, which pickle writes as
 ``getattr(HistoryBuffer, 'min')``, and OneCycleLR its curve in the same way. ``getattr`` itself
 would let a file reach into any object, so what is allowed under its name is :func:`method`, which
-gives the six of :data:`METHODS` only.
+gives the six of :data:`METHODS` only. In the same way :func:`dtype` gives those that
+are allowed; :mod:`mmvssd.compat.checkpoint_contents` has seen to their states.
 """
 import pickle
 
@@ -39,8 +40,9 @@ def allow() -> None:
 
 def safe_globals() -> dict:
     """Return what :func:`allow` allows, by the path under which a pickle names it."""
-    classes = [*METHODS, np.ndarray, np.dtype, *(type(np.dtype(name)) for name in DTYPES)]
+    classes = [*METHODS, np.ndarray, *(type(np.dtype(name)) for name in DTYPES)]
     allowed = {_path(entry): entry for entry in classes}
+    allowed['numpy.dtype'] = _named('numpy', 'dtype', dtype)
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     for name in _NUMPY_FUNCTIONS:
         for module in _NUMPY_PATHS:
@@ -59,8 +61,20 @@ def method(owner, name):
         if owner is known and name in names:
             return getattr(known, name)
     raise pickle.UnpicklingError(
-        f'this file takes {name!r} of {owner!r} by getattr, which no checkpoint of MMEngine does: '
-        'load it only if you trust who made it')
+        f'this file takes {name!r} of {owner!r} by getattr, which no checkpoint of MMEngine does')
+
+
+def dtype(name, align, copy):
+    """Return one of :data:`DTYPES`, or of what the user has allowed, as a pickle asks for it.
+
+    Raises:
+        pickle.UnpicklingError: for any other.
+    """
+    found = np.dtype(name, align=bool(align), copy=bool(copy))
+    if type(found) not in torch.serialization.get_safe_globals():
+        raise pickle.UnpicklingError(f'this file holds an array or a number of the dtype {name!r}; '
+                                     f'checkpoints hold {", ".join(DTYPES)}')
+    return found
 
 
 def _path(entry):

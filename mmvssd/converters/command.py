@@ -7,11 +7,12 @@ from typing import Dict, Optional
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from mmvssd.checkpoint import choose_weights, read_checkpoint
 from mmvssd.converters.fit import Fit, candidates, closest_fit
-from mmvssd.errors import CheckpointError
+from mmvssd.errors import CheckpointError, printable
 from mmvssd.files import written_whole
 from mmvssd.version import __version__
 
@@ -56,7 +57,8 @@ def convert_file(source: str, target: str, family: Optional[str] = None, *,
                               f'{target} is not written')
     _save(dict(state_dict=fit.conversion.state, meta=_meta(checkpoint, source, fit)), target)
     twins = f', as {", ".join(fit.twins)} would be' if fit.twins and arch is None else ''
-    Console().print(f'{target}: written, {fit.family} {fit.arch}{twins}', soft_wrap=True)
+    others = ''.join(f', {name}={value!r}' for name, value in fit.conversion.settings.items())
+    _say(f'{target}: written, {fit.family} {fit.arch}{others}{twins}')
     return fit.arch
 
 
@@ -76,8 +78,12 @@ def take_weights(source: str, target: str, kind: str) -> None:
     meta = dict(mmvssd_version=__version__, source=Path(source).name, weights=kind,
                 **_dataset_meta(checkpoint))
     _save(dict(state_dict=state, meta=meta), target)
-    Console().print(f'{target}: written, {len(state)} entries of the {kind} weights',
-                    soft_wrap=True)
+    _say(f'{target}: written, {len(state)} entries of the {kind} weights')
+
+
+def _say(text: str) -> None:
+    # brackets in a name are no markup
+    Console().print(printable(text), soft_wrap=True, markup=False)
 
 
 def _advice(checkpoint: dict) -> str:
@@ -96,8 +102,14 @@ def _weights(checkpoint: dict, source: str, key: Optional[str]) -> Dict[str, Ten
     state = checkpoint if key is None else checkpoint[key]
     weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not weights:
-        raise CheckpointError(f'{source}: holds no weights; '
-                              f'its entries: {", ".join(map(str, checkpoint))}')
+        raise CheckpointError(f'{source}: holds no weights; its entries: '
+                              f'{", ".join(map(str, checkpoint)) or "none, or a pickled model"}. '
+                              'Have its author save the state_dict() of the model')
+    empty = [name for name, value in weights.items()
+             if value.is_meta or value.layout is not torch.strided]
+    if empty:
+        raise CheckpointError(f'{source}: {len(empty)} entries are sparse, or shapes without '
+                              f'values (of the meta device), such as {empty[0]}')
     return weights
 
 
@@ -113,17 +125,20 @@ def _print_table(fit: Fit) -> None:
     rows = (('left fresh', fit.fresh), ('missing', wrong.missing), ('unknown', conversion.unknown),
             ('not in this arch', wrong.unexpected),
             ('wrong shape', [f'{name}: {given}, expected {expected}'
-                             for name, given, expected in wrong.shapes]))
+                             for name, given, expected in wrong.shapes]),
+            ('unusable', [f'{name}: {what}' for name, what in wrong.unusable]))
     for title, names in rows:
         if names:
             more = [f'... and {len(names) - SHOWN} more'] if len(names) > SHOWN else []
-            table.add_row(title, str(len(names)), '\n'.join([*names[:SHOWN], *more]))
+            # brackets in a name are no markup
+            listed = Text(printable('\n'.join([*names[:SHOWN], *more])))
+            table.add_row(title, str(len(names)), listed)
     Console().print(table)
 
 
 def _meta(checkpoint: dict, source: str, fit: Fit) -> dict:
     return dict(mmvssd_version=__version__, source=Path(source).name, family=fit.family,
-                arch=fit.arch, **_dataset_meta(checkpoint))
+                arch=fit.arch, **fit.conversion.settings, **_dataset_meta(checkpoint))
 
 
 def _dataset_meta(checkpoint: dict) -> dict:

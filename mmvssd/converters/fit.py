@@ -117,7 +117,7 @@ def _fit(conversion: Conversion, family: str, arch: str) -> Fit:
     state = conversion.state
     ours = {name: value for name, value in state.items()
             if name.startswith(('backbone.', 'head.fc.'))}
-    mismatch = compare(ours, _expected(family, arch, state))
+    mismatch = compare(ours, _expected(family, arch, conversion))
     fresh = [name for name in mismatch.missing if re.match(r'backbone\.norm\d\.', name)
              and not (_is_classifier(state) and name.startswith('backbone.norm3.'))]
     missing = [name for name in mismatch.missing if name not in fresh]
@@ -128,9 +128,11 @@ def _is_classifier(state: Mapping[str, Tensor]) -> bool:
     return any(name.startswith('head.fc.') for name in state)
 
 
-def _expected(family: str, arch: str, state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+def _expected(family: str, arch: str, conversion: Conversion) -> Dict[str, Tensor]:
     """Names and shapes of a model of this arch; of a classifier if the weights are one's."""
-    width, expected = _backbone_of(FAMILIES[family].backbone, arch)
+    state = conversion.state
+    width, expected = _backbone_of(FAMILIES[family].backbone, arch,
+                                   tuple(conversion.settings.items()))
     expected = {f'backbone.{name}': value for name, value in expected.items()}
     if _is_classifier(state):
         classes = max(len(value) for name, value in state.items()
@@ -141,8 +143,9 @@ def _expected(family: str, arch: str, state: Mapping[str, Tensor]) -> Dict[str, 
 
 
 @functools.cache
-def _backbone_of(backbone: Type[BaseBackbone], arch: str) -> Tuple[int, Dict[str, Tensor]]:
+def _backbone_of(backbone: Type[BaseBackbone], arch: str, settings: tuple
+                 ) -> Tuple[int, Dict[str, Tensor]]:
     """Width of the last output, and names and shapes of the state dict; nothing is drawn."""
     with torch.device('meta'):
-        model = backbone(arch)
+        model = backbone(dict(vars(backbone.archs[arch]), **dict(settings)) if settings else arch)
     return model.dims[-1], model.state_dict()

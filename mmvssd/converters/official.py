@@ -1,10 +1,13 @@
 """From the published files' names to a host's, as pure functions."""
+import itertools
 import re
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from dataclasses import replace
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from torch import Tensor
 
-from mmvssd.converters.rules import Rules
+from mmvssd.checkpoint import without_compile
+from mmvssd.converters.rules import Rules, Variant
 from mmvssd.families import FAMILIES
 
 #: Parts of a detector or segmentor that are the host's own and keep their names.
@@ -23,12 +26,14 @@ class Conversion(NamedTuple):
         taken: (published name, name here) of each entry taken.
         dropped: (published name, reason) of each entry left out on purpose.
         unknown: Published names that fit nothing, or a place that is taken.
+        settings: Settings of the arch that the state dict has and no arch of its own.
     """
 
     state: Dict[str, Tensor]
     taken: List[Tuple[str, str]]
     dropped: List[Tuple[str, str]]
     unknown: List[str]
+    settings: Dict[str, str]
 
 
 def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Tensor]:
@@ -36,7 +41,7 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
 
     Args:
         state_dict: Weights of a published classifier, backbone, detector or segmentor; names
-            may start with ``module.`` and ``backbone.``.
+            may start with ``module.`` and ``backbone.``, and have torch.compile's ``_orig_mod.``.
         family: A name of :data:`mmvssd.families.FAMILIES`, such as 'vssd'.
 
     Returns:
@@ -57,9 +62,15 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
 def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
     """Like :func:`from_official`, but reports unknown names instead of raising."""
     rules = rules_of(family)
-    result = Conversion({}, [], [], [])
+    names = {published: re.sub(r'^(module\.)?(backbone\.)?', '', without_compile(published))
+             for published in state_dict}
+    variants = [variant for variant in rules.variants if _is_of(variant, names.values())]
+    rules = replace(rules, renamed=[*itertools.chain.from_iterable(
+        variant.renamed for variant in variants), *rules.renamed])
+    result = Conversion({}, [], [], [], {name: value for variant in variants
+                                         for name, value in variant.settings.items()})
     for published, value in state_dict.items():
-        name = re.sub(r'^(module\.)?(backbone\.)?', '', published)
+        name = names[published]
         reason = next((why for pattern, why in rules.dropped if re.fullmatch(pattern, name)), None)
         ours = _rename(rules, name)
         if reason:
@@ -78,6 +89,11 @@ def rules_of(family: str) -> Rules:
     if family not in known:
         raise ValueError(f'family: unknown name {family!r}; known: {", ".join(known)}')
     return FAMILIES[family].rules
+
+
+def _is_of(variant: Variant, names: Collection[str]) -> bool:
+    return (any(re.fullmatch(variant.has, name) for name in names)
+            and not any(re.fullmatch(variant.lacks, name) for name in names))
 
 
 def _rename(rules: Rules, name: str) -> Optional[str]:

@@ -1,7 +1,22 @@
 """Names of the published VSSD code and of :class:`mmvssd.models.VSSD`."""
-from mmvssd.converters.rules import Rules
+from mmvssd.converters.rules import Rules, Variant
 
 _BLOCK = r'layers\.(\d+)\.blocks\.(\d+)'
+
+_SIMPLE_STEM = Variant(
+    has=r'patch_embed\.norm\.\w+', lacks=r'patch_embed\.(conv[23]|proj)\..*',
+    renamed=(
+        (r'patch_embed\.(?:conv1\.)?conv\.(\w+)', r'stem.conv.\1'),
+        (r'patch_embed\.(?:conv1\.norm|bn)\.(\w+)', r'stem.bn.\1'),
+        (r'patch_embed\.norm\.(\w+)', r'stem.norm.\1')),
+    settings=dict(stem='simple'))
+_SIMPLE_DOWNSAMPLE = Variant(
+    has=r'layers\.\d+\.downsample\.conv\.(0\.)?conv\.\w+',
+    lacks=r'layers\.\d+\.downsample\.conv\.1\..*',
+    renamed=(
+        (r'layers\.(\d+)\.downsample\.conv\.(?:0\.)?conv\.(\w+)', r'downsamples.\1.conv.conv.\2'),
+        (r'layers\.(\d+)\.downsample\.norm\.(\w+)', r'downsamples.\1.norm.\2')),
+    settings=dict(downsample='simple'))
 
 RULES = Rules(
     renamed=(
@@ -24,4 +39,5 @@ RULES = Rules(
         (r'.*\.ropes\.rotations', 'rotary table of one grid; computed from the input at hand'),
     ),
     linear=r'.*\.(in_proj|out_proj|to_qkv|to_out|fc1|fc2)\.weight',
+    variants=(_SIMPLE_STEM, _SIMPLE_DOWNSAMPLE),
     pointwise=r'stem\.conv3\.1\.conv\.weight|downsamples\.\d+\.[02]\.conv\.weight')

@@ -1,5 +1,10 @@
 """What runs around a model, by subject: data, numerics, record, checkpoints, train."""
-from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook, TestedWeightsHook
+from mmvssd.engine.checkpoints import (
+    CheckpointCheckHook,
+    SafeCheckpointHook,
+    TestedWeightsHook,
+    WorkDirHook,
+)
 from mmvssd.engine.data import (
     DataCheckHook,
     DataFaultsHook,
@@ -15,10 +20,15 @@ from mmvssd.engine.record import (
     SegmentationDrawingHook,
     TensorboardVisBackend,
 )
-from mmvssd.engine.train import EpochBasedTrainLoop, IterBasedTrainLoop, MESAHook
+from mmvssd.engine.train import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    MESAHook,
+    ResumableEarlyStoppingHook,
+)
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBasedTrainLoop',
            'FiniteCheckHook', 'GuardedRunner', 'GuardsHook', 'IterBasedTrainLoop', 'MESAHook',
-           'MeanLossHook', 'ResumableBatchSampler', 'RunRecordHook', 'SafeCheckpointHook',
-           'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
-           'TestedWeightsHook']
+           'MeanLossHook', 'ResumableBatchSampler', 'ResumableEarlyStoppingHook', 'RunRecordHook',
+           'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook',
+           'TensorboardVisBackend', 'TestedWeightsHook', 'WorkDirHook']

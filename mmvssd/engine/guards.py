@@ -10,7 +10,7 @@ import logging
 from typing import Dict, Iterator, List, NamedTuple, Optional, Type, Union
 
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS as HOST_HOOKS
 from mmengine.registry import LOOPS as HOST_LOOPS
@@ -21,12 +21,16 @@ from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner import IterBasedTrainLoop as HostIterBasedTrainLoop
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook
+from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook, WorkDirHook
 from mmvssd.engine.data import DataCheckHook, DataFaultsHook
 from mmvssd.engine.data.checks import dicts_of
 from mmvssd.engine.numerics import FiniteCheckHook
 from mmvssd.engine.record import MeanLossHook, RunRecordHook
-from mmvssd.engine.train import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmvssd.engine.train import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    ResumableEarlyStoppingHook,
+)
 from mmvssd.errors import ConfigError
 from mmvssd.host_internals import DEFAULT_HOOKS, built_loop
 from mmvssd.registry import HOOKS, RUNNERS
@@ -56,6 +60,8 @@ GUARDS: Dict[str, Guard] = {
         DataFaultsHook, 'what is left out of the training data is not counted'),
     'finite_check': Guard(
         FiniteCheckHook, 'a loss or gradients that are not finite reach the weights'),
+    'work_dir': Guard(
+        WorkDirHook, 'two trainings in one work dir may mix their checkpoints'),
 }
 
 #: The guard that is no hook: the loop of ``train_cfg``.
@@ -87,8 +93,9 @@ TRIED_STRATEGIES = ('SingleDeviceStrategy', 'DDPStrategy', 'ShardedStrategy')
 def guard(cfg: Config) -> None:
     """Give a config the resumable loop and all guards, in place; a second time changes nothing.
 
-    MMEngine's two training loops and its CheckpointHook are exchanged for those of this package,
-    with the same settings. Loops and hooks of other classes stay.
+    MMEngine's two training loops, its EarlyStoppingHook (with the loops) and its CheckpointHook are
+    exchanged for those of this package, with the same settings. Loops and hooks of other classes
+    stay.
 
     A config leaves guards out by name: ``unguarded=['finite_check', 'train_loop']``, or for a hook
     ``default_hooks=dict(finite_check=None)``. ``unguarded=['checkpoint']`` leaves MMEngine's own
@@ -98,17 +105,20 @@ def guard(cfg: Config) -> None:
         cfg: A whole config, for training or testing.
 
     Raises:
-        ConfigError: It leaves out what is no guard, or its ``train_cfg`` names no loop.
+        ConfigError: It leaves out what is no guard, its ``train_cfg`` names no loop, or it trains,
+            evaluates, logs or saves every 0 steps.
     """
     scope = cfg.get('default_scope')
     hooks = dict(cfg.get('default_hooks') or {})
     unguarded = _unguarded(cfg, hooks)
+    resumable = TRAIN_LOOP not in unguarded
     if cfg.get('train_cfg') is not None:
-        cfg['train_cfg'] = _loop(cfg['train_cfg'], TRAIN_LOOP not in unguarded, scope)
+        cfg['train_cfg'] = _loop(cfg['train_cfg'], resumable, scope)
     hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))  # as MMEngine does
     safe = 'checkpoint' not in unguarded
-    hooks = {name: _checkpoint(hook, safe, scope) for name, hook in hooks.items()}
-    custom = [_checkpoint(hook, safe, scope) for hook in cfg.get('custom_hooks') or []]
+    hooks = {name: _kept(hook, safe, resumable, scope) for name, hook in hooks.items()}
+    custom = [_kept(hook, safe, resumable, scope) for hook in cfg.get('custom_hooks') or []]
+    _require_counts(cfg, hooks)
     for name in unguarded:
         if name in GUARDS and builds(cfg, hooks.get(name), GUARDS[name].hook):
             del hooks[name]
@@ -155,12 +165,29 @@ def _loop(train_cfg, resumable: bool, scope: Optional[str]):
     return _exchanged(train_cfg, settings, kind, RESUMABLE_LOOPS, resumable)
 
 
-def _checkpoint(hook, safe: bool, scope: Optional[str]):
-    """The same settings with SafeCheckpointHook or MMEngine's, if the hook is one of the two."""
+def _kept(hook, safe: bool, resumable: bool, scope: Optional[str]):
+    """The same settings with this package's hook or MMEngine's, if it is one of a pair."""
     if not isinstance(hook, dict):
         return hook
-    return _exchanged(hook, hook, _class_of(hook, HOST_HOOKS, scope),
-                      {CheckpointHook: SafeCheckpointHook}, safe)
+    kind = _class_of(hook, HOST_HOOKS, scope)
+    for pair, to_ours in (({CheckpointHook: SafeCheckpointHook}, safe),
+                          ({EarlyStoppingHook: ResumableEarlyStoppingHook}, resumable)):
+        hook = _exchanged(hook, hook, kind, pair, to_ours)
+    return hook
+
+
+def _require_counts(cfg: Config, hooks: dict) -> None:
+    """Raise ConfigError if something is to be done 0 times or every 0 steps; -1 means never."""
+    loop = cfg.get('train_cfg')
+    counts = [('train_cfg', name, loop, 1) for name in ('max_epochs', 'max_iters', 'val_interval')]
+    counts += [(f'default_hooks.{name}', 'interval', hooks.get(name), least)
+               for name, least in (('checkpoint', -1), ('logger', 1))]
+    for owner, name, entry, least in counts:
+        value = entry.get(name) if isinstance(entry, dict) else None
+        if value is None or (isinstance(value, (int, float)) and (value >= 1 or value == least)):
+            continue
+        raise ConfigError(f'{owner}.{name}: got {value!r}, expected a whole number from 1 on'
+                          f'{", or -1 for never" * (least < 0)}')
 
 
 def _exchanged(given: dict, settings: dict, kind: Optional[type], pairs: Dict[type, type],
@@ -285,7 +312,8 @@ def inexact(runner) -> Iterator[str]:
     Parts of the hosts are known by name; a hook, transform or module of the user's own may keep
     state outside the checkpoint unnoticed.
     """
-    names = {kind.__name__ for part in (*runner.hooks, *unwrapped(runner.model).modules())
+    hooks = [hook for hook in runner.hooks if not isinstance(hook, ResumableEarlyStoppingHook)]
+    names = {kind.__name__ for part in (*hooks, *unwrapped(runner.model).modules())
              for kind in type(part).__mro__}
     for entry in dicts_of([runner.cfg.get('train_dataloader'), runner.cfg.get('custom_hooks')]):
         kind = entry.get('type')

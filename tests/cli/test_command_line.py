@@ -3,7 +3,7 @@ import argparse
 
 import pytest
 
-from mmvssd.cli.command_line import add_recipe_arguments, run
+from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, named, run
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 
 
@@ -44,3 +44,39 @@ def test_errors_of_the_program_keep_their_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run(main)
+
+
+def test_ctrl_c_ends_with_one_message(capsys):
+    """MMEngine may have turned it into an error of a config's syntax, which it is not."""
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def disguised():
+        try:
+            interrupted()
+        except:  # noqa: E722
+            raise SyntaxError('Failed to parse the config file')  # noqa: B904
+
+    def wrong():
+        raise SyntaxError('invalid syntax')
+
+    for main in (interrupted, disguised):
+        with pytest.raises(SystemExit) as raised:
+            run(main)
+        assert raised.value.code == 130
+        assert capsys.readouterr().err == 'Interrupted.\n'
+    with pytest.raises(SyntaxError, match='invalid syntax'):
+        run(wrong)
+
+
+@pytest.mark.parametrize('option', ['--work-dir', '--resume'])
+def test_an_empty_option_is_a_variable_that_is_not_set(capsys, option):
+    parser = argparse.ArgumentParser()
+    add_recipe_arguments(parser)
+    add_run_arguments(parser)
+    parser.add_argument('--resume', type=named, nargs='?', const='auto')
+    assert parser.parse_args(['recipe.py', '--resume']).resume == 'auto'
+    for empty in ('', '  '):
+        with pytest.raises(SystemExit):
+            parser.parse_args(['recipe.py', option, empty])
+        assert f'argument {option}: got {empty!r}; is a variable' in capsys.readouterr().err

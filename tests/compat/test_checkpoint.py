@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import CheckpointLoader
 
-from mmvssd.compat import checkpoint_classes
+from mmvssd.compat import checkpoint, checkpoint_classes
 
 pytestmark = pytest.mark.skipif(torch.__version__ < (2, 6),
                                 reason='this PyTorch loads everything by default')
@@ -88,8 +88,7 @@ for _ in range(2):
     try:
         torch.load(malicious)
     except Exception as error:
-        print(type(error).__name__, 'posix.system' in str(error),
-              error.__context__.__context__)
+        print(type(error).__name__, 'posix.system' in str(error), error.__suppress_context__)
 with open(checkpoint, 'rb') as file:
     print(*torch.load(file)['meta'])
 print(*torch.serialization.load(checkpoint)['meta'])
@@ -99,11 +98,11 @@ print('mmengine.runner' in sys.modules, torch.load.__name__)
 
 @pytest.mark.slow
 def test_in_a_script_that_imports_pytorch_only(run_installed, trained, tmp_path):
-    """By path and as a file; and what it does not know is refused, with PyTorch's one message."""
+    """By path and as a file; and what it does not know is refused, with one message."""
     marker, path = tmp_path / 'marker', tmp_path / 'malicious.pth'
     torch.save(dict(meta=Malicious(marker)), path)
     out = run_installed('-c', SCRIPT, trained / 'epoch_2.pth', path)
-    assert out.splitlines()[:2] == ['UnpicklingError True None'] * 2
+    assert out.splitlines()[:2] == ['UnpicklingError True True'] * 2
     first, second, last = out.splitlines()[2:]
     assert first == second
     assert 'experiment_name' in first
@@ -117,7 +116,7 @@ def test_left_out(python, trained):
     code = 'import sys; from mmvssd.checkpoint import read_checkpoint; read_checkpoint(sys.argv[1])'
     done = python('-c', code, str(trained / 'epoch_2.pth'), env={'MMVSSD_PATCHES': '-checkpoint'})
     message = done.stderr.splitlines()[-1]
-    assert 'Weights only load failed' in message
+    assert 'Weights only load failed' in message  # PyTorch's own words
     assert message.endswith('MMVSSD_PATCHES leaves out the patch that allows what MMEngine writes '
                             'into its checkpoints')
 
@@ -146,12 +145,32 @@ class Malicious:
 def test_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
     marker, path = tmp_path / 'marker', tmp_path / 'malicious.pth'
     torch.save(dict(state_dict={}, meta=Malicious(marker)), path)
-    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+    with pytest.raises(pickle.UnpicklingError, match='holds posix.system, which is no part'):
         CheckpointLoader.load_checkpoint(str(path))
     assert not marker.exists()
     # It would have worked: the check above is not idle.
     torch.load(path, weights_only=False)
     assert marker.exists()
+
+
+def test_an_address_is_loaded_as_safely(tmp_path, monkeypatch):
+    """MMEngine leaves that to torch.hub, whose default is to run what a file says."""
+    marker, folder = tmp_path / 'marker', tmp_path / 'hub' / 'checkpoints'
+    folder.mkdir(parents=True)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    torch.save(dict(meta=Malicious(marker)), folder / 'there.pth')  # as if downloaded before
+    with pytest.raises(pickle.UnpicklingError, match='holds posix.system, which is no part'):
+        CheckpointLoader.load_checkpoint('http://127.0.0.1:9/there.pth')
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(('version', 'given', 'passed'), [
+    ('2.4.1', {}, True), ('2.5.0', dict(weights_only=False), False), ('2.13.0', {}, None)])
+def test_older_versions_of_pytorch_load_as_safely(tmp_path, monkeypatch, version, given, passed):
+    torch.save({}, tmp_path / 'x.pth')
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion(version))
+    seen = checkpoint._load(lambda f, **kwargs: kwargs, str(tmp_path / 'x.pth'), **given)
+    assert seen.get('weights_only') is passed
 
 
 class Getattr:
@@ -173,8 +192,22 @@ def test_getattr_gives_the_few_methods_only(owner, name):
 
 
 def test_object_arrays_are_refused():
-    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+    with pytest.raises(pickle.UnpicklingError, match='holds a dtype of numpy that is none of'):
         through_a_file(np.array([1, None], dtype=object))
+
+
+def test_other_dtypes_are_the_users_choice():
+    palette = np.arange(3, dtype=np.uint8)
+    with pytest.raises(pickle.UnpicklingError, match="dtype 'u1'; checkpoints hold float64"):
+        through_a_file(palette)
+    kind = type(palette.dtype)
+    torch.serialization.add_safe_globals([kind])
+    try:
+        assert through_a_file(palette).tolist() == [0, 1, 2]
+    finally:
+        kept = [entry for entry in torch.serialization.get_safe_globals() if entry is not kind]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(kept)
 
 
 @pytest.mark.parametrize(('there', 'here'), [

@@ -14,7 +14,8 @@ DOCS = Path(__file__).parents[2] / 'docs' / 'compat.md'
 FOLDER = Path(compat.__file__).parent
 
 #: Files beside the patches.
-HELPERS = {'__init__', 'checkpoint_classes', 'devices', 'patching', 'versions'}
+HELPERS = {'__init__', 'checkpoint_classes', 'checkpoint_contents', 'devices', 'patching',
+           'versions'}
 
 
 def kind_of(name):

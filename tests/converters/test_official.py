@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from mmvssd.converters import convert, from_official
+from mmvssd.converters.fit import candidates, closest_fit
 from mmvssd.families import FAMILIES
+from mmvssd.models import VSSD
 
 #: One of each version whose names differ.
 SOME = pytest.mark.parametrize('published', [
@@ -155,3 +157,51 @@ def test_unknown_names_are_all_listed(family, known):
 def test_unknown_family_lists_the_known():
     with pytest.raises(ValueError, match="unknown name 'swin'; known: vssd, vmamba"):
         from_official({}, 'swin')
+
+
+def published_simple(stem=True, downsample=True, arch='micro'):
+    """A VSSD with the simple parts, and its state dict under the published code's names."""
+    settings = dict(vars(VSSD.archs[arch]), **(dict(stem='simple') if stem else {}),
+                    **(dict(downsample='simple') if downsample else {}))
+    with torch.device('meta'):
+        model = VSSD(settings)
+    names = [(r'^stages\.(\d+)\.(\d+)\.mixer\.conv\.', r'layers.\1.blocks.\2.attn.conv2d.'),
+             (r'^stages\.(\d+)\.(\d+)\.mixer\.', r'layers.\1.blocks.\2.attn.'),
+             (r'^stages\.(\d+)\.(\d+)\.', r'layers.\1.blocks.\2.'),
+             (r'^norm(\d)\.', r'outnorm\1.')]
+    names += [(r'^stem\.conv\.', 'patch_embed.conv1.conv.'),
+              (r'^stem\.bn\.', 'patch_embed.conv1.norm.'),
+              (r'^stem\.norm\.', 'patch_embed.norm.')] if stem else [
+                  (r'^stem\.', 'patch_embed.')]
+    names += [(r'^downsamples\.(\d)\.conv\.conv\.', r'layers.\1.downsample.conv.0.conv.'),
+              (r'^downsamples\.(\d)\.norm\.', r'layers.\1.downsample.norm.')] if downsample else [
+                  (r'^downsamples\.(\d)\.', r'layers.\1.downsample.conv.')]
+    state = {}
+    for name, value in model.state_dict().items():
+        for pattern, published in names:
+            if re.match(pattern, name):
+                name = re.sub(pattern, published, name)
+                break
+        state[name] = value
+    return settings, model, state
+
+
+@pytest.mark.parametrize(('stem', 'downsample'), [(True, True), (True, False), (False, True),
+                                                  (False, False)])
+def test_simple_parts(stem, downsample):
+    """Published options that no published arch has."""
+    _, model, state = published_simple(stem, downsample)
+    assert ('patch_embed.norm.weight' in state) == stem
+    assert shapes(from_official(state, 'vssd')) == {
+        f'backbone.{name}': shape for name, shape in shapes(model.state_dict()).items()}
+    conversion = convert({f'module.{name}': value for name, value in state.items()}, 'vssd')
+    assert conversion.settings == {name: 'simple' for name, is_simple in (
+        ('stem', stem), ('downsample', downsample)) if is_simple}
+    fit = closest_fit(state, candidates('vssd'))
+    assert (fit.arch, fit.differences) == ('micro', 0)
+
+
+def test_names_of_a_compiled_model():
+    _, _, state = published_simple(False, False)
+    compiled = {f'_orig_mod.{name}': value for name, value in state.items()}
+    assert from_official(compiled, 'vssd') == from_official(state, 'vssd')

@@ -271,7 +271,7 @@ def all_hooks(*without):
 def test_what_is_on_is_said(said):
     GuardsHook().before_run(runner_with(Loop(), all_hooks()))
     assert said == ['Guards on: train_loop, checkpoint, checkpoint_check, mean_loss, run_record, '
-                    'data_check, data_faults, finite_check']
+                    'data_check, data_faults, finite_check, work_dir']
 
 
 def test_what_is_on_in_a_test(said):
@@ -292,7 +292,7 @@ def test_what_is_off_is_said(said):
     GuardsHook().before_run(runner_with(HostsLoop(), hooks, dict(
         unguarded=['finite_check'],
         default_hooks=dict(checkpoint=dict(type='OwnCheckpointHook'), run_record=None))))
-    assert said[0] == 'Guards on: checkpoint_check, data_check, data_faults'
+    assert said[0] == 'Guards on: checkpoint_check, data_check, data_faults, work_dir'
     assert said[1:] == [
         f'Guard checkpoint is off (a OwnCheckpointHook): {GUARDS["checkpoint"].without}',
         f'Guard mean_loss is off (not added): {GUARDS["mean_loss"].without}',
@@ -362,3 +362,40 @@ def test_parts_that_keep_state_are_there():
         'mmpretrain.datasets.transforms', 'mmpretrain.engine', 'mmseg.datasets.transforms'))
     found = {name for place in places for name in guards.KEEPS_STATE if hasattr(place, name)}
     assert found == guards.KEEPS_STATE.keys()
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    (dict(train_cfg=dict(by_epoch=True, max_epochs=0)), 'train_cfg.max_epochs: got 0, expected a'),
+    (dict(train_cfg=dict(by_epoch=False, max_iters=-3)), 'train_cfg.max_iters: got -3'),
+    (dict(train_cfg=dict(by_epoch=True, max_epochs='12')), "train_cfg.max_epochs: got '12'"),
+    (dict(train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=0)), 'val_interval: got 0'),
+    (dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=0))),
+     'default_hooks.checkpoint.interval: got 0, .* or -1 for never'),
+    (dict(default_hooks=dict(logger=dict(type='LoggerHook', interval=0))),
+     'default_hooks.logger.interval: got 0')])
+def test_what_is_done_every_0_steps(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        guard(Config(settings))
+
+
+def test_what_is_never_done_is_meant():
+    cfg = Config(dict(train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=float('inf')),
+                      default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=-1))))
+    guard(cfg)
+    assert cfg.default_hooks.checkpoint.interval == -1
+
+
+def test_early_stopping_is_exchanged_with_the_loop():
+    """It goes on counting; what is left out with the loop is MMEngine's."""
+    stop = dict(type='EarlyStoppingHook', monitor='accuracy', patience=3)
+    for unguarded, name in ((None, 'mmvssd.ResumableEarlyStoppingHook'),
+                            (['train_loop'], 'mmengine.EarlyStoppingHook')):
+        cfg = Config(dict(custom_hooks=[dict(stop)], unguarded=unguarded))
+        for _ in range(2):
+            guard(cfg)
+        assert cfg.custom_hooks[0].type in (name, stop['type'])
+        assert (cfg.custom_hooks[0].type == name) == (unguarded is None)
+        assert cfg.custom_hooks[0].patience == 3
+    hook = HOOKS.build(dict(stop, type='mmvssd.ResumableEarlyStoppingHook'))
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    assert not [reason for reason in guards.inexact(runner_with(loop, [hook])) if 'Stop' in reason]

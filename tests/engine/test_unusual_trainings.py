@@ -140,7 +140,8 @@ def test_a_checkpoint_of_another_model(tmp_path):
     """It stops a run, and the error says how to load what fits."""
     other = TwoHalves()
     other.third = nn.Linear(1, 1)
-    torch.save(dict(state_dict=other.state_dict(), optimizer={}, message_hub={}, meta={}),
+    torch.save(dict(state_dict=other.state_dict(), optimizer={}, message_hub={},
+                    meta=dict(epoch=1, iter=2)),
                tmp_path / 'other.pth')
     with pytest.raises(CheckpointError, match=r'2 unknown: third.*\n.*leave this check out'):
         train(tmp_path / 'resumed', load_from=str(tmp_path / 'other.pth'), resume=True)

@@ -59,6 +59,7 @@ def test_classification_schedule(classifier):
     (average, ) = cfg.custom_hooks
     assert (average.type, average.momentum) == ('EMAHook', pytest.approx(1 - 0.9999))
     assert average.evaluate_on_origin
+    assert average.update_buffers
     assert average.get('begin_iter', 0) == average.get('begin_epoch', 0) == 0
     vectors = {name for name, p in model.named_parameters() if p.dim() == 1}
     assert classifier.spared() == vectors | classifier.matching(*MATRICES[classifier.family])

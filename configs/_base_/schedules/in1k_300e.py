@@ -15,7 +15,9 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 
-# EMA 0.9999 = 1 - momentum, evaluated beside the raw weights
+# EMA 0.9999 = 1 - momentum, evaluated beside the raw weights. As in the published code it averages
+# the whole state: BatchNorm's statistics belong to the weights that they were measured with
 custom_hooks = [
-    dict(type='EMAHook', momentum=1e-4, evaluate_on_origin=True, priority='ABOVE_NORMAL')
+    dict(type='EMAHook', momentum=1e-4, update_buffers=True, evaluate_on_origin=True,
+         priority='ABOVE_NORMAL')
 ]

@@ -10,6 +10,7 @@ from mmvssd.checkpoint import (
     is_output_norm,
     mismatch_with,
     require_fit,
+    require_progress,
 )
 from mmvssd.errors import CheckpointError
 from mmvssd.host_internals import built_loop, is_resuming, source_of
@@ -33,6 +34,8 @@ class CheckpointCheckHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Raise CheckpointError where the weights are not the model's."""
         source = source_of(runner) or f'the newest checkpoint in {runner.work_dir}'
+        if built_loop(runner, 'train') and is_resuming(runner):
+            require_progress(source, checkpoint)
         fine_tuning = built_loop(runner, 'train') and not is_resuming(runner)
         if not fine_tuning:
             try:
@@ -57,4 +60,5 @@ def _of_backbone(mismatch: Mismatch) -> Mismatch:
         missing=[name for name in mismatch.missing
                  if name.startswith(prefix) and not is_output_norm(name[len(prefix):])],
         unexpected=[name for name in mismatch.unexpected if name.startswith(prefix)],
-        shapes=[entry for entry in mismatch.shapes if entry[0].startswith(prefix)])
+        shapes=[entry for entry in mismatch.shapes if entry[0].startswith(prefix)],
+        unusable=mismatch.unusable)  # of a head as well: MMEngine would load them

@@ -14,10 +14,12 @@ from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from mmvssd import compat
-from mmvssd.engine.record import run_facts
-from mmvssd.files import write_whole
+from mmvssd.engine.record import resumed_settings, run_facts
+from mmvssd.engine.record.signals import EndingSignals
+from mmvssd.files import strict_json, write_whole
 from mmvssd.host_internals import built_loop, has_loaded, is_resuming, source_of
 from mmvssd.paths import configs_dir
+from mmvssd.processes import is_gone, this_process
 from mmvssd.registry import HOOKS
 from mmvssd_kernels import dispatch
 
@@ -29,8 +31,10 @@ class RunRecordHook(Hook):
     It holds what the run's result may hang on: command line, config, versions, patches, commit,
     devices, seed, what it started from, precision, batch and learning rate, and which
     implementation each op ran; and how the run ended. Until that is known its ``status`` is
-    ``running``, and stays so where the process was killed. A learning rate that is scaled, or that
-    is for another batch, is logged as a warning.
+    ``running``. A process that is killed leaves it so: :func:`read_record` says ``killed`` then,
+    and so does the file from the next run in the work dir on. A learning rate that is scaled, or
+    that is for another batch, is logged as a warning, and so is what a resumed run was told
+    otherwise than the run before it.
 
     The file is written before the run, after its first iteration and at its end.
     """
@@ -42,6 +46,7 @@ class RunRecordHook(Hook):
         self._file: Optional[Path] = None
         self._record = {}
         self._has_seen_ops = False
+        self._signals = EndingSignals(self._note_signal)
 
     def before_run(self, runner) -> None:
         """Write what is known before the model's weights are."""
@@ -49,11 +54,24 @@ class RunRecordHook(Hook):
         dispatch.forget_used()
         self._has_seen_ops = False
         if is_main_process():
+            settle_killed(runner.work_dir)
             self._file = _free_file(Path(runner.log_dir))
             self._record = _known_before(runner, devices)
             self._write()
+            self._signals.watch()
             if 'patch_log' in compat.left_out():
                 print_log(compat.summary(), logger='current', level=logging.WARNING)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Say what a resumed run was told otherwise than the run before it."""
+        if built_loop(runner, 'train') and is_resuming(runner) and is_main_process():
+            for change in resumed_settings.changes(runner, checkpoint):
+                print_log(f'Resumed with other settings. {change}', logger='current',
+                          level=logging.WARNING)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add what the run that resumes it compares itself with."""
+        resumed_settings.note(runner, checkpoint)
 
     def before_train(self, runner) -> None:
         """Add what the checkpoint that is resumed may have changed, and judge the learning rate."""
@@ -79,19 +97,31 @@ class RunRecordHook(Hook):
 
     def after_train_iter(self, *args, **kwargs) -> None:
         """Add which implementations the ops ran."""
+        self._signals.raise_eaten()
         self._see_ops()
+
+    def after_val_iter(self, *args, **kwargs) -> None:
+        """Stop if a signal was to."""
+        self._signals.raise_eaten()
 
     def after_test_iter(self, *args, **kwargs) -> None:
         """Add which implementations the ops ran."""
+        self._signals.raise_eaten()
         self._see_ops()
 
     def after_run(self, runner) -> None:
         """Add that the run came to its end."""
-        self._end(runner, status='finished')
+        self._end(runner, status='finished', error=None)
 
     def after_error(self, runner, error: BaseException) -> None:
         """Add what stopped the run; :mod:`mmvssd.compat.failed_runs` calls this."""
-        self._end(runner, status='stopped', error=f'{type(error).__name__}: {error}')
+        reason = self._signals.received or f'{type(error).__name__}: {error}'
+        self._end(runner, status='stopped', error=reason)
+
+    def _note_signal(self, name: str) -> None:
+        """Write it down at once: there may be no time for more."""
+        self._record.update(status='stopped', error=name, ended=_now())
+        self._write()
 
     def _see_ops(self) -> None:
         if not self._has_seen_ops:
@@ -99,6 +129,7 @@ class RunRecordHook(Hook):
             self._write()
 
     def _end(self, runner, **outcome) -> None:
+        self._signals.leave()
         self._record.update(outcome, ended=_now())
         if self._record.get('mode') == 'train':
             self._record['reached'] = dict(epoch=runner.epoch, iteration=runner.iter)
@@ -107,12 +138,38 @@ class RunRecordHook(Hook):
     def _write(self) -> None:
         if self._file is not None:  # the main process, and a run that has begun
             self._record['ops'] = dispatch.used()
-            write_whole(self._file, json.dumps(self._record, indent=1) + '\n')
+            write_whole(self._file, strict_json(self._record, indent=1) + '\n')
+
+
+def read_record(file: Path) -> dict:
+    """Read a ``run.json``; the ``status`` of a run whose process is gone is ``killed``.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no JSON.
+    """
+    record = json.loads(file.read_text())
+    if record['status'] == 'running' and is_gone(record.get('process') or {}):
+        record.update(status='killed', error='its process ended without a word, as by SIGKILL or '
+                                             'with its machine')
+    return record
+
+
+def settle_killed(work_dir: str) -> None:
+    """Write into a work dir's records of runs that were killed that they were."""
+    for file in Path(work_dir).glob('*/run*.json'):
+        try:
+            record = read_record(file)
+            if record['status'] == 'killed':
+                write_whole(file, strict_json(record, indent=1) + '\n')
+        except (OSError, ValueError, KeyError, TypeError):  # a user's own file of that name
+            continue
 
 
 def _known_before(runner, devices: dict) -> dict:
     return dict(
         status='running', error=None, mode=_mode(runner), started=_now(), ended=None,
+        process=this_process(),
         command=shlex.join(getattr(sys, 'orig_argv', None) or [sys.executable, *sys.argv]),
         folder=os.getcwd(), work_dir=str(Path(runner.work_dir).resolve()),
         recipe=_recipe(runner.cfg.filename), config=_config(runner),

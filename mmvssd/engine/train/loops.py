@@ -20,7 +20,7 @@ from mmvssd.engine.data.training_data import (
     unreadable_images_of,
 )
 from mmvssd.engine.randomness import seed_step
-from mmvssd.errors import CheckpointError
+from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.host_internals import endless_batches, is_resuming
 from mmvssd.registry import HOOKS, LOOPS
 
@@ -67,12 +67,27 @@ class _ResumableLoop:
                       "runner_type='mmvssd.GuardedRunner' adds them where a Runner is built by "
                       'RUNNERS.build(cfg), as the train.py of each host does', logger='current',
                       level=logging.WARNING)
+        self._require_rest()
         places = all_gather_object((self.epoch, self.iter))
         if len(set(places)) > 1:
             found = ', '.join(f'{rank}: epoch {epoch}, iteration {iteration}'
                               for rank, (epoch, iteration) in enumerate(places))
             raise CheckpointError(f'the processes go on from different checkpoints ({found}); they '
                                   'need one work dir that all of them see, or one --resume FILE')
+
+    def _require_rest(self) -> None:
+        """Raise ConfigError if a checkpoint is of a longer training than this one."""
+        if not is_resuming(self.runner):
+            return
+        done, last = getattr(self, self.unit), getattr(self, f'max_{self.unit}s')
+        if done > last:
+            raise ConfigError(
+                f'train_cfg.max_{self.unit}s: got {last}, and the checkpoint that is resumed has '
+                f'been trained for {done}. Set more, or begin anew in another work dir')
+        if done == last:
+            print_log(f'The checkpoint that is resumed has been trained for all {last} '
+                      f'{self.unit}s: it is evaluated, and nothing is left to train',
+                      logger='current', level=logging.WARNING)
 
     def _validate(self, step: int, last: int) -> None:
         """Validate if it is time to, after ``step`` of ``last`` epochs or iterations."""
@@ -89,6 +104,8 @@ class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
     A run that is resumed at the end of an epoch validates first, for the one before may have been
     stopped while it did. Arguments are MMEngine's.
     """
+
+    unit = 'epoch'
 
     def __init__(self, runner, dataloader: Union[DataLoader, dict], **settings):
         super().__init__(runner, _prepared(runner, dataloader), **settings)
@@ -145,6 +162,8 @@ class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
     It validates first where the iteration asks for it, as the loop over epochs does. Arguments are
     MMEngine's.
     """
+
+    unit = 'iter'
 
     def __init__(self, runner, dataloader: Union[DataLoader, dict], **settings):
         super().__init__(runner, _prepared(runner, dataloader), **settings)

@@ -1,14 +1,18 @@
 """What a run leaves in run.json, what it says of its learning rate, and the runtimes' hooks."""
 import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -16,8 +20,11 @@ from mmvssd import compat
 from mmvssd.cli.launch import load_config
 from mmvssd.compat import failed_runs
 from mmvssd.engine import RunRecordHook
-from mmvssd.engine.record import run_facts
+from mmvssd.engine.record import resumed_settings, run_facts
 from mmvssd.engine.record.run_facts import Batch, Rate, judge_rate
+from mmvssd.engine.record.run_record import read_record
+from mmvssd.errors import CheckpointError
+from mmvssd.processes import this_process
 from mmvssd_kernels import dispatch, nc_ssd
 
 SAMPLES = {'cls': 'samples/vssd-nano_1xb64_digits.py',
@@ -211,7 +218,8 @@ def test_a_resumed_rate_is_the_checkpoints(tmp_path, warned):
     build(tmp_path, images=4, scale=True).train()
     warned.clear()
     build(tmp_path, images=8, scale=True, resume=True, epochs=2).train()
-    ((level, message), ) = warned
+    ((_, batch), (level, message)) = warned
+    assert 'a step saw 4 images in the run that is resumed, and sees 8 now' in batch
     assert level == logging.WARNING
     assert 'resumed was trained with 0.0005 (0.5 times it), and so is the rest; 0.001' in message
     record = max(records(tmp_path), key=lambda record: record['reached']['epoch'])
@@ -276,3 +284,131 @@ def test_the_runtimes(recipe, visualizer):
     assert [backend.type for backend in cfg.visualizer.vis_backends] == [
         'LocalVisBackend', 'mmvssd.TensorboardVisBackend']
     assert cfg.vis_backends == cfg.visualizer.vis_backends
+
+
+def resumed(optimizer, saved, *, batch=8, classes=None, notes=None):
+    """What is said of a run with an optimizer that goes on from the state of another."""
+    runner = build_like(optimizer, batch, classes)
+    checkpoint = dict(optimizer=saved.state_dict(), meta=dict(
+        mmvssd=notes, dataset_meta=dict(classes=('a', 'b'))))
+    return resumed_settings.changes(runner, checkpoint)
+
+
+def build_like(optimizer, batch, classes):
+    return SimpleNamespace(
+        optim_wrapper=OptimWrapper(optimizer), world_size=1, cfg=Config({}),
+        train_dataloader=SimpleNamespace(batch_size=batch, dataset=SimpleNamespace(
+            metainfo=dict(classes=classes) if classes else {})))
+
+
+def adamw(*more, kind=torch.optim.AdamW, **settings):
+    groups = [dict(params=[nn.Parameter(torch.ones(1))], **group) for group in ({}, *more)]
+    return kind(groups, lr=0.1, **settings)
+
+
+def test_what_is_as_before_is_not_said():
+    for groups in ((), (dict(weight_decay=0.0), )):
+        assert resumed(adamw(*groups), adamw(*groups), notes=dict(batch=8),
+                       classes=['a', 'b']) == []
+    assert resumed(adamw(), adamw()) == []  # a checkpoint without notes
+
+
+@pytest.mark.parametrize(('settings', 'said'), [
+    (dict(weight_decay=0.3), 'optimizer, weight_decay: 0.01 in the checkpoint, 0.3 in the recipe'),
+    (dict(betas=(0.5, 0.9)), r'optimizer, betas: \(0.9, 0.999\) in the checkpoint, \(0.5, 0.9\)'),
+    (dict(eps=1e-4), 'optimizer, eps: 1e-08 in the checkpoint, 0.0001 in the recipe')])
+def test_settings_that_the_checkpoint_brings_back(settings, said):
+    (line, ) = resumed(adamw(**settings), adamw())
+    assert re.match(said, line)
+    assert 'the other needs a new run' in line
+
+
+def test_another_batch_and_other_classes():
+    lines = resumed(adamw(), adamw(), batch=4, notes=dict(batch=16), classes=('a', 'c', 'b'))
+    assert re.match(r'batch: a step saw 16 images in the run that is resumed, and sees 4', lines[0])
+    assert re.match(r"classes: 2 in the checkpoint, 3 in the data; the first that differs is "
+                    r"number 1, 'b' then and 'c' now", lines[1])
+
+
+def test_another_optimizer_cannot_go_on():
+    with pytest.raises(CheckpointError, match=r"another optimizer \(one with betas\) than the "
+                                              r"recipe's SGD \(with momentum\)"):
+        resumed(adamw(kind=torch.optim.SGD), adamw())
+    with pytest.raises(CheckpointError, match='1 parameters in 1 groups, and the recipe one of 2'):
+        resumed(adamw({}), adamw())
+
+
+class Signal(Hook):
+    """Sends its own process a signal at the second step; a bare except may swallow the error."""
+
+    def __init__(self, number, swallows=False):
+        self.number, self.swallows = number, swallows
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 1:
+            try:
+                os.kill(os.getpid(), self.number)
+                signal.getsignal(self.number)  # Python calls handlers between two of its steps
+            except BaseException:
+                if not self.swallows:
+                    raise
+
+
+@pytest.mark.parametrize('swallows', [False, True])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_and_is_written_down(tmp_path, number, swallows):
+    before = signal.getsignal(number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
+        build(tmp_path, hooks=[Signal(number, swallows)]).train()
+    assert number == signal.SIGINT or raised.value.code == 128 + number
+    (record, ) = records(tmp_path)
+    assert (record['status'], record['error']) == ('stopped', f'ended by {number.name}')
+    assert record['reached']['iteration'] == 1
+    assert signal.getsignal(number) is before
+
+
+def test_one_that_waits_outside_python_ends_all_the_same():
+    """As for a process that is gone: there no handler of Python's runs."""
+    code = ('import signal, threading, time\n'
+            'from mmvssd.engine.record import signals\n'
+            'signals.PATIENCE = 0.2\n'
+            'ending = signals.EndingSignals(lambda text: print(text, flush=True))\n'
+            'ending.watch()\n'
+            'for number in signals.ENDING:  # a handler whose turn never comes\n'
+            '    signal.signal(number, lambda *args: None)\n'
+            'print("ready", flush=True)\n'
+            'while True: time.sleep(1)\n')
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True,
+                               env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)))
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ('ended by SIGTERM\n', 128 + signal.SIGTERM)
+
+
+def test_handlers_of_the_users_own_stay(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        build(tmp_path, hooks=[Signal(signal.SIGHUP)]).train()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    (record, ) = records(tmp_path)
+    assert record['status'] == 'finished'
+
+
+def test_a_killed_one_is_told_of_later(tmp_path):
+    """By who reads the record, and by the next run in the work dir."""
+    gone = subprocess.Popen([sys.executable, '-c', ''])
+    gone.wait()
+    for name, pid in (('killed', gone.pid), ('alive', os.getpid())):
+        (tmp_path / name).mkdir()
+        process = dict(this_process(), pid=pid)
+        (tmp_path / name / 'run.json').write_text(json.dumps(dict(status='running', error=None,
+                                                                  process=process)))
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'run.json').write_text('no record')
+    assert read_record(tmp_path / 'killed' / 'run.json')['status'] == 'killed'
+    build(tmp_path).train()
+    assert {json.loads((tmp_path / name / 'run.json').read_text())['status']
+            for name in ('killed', 'alive')} == {'killed', 'running'}
+    assert (tmp_path / 'other' / 'run.json').read_text() == 'no record'

@@ -186,7 +186,7 @@ def test_a_users_own_config(tmp_path):
 def test_processes_begin_at_one_place(monkeypatch, places):
     class Loop(loops.EpochBasedTrainLoop):
         def __init__(self):
-            self._runner = SimpleNamespace(seed=1, hooks=[GuardsHook()])
+            self._runner = SimpleNamespace(seed=1, hooks=[GuardsHook()], _resume=False)
             self.dataloader = torch.utils.data.DataLoader([1, 2])
             self._epoch, self._iter = places[0]
 

@@ -1,0 +1,116 @@
+"""Signals that end a run, turned into errors that its hooks hear of."""
+import os
+import signal
+import threading
+from typing import Callable, Dict, Optional
+
+#: What a terminal, a scheduler and torchrun end a process with, if it is to have a last word.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Seconds after which a process ends that SIGTERM or SIGHUP found waiting outside Python, such as
+#: for another process.
+PATIENCE = 10
+_STOCK = (signal.SIG_DFL, signal.default_int_handler)
+
+
+class EndingSignals:
+    """Turn signals into KeyboardInterrupt or SystemExit while a run goes on.
+
+    Python ends at SIGTERM and SIGHUP without a word. An error lets hooks run, and files be closed.
+    A bare ``except`` of a host may swallow such an error; it is raised again at the next step.
+    Handlers of the user's own stay, and a signal that is ignored, as with ``nohup``, stays ignored.
+
+    Args:
+        note: Is called with what was received, such as 'ended by SIGTERM', before the error is
+            raised.
+    """
+
+    def __init__(self, note: Callable[[str], None]):
+        self._note = note
+        self._pid = os.getpid()
+        self._before: Dict[signal.Signals, object] = {}
+        self._number: Optional[signal.Signals] = None
+        self._pipe: Optional[int] = None
+
+    @property
+    def received(self) -> Optional[str]:
+        """What ended the run; None if no signal has."""
+        return None if self._number is None else f'ended by {self._number.name}'
+
+    def watch(self) -> None:
+        """Begin; only a process's main thread can."""
+        self._pid, self._number = os.getpid(), None
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in ENDING:
+            other = getattr(signal.getsignal(number), '__self__', None)
+            if isinstance(other, EndingSignals):  # of a run that came to no end
+                other.leave()
+            if number not in self._before and signal.getsignal(number) in _STOCK:
+                self._before[number] = signal.signal(number, self._receive)
+        self._stand_by()
+
+    def leave(self) -> None:
+        """Put back what was there before."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        while self._before:
+            signal.signal(*self._before.popitem())
+        if self._pipe is not None:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe)  # which ends the thread
+            self._pipe = None
+
+    def raise_eaten(self) -> None:
+        """Raise the error of a signal that was received, if it was swallowed."""
+        if self._number is not None:
+            self._raise(self._number)
+
+    def _receive(self, number: int, frame) -> None:
+        number = signal.Signals(number)
+        if os.getpid() == self._pid:  # and no worker that was forked
+            self._number = number
+            self._note(self.received)
+        self._raise(number)
+
+    @staticmethod
+    def _raise(number: signal.Signals) -> None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    def _stand_by(self) -> None:
+        """Have a thread hear of signals at once; Python's handlers wait for a call to return."""
+        outlet, inlet = os.pipe()
+        os.set_blocking(inlet, False)
+        taken = signal.set_wakeup_fd(inlet, warn_on_full_buffer=False)
+        if taken != -1:  # another one's, such as asyncio's, stays
+            signal.set_wakeup_fd(taken)
+            os.close(inlet)
+            os.close(outlet)
+            return
+        self._pipe = inlet
+        threading.Thread(target=self._listen, args=(outlet, ), daemon=True).start()
+
+    def _listen(self, outlet: int) -> None:
+        with open(outlet, 'rb', buffering=0) as signals:
+            for number in iter(lambda: signals.read(1), b''):
+                if number[0] in (signal.SIGTERM, signal.SIGHUP) and number[0] in self._before:
+                    threading.Timer(PATIENCE, self._end, (signal.Signals(number[0]), )).start()
+
+    def _end(self, number: signal.Signals) -> None:
+        """End the process if its main thread has not even begun to."""
+        if self._number is None and self._before:
+            self._number = number
+            self._note(self.received)
+            os._exit(128 + number)
+
+
+def _forget_in_child() -> None:
+    """Leave a forked worker's signals out of its parent's pipe."""
+    if threading.current_thread() is threading.main_thread() and any(isinstance(
+            getattr(signal.getsignal(number), '__self__', None), EndingSignals)
+            for number in ENDING):
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
