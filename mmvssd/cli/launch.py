@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
-from mmvssd.engine.data.checks import check_data, dicts_of, explaining, is_local
+from mmvssd.engine.data.checks import check_data, dicts_of, is_local
 from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.errors import CheckpointError, ConfigError
@@ -168,8 +168,7 @@ def _build(cfg: Config, *phases: str) -> Runner:
     check_writable(cfg.work_dir, '--work-dir')
     runner = GuardedRunner.from_cfg(cfg)
     for phase in phases:
-        with explaining(cfg, phase):
-            getattr(runner, f'{phase}_loop')  # built when it is first asked for
+        getattr(runner, f'{phase}_loop')  # built when it is first asked for
     return runner
 
 

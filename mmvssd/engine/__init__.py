@@ -3,6 +3,7 @@ from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook, T
 from mmvssd.engine.data import (
     DataCheckHook,
     DataFaultsHook,
+    DataSurveyHook,
     ResumableBatchSampler,
     SeededDataset,
     SeededSampler,
@@ -17,8 +18,8 @@ from mmvssd.engine.record import (
 )
 from mmvssd.engine.train import EpochBasedTrainLoop, IterBasedTrainLoop, MESAHook
 
-__all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBasedTrainLoop',
-           'FiniteCheckHook', 'GuardedRunner', 'GuardsHook', 'IterBasedTrainLoop', 'MESAHook',
-           'MeanLossHook', 'ResumableBatchSampler', 'RunRecordHook', 'SafeCheckpointHook',
-           'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
-           'TestedWeightsHook']
+__all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'DataSurveyHook',
+           'EpochBasedTrainLoop', 'FiniteCheckHook', 'GuardedRunner', 'GuardsHook',
+           'IterBasedTrainLoop', 'MESAHook', 'MeanLossHook', 'ResumableBatchSampler',
+           'RunRecordHook', 'SafeCheckpointHook', 'SeededDataset', 'SeededSampler',
+           'SegmentationDrawingHook', 'TensorboardVisBackend', 'TestedWeightsHook']

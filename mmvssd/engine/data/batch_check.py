@@ -2,13 +2,12 @@
 from operator import attrgetter
 from typing import Optional, Sequence
 
-from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of
+from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of, needs_labels
 from mmvssd.errors import DataError
 from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
@@ -123,7 +122,7 @@ class DataCheckHook(Hook):
             dataset = data_of(loop)
             if dataset is not None:
                 metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
-                labelled = phase == 'train' or any(map(_needs_labels, metrics))
+                labelled = phase == 'train' or any(map(needs_labels, metrics))
                 check_dataset(dataset, phase, channels, labelled=labelled)
         self._watch = BatchCheck.watch(runner.model)
 
@@ -131,10 +130,6 @@ class DataCheckHook(Hook):
         """Leave the model as it was."""
         if self._watch is not None:
             self._watch.remove()
-
-
-def _needs_labels(metric) -> bool:
-    return not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
 
 
 def channels_of(model: nn.Module) -> Optional[int]:

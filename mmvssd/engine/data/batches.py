@@ -1,0 +1,129 @@
+"""Batches that a model or a loader cannot take, seen before the first one is made."""
+from typing import Iterator, List
+
+import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import get_world_size
+from torch import nn
+
+from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.randomness import RandomState
+
+NORMS = (nn.modules.batchnorm._BatchNorm, )
+#: Images of different sizes that are put through a pipeline.
+TRIED = 4
+
+
+def check_settings(dataloader: dict, where: str, findings: Findings) -> None:
+    """Look at a data loader's settings, which PyTorch refuses with a message of its own."""
+    workers, batch_size = dataloader.get('num_workers', 0), dataloader.get('batch_size', 1)
+    if not workers:
+        for name in ('persistent_workers', 'prefetch_factor'):
+            if dataloader.get(name):
+                findings.stop(where, f'{name}={dataloader[name]} needs workers, and num_workers='
+                                     f'{workers}', advice=f'Set num_workers to 1 or more, or '
+                                                          f'{name}={_off(name)}')
+    elif isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        findings.stop(where, f'num_workers is {workers!r}, expected a number from 0 on')
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        findings.stop(where, f'batch_size is {batch_size!r}, expected a number from 1 on')
+
+
+def _off(name: str):
+    return False if name == 'persistent_workers' else None
+
+
+def check_training(dataloader, model: nn.Module, where: str, findings: Findings) -> None:
+    """Look for a batch of one image that a norm cannot take, and for no batch at all.
+
+    Args:
+        dataloader: As the loop has it.
+        model: The model, not wrapped.
+        where: The setting that names it.
+        findings: Where faults and doubts are noted.
+    """
+    sampler = getattr(dataloader, 'sampler', None)
+    sampler = getattr(sampler, 'sampler', sampler)
+    batches = dataloader.batch_sampler
+    size = getattr(batches, 'batch_size', None)
+    if not isinstance(size, int):
+        return
+    if type(sampler) is DefaultSampler:
+        images, drop_last = len(sampler), getattr(batches, 'drop_last', False)
+        if drop_last and images < size:
+            findings.stop(where, f'{images} images a process give no batch of {size}, and '
+                                 'drop_last leaves out smaller ones',
+                          advice='Set a smaller batch_size')
+        single = size == 1 or (images % size == 1 and not drop_last)
+    else:  # others deal out images without end, or in a way of their own
+        single, images = size == 1, None
+    if single:
+        for name in norms_of_one_value(model):
+            last = f'the last of {images} images in batches of {size} is alone: ' * (size > 1)
+            findings.stop(where, f'{last}a batch of one image, of which model.{name} sees one '
+                                 'value a channel and has no deviation of it',
+                          advice='Set another batch_size' if size == 1 else
+                          'Set drop_last=True, or another batch_size')
+            break
+
+
+def norms_of_one_value(model: nn.Module) -> Iterator[str]:
+    """Yield batch norms that see one value a channel of each image, by name."""
+    across = get_world_size() > 1
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm1d):
+            yield name
+        if isinstance(module, nn.Sequential) and any(map(_pools_to_one, module)):
+            for inner, norm in module.named_modules():
+                if isinstance(norm, NORMS) and norm.training and not (
+                        across and isinstance(norm, nn.SyncBatchNorm)):
+                    yield f'{name}.{inner}'
+
+
+def _pools_to_one(module: nn.Module) -> bool:
+    return (isinstance(module, nn.AdaptiveAvgPool2d)
+            and module.output_size in (1, (1, 1), [1, 1]))
+
+
+def check_sizes(dataset, dataloader, model: nn.Module, indices: List[int], where: str,
+                findings: Findings) -> None:
+    """Put some images of different sizes through a pipeline of evaluation, and compare.
+
+    Args:
+        dataset: The data set whose pipeline it is.
+        dataloader: As the loop has it.
+        model: The model, not wrapped.
+        indices: Of images with different sizes.
+        where: The setting that names it.
+        findings: Where faults and doubts are noted.
+    """
+    size = getattr(dataloader.batch_sampler, 'batch_size', 1)
+    if size == 1 or _pads(dataloader, model):
+        return
+    state = RandomState(cpu_only=True)
+    try:
+        shapes = {}
+        for index in indices[:TRIED]:
+            image = dataset[index].get('inputs')
+            if isinstance(image, torch.Tensor):
+                shapes.setdefault(tuple(image.shape[1:]), index)
+    finally:
+        state.restore()
+    if len(shapes) > 1:
+        found = ' and '.join(f'{height} x {width}' for height, width in list(shapes)[:2])
+        findings.stop(where, f'batch_size={size}, and images leave the pipeline in several sizes '
+                             f'(height x width {found})',
+                      advice='Set batch_size=1, or resize or crop to one size')
+
+
+def _pads(dataloader, model: nn.Module) -> bool:
+    """Whether images of several sizes can be put together; True if that is not known."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    name = type(preprocessor).__name__
+    if getattr(dataloader.collate_fn, '__name__', '') == 'default_collate' or (
+            getattr(getattr(dataloader.collate_fn, 'func', None), '__name__', '')
+            == 'default_collate'):
+        return False
+    if name == 'SegDataPreProcessor':
+        return bool(preprocessor.test_cfg)
+    return True
