@@ -27,6 +27,7 @@ PATCHES = {
     'atomic_files': 'mmengine.fileio',
     'checkpoint': 'torch.serialization',
     'class_names': 'mmseg.datasets',
+    'data_errors': 'mmengine.dataset',
     'deprecations': 'mmengine',
     'distributed': 'mmengine.dist',
     'failed_runs': 'mmengine.runner',

@@ -242,7 +242,7 @@ class GuardedRunner:
             runner = HOST_RUNNERS.build(cfg)
         else:
             runner = (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
-        for hook in runner.hooks:
+        for hook in getattr(runner, 'hooks', ()):  # one of the user's own may keep none
             if isinstance(hook, DataSurveyHook):
                 hook.look_before_building(runner)
         return runner

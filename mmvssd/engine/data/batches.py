@@ -1,16 +1,15 @@
 """Batches that a model or a loader cannot take, seen before the first one is made."""
-from typing import Iterator, List
+from typing import Dict, Iterator
 
-import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
-from torch import nn
+from torch import Tensor, nn
 
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.randomness import RandomState
 
 NORMS = (nn.modules.batchnorm._BatchNorm, )
-#: Images of different sizes that are put through a pipeline.
+#: Batches of images of different sizes that are put through a pipeline.
 TRIED = 4
 
 
@@ -42,8 +41,7 @@ def check_training(dataloader, model: nn.Module, where: str, findings: Findings)
         where: The setting that names it.
         findings: Where faults and doubts are noted.
     """
-    sampler = getattr(dataloader, 'sampler', None)
-    sampler = getattr(sampler, 'sampler', sampler)
+    sampler = sampler_of(dataloader)
     batches = dataloader.batch_sampler
     size = getattr(batches, 'batch_size', None)
     if not isinstance(size, int):
@@ -85,35 +83,42 @@ def _pools_to_one(module: nn.Module) -> bool:
             and module.output_size in (1, (1, 1), [1, 1]))
 
 
-def check_sizes(dataset, dataloader, model: nn.Module, indices: List[int], where: str,
+def check_sizes(dataloader, model: nn.Module, sizes: Dict[int, tuple], where: str,
                 findings: Findings) -> None:
-    """Put some images of different sizes through a pipeline of evaluation, and compare.
+    """Look for batches of an evaluation whose images leave the pipeline in several sizes.
 
     Args:
-        dataset: The data set whose pipeline it is.
         dataloader: As the loop has it.
         model: The model, not wrapped.
-        indices: Of images with different sizes.
+        sizes: Of the images as they are stored, by index.
         where: The setting that names it.
         findings: Where faults and doubts are noted.
     """
-    size = getattr(dataloader.batch_sampler, 'batch_size', 1)
-    if size == 1 or _pads(dataloader, model):
+    sampler = sampler_of(dataloader)
+    if type(sampler) is not DefaultSampler or sampler.shuffle or _pads(dataloader, model):
         return
+    mixed = [batch for batch in dataloader.batch_sampler
+             if len({sizes[index] for index in batch if index in sizes}) > 1]
     state = RandomState(cpu_only=True)
     try:
-        shapes = {}
-        for index in indices[:TRIED]:
-            image = dataset[index].get('inputs')
-            if isinstance(image, torch.Tensor):
-                shapes.setdefault(tuple(image.shape[1:]), index)
+        for batch in mixed[:TRIED]:
+            images = [dataloader.dataset[index].get('inputs') for index in batch]
+            shapes = {tuple(image.shape[1:]) for image in images if isinstance(image, Tensor)}
+            if len(shapes) > 1:
+                found = ' and '.join(f'{height} x {width}' for height, width in sorted(shapes)[:2])
+                findings.stop(where, f'a batch has images of several sizes after the pipeline '
+                                     f'(height x width {found}; images {batch[:4]})',
+                              advice='Set batch_size=1, or resize or crop to one size')
+                return
     finally:
         state.restore()
-    if len(shapes) > 1:
-        found = ' and '.join(f'{height} x {width}' for height, width in list(shapes)[:2])
-        findings.stop(where, f'batch_size={size}, and images leave the pipeline in several sizes '
-                             f'(height x width {found})',
-                      advice='Set batch_size=1, or resize or crop to one size')
+
+
+def sampler_of(dataloader):
+    """Return the sampler that orders a loader's images, out of those that wrap it."""
+    # a loader with a batch sampler has a sampler that it does not use
+    sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
+    return getattr(sampler, 'sampler', sampler)
 
 
 def _pads(dataloader, model: nn.Module) -> bool:

@@ -54,6 +54,14 @@ class DataSurveyHook(Hook):
         self.findings = Findings()
         self._surveyed: set = set()
 
+    def looked_at(self, phase: str) -> str:
+        """Return what was looked at of a phase, and what was not."""
+        parts = [text.partition(': ')[2] for text in self.findings.looked_at
+                 if text.startswith(f'{phase}: ')]
+        parts += [f'not {text}' for text in self.findings.not_looked_at
+                  if text.startswith(f'{phase}_')]
+        return '; '.join(parts)
+
     def look_before_building(self, runner) -> None:
         """Have annotation files, lists and folders looked at before a loop reads them."""
         for phase in PHASES:
@@ -436,12 +444,10 @@ class Built:
             batches.check_training(loader, self.model, where, self.findings)
             return
         for leaf in leaves:
-            if leaf.phase == phase:
-                by_size = {tuple(headers[entry['img_path']]['size']): index
-                           for index, entry in leaf.entries if entry['img_path'] in headers}
-                if len(by_size) > 1:
-                    batches.check_sizes(leaf.dataset, loader, self.model, list(by_size.values()),
-                                        where, self.findings)
+            if leaf.dataset is loader.dataset:
+                sizes = {index: tuple(headers[entry['img_path']]['size'])
+                         for index, entry in leaf.entries if entry['img_path'] in headers}
+                batches.check_sizes(loader, self.model, sizes, where, self.findings)
 
     def _check_apart(self, leaves: List[Leaf]) -> None:
         """Look for images of validation that are trained on, by their content."""

@@ -90,8 +90,9 @@ class LabelMaps:
         elif mode == 'P' and self.backend != 'pillow':
             self.stop(f'{{}} label maps with a palette, which imdecode_backend={self.backend!r} '
                       'turns into colours', path, "Load them with 'pillow'")
-        elif any(value != int(value) for value in fact['values']) or not fact['values']:
-            self.stop(f'{{}} label maps of fractions (mode {mode})', path, FORM)
+        elif mode == 'F':
+            self.stop('{} label maps of floating-point numbers', path,
+                      FORM + '; save whole numbers of 8 bits')
         elif mode not in BYTES and (max(fact['values']) > LARGEST or min(fact['values']) < 0):
             self.stop(f'{{}} label maps with values outside 0 to {LARGEST}, of which the host '
                       'keeps the remainder of a division by 256',

@@ -21,7 +21,7 @@ from mmvssd.engine.data.data_faults import (
     faults_of,
 )
 from mmvssd.engine.data.training_data import MOST_UNREADABLE, SeededDataset, SeededIndex
-from mmvssd.errors import UnreadableImageError
+from mmvssd.errors import DataError, UnreadableImageError
 
 DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
 
@@ -118,7 +118,7 @@ def test_all_processes_images_are_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(data_faults, 'print_log', lambda text, **kwargs: said.append(text))
     listed = tmp_path / 'unreadable_images.txt'
     listed.write_text('old.png: cannot be read\n')
-    runner = SimpleNamespace(work_dir=str(tmp_path), _train_loop={}, _resume=True)
+    runner = SimpleNamespace(work_dir=str(tmp_path), _train_loop={}, _resume=True, hooks=[])
     hook = DataFaultsHook()
     hook.before_run(runner)
     for name in ('a.png', 'b.png'):
@@ -151,7 +151,7 @@ def test_other_errors_pass(tmp_path):
 
 def test_an_error_of_settings_is_none_of_a_file():
     loading = pytest.importorskip('mmcv.transforms')
-    with pytest.raises(KeyError, match='img_path'):
+    with pytest.raises(DataError, match="the step LoadImageFromFile .* KeyError: 'img_path'"):
         loading.LoadImageFromFile()({})
 
 
