@@ -1,6 +1,4 @@
 """Errors of pipelines and data sets: raised once, with the file, the annotation and the step."""
-import json
-
 import pytest
 from mmengine.dataset import BaseDataset, Compose
 from torch.utils.data import DataLoader
@@ -90,16 +88,3 @@ class Broken(BaseDataset):
 def test_a_data_set_that_cannot_read_its_file():
     with pytest.raises(DataError, match=r"some\.json: Broken cannot read its .*'area'"):
         Broken(ann_file='some.json')
-
-
-def test_annotations_keep_their_ids(tmp_path):
-    coco = pytest.importorskip('mmdet.datasets').CocoDataset
-    annotation = dict(image_id=1, category_id=1, area=4, iscrowd=0)
-    boxes = {3: [0, 0, 4, 4], 5: [90, 90, 4, 4], 9: [1, 1, 3, 3]}  # the second is left out
-    content = dict(categories=[dict(id=1, name='a')],
-                   images=[dict(id=1, file_name='a.jpg', width=9, height=9)],
-                   annotations=[dict(annotation, id=key, bbox=box) for key, box in boxes.items()])
-    (tmp_path / 'a.json').write_text(json.dumps(content))
-    dataset = coco(ann_file=str(tmp_path / 'a.json'), metainfo=dict(classes=('a', )),
-                   data_prefix=dict(img=''))
-    assert [one['ann_id'] for one in dataset.get_data_info(0)['instances']] == [3, 9]

@@ -286,7 +286,7 @@ class Built:
         leaves = list(self._leaves())
         for leaf in leaves:
             _guarded(self.findings, leaf.where, partial(self._check_names, leaf))
-        self._check_phases(leaves)
+        _guarded(self.findings, 'classes of several phases', partial(self._check_phases, leaves))
         headers = {}
         for leaf in sorted(leaves, key=lambda leaf: leaf.phase == 'train'):
             _guarded(self.findings, leaf.where, lambda leaf=leaf: headers.update(
@@ -310,9 +310,9 @@ class Built:
             labelled = phase == 'train' or any(map(needs_labels, metrics))
             for one in data_sets_in(dataset):
                 where = f'{phase}_dataloader, {type(one).__name__}'
-                entries = list(_entries(one))
-                if not entries:
-                    self.findings.not_looked_at.append(f'{where}: its images')
+                entries: List[Tuple[int, dict]] = []
+                _guarded(self.findings, f'{where}: its images',
+                         lambda one=one, entries=entries: entries.extend(_entries(one)))
                 yield Leaf(phase, one, where, entries, labelled)
 
     def _check_names(self, leaf: Leaf) -> None:
@@ -320,7 +320,6 @@ class Built:
         if classes is None:
             self._check_labels(leaf, None)
             return
-        names.check_setting(leaf.dataset.metainfo['classes'], leaf.where, self.findings)
         if self._closed(leaf):
             names.check_heads(self.model, classes, leaf.where, self.findings)
         self._check_labels(leaf, classes)
@@ -479,7 +478,7 @@ class Built:
 def _entries(dataset) -> Iterator[Tuple[int, dict]]:
     """Yield what a data set knows of its images, evenly spread over more than are looked at."""
     if not hasattr(dataset, 'get_data_info'):
-        return
+        raise TypeError('it does not tell of them, having no get_data_info')
     step = -(-len(dataset) // MOST_ENTRIES) or 1
     for index in range(0, len(dataset), step):
         entry = dataset.get_data_info(index)

@@ -1,6 +1,7 @@
 """Names of classes: whether the recipe, the files, the phases and the heads agree on them."""
 import difflib
 import os
+from collections import Counter
 from operator import attrgetter
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -33,9 +34,8 @@ def check_setting(classes: Any, where: str, findings: Findings) -> None:
         return
     if not isinstance(classes, (list, tuple)):
         return
-    doubled = sorted({str(name) for name in classes if list(classes).count(name) > 1})
-    if doubled:
-        findings.stop(where, f'metainfo.classes has {", ".join(doubled)} more than once')
+    if doubled(classes):  # ImageNet has two cranes
+        findings.warn(where, f'metainfo.classes has {some(doubled(classes))} more than once')
     stripped = [name for name in classes if isinstance(name, str) and name != name.strip()]
     if stripped:
         findings.warn(where, f'metainfo.classes has names with blanks at an end: {stripped}')
@@ -53,6 +53,10 @@ def check_categories(dataset, summary: Summary, where: str, findings: Findings) 
     classes = classes_of(dataset)
     names = [name for _, name in summary.categories]
     if classes is None or not names:
+        return
+    if doubled(classes):
+        findings.stop(where, f'metainfo.classes has {some(doubled(classes))} more than once, and '
+                             'categories are found by their names', advice=SET_BOTH)
         return
     kept = [name for name in names if name in set(classes)]  # in the order of their labels
     missing = [name for name in classes if name not in set(names)]
@@ -147,6 +151,11 @@ def sizes_of(head: nn.Module) -> Tuple[int, ...]:
         return ()
     # one score for two classes
     return (number, 2) if getattr(head, 'out_channels', None) == 1 else (number, )
+
+
+def doubled(names: Sequence) -> List[str]:
+    """Return the names that occur more than once."""
+    return sorted(str(name) for name, count in Counter(map(str, names)).items() if count > 1)
 
 
 def some(names: Sequence) -> str:

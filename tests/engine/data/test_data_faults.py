@@ -75,6 +75,19 @@ def test_clean_data_have_no_faults(digits):
         assert not faults_of(DATASETS.build(load_config(DETECTOR).train_dataloader.dataset))
 
 
+def test_annotations_keep_their_ids(tmp_path):
+    coco = pytest.importorskip('mmdet.datasets').CocoDataset
+    annotation = dict(image_id=1, category_id=1, area=4, iscrowd=0)
+    boxes = {3: [0, 0, 4, 4], 5: [90, 90, 4, 4], 9: [1, 1, 3, 3]}  # the second is left out
+    content = dict(categories=[dict(id=1, name='a')],
+                   images=[dict(id=1, file_name='a.jpg', width=9, height=9)],
+                   annotations=[dict(annotation, id=key, bbox=box) for key, box in boxes.items()])
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    dataset = coco(ann_file=str(tmp_path / 'a.json'), metainfo=dict(classes=('a', )),
+                   data_prefix=dict(img=''))
+    assert [one['ann_id'] for one in dataset.get_data_info(0)['instances']] == [3, 9]
+
+
 class Images(list):
     """A data set of files, read by a pipeline's own loader."""
 
@@ -151,7 +164,7 @@ def test_other_errors_pass(tmp_path):
 
 def test_an_error_of_settings_is_none_of_a_file():
     loading = pytest.importorskip('mmcv.transforms')
-    with pytest.raises(DataError, match="the step LoadImageFromFile .* KeyError: 'img_path'"):
+    with pytest.raises(DataError, match="the step LoadImageFromFile .*KeyError: 'img_path'"):
         loading.LoadImageFromFile()({})
 
 

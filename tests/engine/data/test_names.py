@@ -63,13 +63,17 @@ def test_last_names_may_be_missing():
     assert 'dog, pig' in compare(('cat', 'dog', 'pig'), ('cat', ))[1][0]
 
 
+def test_a_name_twice():
+    assert 'has cat more than once' in compare(('cat', 'dog', 'cat'), ('cat', 'dog'))[0][0]
+
+
 def test_other_names_altogether():
     (stop, ), _ = compare(('zero', 'one'), ('cat', ))
     assert 'it has the categories cat; its classes are zero, one' in stop
 
 
 @pytest.mark.parametrize(('classes', 'stops', 'doubts'), [
-    ('disc', "is the text 'disc'", None), (('a', 'b', 'a'), 'has a more than once', None),
+    ('disc', "is the text 'disc'", None), (('a', 'b', 'a'), None, 'has a more than once'),
     (('a', ' b'), None, 'blanks at an end'), (('a', 'b'), None, None), (None, None, None),
 ])
 def test_the_setting_itself(classes, stops, doubts):
