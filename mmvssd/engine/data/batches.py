@@ -4,6 +4,7 @@ from typing import Dict, Iterator
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.randomness import RandomState
@@ -32,8 +33,17 @@ def _off(name: str):
     return False if name == 'persistent_workers' else None
 
 
+def check_count(dataloader, where: str, findings: Findings) -> None:
+    """Look for a loader that gives no batch."""
+    if isinstance(dataloader, DataLoader) and len(dataloader) == 0:
+        size = getattr(dataloader.batch_sampler, 'batch_size', None)
+        findings.stop(where, f'{len(dataloader.dataset)} images give no batch of {size}',
+                      advice='Check the data and filter_cfg, or set a smaller batch_size; '
+                             'drop_last leaves out smaller batches')
+
+
 def check_training(dataloader, model: nn.Module, where: str, findings: Findings) -> None:
-    """Look for a batch of one image that a norm cannot take, and for no batch at all.
+    """Look for a batch of one image that a norm cannot take.
 
     Args:
         dataloader: As the loop has it.
@@ -48,10 +58,6 @@ def check_training(dataloader, model: nn.Module, where: str, findings: Findings)
         return
     if type(sampler) is DefaultSampler:
         images, drop_last = len(sampler), getattr(batches, 'drop_last', False)
-        if drop_last and images < size:
-            findings.stop(where, f'{images} images a process give no batch of {size}, and '
-                                 'drop_last leaves out smaller ones',
-                          advice='Set a smaller batch_size')
         single = size == 1 or (images % size == 1 and not drop_last)
     else:  # others deal out images without end, or in a way of their own
         single, images = size == 1, None

@@ -76,7 +76,11 @@ class DataSurveyHook(Hook):
             self._surveyed.update(phases)
             _decide_together(self.findings, lambda: Files(
                 runner.cfg, self.findings, FileFacts(_cache_of(runner), math.inf)).check(phases))
-        return build(loop)
+        built = build(loop)
+        # before a schedule is made for so many
+        _decide_together(self.findings, lambda: batches.check_count(
+            getattr(built, 'dataloader', None), f'{phase}_dataloader', self.findings))
+        return built
 
     def before_run(self, runner) -> None:
         """Look at the data sets as they were built, and warn of what is doubtful.

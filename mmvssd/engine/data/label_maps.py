@@ -9,6 +9,9 @@ from mmvssd.engine.data.names import check_occurrence
 #: Largest value of a byte, and what reduce_zero_label makes of 0.
 LARGEST = 255
 
+#: Endings of files that do not keep values.
+LOSSY = ('.jpg', '.jpeg')
+
 FORM = 'A label map has one channel, whose values are numbers of classes'
 TO_NUMBERS = 'Write numbers of classes in place of the values'
 
@@ -104,6 +107,10 @@ class LabelMaps:
     def _check_values(self, values: Sequence[float], path: str) -> None:
         stored = {int(value) for value in values}
         labels = {self._label(value) for value in stored}
+        if path.lower().endswith(LOSSY):
+            self.findings.warn(self.where, '{} label maps are JPEG files, whose compression '
+                                           'changes values', os.path.basename(path),
+                               'Save them as PNG')
         self.maps += 1
         self.stored |= stored
         self.example = self.example or path

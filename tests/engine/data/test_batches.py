@@ -50,17 +50,26 @@ def pyramid(norm):
     (9, 4, False, pyramid(nn.BatchNorm2d(4)).eval(), False),  # frozen
     (9, 4, False, nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), False),
     (9, 4, False, nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), True),
-    (3, 4, True, nn.Linear(1, 1), True),  # no batch at all
 ])
 def test_a_batch_of_one_image(images, size, drop_last, model, stopped):
     sampler = DefaultSampler(range(images), shuffle=True)
     loader = DataLoader(range(images), batch_sampler=BatchSampler(sampler, size, drop_last))
     found = stops(batches.check_training, loader, model)
     assert bool(found) == stopped
-    if stopped and images >= size:
+    if stopped:
         with pytest.raises(ValueError, match='more than 1 value'):  # what it foresees
             model(torch.rand(1, 3, 8, 8) if isinstance(model[0], nn.AdaptiveAvgPool2d)
                   else torch.rand(1, 3))
+
+
+def test_no_batch_at_all():
+    def loader(images, size):
+        return DataLoader(range(images), batch_size=size, drop_last=True)
+
+    assert 'give no batch of 4' in stops(batches.check_count, loader(3, 4))[0]
+    assert '0 images give no batch' in stops(batches.check_count, loader(0, 4))[0]
+    assert not stops(batches.check_count, loader(4, 4))
+    assert not stops(batches.check_count, None)
 
 
 def test_batches_without_end_are_full():

@@ -74,6 +74,14 @@ def test_faults_of_label_maps(maps, settings, message):
     assert re.search(message, stops[0])
 
 
+def test_label_maps_that_do_not_keep_their_values():
+    findings = Findings()
+    dataset = SimpleNamespace(reduce_zero_label=False, label_map=None, metainfo={})
+    LabelMaps(dataset, None, 3, 255, 'val', findings).check(
+        {}, {'a.JPG': fact([0, 1, 2])}, [('a.jpg', 'a.JPG')], True, True)
+    assert 'compression changes values' in str(findings.of(WARN)[0])
+
+
 def test_doubts_about_label_maps():
     stops, doubts = look(fact([0, 1]), fact([255]))
     assert not stops
