@@ -23,7 +23,7 @@ LABELS_OF_HEADS = (
 
 
 class BatchCheck:
-    """Compare batches with what a model takes: channels of the images, range of the labels.
+    """Compare batches with what a model takes: channels of images, range of labels, boxes.
 
     It sees them as the pipeline leaves them. Past that, a grey image goes through as a colour one
     or not according to the host, a fourth channel is dropped or fails in the normalisation, and a
@@ -73,6 +73,7 @@ class BatchCheck:
         training = len(arguments) > 1 and arguments[1]
         if training:  # in evaluation a metric may ignore more labels than the loss
             self._check_labels(samples)
+            self._check_boxes(samples)
 
     def _check_images(self, images, samples: Sequence) -> None:
         if self.channels is None or not isinstance(images, (Tensor, list, tuple)):
@@ -97,6 +98,16 @@ class BatchCheck:
                     f'{_name(samples, index)}: its label is {wrong}, the model has '
                     f'{self.num_classes} classes: 0 to {self.num_classes - 1} fit{ignored}. Check '
                     "the annotations, the data set's classes, and num_classes of the heads")
+
+    @staticmethod
+    def _check_boxes(samples: Sequence) -> None:
+        """RoIAlign reads from memory that is not its own at a box that is not finite."""
+        for index, sample in enumerate(samples):
+            boxes = _get(sample, 'gt_instances.bboxes')
+            boxes = getattr(boxes, 'tensor', boxes)
+            if isinstance(boxes, Tensor) and not boxes.isfinite().all():
+                raise DataError(f'{_name(samples, index)}: a box is not finite; check its '
+                                'annotations, and the steps of the pipeline')
 
     def _out_of_range(self, labels: Tensor) -> Optional[int]:
         """A label that does not fit, or None."""

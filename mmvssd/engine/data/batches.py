@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.randomness import RandomState
 
-NORMS = (nn.modules.batchnorm._BatchNorm, )
+#: Norms that need the deviation of several values.
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 #: Batches of images of different sizes that are put through a pipeline.
 TRIED = 4
 

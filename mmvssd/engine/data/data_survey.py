@@ -19,7 +19,7 @@ from mmvssd.engine.data.file_facts import MISSING, FileFacts, header, label_map,
 from mmvssd.engine.data.findings import STOP, WARN, Findings, from_json
 from mmvssd.engine.data.label_maps import LabelMaps
 from mmvssd.errors import DataError
-from mmvssd.host_internals import built_loop
+from mmvssd.host_internals import built_loop, filled
 from mmvssd.registry import HOOKS
 
 PHASES = ('train', 'val', 'test')
@@ -68,19 +68,30 @@ class DataSurveyHook(Hook):
             name = f'build_{phase}_loop'
             setattr(runner, name, partial(self._build, runner, phase, getattr(runner, name)))
 
+    def _look_at_built(self, runner) -> None:
+        built = Built(runner, self.findings, FileFacts(_cache_of(runner), self.seconds))
+        built.check(list(built.leaves()))
+
     def _build(self, runner, phase: str, build: Callable, loop: Any) -> Any:
         phases = ('train', 'val') if phase == 'train' else (phase, )
         phases = [one for one in phases if one not in self._surveyed and isinstance(
             runner.cfg.get(f'{one}_dataloader'), dict)]
         if isinstance(loop, dict) and phases:
             self._surveyed.update(phases)
-            _decide_together(self.findings, lambda: Files(
-                runner.cfg, self.findings, FileFacts(_cache_of(runner), math.inf)).check(phases))
+            _decide_together(self.findings, partial(self._look_at_files, runner, phases))
         built = build(loop)
         # before a schedule is made for so many
         _decide_together(self.findings, lambda: batches.check_count(
             getattr(built, 'dataloader', None), f'{phase}_dataloader', self.findings))
         return built
+
+    def _look_at_files(self, runner, phases: Sequence[str]) -> None:
+        files = Files(runner.cfg, self.findings, FileFacts(_cache_of(runner), math.inf))
+        files.check(phases)
+        if self.findings.of(STOP):  # nothing will be built: look now at what can be
+            built = Built(runner, self.findings, FileFacts(_cache_of(runner), self.seconds))
+            built.check([leaf for phase, labelled, dataset in files.readable(phases)
+                         for leaf in built.leaves_of(dataset, phase, labelled)])
 
     def before_run(self, runner) -> None:
         """Look at the data sets as they were built, and warn of what is doubtful.
@@ -88,8 +99,7 @@ class DataSurveyHook(Hook):
         Raises:
             DataError: There are faults; all of them are in it.
         """
-        _decide_together(self.findings, lambda: Built(
-            runner, self.findings, FileFacts(_cache_of(runner), self.seconds)).check())
+        _decide_together(self.findings, partial(self._look_at_built, runner))
         for found in self.findings.of(WARN):
             _log(f'Doubtful data: {found}')
         for text in self.findings.not_looked_at:
@@ -108,15 +118,17 @@ def _log(message: str, level: int = logging.WARNING) -> None:
 
 
 def _decide_together(findings: Findings, look: Callable[[], None]) -> None:
-    """Look in the first process; raise the same error in all if there are faults."""
-    verdict: List[Optional[str]] = [None]
+    """Look in the first process; raise an error in all if there are faults."""
+    stopped = [False]
     if is_main_process():
         _guarded(findings, 'the data', look)
-        verdict = [findings.text() if findings.of(STOP) else None]
-    broadcast_object_list(verdict, src=0)
-    if verdict[0] is not None:
-        raise DataError(f"{verdict[0]}\nIf the data are meant so, leave this check out with "
+        stopped = [bool(findings.of(STOP))]
+    broadcast_object_list(stopped, src=0)
+    if stopped[0] and is_main_process():
+        raise DataError(f"{findings.text()}\nIf the data are meant so, leave this check out with "
                         "unguarded=['data_survey']")
+    if stopped[0]:
+        raise DataError('the first process found faults of the data, and says which')
 
 
 def _guarded(findings: Findings, what: str, look: Callable[[], None]) -> None:
@@ -124,7 +136,7 @@ def _guarded(findings: Findings, what: str, look: Callable[[], None]) -> None:
     try:
         look()
     except DataError as error:
-        findings.stop(what, str(error))
+        findings.stop(what.partition(': its')[0], str(error))
     except Exception as error:  # of a data set that is unlike those that are known
         findings.not_looked_at.append(f'{what} ({type(error).__name__}: {error})')
 
@@ -174,14 +186,13 @@ class Files:
             self.findings.not_looked_at.append(f'{name}: its files are elsewhere')
             return None
         found: List[coco.Summary] = []
-        _guarded(self.findings, name, lambda: found.extend(self._look(phase, entry, name)))
+        _guarded(self.findings, f'{name}: its files',
+                 lambda: found.extend(self._look(phase, entry, name)))
         return found[0] if found else None
 
     def _look(self, phase: str, entry: dict, name: str) -> Iterator[coco.Summary]:
-        try:  # the host resolves its paths itself
-            dataset = DATASETS.build(dict(entry, lazy_init=True, pipeline=[]))
-        except Exception:  # the host says what is wrong when it builds it
-            return
+        # the host resolves its paths itself
+        dataset = DATASETS.build(dict(entry, lazy_init=True, pipeline=[]))
         if _reads_coco(dataset):
             yield self._check_coco(phase, dataset, name)
         elif _reads_classes(dataset) and dataset.with_label:
@@ -193,6 +204,28 @@ class Files:
                 listings.check_name_list(dataset, name, self.findings)
             else:
                 listings.check_folder(dataset, name, self.findings, self._labelled(phase))
+        elif not _reads_classes(dataset):
+            self.findings.not_looked_at.append(f'{name}: its files, which are of another kind')
+
+    def readable(self, phases: Sequence[str]) -> Iterator[Tuple[str, bool, Any]]:
+        """Yield the data sets that can be built, faults and all, with their phase."""
+        for phase in phases:
+            for entry in _data_sets_of(self.cfg[f'{phase}_dataloader']):
+                try:
+                    yield phase, self._labelled(phase), DATASETS.build(dict(entry))
+                except Exception:  # of the faults that were found
+                    found: List[Any] = []
+                    _guarded(Findings(), '', partial(self._add_listed, entry, found))
+                    yield from ((phase, self._labelled(phase), dataset) for dataset in found)
+
+    def _add_listed(self, entry: dict, found: List[Any]) -> None:
+        """Add a data set of the images that a COCO file lists, without annotations."""
+        dataset = DATASETS.build(dict(entry, lazy_init=True))
+        if _reads_coco(dataset):
+            folder = dataset.data_prefix.get('img') or ''
+            found.append(filled(dataset, [
+                dict(image, img_path=os.path.join(folder, image['file_name']))
+                for image in coco.read_json(dataset.ann_file)['images']]))
 
     def _labelled(self, phase: str) -> bool:
         return phase == 'train' or any(map(needs_labels, dicts_of(
@@ -285,9 +318,8 @@ class Built:
         model = unwrapped(runner.model)
         self.model = getattr(model, 'student', model)  # of semi-supervised training
 
-    def check(self) -> None:
+    def check(self, leaves: List[Leaf]) -> None:
         """Look at names, images, label maps and batches."""
-        leaves = list(self._leaves())
         for leaf in leaves:
             _guarded(self.findings, leaf.where, partial(self._check_names, leaf))
         _guarded(self.findings, 'classes of several phases', partial(self._check_phases, leaves))
@@ -304,7 +336,8 @@ class Built:
         _guarded(self.findings, 'images of several phases', partial(self._check_apart, leaves))
         self.facts.save()
 
-    def _leaves(self) -> Iterator[Leaf]:
+    def leaves(self) -> Iterator[Leaf]:
+        """Yield the data sets of the loops that are built."""
         for phase in PHASES:
             loop = built_loop(self.runner, phase)
             dataset = data_of(loop)
@@ -312,12 +345,16 @@ class Built:
                 continue
             metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
             labelled = phase == 'train' or any(map(needs_labels, metrics))
-            for one in data_sets_in(dataset):
-                where = f'{phase}_dataloader, {type(one).__name__}'
-                entries: List[Tuple[int, dict]] = []
-                _guarded(self.findings, f'{where}: its images',
-                         lambda one=one, entries=entries: entries.extend(_entries(one)))
-                yield Leaf(phase, one, where, entries, labelled)
+            yield from self.leaves_of(dataset, phase, labelled)
+
+    def leaves_of(self, dataset, phase: str, labelled: bool) -> Iterator[Leaf]:
+        """Yield a data set, or those in it if it wraps others."""
+        for one in data_sets_in(dataset):
+            where = f'{phase}_dataloader, {type(one).__name__}'
+            entries: List[Tuple[int, dict]] = []
+            _guarded(self.findings, f'{where}: its images',
+                     lambda one=one, entries=entries: entries.extend(_entries(one)))
+            yield Leaf(phase, one, where, entries, labelled)
 
     def _check_names(self, leaf: Leaf) -> None:
         classes = names.classes_of(leaf.dataset)
@@ -346,7 +383,7 @@ class Built:
             if fitting is not None and label >= fitting:
                 self.findings.stop(leaf.where, f'{{}} images with labels that no class has, 0 to '
                                                f'{fitting - 1} fit', f'{path}: {label}')
-        if classes and leaf.phase == 'train':
+        if classes and leaf.phase == 'train' and len(labels) == len(leaf.dataset):
             occurring = {label for label, _ in labels}
             names.check_occurrence({name: index in occurring for index, name in
                                     enumerate(classes)}, classes, leaf.where, self.findings)

@@ -2,6 +2,7 @@
 import json
 import logging
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,7 +27,7 @@ KINDS = {CLASSIFIER: 'imagenet', DETECTOR: 'coco', SEGMENTOR: 'ade20k'}
 @pytest.fixture
 def digits(tmp_path):
     """Folder of sample data that a test may spoil."""
-    return make_sample_data(tmp_path / 'digits', num_scenes=(4, 2), num_crops=(4, 4),
+    return make_sample_data(tmp_path / 'digits', num_scenes=(4, 4), num_crops=(4, 4),
                             progress=False)
 
 
@@ -105,15 +106,16 @@ def test_all_faults_are_told_at_once(recipe, digits):
         coco['annotations'][0].update(bbox=[1, 2, 3], area='4')
         coco['annotations'][1]['iscrowd'] = '0'
         coco['annotations'][2]['image_id'] = 99
+        coco['images'][0]['file_name'] = 'gone.jpg'
 
     spoil_coco(digits, change)
     spoil_coco(digits, lambda coco: coco['annotations'][0].pop('iscrowd'), 'val')
     with pytest.raises(DataError) as caught:
         build_trainer(recipe(DETECTOR, val_dataloader__persistent_workers=True))
     text = str(caught.value)
-    assert text.startswith('5 faults of the data:')
+    assert text.startswith('6 faults of the data:')
     for part in ('not four numbers', 'area is not', 'iscrowd is neither', 'without iscrowd',
-                 'persistent_workers=True needs workers', 'doubtful besides',
+                 'persistent_workers=True needs workers', 'gone.jpg is not there', 'besides',
                  'images that the file does not list', "unguarded=['data_survey']"):
         assert part in text
 
@@ -147,7 +149,7 @@ def test_exif_orientation_is_named(recipe, digits):
             annotation['segmentation'] = [[1, 1, 9, 1, 9, 9]]
 
     spoil_coco(digits, change, 'val')
-    with pytest.raises(DataError, match=r'2 images have the size .*EXIF orientation'):
+    with pytest.raises(DataError, match=r'4 images have the size .*EXIF orientation'):
         survey(recipe(DETECTOR))
     load = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
     cfg = recipe(DETECTOR)
@@ -170,17 +172,24 @@ def test_images_that_cannot_be_read(recipe, digits, said):
 @pytest.mark.parametrize('split', ['training', 'validation'])
 def test_label_maps_in_training_and_validation(recipe, digits, split):
     pytest.importorskip('mmseg')
-    path = next((digits / 'ade20k' / 'annotations' / split).iterdir())
-    pixels = np.asarray(Image.open(path)).astype(np.uint16)
     phase = {'training': 'train', 'validation': 'val'}[split]
-    for spoilt, message in ((pixels + 256, 'outside 0 to 255'), (pixels % 2 * 200, 'no class has'),
-                            (pixels.T, 'exchanged'), (pixels[:-1], 'another size')):
-        kind = np.uint16 if spoilt.max() > 255 else np.uint8
-        Image.fromarray(np.ascontiguousarray(spoilt.astype(kind))).save(path)
-        if spoilt.shape == pixels.shape[::-1] and pixels.shape[0] == pixels.shape[1]:
-            continue  # a square one
-        with pytest.raises(DataError, match=rf'{phase}_dataloader, BaseSegDataset: .*{message}'):
-            survey(recipe(SEGMENTOR))
+    spoilt = {'outside 0 to 255': lambda pixels: pixels + 256,
+              'that no class has': lambda pixels: pixels * 0 + 200,
+              'width and height exchanged': lambda pixels: pixels.T,
+              'of another size': lambda pixels: pixels[:-1, :-2]}
+    for path, change in zip(sorted((digits / 'ade20k' / 'annotations' / split).iterdir()),
+                            spoilt.values()):
+        # no square, or it looks the same in both directions
+        pixels = change(np.asarray(Image.open(path))[:100].astype(np.uint16))
+        kind = np.uint16 if pixels.max() > 255 else np.uint8
+        Image.fromarray(np.ascontiguousarray(pixels.astype(kind))).save(path)
+        image = digits / 'ade20k' / 'images' / split / f'{path.stem}.jpg'
+        Image.fromarray(np.asarray(Image.open(image))[:100]).save(image)
+    with pytest.raises(DataError) as caught:
+        survey(recipe(SEGMENTOR))
+    for message in spoilt:
+        assert re.search(rf'{phase}_dataloader, BaseSegDataset: 1 label maps .*{message}',
+                         str(caught.value))
 
 
 def test_label_maps_that_nothing_reads(recipe, digits):
@@ -295,8 +304,8 @@ def test_the_others_wait_for_the_verdict_of_the_first(monkeypatch):
     """They look at nothing themselves, and stop with it."""
     monkeypatch.setattr(data_survey, 'is_main_process', lambda: False)
     monkeypatch.setattr(data_survey, 'broadcast_object_list',
-                        lambda verdict, src: verdict.__setitem__(0, '1 fault of the data'))
-    with pytest.raises(DataError, match='1 fault of the data'):
+                        lambda stopped, src: stopped.__setitem__(0, True))
+    with pytest.raises(DataError, match='the first process found faults'):
         data_survey._decide_together(Findings(), lambda: pytest.fail('looked'))
 
 
