@@ -112,7 +112,7 @@ class _File:
             return []
         # which phases need annotations is seen from all of their files
         if not value and key != 'annotations':
-            self.stop(f'{self.file} holds no {key}, which COCO files list under {key!r}')
+            self.stop(f'holds no {key}, which COCO files list under {key!r}')
         entries = [entry for entry in value or [] if isinstance(entry, dict)]
         if len(entries) < len(value or []):
             self.stop(f'{key!r} holds entries that are no dicts')

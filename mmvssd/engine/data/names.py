@@ -61,8 +61,8 @@ def check_categories(dataset, summary: Summary, where: str, findings: Findings) 
     kept = [name for name in names if name in set(classes)]  # in the order of their labels
     missing = [name for name in classes if name not in set(names)]
     if not kept:
-        findings.stop(where, f"{dataset.ann_file} has no category of the recipe's: it has the "
-                             f'categories {some(names)}; its classes are {some(classes)}',
+        findings.stop(where, "has no category of the recipe's: it has the categories "
+                             f'{some(names)}; its classes are {some(classes)}',
                       advice=SET_BOTH)
         return
     moved = [(name, label) for name, label in zip(kept, classes) if name != label]

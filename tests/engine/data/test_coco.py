@@ -168,8 +168,8 @@ def all_of(**changes):
     (all_of(ignore=True), 'none of the 6 annotations'),
     (all_of(bbox=[5, 5, 0, 0]), 'none of the 6 boxes can be used'),
     (all_of(bbox=[20, 15, 45, 38]), 'read as x1, y1, x2, y2'),
-    (dict(healthy(), images=[]), 'a.json holds no images'),
-    (dict(healthy(), categories=[]), 'a.json holds no categories'),
+    (dict(healthy(), images=[]), 'train: holds no images'),
+    (dict(healthy(), categories=[]), 'train: holds no categories'),
     (dict(healthy(), annotations={}), "'annotations' is a dict"),
     (dict(healthy(), images=['a.jpg']), "'images' holds entries that are no dicts"),
 ])
