@@ -1,5 +1,5 @@
 """Batches that a model or a loader cannot take, seen before the first one is made."""
-from typing import Dict, Iterator
+from typing import Dict, Iterator, Tuple
 
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
@@ -62,27 +62,34 @@ def check_training(dataloader, model: nn.Module, where: str, findings: Findings)
         single = size == 1 or (images % size == 1 and not drop_last)
     else:  # others deal out images without end, or in a way of their own
         single, images = size == 1, None
-    if single:
-        for name in norms_of_one_value(model):
-            last = f'the last of {images} images in batches of {size} is alone: ' * (size > 1)
-            findings.stop(where, f'{last}a batch of one image, of which model.{name} sees one '
-                                 'value a channel and has no deviation of it',
-                          advice='Set another batch_size' if size == 1 else
-                          'Set drop_last=True, or another batch_size')
-            break
+    if not single:
+        return
+    for name, norm in norms_of_one_value(model):
+        # one that is not two-dimensional may be given several values of an image
+        note = findings.warn if isinstance(norm, nn.BatchNorm1d) else findings.stop
+        last = f'the last of {images} images in batches of {size} is alone: ' * (size > 1)
+        note(where, f'{last}a batch of one image, of which model.{name} sees one value a channel '
+                    'and has no deviation of it',
+             advice='Set another batch_size' if size == 1 else
+             'Set drop_last=True, or another batch_size')
+        return
 
 
-def norms_of_one_value(model: nn.Module) -> Iterator[str]:
-    """Yield batch norms that see one value a channel of each image, by name."""
+def norms_of_one_value(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
+    """Yield batch norms that see one value a channel of each image, with their names.
+
+    Those of vectors, which may be of several an image, come last.
+    """
     across = get_world_size() > 1
     for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm1d):
-            yield name
         if isinstance(module, nn.Sequential) and any(map(_pools_to_one, module)):
             for inner, norm in module.named_modules():
                 if isinstance(norm, NORMS) and norm.training and not (
                         across and isinstance(norm, nn.SyncBatchNorm)):
-                    yield f'{name}.{inner}'
+                    yield f'{name}.{inner}', norm
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm1d) and module.training:
+            yield name, module
 
 
 def _pools_to_one(module: nn.Module) -> bool:

@@ -450,7 +450,7 @@ class Built:
                 note(leaf.where, f'{{}} images {kind}', example)
 
     def _check_label_maps(self, leaf: Leaf, headers: Dict[str, dict]) -> None:
-        load = next((step for step in steps_of(leaf.dataset)
+        load = next((step for step in _steps_below(getattr(leaf.dataset, 'pipeline', None))
                      if type(step).__name__ == 'LoadAnnotations'
                      and type(step).__module__.startswith('mmseg.')), None)
         pairs = [(entry['img_path'], entry['seg_map_path']) for _, entry in leaf.entries
@@ -530,6 +530,14 @@ def _entries(dataset) -> Iterator[Tuple[int, dict]]:
 def steps_of(dataset) -> Sequence:
     """Return the steps of a data set's pipeline."""
     return getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+
+
+def _steps_below(step) -> Iterator:
+    """Yield a step and those in it: pipelines hold steps, and augmentations of tests pipelines."""
+    yield step
+    for inner in (*(getattr(step, 'transforms', None) or ()),
+                  *(getattr(step, 'subroutines', None) or ())):
+        yield from _steps_below(inner)
 
 
 def _is_elsewhere(dataset) -> bool:

@@ -13,12 +13,16 @@ IMAGE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tif
 #: Names of folders of splits, which are no classes.
 SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
+#: Folders that programs make beside the user's.
+MADE_BY_PROGRAMS = {'__pycache__', '__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN',
+                    'System Volume Information'}
+
 FORM = 'A line is PATH LABEL: a path, one blank, a whole number from 0 on'
 
 
 def is_hidden(name: str) -> bool:
     """Tell whether a folder is one that a program made beside the user's."""
-    return name.startswith(('.', '__', '@')) or name == 'lost+found'
+    return name.startswith('.') or name in MADE_BY_PROGRAMS
 
 
 def walk(folder: str) -> Iterator[Tuple[str, List[str], Optional[str]]]:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
 from mmvssd.engine.data import batches
-from mmvssd.engine.data.findings import STOP, Findings
+from mmvssd.engine.data.findings import STOP, WARN, Findings
 
 
 def stops(check, *args):
@@ -49,7 +49,6 @@ def pyramid(norm):
     (9, 4, False, pyramid(nn.GroupNorm(1, 4)), False),
     (9, 4, False, pyramid(nn.BatchNorm2d(4)).eval(), False),  # frozen
     (9, 4, False, nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), False),
-    (9, 4, False, nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), True),
 ])
 def test_a_batch_of_one_image(images, size, drop_last, model, stopped):
     sampler = DefaultSampler(range(images), shuffle=True)
@@ -58,8 +57,18 @@ def test_a_batch_of_one_image(images, size, drop_last, model, stopped):
     assert bool(found) == stopped
     if stopped:
         with pytest.raises(ValueError, match='more than 1 value'):  # what it foresees
-            model(torch.rand(1, 3, 8, 8) if isinstance(model[0], nn.AdaptiveAvgPool2d)
-                  else torch.rand(1, 3))
+            model(torch.rand(1, 3, 8, 8))
+
+
+def test_a_norm_of_vectors_is_doubtful():
+    """LeViT's sees a vector of each place in an image."""
+    loader = DataLoader(range(9), batch_sampler=BatchSampler(
+        DefaultSampler(range(9), shuffle=True), 4, False))
+    findings = Findings()
+    batches.check_training(loader, nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), 'train',
+                           findings)
+    assert not findings.of(STOP)
+    assert 'the last of 9 images in batches of 4 is alone' in str(findings.of(WARN)[0])
 
 
 def test_no_batch_at_all():

@@ -32,6 +32,10 @@ def test_folders_of_classes(tmp_path):
     make(tmp_path, 'cat/a.jpg', 'cat/more/b.PNG', 'dog/c.jpg', 'note.txt')
     assert look_at_classes(tmp_path) == [[], []]
     assert look_at_classes(tmp_path, ('cat', 'dog')) == [[], []]
+    make(tmp_path, '__background__/d.jpg')  # a class like any other
+    assert look_at_classes(tmp_path) == [[], []]
+    (tmp_path / '__background__/d.jpg').unlink()
+    (tmp_path / '__background__').rmdir()
     # as ImageNet's: folders have codes, classes have names
     assert look_at_classes(tmp_path, ('a cat', 'a dog')) == [[], []]
 

@@ -133,6 +133,8 @@ def model(**heads):
     (model(roi_head=model(bbox_head=nn.ModuleList([head(2), head(3)]))), False),
     (model(roi_head=model(bbox_head=head(2), mask_head=head(1))), True),
     (model(roi_head=model(bbox_head=head(2), mask_head=head(3))), False),
+    (model(decode_head=head(2), auxiliary_head=nn.ModuleList([
+        head(2), head(7, boundary_threshold=.1)])), True),
     (model(rpn_head=head(1), backbone=head(1000)), True),
     (model(head=nn.Linear(1, 1)), True),
 ])
