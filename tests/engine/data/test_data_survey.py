@@ -347,3 +347,12 @@ def test_a_file_without_faults_is_read_once(recipe, digits, monkeypatch, said):
         with pytest.raises(DataError, match='without a usable id'):
             build_trainer(recipe(DETECTOR))
     assert len(reads) == 4  # faults may be mended elsewhere
+
+
+def test_steps_inside_others():
+    """As a test's augmentations hold them."""
+    inner = SimpleNamespace()
+    outer = SimpleNamespace(transforms=[SimpleNamespace(subroutines=[
+        SimpleNamespace(transforms=[inner])])])
+    assert inner in list(data_survey._steps_below(outer))
+    assert list(data_survey._steps_below(None)) == [None]
