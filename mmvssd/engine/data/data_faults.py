@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from mmvssd.compat.patching import when_imported, wrap_once
 from mmvssd.engine.data.checks import data_of, data_sets_in
-from mmvssd.engine.data.data_survey import DataSurveyHook
+from mmvssd.engine.data.data_survey import UNREADABLE, DataSurveyHook
 from mmvssd.engine.data.findings import WARN
 from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.host_internals import built_loop, is_resuming
@@ -67,7 +67,7 @@ class DataFaultsHook(Hook):
         survey = next((hook for hook in runner.hooks if isinstance(hook, DataSurveyHook)), None)
         if survey is not None:
             counts += [str(found) for found in survey.findings.of(WARN)
-                       if found.where.startswith('train_')]
+                       if found.where.startswith('train_') and found.what != UNREADABLE]
         looked_at = survey.looked_at('train') if survey is not None else ''
         _log(f'Faults of the training data: {"; ".join(counts) or "none seen"}'
              f'. Looked at: annotations and images as they were read'

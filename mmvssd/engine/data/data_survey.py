@@ -33,6 +33,8 @@ FEW = 0.01
 MOST_TRIED = 100
 #: What is kept of an entry.
 KEPT = ('img_path', 'seg_map_path', 'width', 'height', 'gt_label')
+#: What is said of images that a training replaces.
+UNREADABLE = '{} images cannot be read, others are trained on in their place'
 #: File of the work dir that remembers what was read.
 CACHE = 'data_survey.json'
 
@@ -425,8 +427,7 @@ class Built:
             except Exception as error:  # of its decoder
                 text = str(error).partition('; write the file anew')[0]
                 if leaf.phase == 'train':
-                    self.findings.warn(leaf.where, '{} images cannot be read, others are trained '
-                                                   'on in their place', text)
+                    self.findings.warn(leaf.where, UNREADABLE, text)
                 else:
                     self.findings.stop(leaf.where, '{} images cannot be read, and a score is that '
                                                    'of all images', text)
