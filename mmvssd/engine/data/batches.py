@@ -136,7 +136,7 @@ def sampler_of(dataloader):
 
 
 def _pads(dataloader, model: nn.Module) -> bool:
-    """Whether images of several sizes can be put together; True if that is not known."""
+    """Tell whether images of several sizes can be put together; True if that is not known."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     name = type(preprocessor).__name__
     if getattr(dataloader.collate_fn, '__name__', '') == 'default_collate' or (

@@ -144,7 +144,7 @@ def _guarded(findings: Findings, what: str, look: Callable[[], None]) -> None:
 
 
 def _kind_is(dataset, module: str, name: str, *methods: str) -> bool:
-    """Whether a data set reads its files as a class of the hosts does."""
+    """Tell whether a data set reads its files as a class of the hosts does."""
     for kind in type(dataset).__mro__:
         if kind.__name__ == name and kind.__module__.startswith(module):
             return all(getattr(type(dataset), method) is getattr(kind, method)
@@ -256,7 +256,7 @@ class Files:
 
     def _check_scored_file(self, file: Optional[str], dataset, summary: coco.Summary, phase: str,
                            use: coco.Use) -> None:
-        """An evaluator reads a file of its own."""
+        """Look at a file that only the evaluator reads."""
         if not file or os.path.realpath(file) == os.path.realpath(dataset.ann_file):
             return
         where = f'{phase}_evaluator: {file}'
@@ -280,7 +280,7 @@ class Files:
         return coco.Summary(*entry['summary'])
 
     def _check_annotated(self, phase: str, summaries: List[coco.Summary]) -> None:
-        """One of several files may well be without: images of nothing, or to be labelled."""
+        """Note files without annotations, unless others have some: images may show nothing."""
         if summaries and self._labelled(phase) and not any(s.listed for s in summaries):
             for summary in summaries:
                 self.findings.stop(f'{phase}_dataloader, CocoDataset',
@@ -369,7 +369,7 @@ class Built:
         self.findings.looked_at.append(f'{leaf.phase}: names of {len(classes)} classes')
 
     def _closed(self, leaf: Leaf) -> bool:
-        """Whether the classes of the data are those of the heads: not of texts or of things."""
+        """Tell whether the classes of the data are those of the heads: not of texts or of things."""
         return not (hasattr(self.model, 'language_model') or hasattr(self.model, 'text_encoder')
                     or 'thing_classes' in leaf.dataset.metainfo)
 
@@ -546,7 +546,7 @@ def _is_elsewhere(dataset) -> bool:
 
 
 def _honours_exif(dataset) -> bool:
-    """Whether the first step turns an image as its EXIF orientation says."""
+    """Tell whether the first step turns an image as its EXIF orientation says."""
     load = next(iter(steps_of(dataset)), None)
     return (getattr(load, 'color_type', 'color') in ('color', 'grayscale')
             and getattr(load, 'imdecode_backend', 'cv2') in (None, 'cv2', 'pillow'))
