@@ -369,7 +369,7 @@ class Built:
         self.findings.looked_at.append(f'{leaf.phase}: names of {len(classes)} classes')
 
     def _closed(self, leaf: Leaf) -> bool:
-        """Tell whether the classes of the data are those of the heads: not of texts or of things."""
+        """Tell whether the heads have the classes of the data, not those of texts or things."""
         return not (hasattr(self.model, 'language_model') or hasattr(self.model, 'text_encoder')
                     or 'thing_classes' in leaf.dataset.metainfo)
 
