@@ -5,7 +5,7 @@ mended here. Exempt are the patches of :mod:`mmvssd.compat`, whose subject such 
 subclasses override or inherit (:data:`INHERITED`). Tests hold both, and that the names mean what is
 assumed.
 """
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.runner import BaseLoop
@@ -25,8 +25,8 @@ INHERITED = {
 }
 
 __all__ = ['DEFAULT_HOOKS', 'INHERITED', 'FSDPStrategy', 'accumulated_batches', 'built_loop',
-           'endless_batches', 'has_loaded', 'head_losses', 'is_resuming', 'scale_rate_for',
-           'source_of']
+           'endless_batches', 'filled', 'has_loaded', 'head_losses', 'is_resuming',
+           'scale_rate_for', 'source_of']
 
 
 def built_loop(runner, phase: str) -> Optional[BaseLoop]:
@@ -36,6 +36,13 @@ def built_loop(runner, phase: str) -> Optional[BaseLoop]:
     """
     loop = getattr(runner, f'_{phase}_loop')
     return loop if isinstance(loop, BaseLoop) else None
+
+
+def filled(dataset, entries: List[dict]):
+    """Return a data set of MMEngine's that was built lazily, with entries in place of its own."""
+    dataset.data_list, dataset.serialize_data = entries, False
+    dataset._fully_initialized = True
+    return dataset
 
 
 def is_resuming(runner) -> bool:

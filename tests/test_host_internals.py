@@ -5,6 +5,7 @@ import inspect
 from pathlib import Path
 
 import mmengine
+import mmengine.dataset
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -219,3 +220,9 @@ def test_the_losses_of_a_head():
                                loss=dict(type='mmpretrain.CrossEntropyLoss'))
     losses = host_internals.head_losses(head, torch.zeros(1, 2), [DataSample().set_gt_label(1)])
     assert losses['loss'].item() == pytest.approx(0.6931, abs=1e-4), MEND
+
+
+def test_a_data_set_with_other_entries():
+    dataset = host_internals.filled(mmengine.dataset.BaseDataset(lazy_init=True), [dict(a=3)])
+    assert len(dataset) == 1, MEND
+    assert dataset.get_data_info(0) == dict(a=3, sample_idx=0), MEND

@@ -8,6 +8,7 @@ runner_type = 'mmvssd.GuardedRunner'
 default_hooks = dict(
     checkpoint_check=dict(type='mmvssd.CheckpointCheckHook'),
     run_record=dict(type='mmvssd.RunRecordHook'),
+    data_survey=dict(type='mmvssd.DataSurveyHook'),
     data_check=dict(type='mmvssd.DataCheckHook'))
 vis_backends = [dict(type='LocalVisBackend'), dict(type='mmvssd.TensorboardVisBackend')]
 visualizer = dict(vis_backends=vis_backends)

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
 from mmvssd.cli.settings import merge, naming_settings
 from mmvssd.engine.checkpoints.work_dir import require_usable
-from mmvssd.engine.data.checks import check_data, dicts_of, explaining, is_local
+from mmvssd.engine.data.checks import check_data, dicts_of, is_local
 from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.errors import CheckpointError, ConfigError
@@ -172,8 +172,7 @@ def _build(cfg: Config, *phases: str) -> Runner:
     with naming_settings(cfg, everything=True):
         runner = GuardedRunner.from_cfg(cfg)
         for phase in phases:
-            with explaining(cfg, phase):
-                getattr(runner, f'{phase}_loop')  # built when it is first asked for
+            getattr(runner, f'{phase}_loop')  # built when it is first asked for
     return runner
 
 

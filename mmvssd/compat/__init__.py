@@ -28,6 +28,7 @@ PATCHES = {
     'checkpoint': 'torch.serialization',
     'class_names': 'mmseg.datasets',
     'config_strings': 'mmengine.runner',
+    'data_errors': 'mmengine.dataset',
     'deprecations': 'mmengine',
     'distributed': 'mmengine.dist',
     'failed_runs': 'mmengine.runner',

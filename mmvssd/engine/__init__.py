@@ -8,6 +8,7 @@ from mmvssd.engine.checkpoints import (
 from mmvssd.engine.data import (
     DataCheckHook,
     DataFaultsHook,
+    DataSurveyHook,
     ResumableBatchSampler,
     SeededDataset,
     SeededSampler,
@@ -27,8 +28,9 @@ from mmvssd.engine.train import (
     ResumableEarlyStoppingHook,
 )
 
-__all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBasedTrainLoop',
-           'FiniteCheckHook', 'GuardedRunner', 'GuardsHook', 'IterBasedTrainLoop', 'MESAHook',
-           'MeanLossHook', 'ResumableBatchSampler', 'ResumableEarlyStoppingHook', 'RunRecordHook',
-           'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook',
-           'TensorboardVisBackend', 'TestedWeightsHook', 'WorkDirHook']
+__all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'DataSurveyHook',
+           'EpochBasedTrainLoop', 'FiniteCheckHook', 'GuardedRunner', 'GuardsHook',
+           'IterBasedTrainLoop', 'MESAHook', 'MeanLossHook', 'ResumableBatchSampler',
+           'ResumableEarlyStoppingHook', 'RunRecordHook', 'SafeCheckpointHook', 'SeededDataset',
+           'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
+           'TestedWeightsHook', 'WorkDirHook']

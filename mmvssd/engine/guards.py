@@ -22,7 +22,7 @@ from mmengine.runner import IterBasedTrainLoop as HostIterBasedTrainLoop
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.checkpoints import CheckpointCheckHook, SafeCheckpointHook, WorkDirHook
-from mmvssd.engine.data import DataCheckHook, DataFaultsHook
+from mmvssd.engine.data import DataCheckHook, DataFaultsHook, DataSurveyHook
 from mmvssd.engine.data.checks import dicts_of
 from mmvssd.engine.numerics import FiniteCheckHook
 from mmvssd.engine.record import MeanLossHook, RunRecordHook
@@ -53,6 +53,9 @@ GUARDS: Dict[str, Guard] = {
         in_tests=True),
     'mean_loss': Guard(MeanLossHook, 'logged losses are those of the first process'),
     'run_record': Guard(RunRecordHook, 'no run.json tells what the run was', in_tests=True),
+    'data_survey': Guard(
+        DataSurveyHook, 'data that are wrong as a whole are trained on and scored',
+        in_tests=True),
     'data_check': Guard(
         DataCheckHook, 'images and labels that the model cannot take are not named',
         in_tests=True),
@@ -263,8 +266,13 @@ class GuardedRunner:
         guard(cfg)
         kind = cfg.get('runner_type')
         if kind is not None and _class_of(kind, HOST_RUNNERS, cfg.get('default_scope')) is not cls:
-            return HOST_RUNNERS.build(cfg)
-        return (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
+            runner = HOST_RUNNERS.build(cfg)
+        else:
+            runner = (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
+        for hook in getattr(runner, 'hooks', ()):  # one of the user's own may keep none
+            if isinstance(hook, DataSurveyHook):
+                hook.look_before_building(runner)
+        return runner
 
 
 @HOOKS.register_module()

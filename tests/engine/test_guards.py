@@ -230,18 +230,18 @@ def test_the_runner_that_is_built(monkeypatch):
     built = []
     for kind in (Runner, FlexibleRunner):
         monkeypatch.setattr(kind, 'from_cfg', classmethod(lambda cls, cfg: built.append(
-            (cls, cfg)) or cls))
+            (cls, cfg)) or SimpleNamespace(kind=cls, hooks=[])))
     given = dict(train_cfg=dict(by_epoch=True, max_epochs=1))
     for settings, kind in (({}, Runner), (dict(runner_type='mmvssd.GuardedRunner'), Runner),
                            (dict(runner_type=GuardedRunner), Runner),
                            (dict(runner_type='FlexibleRunner'), FlexibleRunner),
                            (dict(strategy=dict(type='mmvssd.ShardedStrategy')), FlexibleRunner)):
         cfg = Config({**given, **settings})
-        assert GuardedRunner.from_cfg(cfg) is kind
+        assert GuardedRunner.from_cfg(cfg).kind is kind
         assert cfg.train_cfg == given['train_cfg']  # it is a copy that is changed
         assert built[-1][1].train_cfg.type == 'mmvssd.EpochBasedTrainLoop'
     # as the hosts' train.py does
-    assert RUNNERS.build(Config(dict(given, runner_type='mmvssd.GuardedRunner'))) is Runner
+    assert RUNNERS.build(Config(dict(given, runner_type='mmvssd.GuardedRunner'))).kind is Runner
     assert built[-1][1].default_hooks.keys() >= GUARDS.keys()
     with pytest.raises(KeyError, match='NobodysRunner'):
         GuardedRunner.from_cfg(Config(dict(given, runner_type='NobodysRunner')))
@@ -271,12 +271,12 @@ def all_hooks(*without):
 def test_what_is_on_is_said(said):
     GuardsHook().before_run(runner_with(Loop(), all_hooks()))
     assert said == ['Guards on: train_loop, checkpoint, checkpoint_check, mean_loss, run_record, '
-                    'data_check, data_faults, finite_check, work_dir']
+                    'data_survey, data_check, data_faults, finite_check, work_dir']
 
 
 def test_what_is_on_in_a_test(said):
     GuardsHook().before_run(runner_with({}, all_hooks()))
-    assert said == ['Guards on: checkpoint_check, run_record, data_check']
+    assert said == ['Guards on: checkpoint_check, run_record, data_survey, data_check']
 
 
 def test_what_is_off_is_said(said):
@@ -292,7 +292,7 @@ def test_what_is_off_is_said(said):
     GuardsHook().before_run(runner_with(HostsLoop(), hooks, dict(
         unguarded=['finite_check'],
         default_hooks=dict(checkpoint=dict(type='OwnCheckpointHook'), run_record=None))))
-    assert said[0] == 'Guards on: checkpoint_check, data_check, data_faults, work_dir'
+    assert said[0] == 'Guards on: checkpoint_check, data_survey, data_check, data_faults'
     assert said[1:] == [
         f'Guard checkpoint is off (a OwnCheckpointHook): {GUARDS["checkpoint"].without}',
         f'Guard mean_loss is off (not added): {GUARDS["mean_loss"].without}',

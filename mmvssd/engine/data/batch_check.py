@@ -2,13 +2,12 @@
 from operator import attrgetter
 from typing import Optional, Sequence
 
-from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of
+from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of, needs_labels
 from mmvssd.errors import DataError
 from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
@@ -24,7 +23,7 @@ LABELS_OF_HEADS = (
 
 
 class BatchCheck:
-    """Compare batches with what a model takes: channels of the images, range of the labels.
+    """Compare batches with what a model takes: channels of images, range of labels, boxes.
 
     It sees them as the pipeline leaves them. Past that, a grey image goes through as a colour one
     or not according to the host, a fourth channel is dropped or fails in the normalisation, and a
@@ -74,6 +73,7 @@ class BatchCheck:
         training = len(arguments) > 1 and arguments[1]
         if training:  # in evaluation a metric may ignore more labels than the loss
             self._check_labels(samples)
+            self._check_boxes(samples)
 
     def _check_images(self, images, samples: Sequence) -> None:
         if self.channels is None or not isinstance(images, (Tensor, list, tuple)):
@@ -99,6 +99,16 @@ class BatchCheck:
                     f'{self.num_classes} classes: 0 to {self.num_classes - 1} fit{ignored}. Check '
                     "the annotations, the data set's classes, and num_classes of the heads")
 
+    @staticmethod
+    def _check_boxes(samples: Sequence) -> None:
+        """RoIAlign reads from memory that is not its own at a box that is not finite."""
+        for index, sample in enumerate(samples):
+            boxes = _get(sample, 'gt_instances.bboxes')
+            boxes = getattr(boxes, 'tensor', boxes)
+            if isinstance(boxes, Tensor) and not boxes.isfinite().all():
+                raise DataError(f'{_name(samples, index)}: a box is not finite; check its '
+                                'annotations, and the steps of the pipeline')
+
     def _out_of_range(self, labels: Tensor) -> Optional[int]:
         """A label that does not fit, or None."""
         values = labels.cpu().numpy()  # three times as fast as PyTorch on label maps
@@ -123,7 +133,7 @@ class DataCheckHook(Hook):
             dataset = data_of(loop)
             if dataset is not None:
                 metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
-                labelled = phase == 'train' or any(map(_needs_labels, metrics))
+                labelled = phase == 'train' or any(map(needs_labels, metrics))
                 check_dataset(dataset, phase, channels, labelled=labelled)
         self._watch = BatchCheck.watch(runner.model)
 
@@ -131,10 +141,6 @@ class DataCheckHook(Hook):
         """Leave the model as it was."""
         if self._watch is not None:
             self._watch.remove()
-
-
-def _needs_labels(metric) -> bool:
-    return not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
 
 
 def channels_of(model: nn.Module) -> Optional[int]:

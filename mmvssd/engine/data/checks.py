@@ -1,12 +1,9 @@
 """Whether the data of a recipe are there, and what is wrong where they cannot be read."""
-import inspect
-import json
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.evaluator import DumpResults
 
 from mmvssd.errors import DataError
 
@@ -37,83 +34,31 @@ def _data_paths(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:
     """Local files and folders that a phase reads, each with the setting that names it."""
     for dataset in dicts_of(cfg.get(f'{phase}_dataloader')):
         root = dataset.get('data_root')
-        if is_local(root) and not any(map(_is_remote, dicts_of(dataset))):
+        if is_local(root) and not any(map(is_remote, dicts_of(dataset))):
             name = f'{phase}_dataloader, {dataset.get("type", "data set")}'
             yield f'{name}, data_root', root
             if is_local(dataset.get('ann_file')):
                 yield f'{name}, ann_file', str(Path(root) / dataset['ann_file'])
     for metric in dicts_of(cfg.get(f'{phase}_evaluator')):
-        if is_local(metric.get('ann_file')) and not _is_remote(metric):
+        if is_local(metric.get('ann_file')) and not is_remote(metric):
             yield f'{phase}_evaluator, ann_file', metric['ann_file']
 
 
-def _is_remote(reader: Union[dict, object]) -> bool:
-    """Whether what reads files takes them from elsewhere, whatever their paths look like."""
+def is_remote(reader: Union[dict, object]) -> bool:
+    """Tell whether what reads files takes them from elsewhere, whatever their paths look like."""
     arguments = (reader.get('backend_args') if isinstance(reader, dict)
                  else getattr(reader, 'backend_args', None))
     return bool(arguments) and arguments.get('backend', 'local') != 'local'
 
 
-@contextmanager
-def explaining(cfg: Config, phase: str) -> Iterator[None]:
-    """Turn what the hosts raise at empty data into a DataError that says so.
-
-    They find out late, with an error of NumPy or of the JSON reader. The files are looked into
-    only once something went wrong, for reading COCO's takes a while; other errors pass.
-    """
-    try:
-        yield
-    except Exception as error:
-        for dataset in dicts_of(cfg.get(f'{phase}_dataloader')):
-            problem = _emptiness(dataset, labelled=phase != 'test')
-            if problem:
-                name = f'{phase}_dataloader, {dataset.get("type", "data set")}'
-                raise DataError(f'{name}: {problem}') from error
-        raise
-
-
-def _emptiness(dataset: dict, labelled: bool) -> Optional[str]:
-    """What leaves a data set without images, None where that is not seen from its files."""
-    root = Path(dataset.get('data_root') or '')
-    file = root / dataset.get('ann_file', '') if is_local(dataset.get('ann_file')) else None
-    if file is not None and file.is_file():
-        if file.suffix == '.json':
-            return _coco_emptiness(file, (dataset.get('metainfo') or {}).get('classes'), labelled)
-        lines = file.read_text(errors='replace').splitlines()
-        return None if any(map(str.strip, lines)) else f'{file} lists no images'
-    prefix = dataset.get('data_prefix')
-    suffix = ''
-    if isinstance(prefix, dict):  # MMSegmentation lists folders, by the suffix of the images
-        prefix, suffix = prefix.get('img_path'), _image_suffix(dataset)
-    if not is_local(prefix) or any(map(Path.is_file, (root / prefix).rglob(f'*{suffix}'))):
-        return None
-    return f'{root / prefix} holds no image' + f' with the suffix {suffix}' * bool(suffix)
-
-
-def _image_suffix(dataset: dict) -> str:
-    """The suffix that the data set lists images by: the recipe's, else the class's own."""
-    if 'img_suffix' in dataset:
-        return dataset['img_suffix']
-    with DATASETS.switch_scope_and_registry(None) as registry:  # of the recipe's default scope
-        kind = registry.get(dataset['type'])
-    parameters = inspect.signature(kind).parameters if kind else {}
-    return parameters['img_suffix'].default if 'img_suffix' in parameters else ''
-
-
-def _coco_emptiness(file: Path, classes: Optional[Sequence[str]], labelled: bool) -> Optional[str]:
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        return f'{file} is not valid JSON, perhaps cut short ({error})'
-    if isinstance(content, dict) and 'data_list' in content:  # MMEngine's own form
-        return None
-    for key in ('images', 'categories', *(['annotations'] if labelled else [])):
-        if not isinstance(content, dict) or not content.get(key):
-            return f'{file} holds no {key}, which COCO files list under {key!r}'
-    names = [category.get('name') for category in content['categories']]
-    if classes and not set(classes) & set(names):
-        return _other_classes(f'{file} has the categories {_some(names)}', classes)
-    return None
+def needs_labels(metric: Union[dict, object]) -> bool:
+    """Tell whether a metric, or a dict of a config that names one, compares with labels."""
+    if not isinstance(metric, dict):
+        return not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
+    kind = metric.get('type')
+    name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+    return (kind is not None and 'metrics' not in metric and not metric.get('format_only')
+            and not name.startswith('Dump'))
 
 
 def check_dataset(dataset, phase: str, channels: Optional[int] = None, *,
@@ -158,7 +103,7 @@ def _check_annotations(datasets: Sequence, phase: str) -> None:
 
 def _check_files(dataset, phase: str, labelled: bool) -> None:
     steps = _steps(dataset)
-    if any(map(_is_remote, (dataset, *steps))):
+    if any(map(is_remote, (dataset, *steps))):
         return
     keys = ['img_path']
     # a config may inherit a folder of label maps and read none

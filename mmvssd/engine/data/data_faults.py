@@ -10,6 +10,8 @@ from mmengine.logging import print_log
 
 from mmvssd.compat.patching import when_imported, wrap_once
 from mmvssd.engine.data.checks import data_of, data_sets_in
+from mmvssd.engine.data.data_survey import UNREADABLE, DataSurveyHook
+from mmvssd.engine.data.findings import WARN
 from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.host_internals import built_loop, is_resuming
 from mmvssd.registry import HOOKS
@@ -62,8 +64,14 @@ class DataFaultsHook(Hook):
         if unreadable:
             counts.insert(0, f'{unreadable} images that cannot be read, others trained on in their '
                              f'place (listed in {self._unreadable})')
-        _log(f'Faults of the training data: {"; ".join(counts) or "none seen"}',
-             logging.WARNING if counts else logging.INFO)
+        survey = next((hook for hook in runner.hooks if isinstance(hook, DataSurveyHook)), None)
+        if survey is not None:
+            counts += [str(found) for found in survey.findings.of(WARN)
+                       if found.where.startswith('train_') and found.what != UNREADABLE]
+        looked_at = survey.looked_at('train') if survey is not None else ''
+        _log(f'Faults of the training data: {"; ".join(counts) or "none seen"}'
+             f'. Looked at: annotations and images as they were read'
+             f'{"; " if looked_at else ""}{looked_at}', logging.WARNING if counts else logging.INFO)
 
     def _lines(self) -> List[str]:
         return self._unreadable.read_text().splitlines() if self._unreadable.is_file() else []
@@ -109,6 +117,7 @@ def _parse(original, dataset, raw: dict):
     """Read one image's annotations, and note those that the original leaves out."""
     parsed = original(dataset, raw)
     image = raw['raw_img_info']
+    _name_instances(parsed, raw['raw_ann_info'])
     for annotation in raw['raw_ann_info']:
         if annotation.get('ignore', False):
             continue
@@ -119,6 +128,18 @@ def _parse(original, dataset, raw: dict):
             _note(dataset, NO_AREA, 'annotation {} of {}, bbox {}', annotation.get('id'),
                   image['file_name'], annotation['bbox'])
     return parsed
+
+
+def _name_instances(parsed: dict, annotations: List[dict]) -> None:
+    """Give what was read the ids of the annotations that it was read from, in their order."""
+    remaining = iter(annotations)
+    for instance in parsed['instances']:
+        x1, y1, x2, y2 = instance['bbox']
+        for annotation in remaining:
+            x, y, width, height = annotation['bbox']
+            if [x, y, x + width, y + height] == [x1, y1, x2, y2]:
+                instance['ann_id'] = annotation.get('id')
+                break
 
 
 def _is_empty(annotation: dict, image: dict) -> bool:

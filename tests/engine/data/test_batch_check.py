@@ -77,6 +77,18 @@ def test_labels(watched, beyond):
         model.data_preprocessor(batch_of(host, label), True)
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_boxes_that_are_not_finite(watched, value):
+    """Whatever brought them about: RoIAlign ends the process at one."""
+    host, model, _ = watched
+    if host != 'mmdet':
+        pytest.skip('no boxes')
+    batch = batch_of(host)
+    batch['data_samples'][1].gt_instances.bboxes[0, 2] = value
+    with pytest.raises(DataError, match=r'some\.jpg: a box is not finite'):
+        model.data_preprocessor(batch, True)
+
+
 def test_labels_in_evaluation_are_the_metrics_matter(watched):
     host, model, num_classes = watched
     model.data_preprocessor(batch_of(host, num_classes + 3), False)

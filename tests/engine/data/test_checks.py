@@ -51,7 +51,7 @@ def coco(folder, digits, **changes):
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    (dict(images=[], annotations=[]), 'changed.json holds no images'),
+    (dict(images=[], annotations=[]), 'changed.json: holds no images'),
     (dict(annotations=[]), 'changed.json holds no annotations'),
     (dict(categories=[dict(id=1, name='cat')]), 'has the categories cat; its classes are zero'),
 ])

@@ -21,7 +21,7 @@ from mmvssd.engine.data.data_faults import (
     faults_of,
 )
 from mmvssd.engine.data.training_data import MOST_UNREADABLE, SeededDataset, SeededIndex
-from mmvssd.errors import UnreadableImageError
+from mmvssd.errors import DataError, UnreadableImageError
 
 DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
 
@@ -75,6 +75,19 @@ def test_clean_data_have_no_faults(digits):
         assert not faults_of(DATASETS.build(load_config(DETECTOR).train_dataloader.dataset))
 
 
+def test_annotations_keep_their_ids(tmp_path):
+    coco = pytest.importorskip('mmdet.datasets').CocoDataset
+    annotation = dict(image_id=1, category_id=1, area=4, iscrowd=0)
+    boxes = {3: [0, 0, 4, 4], 5: [90, 90, 4, 4], 9: [1, 1, 3, 3]}  # the second is left out
+    content = dict(categories=[dict(id=1, name='a')],
+                   images=[dict(id=1, file_name='a.jpg', width=9, height=9)],
+                   annotations=[dict(annotation, id=key, bbox=box) for key, box in boxes.items()])
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    dataset = coco(ann_file=str(tmp_path / 'a.json'), metainfo=dict(classes=('a', )),
+                   data_prefix=dict(img=''))
+    assert [one['ann_id'] for one in dataset.get_data_info(0)['instances']] == [3, 9]
+
+
 class Images(list):
     """A data set of files, read by a pipeline's own loader."""
 
@@ -118,7 +131,7 @@ def test_all_processes_images_are_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(data_faults, 'print_log', lambda text, **kwargs: said.append(text))
     listed = tmp_path / 'unreadable_images.txt'
     listed.write_text('old.png: cannot be read\n')
-    runner = SimpleNamespace(work_dir=str(tmp_path), _train_loop={}, _resume=True)
+    runner = SimpleNamespace(work_dir=str(tmp_path), _train_loop={}, _resume=True, hooks=[])
     hook = DataFaultsHook()
     hook.before_run(runner)
     for name in ('a.png', 'b.png'):
@@ -151,7 +164,7 @@ def test_other_errors_pass(tmp_path):
 
 def test_an_error_of_settings_is_none_of_a_file():
     loading = pytest.importorskip('mmcv.transforms')
-    with pytest.raises(KeyError, match='img_path'):
+    with pytest.raises(DataError, match="the step LoadImageFromFile .*KeyError: 'img_path'"):
         loading.LoadImageFromFile()({})
 
 
@@ -179,7 +192,7 @@ def test_a_training_goes_on_and_sums_up(digits, tmp_path, run_tool):
                 'train_dataloader.batch_size=4', 'model.backbone.init_cfg=None']
     out = run_tool('train.py', DETECTOR, '--work-dir', 'run', '--cfg-options', *settings)
     path = f'data/sample_digits/coco/train2017/{broken.name}'
-    assert out.count(f'{path}: cannot be read as an image') == 1
+    assert out.count(f'{path}: cannot be read as an image') == 2  # before the run, and when met
     summary = next(line for line in out.splitlines() if 'Faults of the training data' in line)
     for part in ('1 images that cannot be read', f'2 {NO_AREA}', f'1 {NO_SUCH_CLASS}',
                  f'1 {NO_ANNOTATION}'):

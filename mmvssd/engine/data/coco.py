@@ -1,0 +1,395 @@
+"""Annotation files of COCO's form: what a reader or a loss stumbles over, and what is doubtful."""
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from mmvssd.engine.data.findings import Findings
+from mmvssd.errors import DataError
+
+#: Byte order marks by the name of what they begin.
+MARKS = {b'\xff\xfe': 'UTF-16', b'\xfe\xff': 'UTF-16', b'\xef\xbb\xbf': 'UTF-8'}
+#: Sides of an image that a box's side may be long. Beyond it a box is no box of that image.
+LONGEST = 10
+#: Pixels by which boxes reach over an image's edge through rounding.
+ROUNDING = 2
+#: Share of boxes beyond the image's edge from which on x1, y1, x2, y2 is the likelier reading.
+CROSSING = 0.25
+#: Boxes that are needed to tell.
+ENOUGH_BOXES = 4
+
+#: Numbers beyond it count as infinite.
+LARGEST = 1e300
+
+CORNERS = 'COCO boxes are x, y, width, height'
+RUN_LENGTHS = 'An RLE mask has size (height, width) and counts that sum up to height x width'
+NO_MASKS = ('Annotate masks, or train boxes only: with_mask=False in LoadAnnotations, no '
+            "mask_head, metric='bbox'")
+
+
+class Use(NamedTuple):
+    """What a file of annotations is used for."""
+
+    masks: bool  # masks are trained or scored
+    scored: bool  # COCO's evaluation reads it
+    folder: Optional[str] = None  # of the images
+
+
+class Summary(NamedTuple):
+    """What other checks need of a file."""
+
+    file: str
+    categories: List[Tuple[Any, str]]  # id and name, as the file orders them
+    listed: int  # annotations in all
+    annotations: int  # that a reader keeps
+    boxes: Dict[str, int]  # by category's name
+    images: List[str]  # ids
+
+
+def read_json(file: str) -> dict:
+    """Read an annotation file.
+
+    Raises:
+        DataError: It is no JSON, in no encoding that the hosts read, or no dict of lists.
+    """
+    try:
+        content = Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(f'{file} cannot be read ({error.strerror})') from error
+    if not content.strip():
+        raise DataError(f'{file} is empty; write the annotations anew')
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            raise DataError(f'{file} begins with a byte order mark (BOM) of {encoding}; save it as '
+                            'UTF-8 without BOM')
+    if b'\0' in content[:4]:
+        raise DataError(f'{file} is encoded in UTF-16 or UTF-32, or is no text; save it as UTF-8')
+    try:
+        parsed = json.loads(content.decode('utf-8'))
+    except UnicodeDecodeError as error:
+        raise DataError(f'{file} is not encoded in UTF-8 ({error.reason} at byte {error.start}); '
+                        'save it as UTF-8') from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f'{file} is not valid JSON, perhaps cut short ({error})') from error
+    if not isinstance(parsed, dict):
+        raise DataError(f'{file} holds a {type(parsed).__name__}, COCO files hold a dict of '
+                        "'images', 'annotations' and 'categories'")
+    return parsed
+
+
+def check_file(content: dict, file: str, where: str, use: Use, findings: Findings) -> Summary:
+    """Look at everything in a file of COCO's form.
+
+    Args:
+        content: The parsed file.
+        file: Its path.
+        where: The setting that names it, with the file.
+        use: What it is used for.
+        findings: Where faults and doubts are noted.
+    """
+    return _File(content, file, where, use, findings).summary()
+
+
+class _File:
+    """One file while it is looked at."""
+
+    def __init__(self, content: dict, file: str, where: str, use: Use, findings: Findings):
+        self.file, self.where, self.use, self.findings = file, where, use, findings
+        self.categories = self._list(content, 'categories')
+        self.images = self._list(content, 'images')
+        self.annotations = self._list(content, 'annotations')
+        self.names = self._check_categories()
+        self.sizes, self.files = self._check_images()
+        self.boxes = Counter()
+        self.kept = self.crowds = self.without_mask = self.crossing = self.as_corners = 0
+        self.examples: Dict[str, str] = {}
+
+    def _list(self, content: dict, key: str) -> List[dict]:
+        value = content.get(key)
+        if value is not None and not isinstance(value, list):
+            self.stop(f'{key!r} is a {type(value).__name__}, expected a list')
+            return []
+        # which phases need annotations is seen from all of their files
+        if not value and key != 'annotations':
+            self.stop(f'holds no {key}, which COCO files list under {key!r}')
+        entries = [entry for entry in value or [] if isinstance(entry, dict)]
+        if len(entries) < len(value or []):
+            self.stop(f'{key!r} holds entries that are no dicts')
+        return entries
+
+    def stop(self, what: str, example: Optional[str] = None, advice: str = '') -> None:
+        self.findings.stop(self.where, what, example, advice)
+
+    def warn(self, what: str, example: Optional[str] = None, advice: str = '') -> None:
+        self.findings.warn(self.where, what, example, advice)
+
+    def _check_categories(self) -> Dict[Any, str]:
+        names, seen = {}, Counter()
+        for category in self.categories:
+            identity, name = category.get('id'), category.get('name')
+            if not _is_id(identity):
+                self.stop('{} categories without a usable id', repr(name))
+            elif identity in names:
+                self.stop('{} categories with the id of another one', f'{identity} {name!r}')
+            elif not isinstance(name, str) or not name:
+                self.stop('{} categories without a name', f'id {identity}')
+            else:
+                names[identity] = name
+                seen[name] += 1
+        for name, count in seen.items():
+            if count > 1:
+                self.stop('{} names of categories stand for several ids', repr(name),
+                          'Each would become a class of its own, and move all later ones')
+        return names
+
+    def _check_images(self) -> Tuple[dict, dict]:
+        sizes, files, seen = {}, {}, Counter()
+        for image in self.images:
+            identity, name = image.get('id'), image.get('file_name')
+            label = str(name if name is not None else f'id {identity}')
+            if not _is_id(identity):
+                self.stop('{} images without a usable id', label)
+                continue
+            if identity in sizes:
+                self.stop('{} images with the id of another one', f'{identity} {label}')
+                continue
+            sizes[identity] = self._size(image, label)
+            files[identity] = label
+            if not isinstance(name, str) or not name:
+                self.stop('{} images without a file_name', f'id {identity}')
+                continue
+            seen[name] += 1
+            if seen[name] == 2:
+                self.warn('{} file names of more than one image', name)
+            self._check_name(name)
+        return sizes, files
+
+    def _size(self, image: dict, label: str) -> Optional[Tuple[float, float]]:
+        size = image.get('width'), image.get('height')
+        if all(_is_number(side) and side > 0 for side in size):
+            return size
+        self.stop('{} images whose width and height are not two positive numbers',
+                  f'{label}: {_short(size[0])} x {_short(size[1])}')
+        return None
+
+    def _check_name(self, name: str) -> None:
+        folder = self.use.folder
+        if '\\' in name and folder and not os.path.exists(os.path.join(folder, name)):
+            self.stop('{} file names with backslashes, and there are no such files', name,
+                      'Write paths with /')
+        if os.path.isabs(name) or '..' in name.split('/'):
+            self.warn("{} file names that lead out of the images' folder", name)
+
+    def summary(self) -> Summary:
+        seen = set()
+        for annotation in self.annotations:
+            self._check_annotation(annotation, seen)
+        self._check_all_together()
+        return Summary(self.file, list(self.names.items()), len(self.annotations), self.kept,
+                       dict(self.boxes), [str(identity) for identity in self.sizes])
+
+    def _check_annotation(self, annotation: dict, seen: set) -> None:
+        identity = annotation.get('id')
+        label = self._label(annotation)
+        if not _is_id(identity):
+            self.stop('{} annotations without a usable id', label)
+        elif identity in seen:
+            self.stop('{} annotations with the id of another one', label)
+        else:
+            seen.add(identity)
+        missing = [key for key in ('image_id', 'category_id', 'bbox', 'area')
+                   if key not in annotation]
+        if missing:
+            self.stop(f'{{}} annotations without {" and ".join(missing)}', label)
+            return
+        image = annotation['image_id']
+        if not _is_id(image) or image not in self.sizes:
+            self.warn('{} annotations of images that the file does not list, left out', label)
+            return
+        name = self._category(annotation, label)
+        self._check_area(annotation['area'], label)
+        box = self._box(annotation['bbox'], self.sizes[image], label)
+        crowd = self._crowd(annotation, label)
+        if annotation.get('ignore') or name is None:
+            return
+        self.kept += 1
+        self.crowds += crowd
+        self.boxes[name] += box is not None and not crowd
+        if self.use.masks:
+            self._check_mask(annotation.get('segmentation'), self.sizes[image], label)
+
+    def _label(self, annotation: dict) -> str:
+        image = annotation.get('image_id')
+        file = self.files.get(image) if _is_id(image) else None
+        return f'annotation {_short(annotation.get("id"))} of {file or f"image {_short(image)}"}'
+
+    def _category(self, annotation: dict, label: str) -> Optional[str]:
+        category = annotation['category_id']
+        if not _is_id(category):
+            self.stop('{} annotations whose category_id is neither a number nor a text', label)
+            return None
+        if category not in self.names:
+            self.warn('{} annotations of categories that the file does not list, left out',
+                      f'{label}: {_short(category)}')
+        return self.names.get(category)
+
+    def _check_area(self, area: Any, label: str) -> None:
+        if not _is_number(area):
+            self.stop('{} annotations whose area is not a finite number',
+                      f'{label}: {_short(area)}')
+
+    def _box(self, box: Any, size: Optional[tuple], label: str) -> Optional[Sequence[float]]:
+        """Return a box that a reader keeps, or None."""
+        example = f'{label}: {_short(box)}'
+        if not isinstance(box, (list, tuple)) or len(box) != 4:
+            self.stop('{} boxes that are not four numbers', example, CORNERS)
+        elif not all(map(_is_number, box)):
+            self.stop('{} boxes with entries that are not finite numbers', example, CORNERS)
+        elif box[2] < 0 or box[3] < 0:
+            self.stop('{} boxes of negative width or height', example, CORNERS)
+        elif size is not None:
+            return self._box_in_image(box, size, example)
+        return None
+
+    def _box_in_image(self, box: Sequence[float], size: Tuple[float, float],
+                      example: str) -> Optional[Sequence[float]]:
+        (x, y, width, height), (right, bottom) = box, size
+        if max(width, abs(x)) > LONGEST * right or max(height, abs(y)) > LONGEST * bottom:
+            self.stop(f'{{}} boxes that lie or reach more than {LONGEST} times the size of their '
+                      'image away', example, CORNERS)
+            return None
+        # read as two corners, it lies in the image
+        self.as_corners += x < width <= right + 1 and y < height <= bottom + 1
+        if width < 1 or height < 1 or x >= right or y >= bottom or x + width <= 0 or (
+                y + height <= 0):
+            return None  # left out by the reader, which is counted where it reads
+        if (x < -ROUNDING or y < -ROUNDING or x + width > right + ROUNDING
+                or y + height > bottom + ROUNDING):
+            self.crossing += 1
+            self.examples.setdefault('crossing', example)
+        return box
+
+    def _crowd(self, annotation: dict, label: str) -> bool:
+        if 'iscrowd' not in annotation:
+            if self.use.scored:
+                self.stop('{} annotations without iscrowd, which the evaluation needs', label,
+                          'Write "iscrowd": 0')
+            return False
+        value = annotation['iscrowd']
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            self.stop('{} annotations whose iscrowd is neither 0 nor 1',
+                      f'{label}: {_short(value)}', 'A text counts as true, also "0"')
+            return False
+        return bool(value)
+
+    def _check_mask(self, mask: Any, size: Optional[tuple], label: str) -> None:
+        if not mask:
+            self.without_mask += 1
+            self.examples.setdefault('mask', label)
+        elif isinstance(mask, dict):
+            problem = rle_problem(mask, size)
+            if problem:
+                self.stop('{} RLE masks that are none of their image', f'{label}: {problem}',
+                          RUN_LENGTHS)
+        elif isinstance(mask, list):
+            self._check_polygons(mask, label)
+        else:
+            self.stop('{} masks that are neither polygons nor RLE', f'{label}: {_short(mask)}')
+
+    def _check_polygons(self, polygons: list, label: str) -> None:
+        if not all(isinstance(polygon, list) for polygon in polygons):
+            self.stop('{} polygons that are no lists of lists of numbers', label,
+                      'A mask is [[x1, y1, x2, y2, x3, y3, ...], ...]')
+        elif not all(_is_number(value) for polygon in polygons for value in polygon):
+            self.stop('{} polygons with coordinates that are not finite numbers', label)
+        elif not any(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons):
+            # the trained mask is dropped; the evaluation stops, or reads four numbers as a box
+            (self.stop if self.use.scored else self.warn)(
+                '{} masks whose polygons all have fewer than three points or an odd count of '
+                'coordinates', label)
+        elif not all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons):
+            self.warn('{} masks with a polygon of fewer than three points or an odd count of '
+                      'coordinates, left out', label)
+
+    def _check_all_together(self) -> None:
+        count = len(self.annotations)
+        if not count:
+            return
+        if not self.kept:
+            self.stop(f'none of the {count} annotations is of a listed image and category and not '
+                      'to be ignored', advice='Compare image_id and category_id with the ids that '
+                                              'the file lists')
+        elif self.crowds == self.kept:
+            self.stop(f'all {count} annotations have iscrowd 1, which leaves nothing to train or '
+                      'to score', advice='Objects have iscrowd 0')
+        elif not sum(self.boxes.values()):
+            self.stop(f'none of the {count} boxes can be used')
+        if self.crossing >= CROSSING * count and self.as_corners == count >= ENOUGH_BOXES:
+            self.stop(f'{self.crossing} of {count} boxes reach over the edge of their image, and '
+                      'read as x1, y1, x2, y2 all lie in it', self.examples['crossing'], CORNERS)
+        elif self.crossing:
+            self.warn(f'{self.crossing} of {count} boxes reach over the edge of their image',
+                      self.examples['crossing'])
+        if self.without_mask:
+            self.stop(f'{self.without_mask} of {self.kept} annotations have no segmentation, and '
+                      'masks are trained or scored', self.examples['mask'], NO_MASKS)
+
+
+def rle_problem(mask: dict, size: Optional[Tuple[float, float]]) -> Optional[str]:
+    """Return what is wrong with an RLE mask; None if nothing is.
+
+    Args:
+        mask: ``size`` (height, width) and ``counts``, a list or COCO's compressed text.
+        size: (width, height) of the image, None if unknown.
+    """
+    sides, counts = mask.get('size'), mask.get('counts')
+    if not isinstance(sides, list) or len(sides) != 2 or not all(map(_is_number, sides)):
+        return f'its size is {_short(sides)}'
+    if size is not None and (sides[0], sides[1]) != (size[1], size[0]):
+        return f'its size is {sides}, the image has {[size[1], size[0]]}'
+    if isinstance(counts, str):
+        counts = _decompressed(counts)
+    if not isinstance(counts, list) or not all(isinstance(c, int) and c >= 0 for c in counts):
+        return 'its counts cannot be read'
+    if sum(counts) != sides[0] * sides[1]:
+        return f'its counts sum up to {sum(counts)}, expected {sides[0] * sides[1]}'
+    return None
+
+
+def _decompressed(text: str) -> Optional[List[int]]:
+    """Read COCO's compressed counts; None if they are junk.
+
+    Groups of five bits from the lowest on, each in a character from '0' on; a sixth bit says that
+    more follow, the highest one of the last group is the sign. From the fourth count on they are
+    differences from the count two before.
+    """
+    counts: List[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            return None
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            if code & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return None if shift else counts
+
+
+def _is_number(value: Any) -> bool:
+    # not math.isfinite, which an integer of many digits overflows
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)
+            and -LARGEST < value < LARGEST)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

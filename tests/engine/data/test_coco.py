@@ -1,0 +1,264 @@
+"""Annotation files of COCO's form with one thing wrong each, and healthy ones."""
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from mmvssd.engine.data import coco
+from mmvssd.engine.data.findings import STOP, WARN, Findings
+from mmvssd.errors import DataError
+
+#: A mask of 4 x 5 pixels (height x width), of which the first column is set, as counts and text.
+COUNTS, TEXT = [0, 4, 16], '04`0'
+
+
+def healthy():
+    """Two images of 50 x 40 with three boxes each."""
+    boxes = [[1, 2, 10, 12], [30, 20, 8.5, 9], [0, 0, 50, 40]]
+    return dict(
+        categories=[dict(id=1, name='cat'), dict(id=7, name='dog')],
+        images=[dict(id=index, file_name=f'{index}.jpg', width=50, height=40)
+                for index in (1, 2)],
+        annotations=[dict(
+            id=10 * image + number, image_id=image, category_id=(1, 7)[number % 2], bbox=box,
+            area=box[2] * box[3], iscrowd=0, segmentation=[[1, 1, 9, 1, 9, 9, 1, 9]])
+            for image in (1, 2) for number, box in enumerate(boxes)])
+
+
+def look(content, masks=True, scored=True, folder=None):
+    findings = Findings()
+    summary = coco.check_file(content, 'a.json', 'train', coco.Use(masks, scored, folder), findings)
+    return summary, {severity: [str(found) for found in findings.of(severity)]
+                     for severity in (STOP, WARN)}
+
+
+def changed(**changes):
+    """The healthy file with keys of its first annotation replaced, or removed by None."""
+    content = healthy()
+    annotation = content['annotations'][0]
+    for key, value in changes.items():
+        if value is None:
+            del annotation[key]
+        else:
+            annotation[key] = value
+    return content
+
+
+def test_a_healthy_file():
+    summary, found = look(healthy())
+    assert found == {STOP: [], WARN: []}
+    assert summary.categories == [(1, 'cat'), (7, 'dog')]
+    assert (summary.listed, summary.annotations, summary.boxes) == (6, 6, dict(cat=4, dog=2))
+
+
+@pytest.mark.parametrize('changes', [
+    dict(bbox=[1.5, 2.5, 48.5, 37.5]),  # to the edges
+    dict(bbox=[-1, -1, 52, 42]),  # over them by rounding
+    dict(iscrowd=False), dict(iscrowd=1),
+    dict(ignore=1), dict(ignore=0), dict(score=0.3),
+    dict(bbox=[5, 5, 0, 0]),  # left out and counted where it is read
+    dict(segmentation=[[1, 1, 9, 1, 9, 9], [20, 1, 29, 1, 29, 9]]),
+    dict(segmentation=dict(size=[40, 50], counts=[100, 1900])),
+    dict(segmentation=dict(size=[40, 50], counts=[0, 2000])),
+    dict(category_id=7),
+])
+def test_what_is_healthy_passes(changes):
+    assert look(changed(**changes))[1] == {STOP: [], WARN: []}
+
+
+def test_ids_may_be_texts_and_files_may_have_more_keys():
+    content = healthy()
+    content.update(info={}, licenses=[])
+    for image in content['images']:
+        image.update(id=f'im{image["id"]}', coco_url='x')
+    for annotation in content['annotations']:
+        annotation['image_id'] = f'im{annotation["image_id"]}'
+    assert look(content)[1] == {STOP: [], WARN: []}
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(bbox=[1, 2, 3]), 'not four numbers'),
+    (dict(bbox=[1, 2, 3, 4, 5]), 'not four numbers'),
+    (dict(bbox='1 2 3 4'), 'not four numbers'),
+    (dict(bbox=dict(x=1)), 'not four numbers'),
+    (dict(bbox=[1, 2, math.nan, 4]), 'not finite numbers'),
+    (dict(bbox=[1, 2, math.inf, 4]), 'not finite numbers'),
+    (dict(bbox=[-math.inf, 2, 3, 4]), 'not finite numbers'),
+    (dict(bbox=[1, 2, 10 ** 400, 4]), 'not finite numbers'),
+    (dict(bbox=['1', '2', '3', '4']), 'not finite numbers'),
+    (dict(bbox=[1, 2, True, 4]), 'not finite numbers'),
+    (dict(bbox=[1, 2, -3, 4]), 'negative width or height'),
+    (dict(bbox=[0, 0, 1e12, 1e12]), '10 times the size'),
+    (dict(bbox=[-1e6, 0, 5, 5]), '10 times the size'),
+    (dict(area=math.nan), 'area is not a finite number'),
+    (dict(area='12'), 'area is not a finite number'),
+    (dict(iscrowd='0'), 'iscrowd is neither 0 nor 1'),
+    (dict(iscrowd=[0]), 'iscrowd is neither 0 nor 1'),
+    (dict(iscrowd=2), 'iscrowd is neither 0 nor 1'),
+    (dict(id=None), 'without a usable id'),
+    (dict(id=11), 'the id of another one'),
+    (dict(image_id=None), 'without image_id'),
+    (dict(category_id=None), 'without category_id'),
+    (dict(category_id=[1]), 'category_id is neither'),
+    (dict(bbox=None), 'without bbox'),
+    (dict(area=None), 'without area'),
+    (dict(bbox=None, area=None), 'without bbox and area'),
+    (dict(iscrowd=None), 'without iscrowd'),
+    (dict(segmentation=None), '1 of 6 annotations have no segmentation'),
+    (dict(segmentation=[]), 'no segmentation'),
+    (dict(segmentation={}), 'no segmentation'),
+    (dict(segmentation=[[]]), 'fewer than three points'),
+    (dict(segmentation=[[1, 1, 5, 5]]), 'fewer than three points'),
+    (dict(segmentation=[[1, 1, 5, 5, 9, 9, 3]]), 'an odd count'),
+    (dict(segmentation=[[math.nan] * 6]), 'coordinates that are not finite'),
+    (dict(segmentation=[list('123456')]), 'coordinates that are not finite'),
+    (dict(segmentation=[1, 2, 3, 4, 5, 6]), 'no lists of lists'),
+    (dict(segmentation='04`0'), 'neither polygons nor RLE'),
+    (dict(segmentation=dict(size=[4, 5], counts=COUNTS)), r'its size is \[4, 5\], the image has'),
+    (dict(segmentation=dict(size=[50, 40], counts=[2000])), r'the image has \[40, 50\]'),
+    (dict(segmentation=dict(size=[100000, 100000], counts='x')), 'its size is'),
+    (dict(segmentation=dict(size=None, counts=[2000])), 'its size is None'),
+    (dict(segmentation=dict(counts=[2000])), 'its size is None'),
+    (dict(segmentation=dict(size=[40, 50])), 'counts cannot be read'),
+    (dict(segmentation=dict(size=[40, 50], counts='zzzz~~~~')), 'counts cannot be read'),
+    (dict(segmentation=dict(size=[40, 50], counts='é')), 'counts cannot be read'),
+    (dict(segmentation=dict(size=[40, 50], counts=[10, -20])), 'counts cannot be read'),
+    (dict(segmentation=dict(size=[40, 50], counts=[10, 20])), 'sum up to 30, expected 2000'),
+])
+def test_a_fault_of_one_annotation(changes, message):
+    stops = look(changed(**changes))[1][STOP]
+    assert len(stops) == 1
+    assert re.search(message, stops[0])
+    assert '1.jpg' in stops[0] or 'annotation' in stops[0]
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(image_id=99), 'images that the file does not list'),
+    (dict(image_id='1'), 'images that the file does not list'),
+    (dict(category_id=99), 'categories that the file does not list'),
+    (dict(bbox=[45, 30, 15, 5]), '1 of 6 boxes reach over the edge'),
+    (dict(segmentation=[[1, 1, 9, 1, 9, 9], [5, 5, 9, 9]]), 'a polygon of fewer than three'),
+])
+def test_a_doubt_about_one_annotation(changes, message):
+    found = look(changed(**changes))[1]
+    assert not found[STOP]
+    assert len(found[WARN]) == 1
+    assert message in found[WARN][0]
+
+
+def test_what_nothing_reads_is_not_asked_for():
+    """A detector without masks, and a training, which needs no iscrowd."""
+    content = changed(segmentation=None, iscrowd=None)
+    assert look(content, masks=False, scored=False)[1][STOP] == []
+
+
+def all_of(**changes):
+    content = healthy()
+    for annotation in content['annotations']:
+        annotation.update(changes)
+    return content
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    (all_of(iscrowd=1), 'all 6 annotations have iscrowd 1'),
+    (all_of(image_id=99), 'none of the 6 annotations is of a listed image'),
+    (all_of(category_id=99), 'none of the 6 annotations is of a listed image'),
+    (all_of(ignore=True), 'none of the 6 annotations'),
+    (all_of(bbox=[5, 5, 0, 0]), 'none of the 6 boxes can be used'),
+    (all_of(bbox=[20, 15, 45, 38]), 'read as x1, y1, x2, y2'),
+    (dict(healthy(), images=[]), 'train: holds no images'),
+    (dict(healthy(), categories=[]), 'train: holds no categories'),
+    (dict(healthy(), annotations={}), "'annotations' is a dict"),
+    (dict(healthy(), images=['a.jpg']), "'images' holds entries that are no dicts"),
+])
+def test_a_fault_of_the_whole_file(content, message):
+    assert any(message in text for text in look(content)[1][STOP])
+
+
+def test_large_objects_at_the_upper_left_are_no_corners():
+    """Boxes that could be read both ways, and that lie in their images as they are."""
+    assert look(all_of(bbox=[1, 2, 40, 30]))[1] == {STOP: [], WARN: []}
+
+
+@pytest.mark.parametrize(('key', 'index', 'changes', 'message'), [
+    ('images', 0, dict(width='50'), 'width and height are not two positive'),
+    ('images', 0, dict(width=0), 'width and height are not two positive'),
+    ('images', 0, dict(height=None), 'width and height are not two positive'),
+    ('images', 0, dict(height=math.nan), 'width and height are not two positive'),
+    ('images', 0, dict(file_name=None), 'without a file_name'),
+    ('images', 0, dict(file_name=7), 'without a file_name'),
+    ('images', 0, dict(id=2), 'images with the id of another one'),
+    ('images', 0, dict(id=None), 'images without a usable id'),
+    ('images', 0, dict(id=[1]), 'images without a usable id'),
+    ('categories', 0, dict(id=7), 'categories with the id of another one'),
+    ('categories', 0, dict(name='dog'), 'stand for several ids'),
+    ('categories', 0, dict(name=None), 'categories without a name'),
+    ('categories', 0, dict(id=None), 'categories without a usable id'),
+])
+def test_a_fault_of_an_image_or_a_category(key, index, changes, message):
+    content = healthy()
+    content[key][index].update(changes)
+    assert any(message in text for text in look(content)[1][STOP])
+
+
+def test_names_of_images(tmp_path):
+    content = healthy()
+    content['images'][0]['file_name'] = 'a\\b.jpg'
+    assert 'with backslashes' in look(content, folder=str(tmp_path))[1][STOP][0]
+    (tmp_path / 'a\\b.jpg').touch()  # a name like any other here
+    assert look(content, folder=str(tmp_path))[1][STOP] == []
+    content['images'][0]['file_name'] = '../x.jpg'
+    content['images'][1]['file_name'] = '/etc/passwd'
+    assert '2 file names that lead out' in look(content)[1][WARN][0]
+    content['images'][0]['file_name'] = content['images'][1]['file_name'] = 'a.jpg'
+    assert '1 file names of more than one image' in look(content)[1][WARN][0]
+
+
+def test_counts_and_examples():
+    content = healthy()
+    for annotation in content['annotations']:
+        annotation['bbox'] = [math.nan] * 4
+    text = look(content)[1][STOP][0]
+    assert text.startswith('train: 6 boxes with entries that are not finite numbers (the first: '
+                           'annotation 10 of 1.jpg: [nan, nan, nan, nan], annotation 11 of 1.jpg')
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    (b'', 'is empty'), (b' \n', 'is empty'),
+    (b'{"images": [', 'is not valid JSON, perhaps cut short'),
+    (b'[]', 'holds a list'), (b'3', 'holds a int'),
+    (b'\xef\xbb\xbf{}', r'byte order mark \(BOM\) of UTF-8'),
+    ('{}'.encode('utf-16'), r'byte order mark \(BOM\) of UTF-16'),
+    ('{}'.encode('utf-16-le'), 'UTF-16 or UTF-32'),
+    ('{"é": 1}'.encode('latin-1'), 'not encoded in UTF-8'),
+    (b'[' * 100000, 'is not valid JSON'),
+    (b'\x1f\x8b\x08\x00', 'is no text|not encoded'),
+])
+def test_a_file_that_is_no_annotation_file(tmp_path, content, message):
+    file = tmp_path / 'a.json'
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        coco.read_json(str(file))
+
+
+def test_a_file_that_is_read(tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(healthy()))
+    assert coco.read_json(str(tmp_path / 'a.json')) == healthy()
+
+
+def test_compressed_masks_are_read_as_pycocotools_writes_them():
+    mask = pytest.importorskip('pycocotools.mask')
+    draw = np.random.RandomState(0)
+    for _ in range(50):
+        height, width = draw.randint(1, 90, 2)
+        pixels = np.asfortranarray(draw.rand(height, width) < draw.rand(), dtype=np.uint8)
+        written = mask.encode(pixels)
+        rle = dict(size=[int(side) for side in written['size']],
+                   counts=written['counts'].decode())
+        assert coco.rle_problem(rle, (int(width), int(height))) is None
+        cut = dict(rle, counts=rle['counts'][:-1])
+        assert coco.rle_problem(cut, None) is not None
+    assert coco.rle_problem(dict(size=[4, 5], counts=TEXT), (5, 4)) is None
+    assert coco.rle_problem(dict(size=[4, 5], counts=COUNTS), (5, 4)) is None
