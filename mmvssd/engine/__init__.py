@@ -11,14 +11,14 @@ from mmvssd.engine.guards import GuardedRunner, GuardsHook
 from mmvssd.engine.numerics import FiniteCheckHook
 from mmvssd.engine.record import (
     MeanLossHook,
+    PredictionDrawingHook,
     RunRecordHook,
-    SegmentationDrawingHook,
     TensorboardVisBackend,
 )
 from mmvssd.engine.train import EpochBasedTrainLoop, IterBasedTrainLoop, MESAHook
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'EpochBasedTrainLoop',
            'FiniteCheckHook', 'GuardedRunner', 'GuardsHook', 'IterBasedTrainLoop', 'MESAHook',
-           'MeanLossHook', 'ResumableBatchSampler', 'RunRecordHook', 'SafeCheckpointHook',
-           'SeededDataset', 'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
+           'MeanLossHook', 'PredictionDrawingHook', 'ResumableBatchSampler', 'RunRecordHook',
+           'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'TensorboardVisBackend',
            'TestedWeightsHook']

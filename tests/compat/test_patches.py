@@ -186,3 +186,15 @@ def test_model_complexity():
                                     (((4, ), ), {})]]
     assert [count['params'] for count in counted] == [10] * 3
     assert [count['flops'] for count in counted] == [24, 24, 8]
+
+
+def test_segmentation_picture_of_one_pixel():
+    """NumPy takes a tensor of one element for a number, and so the mask for an index."""
+    visualization = pytest.importorskip('mmseg.visualization')
+    import numpy as np
+    import torch
+    from mmengine.structures import PixelData
+    drawn = visualization.SegLocalVisualizer(alpha=1)._draw_sem_seg(
+        np.zeros((1, 1, 3), np.uint8), PixelData(data=torch.ones(1, 1, 1, dtype=torch.long)),
+        ['a', 'b'], [[0, 0, 0], [9, 99, 199]], with_labels=False)
+    assert drawn.tolist() == [[[9, 99, 199]]]
