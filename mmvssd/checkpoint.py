@@ -459,23 +459,6 @@ def class_names(checkpoint: dict) -> Optional[List[str]]:
     return list(named) if isinstance(named, (list, tuple)) else None
 
 
-def require_class_names(source: str, checkpoint: dict, model: nn.Module) -> None:
-    """Raise CheckpointError if a checkpoint names fewer classes than a model predicts.
-
-    Args:
-        source: What the checkpoint is called in the error.
-        checkpoint: What :func:`read_checkpoint` returned.
-        model: A whole model; its heads tell how many classes they predict.
-    """
-    named = class_names(checkpoint)
-    predicted = max((module.num_classes for module in unwrapped(model).modules()
-                     if isinstance(getattr(module, 'num_classes', None), int)), default=0)
-    if named and len(named) < predicted:
-        raise CheckpointError(
-            f'{source}: names {len(named)} classes in meta.dataset_meta.classes, and the model '
-            f'predicts {predicted}; the config and the checkpoint belong to different data')
-
-
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     """Load a pretrained backbone; stop if the checkpoint is another's.
 

@@ -1,13 +1,17 @@
 """Errors of the user's input and data; a command line shows their message without a traceback."""
 
 
-def printable(text: str) -> str:
+def printable(text: object, kept: str = '\n\t') -> str:
     """Return a text with what a terminal would obey written out, such as ``\\x1b``.
 
-    Names in a file are its author's.
+    Names in a file are its author's, and names of files hold what they like.
+
+    Args:
+        text: The text, or what has one.
+        kept: Characters that stay as they are.
     """
-    return ''.join(char if char.isprintable() or char in '\n\t' else
-                   ascii(char)[1:-1] for char in text)
+    return ''.join(char if char.isprintable() or char in kept else
+                   ascii(char)[1:-1] for char in str(text))
 
 
 class ConfigError(ValueError):

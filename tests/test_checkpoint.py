@@ -272,18 +272,6 @@ def test_weights_of_a_compiled_model(saved):
         require_fit('x.pth', dict(state_dict=compiled), linear)
 
 
-def test_fewer_names_than_classes():
-    model = nn.Sequential(nn.Linear(1, 3))
-    model[0].num_classes = 3
-    for classes in (None, 5, [], ['a', 'b', 'c'], ['a', 'b', 'c', 'd']):
-        checkpoint.require_class_names('x.pth', dict(meta=dict(dataset_meta=dict(classes=classes))),
-                                       model)
-    checkpoint.require_class_names('x.pth', dict(state_dict={}), model)
-    with pytest.raises(CheckpointError, match='names 2 classes in .* and the model predicts 3'):
-        checkpoint.require_class_names('x.pth', dict(meta=dict(dataset_meta=dict(
-            classes=['a', 'b']))), model)
-
-
 def test_another_number_of_classes():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
     given = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()

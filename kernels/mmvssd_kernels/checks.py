@@ -1,4 +1,5 @@
 """Checks of an op's arguments: one error that names the argument, what was given and what fits."""
+import difflib
 from typing import Optional, Sequence, Union
 
 import torch
@@ -73,9 +74,28 @@ def check_groups(groups: int, members: int, what: str) -> None:
 def check_grid(grid: Sequence[int], L: int, of: str) -> None:
     """Raise ValueError unless ``grid`` is (H, W) with H * W = L, the number of tokens in ``of``."""
     sides = tuple(grid) if isinstance(grid, (tuple, list, torch.Size)) else ()
-    if len(sides) != 2 or min(sides) < 0 or sides[0] * sides[1] != L:
+    if (len(sides) != 2 or not all(map(_is_integer, sides)) or min(sides) < 0
+            or sides[0] * sides[1] != L):
         raise ValueError(f'grid: got {grid}, expected (H, W) with H * W = {L}, '
                          f'the number of tokens in {of}')
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Raise ValueError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name}: got {value!r}, expected True or False')
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raise ValueError unless ``value`` is an integer of 1 or more."""
+    if not _is_integer(value) or value < 1:
+        raise ValueError(f'{name}: got {value!r}, expected a positive integer')
+
+
+def _is_integer(value) -> bool:
+    # NumPy's integers, and sizes that a tracer left open, have types of their own; torch.compile
+    # takes the latter for int and knows no hasattr of them
+    return (isinstance(value, int) or hasattr(value, '__index__')) and not isinstance(value, bool)
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -85,7 +105,9 @@ def check_choice(name: str, value: str, known: Sequence[str]) -> None:
     and what one package says is no concern of the other.
     """
     if value not in known:
-        raise ValueError(f'{name}: unknown name {value!r}; known: {", ".join(known)}')
+        close = difflib.get_close_matches(str(value), known, n=1)
+        raise ValueError(f'{name}: unknown name {value!r}; known: {", ".join(known)}'
+                         + (f'; did you mean {close[0]!r}?' if close else ''))
 
 
 def _text(shape: Sequence[Union[int, str]]) -> str:

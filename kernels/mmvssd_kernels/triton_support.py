@@ -66,9 +66,10 @@ def obstacle(x: Tensor) -> Optional[str]:
 
 def grid_obstacle(x: Tensor, tile: int) -> Optional[str]:
     """Return why a launch has no room for the images and tokens of ``x`` (N, L, ...), or None."""
-    if len(x) <= LARGEST_GRID and x.shape[1] <= LARGEST_GRID * tile:
+    # no len(): of a size that a tracer left open there is none
+    if x.shape[0] <= LARGEST_GRID and x.shape[1] <= LARGEST_GRID * tile:
         return None
-    return (f'{len(x)} images of {x.shape[1]} tokens, more than a launch has room for '
+    return (f'{x.shape[0]} images of {x.shape[1]} tokens, more than a launch has room for '
             f'({LARGEST_GRID} images, {LARGEST_GRID * tile} tokens)')
 
 
@@ -168,7 +169,7 @@ def kernels(op: str) -> ModuleType:
 
 def power_of_two(size: int) -> int:
     """Return the smallest power of two that is not less."""
-    return 1 << max(size - 1, 0).bit_length()
+    return 1 << max(int(size) - 1, 0).bit_length()  # in torch.jit.trace sizes are tensors
 
 
 def vector_stride(vector: Optional[Tensor]) -> Tuple[int, ...]:

@@ -17,18 +17,11 @@ from mmvssd.engine.checkpoints.work_dir import require_usable
 from mmvssd.engine.data.checks import check_data, dicts_of, is_local
 from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
+from mmvssd.engine.record.drawing import VISUALIZERS
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.host_internals import scale_rate_for
 from mmvssd.paths import configs_dir
 from mmvssd.processes import is_first
-
-#: Default hook that draws predictions, with what makes it draw them into a folder.
-DRAWING = {
-    'mmdet': lambda folder: dict(type='DetVisualizationHook', draw=True, test_out_dir=folder),
-    'mmpretrain': lambda folder: dict(type='VisualizationHook', enable=True, interval=1,
-                                      out_dir=folder),
-    'mmseg': lambda folder: dict(type='mmvssd.SegmentationDrawingHook', out_dir=folder),
-}
 
 
 def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'none',
@@ -201,13 +194,14 @@ def check_output_file(file: str, option: str) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raise ConfigError unless PyTorch knows the device, and has a GPU where that is one."""
+    """Raise ConfigError unless PyTorch can compute on the device here."""
     try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f'--device: got {device}, expected such as cpu or cuda:0') from error
-    if kind == 'cuda' and not torch.cuda.is_available():
-        raise ConfigError(f'--device: got {device}, but PyTorch sees no GPU here; cpu fits')
+        (torch.ones(1, device=device) + 1).item()
+    except Exception as error:  # each kind of device has errors of its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition('. ')[0]
+        fits = ', '.join(['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))])
+        raise ConfigError(f'--device: got {device or "nothing"}, on which PyTorch cannot compute '
+                          f'here ({reason}); what fits: {fits}') from error
 
 
 def _check_pretrained(cfg: Config) -> None:
@@ -277,12 +271,11 @@ def _use_tta(cfg: Config) -> None:
 
 def _draw_into(cfg: Config, folder: Path) -> None:
     scope = cfg.get('default_scope')
-    if scope not in DRAWING:
+    if scope not in VISUALIZERS:
         raise ConfigError(f'--show-dir: pictures are drawn for the default_scope '
-                          f'{" or ".join(DRAWING)}, the config has {scope}')
-    # mmdet's hook joins a relative folder to the last one at every batch
-    cfg.default_hooks = dict(cfg.get('default_hooks') or {},
-                             visualization=DRAWING[scope](str(folder)))
+                          f'{" or ".join(VISUALIZERS)}, the config has {scope}')
+    hook = dict(type='mmvssd.PredictionDrawingHook', out_dir=str(folder), scope=scope)
+    cfg.default_hooks = dict(cfg.get('default_hooks') or {}, visualization=hook)
 
 
 def _dump_to(cfg: Config, out: Path) -> None:

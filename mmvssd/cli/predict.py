@@ -1,42 +1,52 @@
-"""Predictions on images: the hosts' inferencers behind one door, one form of JSON."""
-import json
+"""Predictions on images of all three hosts: pictures, and one form of JSON."""
+import errno
 import os
-import tempfile
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
-import mmcv
-import numpy as np
 from mmengine.config import Config
-from mmengine.structures import BaseDataElement
 from rich.progress import track
 
-from mmvssd.checkpoint import read_checkpoint, require_class_names, require_fit
-from mmvssd.cli.launch import check_device, check_writable, require
+from mmvssd.checkpoint import read_checkpoint, require_fit
+from mmvssd.cli.image_files import Limits, find_images, obstacle
+from mmvssd.cli.inferencers import HOSTS, Inferencer
+from mmvssd.cli.json_list import JsonList
+from mmvssd.cli.launch import check_device, check_output_file, check_writable, require
 from mmvssd.engine.data.batch_check import BatchCheck
-from mmvssd.errors import ConfigError, DataError
-from mmvssd.files import write_whole
+from mmvssd.engine.record.pictures import picture_names, write_picture
+from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+#: Pixels of the largest image that is predicted on, if nothing else is asked for.
+MAX_PIXELS = 2**26
 
-#: What predicts one image: draws into a folder, returns the image's entry of the JSON.
-Predictor = Callable[[str, str], dict]
+#: Signals that end a run after the image at hand; a second one ends it at once.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Errors after which no other result can be written either.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_thr: float = 0.3,
-            device: Optional[str] = None) -> Path:
-    """Draw predictions and write them down.
+            device: Optional[str] = None, max_pixels: int = MAX_PIXELS) -> Path:
+    """Draw predictions and write them down, image by image.
 
     Args:
         cfg: Recipe of the model.
         checkpoint: Its weights.
         images: An image, or a folder whose images are taken in the order of their names.
         out_dir: Folder for ``pictures/`` and ``predictions.json``.
-        score_thr: Detections below this score are left out.
+        score_thr: Detections below this score are left out, 0 to 1.
         device: Device to run on; None takes a GPU where there is one.
+        max_pixels: Pixels of the largest image that is predicted on. The recipe may hand the model
+            at most a quarter of it.
 
     Returns:
-        The JSON's path. It holds one entry for each image: ``image``, and one of
+        The JSON's path. It is whole after every image, and holds one entry for each that was
+        predicted on: ``image``, and one of
 
         - ``instances``: ``category``, ``score``, ``bbox`` as (x1, y1, x2, y2) in pixels, and a
           ``segmentation`` where the model has masks;
@@ -50,143 +60,154 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
         numbers mean.
 
     Raises:
-        ConfigError: There is no inferencer for the recipe's host, or no such device.
+        ConfigError: There is no inferencer for the recipe's host, no such device, or an option
+            does not fit.
         CheckpointError: The checkpoint cannot be read, or is another model's.
-        DataError: There is no image, or none that can be read. One broken image among
-            others is left out and named at the end, as a DataError after all else is written.
+        DataError: There is no image, or some could not be predicted on or drawn. These are named
+            with the reason after all others are written. After a full disk, the rest is named.
+        SystemExit: SIGINT, SIGTERM or SIGHUP came; the status is 128 and its number.
     """
     scope = cfg.get('default_scope')
     if scope not in HOSTS:
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
-    if device:
-        check_device(device)
+    _check_options(out_dir, score_thr, device, max_pixels)
     require(cfg, 'test_dataloader')
     weights = read_checkpoint(checkpoint)
     files = find_images(images)
-    check_writable(out_dir, '--out-dir')
-    predictor, model = HOSTS[scope](cfg, checkpoint, score_thr, device)
-    require_fit(checkpoint, weights, model)
-    require_class_names(checkpoint, weights, model)
-    BatchCheck.watch(model)
     out = Path(out_dir)
-    (out / 'pictures').mkdir(parents=True, exist_ok=True)
-    predictions, broken = [], []
-    for file in track(files, 'predicting'):
-        if mmcv.imread(str(file)) is None:
-            broken.append(str(file))
-        else:
-            predictions.append(_predict_one(predictor, file, out / 'pictures'))
-    if not predictions:
-        raise DataError(f'{images}: no image can be read: {", ".join(broken)}')
-    write_whole(out / 'predictions.json', json.dumps(predictions, indent=1))
-    print(f'{len(predictions)} pictures in {out / "pictures"}, '
-          f'predictions in {out / "predictions.json"}')
-    if broken:
-        raise DataError(f'{len(broken)} of {len(files)} images cannot be read and were left out: '
-                        f'{", ".join(broken)}')
-    return out / 'predictions.json'
+    _check_output(out, files)
+    inferencer = HOSTS[scope](cfg, checkpoint, weights.get('meta'), score_thr, device)
+    require_fit(checkpoint, weights, inferencer.model)
+    inferencer.check_classes()
+    BatchCheck.watch(inferencer.model)
+    run = _Run(inferencer, files, out, Limits.of(max_pixels))
+    run.report(run.predict_all())
+    return run.results.file
 
 
-def find_images(path: str) -> List[Path]:
-    """List an image file, or the images of a folder by name; DataError where there is none."""
-    root = Path(path)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise DataError(f'{path}: no such image or folder (seen from {Path.cwd()})')
-    files = sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(f'{path}: holds no image ({", ".join(SUFFIXES)})')
-    return files
+def _check_options(out_dir, score_thr, device, max_pixels):
+    if not out_dir.strip():
+        raise ConfigError(f'--out-dir: got {out_dir!r}, expected a folder; an empty name often '
+                          'comes from a variable that is not set')
+    if not 0 <= score_thr <= 1:  # nor is it NaN
+        raise ConfigError(f'--score-thr: got {score_thr}, expected a score from 0 to 1')
+    if max_pixels < 1:
+        raise ConfigError(f'--max-pixels: got {max_pixels}, expected a positive number')
+    if device is not None:
+        check_device(device)
 
 
-def _predict_one(predictor: Predictor, file: Path, pictures: Path) -> dict:
-    """Predict and draw; each inferencer names its picture after its own fashion."""
-    with tempfile.TemporaryDirectory(dir=pictures, prefix='.drawing-') as folder:
-        entry = predictor(str(file), folder)
-        (drawn, ) = (path for path in Path(folder).rglob('*') if path.is_file())
-        # the whole name: a.jpg and a.png may lie side by side
-        name = file.name if drawn.suffix == file.suffix else file.name + drawn.suffix
-        os.replace(drawn, pictures / name)
-    return entry
+def _check_output(out: Path, files: Sequence[Path]) -> None:
+    check_writable(str(out), '--out-dir')
+    check_writable(str(out / 'pictures'), '--out-dir')
+    check_output_file(str(out / 'predictions.json'), '--out-dir')
+    if files[0].parent.resolve() == (out / 'pictures').resolve():
+        raise ConfigError(f'--out-dir: the pictures would replace the images in {files[0].parent}; '
+                          'name another folder')
 
 
-def _detector(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):
-    from mmdet.apis import DetInferencer
-    inferencer = DetInferencer(model=cfg, weights=checkpoint, device=device, show_progress=False)
-    classes = inferencer.model.dataset_meta['classes']
+class _Run:
+    """Images on their way: what was written, what failed, how far it came."""
 
-    def predictor(file: str, folder: str) -> dict:
-        (sample, ) = inferencer([file], pred_score_thr=score_thr, out_dir=folder,
-                                return_datasamples=True, no_save_pred=True)['predictions']
-        return _detections(file, sample, classes, score_thr)
+    def __init__(self, inferencer: Inferencer, files: Sequence[Path], out: Path, limits: Limits):
+        self.inferencer, self.files, self.limits = inferencer, files, limits
+        self.pictures = out / 'pictures'
+        self.names = picture_names(files, suffix=inferencer.picture_suffix)
+        self.results = JsonList(out / 'predictions.json')
+        self.tried = 0
+        self.failures: Dict[Path, str] = {}
+        self.unwritable = ''
 
-    return predictor, inferencer.model
+    def predict_all(self) -> Sequence[int]:
+        """Predict on all images, up to a signal or a full disk; returns the signal in a list."""
+        with _noting_signals() as received:
+            for file in track(self.files, 'predicting'):
+                self.predict(file)
+                if received or self.unwritable:
+                    break
+        return received
 
+    def predict(self, file: Path) -> None:
+        """Predict on an image and write that down; whatever it raises is kept as its failure."""
+        self.tried += 1
+        sample = None
+        try:
+            reason = obstacle(file, self.inferencer.steps, self.limits)
+            if reason:
+                raise DataError(reason)
+            sample = self.inferencer.predict(str(file))
+            entry = dict(image=str(file), **self.inferencer.entry(sample))
+            self._write(self.results.append, entry)
+            picture = self.inferencer.picture(str(file), sample)
+            self._write(write_picture, self.pictures / self.names[file], picture)
+        except Exception as error:
+            drawn = 'the picture is missing: ' * (sample is not None)
+            self.failures[file] = drawn + _reason(error, file)
 
-def _detections(file: str, sample: BaseDataElement, classes: Sequence[str],
-                score_thr: float) -> dict:
-    found = sample.pred_instances.cpu().numpy()
-    found = found[found.scores >= score_thr]
-    instances = [dict(category=classes[label], score=float(score), bbox=box.tolist())
-                 for label, score, box in zip(found.labels, found.scores, found.bboxes)]
-    if 'masks' in found:
-        for instance, mask in zip(instances, found.masks):
-            instance['segmentation'] = _run_lengths(mask)
-    return dict(image=file, instances=instances)
+    def _write(self, write: Callable, *arguments) -> None:
+        try:
+            write(*arguments)
+        except OSError as error:
+            if error.errno in FULL:
+                self.unwritable = error.strerror
+            raise
 
-
-def _run_lengths(mask: np.ndarray) -> dict:
-    from pycocotools import mask as coco_mask
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(size=encoded['size'], counts=encoded['counts'].decode())
-
-
-def _segmentor(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):
-    from mmseg.apis import MMSegInferencer
-    from mmseg.registry import DATASETS
-    inferencer = MMSegInferencer(cfg, weights=checkpoint, device=device)
-    inferencer.show_progress = False
-    # a converted checkpoint may know no class names, and the host would take those of Cityscapes
-    named = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
-    inferencer.model.dataset_meta = dict(classes=named['classes'], palette=named['palette'])
-
-    def predictor(file: str, folder: str) -> dict:
-        sample = inferencer(file, return_datasamples=True, out_dir=folder, opacity=0.5)
-        return _segments(file, sample.pred_sem_seg.data[0].cpu().numpy(), named['classes'])
-
-    return predictor, inferencer.model
-
-
-def _segments(file: str, labels: np.ndarray, classes: Sequence[str]) -> dict:
-    segments = [dict(category=classes[label], share=float(np.mean(labels == label)),
-                     segmentation=_run_lengths(labels == label))
-                for label in np.unique(labels)]
-    return dict(image=file, segments=sorted(segments, key=lambda found: -found['share']))
-
-
-def _classifier(cfg: Config, checkpoint: str, score_thr: float, device: Optional[str]):
-    from mmpretrain.apis import ImageClassificationInferencer
-    inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
-    # a converted checkpoint knows no class names, and a plain folder's data set has none
-    named = cfg.test_dataloader.dataset.get('metainfo', {}).get('classes')
-    classes = inferencer.classes or named
-
-    def predictor(file: str, folder: str) -> dict:
-        # the host writes scores onto the picture in a size for photographs
-        sample = inferencer([file], return_datasamples=True, show_dir=folder, resize=224)[0]
-        return _best_classes(file, sample.pred_score.cpu().numpy(), classes)
-
-    return predictor, inferencer.model
-
-
-def _best_classes(file: str, scores: np.ndarray, classes: Optional[Sequence[str]]) -> dict:
-    best = np.argsort(-scores)[:5]
-    return dict(image=file, classes=[
-        dict(category=classes[label] if classes else str(label), score=float(scores[label]))
-        for label in best])
+    def report(self, received: Sequence[int]) -> None:
+        """Say what was done, and raise if that is not all."""
+        if self.results.length:
+            print(f'{self.results.length} predictions in {printable(self.results.file)}, '
+                  f'pictures in {printable(self.pictures)}')
+        lines = [f'  {printable(file, '')}: {printable(reason, '')}' for file, reason in self.failures.items()]
+        if lines:
+            lines.insert(0, f'{len(lines)} of {len(self.files)} images were left out:')
+        left = self.files[self.tried:]
+        rest = f'{len(left)} images are not done, from {printable(left[0], '')} on' if left else ''
+        if received:
+            name = signal.Signals(received[0]).name
+            lines.append(f'{name}: stopped after {self.tried} of {len(self.files)} images; {rest}')
+        elif self.unwritable:
+            lines.append(f'{printable(self.pictures.parent)}: {self.unwritable}; make room, or name '
+                         f'another --out-dir. {rest}')
+        if received:
+            with suppress(OSError):  # of a terminal that is gone
+                print('\n'.join(lines), file=sys.stderr)
+            raise SystemExit(128 + received[0])
+        if lines:
+            raise DataError('\n'.join(lines))
 
 
-#: How each host predicts, by default scope: makes a predictor and its model.
-HOSTS: Dict[str, Callable] = {
-    'mmdet': _detector, 'mmseg': _segmentor, 'mmpretrain': _classifier}
+def _reason(error: Exception, file: Path) -> str:
+    """Say in one line what became of an image."""
+    message = str(error).strip()
+    if isinstance(error, (DataError, UnreadableImageError)):
+        return message.removeprefix(f'{file}: ')
+    if isinstance(error, OSError) and error.strerror:
+        message = error.strerror
+    first = message.splitlines()[0] if message else 'no message'
+    return f'{type(error).__name__}: {first}'
+
+
+@contextmanager
+def _noting_signals() -> Iterator[List[int]]:
+    """Give out the list of the signals that came, so that the image at hand is finished.
+
+    An exception in its midst might be caught by a host. The second signal raises one all the same.
+    """
+    received: List[int] = []
+
+    def note(number, frame):
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        with suppress(OSError):  # of a terminal that is gone; a print may be under way, so no print
+            os.write(2, f'{signal.Signals(number).name}: stopping after this image\n'.encode())
+
+    former = {}
+    if threading.current_thread() is threading.main_thread():  # no other may set any
+        former = {number: signal.signal(number, note) for number in SIGNALS
+                  if signal.getsignal(number) is not signal.SIG_IGN}  # as nohup has SIGHUP
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -40,6 +40,7 @@ PATCHES = {
     'patch_log': 'mmengine.runner',
     'segmentation_pictures': 'mmseg.visualization',
     'torchvision_ops': 'torchvision.extension',
+    'tsne': 'sklearn.manifold',
     'unreadable_images': 'mmcv.transforms',
 }
 

@@ -1,9 +1,12 @@
-"""MMSegmentation's pictures of images whose memory is not in the order of their axes.
+"""MMSegmentation's pictures of unusual images.
 
-MMSegmentation's ``browse_dataset.py`` makes such images out of tensors, and OpenCV refuses to draw
-on them: «Layout of the output array img is incompatible with cv::Mat».
+Its ``browse_dataset.py`` makes images out of tensors, whose memory is not in the order of their
+axes, and OpenCV refuses to draw on them: «Layout of the output array img is incompatible with
+cv::Mat». Of an image of one pixel its mask is a tensor of one element, which NumPy takes for a
+number: «index 1 is out of bounds». Here the image is copied into the order of its axes, and the
+mask is an array of NumPy's.
 
-Fix: retire when MMSegmentation's visualizer copies an image into the order of its axes.
+Fix: retire when MMSegmentation's visualizer does both.
 """
 import numpy as np
 from mmseg.visualization import SegLocalVisualizer
@@ -16,5 +19,5 @@ def apply() -> None:
     wrap_once(SegLocalVisualizer, '_draw_sem_seg', _draw)
 
 
-def _draw(original, self, image, *args, **kwargs):
-    return original(self, np.ascontiguousarray(image), *args, **kwargs)
+def _draw(original, self, image, sem_seg, *args, **kwargs):
+    return original(self, np.ascontiguousarray(image), sem_seg.numpy(), *args, **kwargs)

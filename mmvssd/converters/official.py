@@ -62,6 +62,7 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
 def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
     """Like :func:`from_official`, but reports unknown names instead of raising."""
     rules = rules_of(family)
+    _check_state(state_dict)
     names = {published: re.sub(r'^(module\.)?(backbone\.)?', '', without_compile(published))
              for published in state_dict}
     variants = [variant for variant in rules.variants if _is_of(variant, names.values())]
@@ -81,6 +82,16 @@ def convert(state_dict: Mapping[str, Tensor], family: str) -> Conversion:
             result.taken.append((published, ours))
             result.state[ours] = _reshape(rules, ours, value)
     return result
+
+
+def _check_state(state_dict: Mapping[str, Tensor]) -> None:
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f'state_dict: got {type(state_dict).__name__}, expected names and their '
+                         'tensors')
+    for name, value in state_dict.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f'state_dict: got {name!r} with {type(value).__name__}, expected a '
+                             'name with its tensor')
 
 
 def rules_of(family: str) -> Rules:

@@ -17,8 +17,8 @@ from mmvssd.engine.guards import GuardedRunner, GuardsHook
 from mmvssd.engine.numerics import FiniteCheckHook
 from mmvssd.engine.record import (
     MeanLossHook,
+    PredictionDrawingHook,
     RunRecordHook,
-    SegmentationDrawingHook,
     TensorboardVisBackend,
 )
 from mmvssd.engine.train import (
@@ -30,7 +30,7 @@ from mmvssd.engine.train import (
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'DataSurveyHook',
            'EpochBasedTrainLoop', 'FiniteCheckHook', 'GuardedRunner', 'GuardsHook',
-           'IterBasedTrainLoop', 'MESAHook', 'MeanLossHook', 'ResumableBatchSampler',
-           'ResumableEarlyStoppingHook', 'RunRecordHook', 'SafeCheckpointHook', 'SeededDataset',
-           'SeededSampler', 'SegmentationDrawingHook', 'TensorboardVisBackend',
+           'IterBasedTrainLoop', 'MESAHook', 'MeanLossHook', 'PredictionDrawingHook',
+           'ResumableBatchSampler', 'ResumableEarlyStoppingHook', 'RunRecordHook',
+           'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'TensorboardVisBackend',
            'TestedWeightsHook', 'WorkDirHook']

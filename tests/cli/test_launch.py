@@ -51,7 +51,7 @@ def test_weights_are_chosen_without_the_average(tmp_path):
 def test_pictures_for_a_config_without_hooks(tmp_path):
     cfg = Config(dict(default_scope='mmdet'))
     launch._draw_into(cfg, tmp_path)
-    assert cfg.default_hooks.visualization.test_out_dir == str(tmp_path)
+    assert cfg.default_hooks.visualization.out_dir == str(tmp_path)
 
 
 def test_missing_data_is_named(tmp_path):

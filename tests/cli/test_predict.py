@@ -1,5 +1,12 @@
 """Prediction where the model is made up for it; trained ones are in tests/test_samples.py."""
+import errno
 import json
+import os
+import re
+import resource
+import shutil
+import signal
+from pathlib import Path
 
 import mmcv
 import numpy as np
@@ -8,8 +15,12 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 
+from mmvssd.cli import inferencers
+from mmvssd.cli import predict as predicting
+from mmvssd.cli.image_files import Limits
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import predict
+from mmvssd.errors import ConfigError, DataError
 
 
 def test_a_segmentors_classes_are_the_recipes(tmp_path, monkeypatch):
@@ -33,3 +44,237 @@ def test_a_segmentors_classes_are_the_recipes(tmp_path, monkeypatch):
     picture = mmcv.imread('out/pictures/black.png', channel_order='rgb')
     # half of the palette's colour, as the other half is the image
     assert np.median(picture, (0, 1)).tolist() == [127, 112, 12]
+
+
+RECIPES = {'mmdet': 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py',
+           'mmseg': 'samples/upernet_vssd-nano_1xb8_digits.py',
+           'mmpretrain': 'samples/vssd-nano_1xb64_digits.py'}
+
+
+@pytest.fixture(scope='module', params=RECIPES)
+def untrained(request, tmp_path_factory):
+    """A recipe of each host, and weights as they are drawn."""
+    pytest.importorskip(request.param)
+    cfg = load_config(RECIPES[request.param])
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(dict(cfg.model, backbone=dict(cfg.model.backbone, init_cfg=None)))
+    file = tmp_path_factory.mktemp('untrained') / 'weights.pth'
+    torch.save(dict(state_dict=model.state_dict()), file)
+    return cfg, str(file)
+
+
+def photograph(file, width=64, height=48):
+    mmcv.imwrite(np.full((height, width, 3), 90, np.uint8), str(file))
+
+
+def entries(out):
+    return [Path(entry['image']).name
+            for entry in json.loads((out / 'predictions.json').read_text())]
+
+
+def test_whatever_one_image_does_the_others_are_done(untrained, tmp_path):
+    folder, out = tmp_path / 'images', tmp_path / 'out'
+    folder.mkdir()
+    photograph(folder / 'a.jpg')
+    for name in ('a.jpg.png', '[b].jpg', 'n' * 250 + '.jpg', 'esc\x1b[2J.jpg', 'bad\udcff.jpg'):
+        shutil.copy(folder / 'a.jpg', folder / name)
+    photograph(folder / 'one.png', 1, 1)
+    (folder / 'b.jpg').write_bytes((folder / 'a.jpg').read_bytes()[:20])
+    (folder / 'c.jpg').mkdir()
+    (folder / 'd.jpg').touch()
+    (folder / 'e.jpg').symlink_to('e.jpg')
+    (folder / 'f.jpg').write_text('<html>')
+    os.mkfifo(folder / 'g.jpg')
+    whole = ['a.jpg', 'a.jpg.png', '[b].jpg', 'n' * 250 + '.jpg', 'esc\x1b[2J.jpg',
+             'bad\udcff.jpg', 'one.png']
+    with pytest.raises(DataError) as caught:
+        predict(untrained[0], untrained[1], str(folder), str(out), device='cpu')
+    assert sorted(entries(out)) == sorted(whole)
+    assert len(list((out / 'pictures').iterdir())) == len(whole)
+    assert {file.name for file in out.iterdir()} == {'pictures', 'predictions.json'}
+    for file in (out / 'pictures').iterdir():
+        assert mmcv.imread(str(file)) is not None
+    first, *lines = str(caught.value).splitlines()
+    assert first == '6 of 13 images were left out:'
+    assert [Path(line.partition(': ')[0]).name for line in lines] == [
+        f'{name}.jpg' for name in 'bcdefg']
+    assert 'b.jpg: cannot be read as an image' in lines[0]
+
+
+def test_lines_and_huge_images(untrained, tmp_path):
+    """An image of 5000 x 1 pixels took 24 GB, in the picture of a classifier."""
+    folder, out = tmp_path / 'images', tmp_path / 'out'
+    folder.mkdir()
+    photograph(folder / 'a.png')
+    photograph(folder / 'line.png', 5000, 1)
+    photograph(folder / 'tall.png', 3, 2000)
+    photograph(folder / 'large.png', 400, 300)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r'large.png: has 400 x 300 = 120,000 pixels, more than'):
+        predict(untrained[0], untrained[1], str(folder), str(out), device='cpu', max_pixels=10**5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # 1 GiB
+    # MMDetection's Resize leaves nothing of the narrow ones
+    narrow = [] if untrained[0].default_scope == 'mmdet' else ['line.png', 'tall.png']
+    assert entries(out) == ['a.png', *narrow]
+
+
+class Inferencer:
+    """In the place of a host's: an image is an entry, and its picture a square."""
+
+    picture_suffix = None
+    steps = ()
+
+    def predict(self, file):
+        return file
+
+    def entry(self, sample):
+        return dict(found=sample)
+
+    def picture(self, file, sample):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.fixture
+def run(tmp_path):
+    for name in 'abcd':
+        photograph(tmp_path / f'{name}.png')
+    (tmp_path / 'out' / 'pictures').mkdir(parents=True)
+    files = [tmp_path / f'{name}.png' for name in 'abcd']
+    return predicting._Run(Inferencer(), files, tmp_path / 'out', Limits.of(2**20))
+
+
+def test_a_full_disk_ends_it(run, monkeypatch):
+    def fail(file, image):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    assert run.predict_all() == []
+    monkeypatch.setattr(predicting, 'write_picture', fail)
+    run.tried, run.results = 0, predicting.JsonList(run.results.file)
+    assert run.predict_all() == []
+    with pytest.raises(DataError, match=r'(?s)a.png: the picture is missing.*No space left on '
+                                        r'device; make room.*3 images are not done, from .*b.png'):
+        run.report([])
+    assert entries(run.pictures.parent) == ['a.png']
+
+
+def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):
+    def fail(self, file, sample):
+        raise MemoryError('too large')
+
+    monkeypatch.setattr(Inferencer, 'picture', fail)
+    run.predict_all()
+    with pytest.raises(DataError, match=r'd.png: the picture is missing: MemoryError: too large'):
+        run.report([])
+    assert entries(run.pictures.parent) == ['a.png', 'b.png', 'c.png', 'd.png']
+
+
+@pytest.mark.parametrize('number', predicting.SIGNALS)
+def test_a_signal_ends_it_after_the_image_at_hand(run, monkeypatch, capfd, number):
+    handler = signal.getsignal(number)
+
+    def interrupted(self, file):
+        if file.endswith('b.png'):
+            os.kill(os.getpid(), number)
+        return file
+
+    monkeypatch.setattr(Inferencer, 'predict', interrupted)
+    received = run.predict_all()
+    assert received == [number]
+    assert signal.getsignal(number) is handler
+    assert entries(run.pictures.parent) == ['a.png', 'b.png']
+    with pytest.raises(SystemExit) as ended:
+        run.report(received)
+    assert ended.value.code == 128 + number
+    assert re.search(rf'{number.name}: stopped after 2 of 4 images; 2 images are not done, from '
+                     r'.*c.png on', capfd.readouterr().err)
+
+
+def test_a_second_signal_ends_it_at_once(run, monkeypatch):
+    def interrupted(self, file):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return file
+
+    monkeypatch.setattr(Inferencer, 'predict', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.predict_all()
+
+
+def test_a_signal_that_is_ignored_stays_so(run, monkeypatch):
+    """As nohup has it."""
+    def hang_up(self, file):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return file
+
+    monkeypatch.setattr(Inferencer, 'predict', hang_up)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run.predict_all() == []
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert run.tried == 4
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(score_thr=float('nan')), '--score-thr: got nan'),
+    (dict(score_thr=1.5), '--score-thr: got 1.5'),
+    (dict(score_thr=-1), '--score-thr: got -1'),
+    (dict(out_dir=''), "--out-dir: got ''"),
+    (dict(max_pixels=0), '--max-pixels: got 0'),
+    (dict(device='meta'), '--device: got meta, on which PyTorch cannot compute'),
+    (dict(device='mps'), '--device: got mps, '),
+    (dict(device='xpu'), '--device: got xpu, '),
+    (dict(device=''), '--device: got nothing, '),
+])
+def test_options_that_do_not_fit(options, message):
+    cfg = load_config(RECIPES['mmseg'])
+    with pytest.raises(ConfigError, match=message):
+        predict(cfg, 'weights.pth', 'a.png', **dict(dict(out_dir='out'), **options))
+
+
+def test_pictures_do_not_replace_the_images(untrained, tmp_path):
+    images = tmp_path / 'out' / 'pictures'
+    images.mkdir(parents=True)
+    photograph(images / 'a.png')
+    before = (images / 'a.png').read_bytes()
+    with pytest.raises(ConfigError, match='the pictures would replace the images'):
+        predict(*untrained, str(images), str(tmp_path / 'out'), device='cpu')
+    assert (images / 'a.png').read_bytes() == before
+
+
+def test_as_many_names_as_classes(untrained, tmp_path):
+    photograph(tmp_path / 'a.png')
+    weights = torch.load(untrained[1])
+    weights['meta'] = dict(dataset_meta=dict(classes=('one', 'two')))
+    torch.save(weights, tmp_path / 'two.pth')
+    with pytest.raises(ConfigError, match=r'2 names of classes \(one, two, ...\), but the head'):
+        predict(untrained[0], str(tmp_path / 'two.pth'), str(tmp_path / 'a.png'),
+                str(tmp_path / 'out'), device='cpu')
+
+
+def test_a_large_label_map_is_made_small_and_enlarged(tmp_path, monkeypatch):
+    """The scores of all classes at once would need gigabytes."""
+    pytest.importorskip('mmseg')
+    cfg = load_config(RECIPES['mmseg'])
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(dict(cfg.model, backbone=dict(cfg.model.backbone, init_cfg=None)))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+    mmcv.imwrite(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8),
+                 str(tmp_path / 'a.png'))
+
+    def labels():
+        written = predict(cfg, str(tmp_path / 'weights.pth'), str(tmp_path / 'a.png'),
+                          str(tmp_path / 'out'), device='cpu')
+        (entry, ) = json.loads(written.read_text())
+        assert sum(found['share'] for found in entry['segments']) == pytest.approx(1)
+        return {found['category']: coco_mask.decode(found['segmentation'])
+                for found in entry['segments']}
+
+    whole = labels()
+    monkeypatch.setattr(inferencers, 'LARGEST_SCORES', 11 * 48 * 64)
+    small = labels()
+    assert {mask.shape for mask in small.values()} == {(96, 128)}
+    # squares of 2 x 2 pixels
+    assert all((mask[::2, ::2] == mask[1::2, 1::2]).all() for mask in small.values())
+    agreed = sum((whole[name] * small[name]).sum() for name in whole.keys() & small.keys())
+    assert agreed > 0.7 * 96 * 128

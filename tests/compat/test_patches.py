@@ -189,3 +189,28 @@ def test_model_complexity():
                                     (((4, ), ), {})]]
     assert [count['params'] for count in counted] == [10] * 3
     assert [count['flops'] for count in counted] == [24, 24, 8]
+
+
+def test_segmentation_picture_of_one_pixel():
+    """NumPy takes a tensor of one element for a number, and so the mask for an index."""
+    visualization = pytest.importorskip('mmseg.visualization')
+    import numpy as np
+    import torch
+    from mmengine.structures import PixelData
+    drawn = visualization.SegLocalVisualizer(alpha=1)._draw_sem_seg(
+        np.zeros((1, 1, 3), np.uint8), PixelData(data=torch.ones(1, 1, 1, dtype=torch.long)),
+        ['a', 'b'], [[0, 0, 0], [9, 99, 199]], with_labels=False)
+    assert drawn.tolist() == [[[9, 99, 199]]]
+
+
+def test_tsne():
+    """As MMPreTrain's tool calls it, and as scikit-learn wants it; its own errors stay."""
+    manifold = pytest.importorskip('sklearn.manifold')
+    import numpy as np
+    points = np.random.default_rng(0).normal(size=(12, 5))
+    for name in ('n_iter', 'max_iter'):
+        found = manifold.TSNE(perplexity=2, init='random', **{name: 250}).fit_transform(points)
+        assert found.shape == (12, 2)
+    assert 'max_iter' in manifold.TSNE(n_iter=300).get_params()
+    with pytest.raises(TypeError, match='iters'):
+        manifold.TSNE(iters=250)

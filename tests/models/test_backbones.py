@@ -223,7 +223,7 @@ def outputs_and_gradients(run, model, x, training):
     (dict(out_indices=(0, 4)), r'out_indices: got \(0, 4\), expected .* 0 to 3'),
     (dict(out_indices=(2, 1)), r'out_indices: got \(2, 1\)'),
     (dict(out_indices=()), r'out_indices: got \(\)'),
-    (dict(frozen_stages=5), 'frozen_stages: got 5, expected -1'),
+    (dict(frozen_stages=5), 'frozen_stages: got 5, expected an integer from -1 to 4'),
     (dict(drop_path_rate=1.5), 'drop_path_rate: got 1.5'),
 ])
 def test_bad_settings(nano, arguments, message):

@@ -58,9 +58,9 @@ def test_first_version_has_a_gate_and_no_mlp():
     (dict(version='v1'), "version: unknown name 'v1'; known: v0, v05_noz"),
     (dict(pattern='diagonal'),
      "pattern: unknown name 'diagonal'; known: cross, unidirectional, bidirectional, cascade"),
-    (dict(d_state=0), 'd_state is 0, expected a positive integer'),
-    (dict(d_state=1.5), 'd_state is 1.5, expected a positive integer'),
-    (dict(ssm_ratio=0.05), r'ssm_ratio is 0.05, expected an inner width ssm_ratio \* 16 of 1'),
+    (dict(d_state=0), 'd_state: got 0, expected an integer of 1'),
+    (dict(d_state=1.5), 'd_state: got 1.5, expected an integer of 1'),
+    (dict(ssm_ratio=0.05), r'ssm_ratio: got 0.05, expected an inner width ssm_ratio \* 16 of 1'),
     (dict(num_heads=(2, 2, 4, 4)), r"unknown keys \['num_heads'\].*known: embed_dims, depths"),
 ])
 def test_bad_settings(settings, message):

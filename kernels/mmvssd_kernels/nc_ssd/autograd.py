@@ -27,11 +27,14 @@ PROGRAMS = 512
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
     """Why the kernels cannot run on these arguments of ``nc_ssd``; None if they can."""
+    reason = triton_support.obstacle(x)
+    if reason:
+        return reason
     S, P = B.shape[3], x.shape[3]
     if max(S, P) > LARGEST:
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
-    return triton_support.grid_obstacle(x, BL) or triton_support.obstacle(x)
+    return triton_support.grid_obstacle(x, BL)
 
 
 @triton_support.register('nc_ssd', obstacle)

@@ -4,7 +4,7 @@ from typing import Optional, Tuple
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_duality, check_grid
+from mmvssd_kernels.checks import check_duality, check_flag, check_grid
 from mmvssd_kernels.nc_ssd import autograd, reference  # noqa: F401  (register themselves)
 
 
@@ -52,6 +52,7 @@ def nc_ssd(x: Tensor,
         RuntimeError: The implementation chosen by name cannot run here.
     """
     check_duality(x, dt, A, B, C, D, mask)
+    check_flag('normalize', normalize)
     if normalize:
         _check_normalized(x.shape[1], *B.shape[2:], grid)
     return dispatch.call('nc_ssd', impl, x, dt, A, B, C, D, normalize=normalize, grid=grid,

@@ -4,7 +4,13 @@ from typing import Optional
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_groups, check_mask, check_optional, check_tensor
+from mmvssd_kernels.checks import (
+    check_flag,
+    check_groups,
+    check_mask,
+    check_optional,
+    check_tensor,
+)
 from mmvssd_kernels.selective_scan import (  # noqa: F401  (register themselves)
     autograd,
     reference,
@@ -62,6 +68,7 @@ def selective_scan(u: Tensor,
     check_groups(B.shape[1], channels, 'channels of u')
     check_optional('D', D, (channels,), u.device)
     check_optional('delta_bias', delta_bias, (channels,), u.device)
+    check_flag('delta_softplus', delta_softplus)
     check_mask(mask, (N, L), u.device)
     nothing = A.new_zeros(channels)
     return dispatch.call('selective_scan', impl, u, delta, A, B, C, nothing if D is None else D,

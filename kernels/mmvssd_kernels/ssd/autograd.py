@@ -39,12 +39,14 @@ def _tiles(S: int, P: int) -> Tiles:
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
     """Why the kernels cannot run on these arguments of ``ssd``; None if they can."""
+    reason = triton_support.obstacle(x)
+    if reason:
+        return reason
     S, P = B.shape[3], x.shape[3]
     if max(S, P) > LARGEST:
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
-    T = _tiles(S, P).T
-    return triton_support.grid_obstacle(x, T) or triton_support.obstacle(x)
+    return triton_support.grid_obstacle(x, _tiles(S, P).T)
 
 
 @triton_support.register('ssd', obstacle)

@@ -4,7 +4,7 @@ from typing import Optional
 from torch import Tensor
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.checks import check_duality
+from mmvssd_kernels.checks import check_duality, check_flag, check_positive
 from mmvssd_kernels.ssd import autograd, reference  # noqa: F401  (register themselves)
 
 
@@ -52,9 +52,7 @@ def ssd(x: Tensor,
         RuntimeError: The implementation chosen by name cannot run here.
     """
     check_duality(x, dt, A, B, C, D, mask)
-    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
-        raise ValueError(f'chunk_size: got {chunk_size}, expected a positive integer')
-    if not isinstance(reverse, bool):
-        raise ValueError(f'reverse: got {reverse}, expected True or False')
-    return dispatch.call('ssd', impl, x, dt, A, B, C, D, chunk_size=chunk_size, reverse=reverse,
-                         mask=mask)
+    check_positive('chunk_size', chunk_size)
+    check_flag('reverse', reverse)
+    return dispatch.call('ssd', impl, x, dt, A, B, C, D, chunk_size=int(chunk_size),
+                         reverse=reverse, mask=mask)

@@ -1,7 +1,7 @@
 """Write down what a run was: its facts, losses, curves and pictures."""
+from mmvssd.engine.record.drawing import PredictionDrawingHook
 from mmvssd.engine.record.mean_loss import MeanLossHook
 from mmvssd.engine.record.run_record import RunRecordHook
-from mmvssd.engine.record.segmentation_drawing import SegmentationDrawingHook
 from mmvssd.engine.record.tensorboard import TensorboardVisBackend
 
-__all__ = ['MeanLossHook', 'RunRecordHook', 'SegmentationDrawingHook', 'TensorboardVisBackend']
+__all__ = ['MeanLossHook', 'PredictionDrawingHook', 'RunRecordHook', 'TensorboardVisBackend']

@@ -1,6 +1,14 @@
 """Settings of an architecture, by name or as a dict."""
 from dataclasses import MISSING, dataclass, fields
-from typing import Mapping, Sequence, Tuple, Type, TypeVar, Union
+from typing import Any, Mapping, Sequence, Tuple, Type, TypeVar, Union
+
+from mmvssd.models.arguments import (
+    check_integer,
+    check_keys,
+    check_name,
+    check_number,
+    check_sequence,
+)
 
 
 @dataclass(frozen=True)
@@ -12,12 +20,28 @@ class Arch:
     ``drop_path_rate``, that of the last block if the backbone names none.
 
     Attributes:
-        embed_dims: Width C of stage 0; stage i is ``C * 2**i`` wide.
-        depths: Blocks of each stage.
+        embed_dims: Width C of stage 0; stage i is ``C * 2**i`` wide. At least 2, since stems halve
+            it.
+        depths: Blocks of each stage; one may have none.
+
+    Raises:
+        ValueError: A value of another type, or out of range.
     """
 
     embed_dims: int
     depths: Sequence[int]
+
+    def __post_init__(self) -> None:
+        self.settle('embed_dims', check_integer('arch: embed_dims', self.embed_dims, 2))
+        depths = check_sequence('arch: depths', self.depths, of='the blocks of each stage')
+        self.settle('depths', tuple(check_integer(f'arch: depths of stage {i}', depth, 0)
+                                    for i, depth in enumerate(depths)))
+        self.settle('drop_path_rate', check_drop_path_rate('arch: drop_path_rate',
+                                                           self.drop_path_rate))
+
+    def settle(self, name: str, value: Any) -> None:
+        """Set a field to its checked value; for ``__post_init__``, as instances are frozen."""
+        object.__setattr__(self, name, value)
 
     @property
     def dims(self) -> Tuple[int, ...]:
@@ -28,22 +52,19 @@ class Arch:
 A = TypeVar('A', bound=Arch)
 
 
-def check_name(what: str, name: str, known: Sequence[str]) -> None:
-    """Raise ValueError unless ``name`` is one of ``known``."""
-    if name not in known:
-        raise ValueError(f'{what}: unknown name {name!r}; known: {", ".join(known)}')
+def check_drop_path_rate(what: str, rate: Any) -> float:
+    """Return a rate; ValueError unless it is a number from 0 to below 1."""
+    return check_number(what, rate, f'0 <= {what.rpartition(" ")[2]} < 1', least=0, below=1)
 
 
 def resolve_arch(arch: Union[str, dict], archs: Mapping[str, A], kind: Type[A]) -> A:
     """Turn a name of ``archs`` or a dict into settings; ValueError if it is neither."""
     if isinstance(arch, str):
-        check_name('arch', arch, archs)
-        return archs[arch]
-    known = [field.name for field in fields(kind)]
-    unknown = sorted(set(arch) - set(known))
-    missing = [field.name for field in fields(kind)
-               if field.default is MISSING and field.name not in arch]
-    if unknown or missing:
-        raise ValueError(f'arch: unknown keys {unknown}, missing keys {missing}; '
-                         f'known: {", ".join(known)}')
+        return archs[check_name('arch', arch, archs)]
+    known = fields(kind)
+    needed = [field.name for field in known if field.default is MISSING]
+    if not isinstance(arch, Mapping):
+        raise ValueError(f'arch: got {arch!r}, expected a name ({", ".join(archs)}), or a dict '
+                         f'with {", ".join(needed)} and more')
+    check_keys('arch', arch, [field.name for field in known], needed)
     return kind(**arch)

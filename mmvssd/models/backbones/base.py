@@ -1,14 +1,18 @@
 """The base class of the hierarchical backbones."""
+import os
 from typing import List, Mapping, Optional, Sequence, Tuple, Type, Union
 
+import numpy as np
 import torch
 from mmengine.model import BaseModule
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmvssd.checkpoint import load_pretrained
-from mmvssd.models.backbones.arch import Arch, resolve_arch
+from mmvssd.models.arguments import check_flag, check_integer, check_keys, check_name
+from mmvssd.models.backbones.arch import Arch, check_drop_path_rate, resolve_arch
 from mmvssd.models.layers import DOWNSAMPLES, STEMS, Padding
 from mmvssd.models.valid_sizes import follow_hosts, valid_sizes
 
@@ -60,22 +64,20 @@ class BaseBackbone(BaseModule):
                  with_cp: bool = False,
                  mask_padding: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
-        super().__init__(_single(init_cfg))
+        super().__init__(_check_init_cfg(init_cfg))
         arch = resolve_arch(self.default_arch if arch is None else arch, self.archs,
                             self.arch_type)
-        self.in_channels = in_channels
+        self.in_channels = check_integer('in_channels', in_channels, 1)
         self.out_indices = _check_out_indices(out_indices, len(arch.depths))
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
-        self.mask_padding = mask_padding
-        if mask_padding:
+        self.norm_eval = check_flag('norm_eval', norm_eval)
+        self.with_cp = check_flag('with_cp', with_cp)
+        self.mask_padding = check_flag('mask_padding', mask_padding)
+        if self.mask_padding:
             follow_hosts()
         used = self.out_indices[-1] + 1
-        if not -1 <= frozen_stages <= used:
-            raise ValueError(f'frozen_stages: got {frozen_stages}, expected -1 (none) to {used}')
-        self.frozen_stages = frozen_stages
+        self.frozen_stages = check_integer('frozen_stages', frozen_stages, -1, used)
         self.dims = arch.dims[:used]
-        self.stem = STEMS[arch.stem](in_channels, arch.embed_dims)
+        self.stem = STEMS[arch.stem](self.in_channels, arch.embed_dims)
         rates = _drop_path_rates(arch, drop_path_rate)
         # all are drawn, so that the weights of those kept do not depend on the others
         stages = [nn.ModuleList(self.build_block(arch, i, rate) for rate in stage)
@@ -119,9 +121,7 @@ class BaseBackbone(BaseModule):
             ValueError: A shape or a size that does not fit, or, with ``mask_padding``, a data
                 sample without a size.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'{type(self).__name__}: got an input of shape {tuple(x.shape)}, '
-                             f'expected (N, {self.in_channels}, H, W)')
+        self._check_image(x)
         if sizes is None and self.mask_padding:
             sizes = valid_sizes(x)
         padding = _padding_of(x, sizes)
@@ -138,6 +138,20 @@ class BaseBackbone(BaseModule):
                 outputs.append(self._output(i, x, padding))
         return tuple(outputs)
 
+    def _check_image(self, x: Tensor) -> None:
+        # texts only where a check failed: a size that torch.compile left open has none
+        name = type(self).__name__
+        if not isinstance(x, Tensor):
+            raise ValueError(f'{name}: got an input of type {type(x).__name__}, expected a tensor '
+                             f'(N, {self.in_channels}, H, W)')
+        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) == 0:
+            raise ValueError(f'{name}: got an input of shape {tuple(x.shape)}, expected '
+                             f'(N, {self.in_channels}, H, W)')
+        # of which kind is left to PyTorch: sharding and autocast change it between here and there
+        if not x.is_floating_point():
+            raise ValueError(f'{name}: got an input of {x.dtype}, expected floating point; the '
+                             "host's data_preprocessor turns pixels into it, and normalizes them")
+
     def _run_block(self, block: nn.Module, x: Tensor, padding: Optional[Padding]) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(block, x, padding, use_reentrant=False)
@@ -152,9 +166,33 @@ class BaseBackbone(BaseModule):
     def init_weights(self) -> None:
         """Load pretrained weights if ``init_cfg`` names them; the rest is drawn already."""
         if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
-            load_pretrained(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+            load_pretrained(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix') or '')
         else:
             super().init_weights()
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
+        """Return how deep a parameter lies, for MMPreTrain's layer-wise decay of learning rates.
+
+        The stem is layer 0, each block a layer, with it what follows up to the next one. Output
+        norms, and what comes behind the backbone, are the last layer.
+
+        Args:
+            param_name: The parameter's name in a model.
+            prefix: What the names of the backbone's parameters start with there, ``'backbone.'``.
+
+        Returns:
+            The layer, and the number of layers.
+        """
+        depths = [len(blocks) for blocks in self.stages]
+        last = sum(depths) + 1
+        if not param_name.startswith(prefix):
+            return last, last + 1
+        part, *indices = param_name[len(prefix):].split('.')
+        if part == 'stages':
+            return sum(depths[:int(indices[0])]) + int(indices[1]) + 1, last + 1
+        if part == 'downsamples':
+            return sum(depths[:int(indices[0]) + 1]), last + 1
+        return 0 if part == 'stem' else last, last + 1
 
     def train(self, mode: bool = True) -> 'BaseBackbone':
         """Set the training mode, and keep in evaluation mode what is frozen."""
@@ -175,28 +213,43 @@ class BaseBackbone(BaseModule):
                 *self.downsamples[:self.frozen_stages], *norms]
 
 
-def _single(init_cfg: Union[dict, Sequence[dict], None]) -> Optional[dict]:
-    """Take a list of one for its entry, as MMEngine does; the backbone knows no way for more."""
+def _check_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> Optional[dict]:
+    """Return a checked entry. MMEngine takes a list as well; the backbone, one of one entry."""
     if isinstance(init_cfg, (list, tuple)):
         if len(init_cfg) != 1:
             raise ValueError(f'init_cfg: got {len(init_cfg)} entries, expected one dict')
-        return init_cfg[0]
+        init_cfg = init_cfg[0]
+    if init_cfg is None:
+        return None
+    if not isinstance(init_cfg, Mapping) or 'type' not in init_cfg:
+        raise ValueError(f"init_cfg: got {init_cfg!r}, expected dict(type='Pretrained', "
+                         "checkpoint=FILE, prefix='backbone.'), or another of MMEngine's types")
+    kind = init_cfg['type']
+    if isinstance(kind, str) and WEIGHT_INITIALIZERS.get(kind) is None:
+        check_name('init_cfg: type', kind, WEIGHT_INITIALIZERS.module_dict)
+    if kind == 'Pretrained':
+        check_keys('init_cfg', init_cfg, ('type', 'checkpoint', 'prefix', 'map_location'),
+                   ('checkpoint', ))
+        for name in ('checkpoint', 'prefix'):
+            value = init_cfg.get(name)
+            if not isinstance(value, (str, os.PathLike)) and (name, value) != ('prefix', None):
+                raise ValueError(f'init_cfg: {name}: got {value!r}, expected a string')
     return init_cfg
 
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:
-    indices = tuple(out_indices) if isinstance(out_indices, (list, tuple, range)) else ()
-    if not indices or list(indices) != sorted(set(indices) & set(range(num_stages))):
-        raise ValueError(f'out_indices: got {out_indices}, expected stages in rising order, '
-                         f'each from 0 to {num_stages - 1}')
+    fits = f'expected stages in rising order, each from 0 to {num_stages - 1}'
+    if not isinstance(out_indices, (list, tuple, range, np.ndarray)) or not len(out_indices):
+        raise ValueError(f'out_indices: got {out_indices!r}, {fits}')
+    indices = tuple(check_integer('out_indices', index, 0) for index in out_indices)
+    if list(indices) != sorted(set(indices) & set(range(num_stages))):
+        raise ValueError(f'out_indices: got {out_indices}, {fits}')
     return indices
 
 
 def _drop_path_rates(arch: Arch, rate: Optional[float]) -> List[List[float]]:
     """Rate of each block of each stage, from 0 linearly to ``rate``."""
-    rate = arch.drop_path_rate if rate is None else rate
-    if not 0 <= rate < 1:
-        raise ValueError(f'drop_path_rate: got {rate}, expected 0 <= rate < 1')
+    rate = arch.drop_path_rate if rate is None else check_drop_path_rate('drop_path_rate', rate)
     last = max(sum(arch.depths) - 1, 1)
     rates = iter([rate * i / last for i in range(sum(arch.depths))])
     return [[next(rates) for _ in range(depth)] for depth in arch.depths]
@@ -205,14 +258,25 @@ def _drop_path_rates(arch: Arch, rate: Optional[float]) -> List[List[float]]:
 def _padding_of(x: Tensor, sizes: Optional[Sequence[Tuple[int, int]]]) -> Optional[Padding]:
     """Return the padding of a batch (N, C, H, W), or None."""
     grid = tuple(x.shape[2:])
-    if sizes is None or (all(tuple(size) == grid for size in sizes) and len(sizes) == len(x)):
+    if sizes is None or _fill(sizes, len(x), grid):
         return None
-    sizes = torch.as_tensor(sizes)
-    if (sizes.shape != (len(x), 2) or sizes.is_floating_point()
-            or not ((sizes > 0) & (sizes <= torch.tensor(grid))).all()):
-        raise ValueError(f'sizes: got {sizes.tolist()}, expected (height, width) of each of the '
-                         f'{len(x)} images, at most {grid}')
-    return Padding(sizes.to(x.device), grid)
+    try:
+        valid = torch.as_tensor(sizes)
+    except (TypeError, ValueError, RuntimeError):
+        valid = torch.empty(0)
+    if (valid.shape != (len(x), 2) or valid.is_floating_point() or valid.dtype == torch.bool
+            or not ((valid > 0) & (valid <= torch.tensor(grid, device=valid.device))).all()):
+        raise ValueError(f'sizes: got {sizes}, expected (height, width) of each of the {len(x)} '
+                         f'images, at most {grid}')
+    return Padding(valid.to(x.device), grid)
+
+
+def _fill(sizes: Sequence[Tuple[int, int]], count: int, grid: Tuple[int, int]) -> bool:
+    """Tell, without a tensor, if all of ``count`` images fill the grid."""
+    try:
+        return len(sizes) == count and all(tuple(size) == grid for size in sizes)
+    except TypeError:  # no sizes at all
+        return False
 
 
 def _init_linear(module: nn.Module) -> None:

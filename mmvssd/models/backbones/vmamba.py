@@ -7,7 +7,8 @@ are ``tiny-s2l5``, ``small-s2l15`` and ``base-s2l15``.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mmvssd.models.backbones.arch import Arch, check_name
+from mmvssd.models.arguments import check_integer, check_name, check_number
+from mmvssd.models.backbones.arch import Arch
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.models.layers import SS2D, Block
 from mmvssd.models.layers.ss2d import PATTERNS
@@ -50,13 +51,13 @@ class VMambaArch(Arch):
     drop_path_rate: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_name('version', self.version, VERSIONS)
         check_name('pattern', self.pattern, PATTERNS)
-        if not isinstance(self.d_state, int) or self.d_state < 1:
-            raise ValueError(f'arch: d_state is {self.d_state}, expected a positive integer')
-        if self.ssm_ratio * self.embed_dims < 1:
-            raise ValueError(f'arch: ssm_ratio is {self.ssm_ratio}, expected an inner width '
-                             f'ssm_ratio * {self.embed_dims} of 1 or more')
+        self.settle('d_state', check_integer('arch: d_state', self.d_state, 1))
+        self.settle('ssm_ratio', check_number(
+            'arch: ssm_ratio', self.ssm_ratio, 'an inner width ssm_ratio * '
+            f'{self.embed_dims} of 1 or more', least=1 / self.embed_dims))
 
     @property
     def stem(self) -> str:

@@ -8,7 +8,14 @@ from typing import Optional, Sequence, Union
 
 from torch import nn
 
-from mmvssd.models.backbones.arch import Arch, check_name
+from mmvssd.models.arguments import (
+    check_flag,
+    check_integer,
+    check_name,
+    check_number,
+    check_sequence,
+)
+from mmvssd.models.backbones.arch import Arch
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.models.layers import DOWNSAMPLES, STEMS, Attention, Block, NCSSDMixer, SSDMixer
 from mmvssd.models.layers.mixers import check_halves
@@ -54,28 +61,43 @@ class VSSDArch(Arch):
     drop_path_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        num_stages = len(self.depths)
-        mixers = self.mixers or ['nc_ssd'] * (num_stages - 1) + ['attention']
-        states = (self.d_state if isinstance(self.d_state, (list, tuple))
-                  else [self.d_state] * num_stages)
-        for name, value in (('num_heads', self.num_heads), ('mixers', mixers),
-                            ('d_state', states)):
-            if len(value) != num_stages:
-                raise ValueError(f'arch: {name} has {len(value)} entries {tuple(value)}, '
-                                 f'expected {num_stages}, one for each of depths')
-        for mixer in mixers:
-            check_name('mixers', mixer, MIXERS)
+        super().__post_init__()
+        self._settle_stages()
+        for name in ('normalize', 'negative_decay'):
+            self.settle(name, check_flag(f'arch: {name}', getattr(self, name)))
+        self.settle('n_groups', check_integer('arch: n_groups', self.n_groups, 1))
+        self.settle('expansion', check_number(
+            'arch: expansion', self.expansion, f'an inner width expansion * {self.embed_dims} of '
+            '1 or more', least=1 / self.embed_dims))
+        self.settle('mlp_ratio', check_number(
+            'arch: mlp_ratio', self.mlp_ratio, '0 for no MLP, or a number above', least=0))
+        if 0 < self.mlp_ratio * self.embed_dims < 1:
+            raise ValueError(f'arch: mlp_ratio: got {self.mlp_ratio}, expected a hidden width '
+                             f'mlp_ratio * {self.embed_dims} of 1 or more, or 0 for no MLP')
         check_name('stem', self.stem, STEMS)
         check_name('downsample', self.downsample, DOWNSAMPLES)
-        # frozen: what was left open is filled in once, here
-        object.__setattr__(self, 'mixers', tuple(mixers))
-        object.__setattr__(self, 'd_state', tuple(states))
         self._check_widths()
+
+    def _settle_stages(self) -> None:
+        """Check what has an entry for each stage, and fill in what was left open."""
+        length, of = len(self.depths), 'one for each of depths'
+        mixers = (['nc_ssd'] * (length - 1) + ['attention'] if self.mixers is None
+                  else self.mixers)
+        states = (self.d_state if isinstance(self.d_state, (list, tuple))
+                  else [self.d_state] * length)
+        heads = check_sequence('arch: num_heads', self.num_heads, length, of)
+        self.settle('num_heads', tuple(
+            check_integer(f'arch: num_heads of stage {i}', count, 1)
+            for i, count in enumerate(heads)))
+        self.settle('mixers', check_sequence('arch: mixers', mixers, length, of))
+        self.settle('d_state', check_sequence('arch: d_state', states, length, of))
+        for mixer in self.mixers:
+            check_name('mixers', mixer, MIXERS)
 
     def _check_widths(self) -> None:
         for i, (mixer, dim, heads) in enumerate(zip(self.mixers, self.dims, self.num_heads)):
             width = dim if mixer == 'attention' else int(self.expansion * dim)
-            if heads < 1 or width % heads:
+            if width % heads:
                 raise ValueError(f'arch: num_heads of stage {i} is {heads}, expected a number '
                                  f'that divides the width {width}')
             if mixer != 'attention':
@@ -84,11 +106,13 @@ class VSSDArch(Arch):
                 self._check_causal(i, mixer, heads)
 
     def _check_state(self, stage: int, heads: int) -> None:
-        S, multiple = self.d_state[stage], 4 if self.normalize else 1
-        if not isinstance(S, int) or S < 1 or S % multiple:
-            raise ValueError(f'arch: d_state of stage {stage} is {S}, expected a positive '
-                             f'multiple of {multiple}')
-        if self.n_groups < 1 or heads % self.n_groups or (self.normalize and self.n_groups > 1):
+        multiple = 4 if self.normalize else 1
+        S = check_integer(f'arch: d_state of stage {stage}', self.d_state[stage], 1)
+        if S % multiple:
+            raise ValueError(f'arch: d_state of stage {stage}: got {S}, expected a positive '
+                             f'multiple of {multiple}, since normalize is set')
+        self.settle('d_state', (*self.d_state[:stage], S, *self.d_state[stage + 1:]))
+        if heads % self.n_groups or (self.normalize and self.n_groups > 1):
             fits = '1, since normalize is set' if self.normalize else f'a divisor of {heads} heads'
             raise ValueError(f'arch: n_groups is {self.n_groups}, expected {fits}')
 

@@ -5,6 +5,7 @@ from typing import Callable, Optional
 import torch
 from mmengine.model.efficient_conv_bn_eval import efficient_conv_bn_eval_forward
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvssd.models.layers.padding import Padding
@@ -102,3 +103,12 @@ class ConvSequence(nn.Sequential):
             if padding is not None:
                 padding = padding.strided(unit.stride)
         return x
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU of a tensor that nothing else reads, without gradients in its own memory.
+
+    On a CPU, fresh memory costs as much as the function. A trace shall not depend on whether
+    gradients are on: ``torch.jit.trace`` checks it without them.
+    """
+    return F.silu(x, inplace=not (torch.is_grad_enabled() or torch.jit.is_tracing()))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvssd.models.layers.conv import GridConv2d
+from mmvssd.models.layers.conv import GridConv2d, silu
 from mmvssd.models.layers.linear import GridLinear, SplitLinear
 from mmvssd.models.layers.padding import Padding
 from mmvssd.registry import KERNELS
@@ -59,9 +59,7 @@ class DualityMixer(nn.Module):
         """Mix tokens: (N, H, W, C) -> (N, H, W, C); padding adds nothing to the state."""
         H, W = x.shape[1:3]
         z, xBC, dt = self.in_proj(x)
-        # without gradients in the convolution's own memory: on a CPU, fresh memory costs as much
-        # as the function
-        xBC = F.silu(self.conv(xBC, padding), inplace=not torch.is_grad_enabled())
+        xBC = silu(self.conv(xBC, padding))
         xBC = xBC.flatten(1, 2)  # (N, L, d_inner + 2*G*S)
         x, B, C = xBC.split([self.d_inner, self.d_bc, self.d_bc], dim=-1)
         y = self.mix(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvssd.models.layers.conv import GridConv2d
+from mmvssd.models.layers.conv import GridConv2d, silu
 from mmvssd.models.layers.linear import GridLinear, SplitLinear
 from mmvssd.models.layers.mixers import draw_dt_bias_
 from mmvssd.models.layers.padding import Padding
@@ -63,9 +63,7 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         """Mix tokens: (N, H, W, C) -> (N, H, W, C); the state passes padding unchanged."""
         x, *z = self.in_proj(x)
-        # without gradients in the convolution's own memory: on a CPU, fresh memory costs as much
-        # as the function
-        x = F.silu(self.conv(x, padding), inplace=not torch.is_grad_enabled())
+        x = silu(self.conv(x, padding))
         mask = None if padding is None else padding.mask
         y = (self._cascade if self.pattern == 'cascade' else self._scan)(x, mask)
         # float32 under autocast: a sum over thousands of tokens may be too large for float16

@@ -1,0 +1,193 @@
+"""Images to predict on: which files these are, and why one of them is left out.
+
+All is decided by a file's kind and its header, before anything is decoded.
+"""
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+import mmcv
+from mmcv.transforms import Resize
+from mmengine.logging import print_log
+from PIL import Image
+
+from mmvssd.errors import DataError
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+#: How the file begins that Git LFS puts in the place of one that it has not fetched.
+LFS_POINTER = b'version https://git-lfs'
+
+
+class Limits(NamedTuple):
+    """Largest sizes that are predicted on, in pixels.
+
+    Attributes:
+        image: Of a file. Decoding one and drawing on it takes about 20 bytes a pixel, a label map
+            or a mask as much again.
+        step: Of what a recipe's resizing makes of it.
+        model: Of what the model is given; each pixel of it takes kilobytes.
+    """
+
+    image: int
+    step: int
+    model: int
+
+    @classmethod
+    def of(cls, pixels: int) -> 'Limits':
+        """Return the limits that go with the largest file."""
+        return cls(pixels, pixels, pixels // 4)
+
+
+def find_images(path: str) -> List[Path]:
+    """List an image file, or the images of a folder by name, whatever these are.
+
+    What a folder holds besides is counted in the log.
+
+    Raises:
+        DataError: There is no such file or folder, or no image in it.
+    """
+    if not path.strip():
+        raise DataError(f'images: got {path!r}, expected an image or a folder; an empty name often '
+                        'comes from a variable that is not set')
+    root = Path(path)
+    if not _is_folder(root):
+        if not os.path.lexists(root):
+            raise DataError(f'{path}: no such image or folder (seen from {Path.cwd()})')
+        return [root]
+    try:
+        files = sorted(root.iterdir())
+    except OSError as error:
+        raise DataError(f'{path}: cannot be listed ({error.strerror})') from error
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    others = _count([file for file in files if file.suffix.lower() not in SUFFIXES])
+    if not images:
+        raise DataError(f'{path}: holds no image ({", ".join(SUFFIXES)})'
+                        + f'; it holds {others}' * bool(others))
+    if others:
+        print_log(f'{path}: not looked at: {others}', logger='current')
+    return images
+
+
+def _is_folder(path):
+    try:
+        return path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f'{path}: cannot be looked at ({error.strerror})') from error
+
+
+def _count(files: Sequence[Path]) -> str:
+    kinds = Counter('folder' if file.is_dir() else file.suffix or 'without ending'
+                    for file in files)
+    return ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
+
+
+def obstacle(file: Path, steps: Sequence, limits: Limits) -> Optional[str]:
+    """Say why an image cannot be predicted on, by its kind and its header; None if it may be.
+
+    Args:
+        file: The image.
+        steps: The transforms of the recipe's pipeline.
+        limits: The largest sizes.
+    """
+    reason = _unreadable(file)
+    if reason:
+        return reason
+    size = image_size(file)
+    if size is None:  # the decoder of the recipe may know more
+        return None
+    return _too_large(*size, limits) or _ill_shaped(size, steps, limits)
+
+
+def _unreadable(file: Path) -> Optional[str]:
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        if file.is_symlink():
+            return f'is a link to {os.readlink(file)}, which leads to no file ({error.strerror})'
+        return error.strerror
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+        return 'is a folder' if stat.S_ISDIR(status.st_mode) else 'is a pipe or a device, no file'
+    if status.st_size == 0:
+        return 'is empty: 0 bytes'
+    try:
+        with open(file, 'rb') as content:
+            start = content.read(len(LFS_POINTER))
+    except OSError as error:
+        return error.strerror
+    if start == LFS_POINTER:
+        return 'is a pointer of Git LFS, the image was not fetched: git lfs pull'
+    return None
+
+
+def image_size(file: Path) -> Optional[Tuple[int, int]]:
+    """Return (width, height) by an image's header; None if that is of no known kind."""
+    largest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # else large ones have no size
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except Exception:  # each format's reader has errors of its own
+        return None
+    finally:
+        Image.MAX_IMAGE_PIXELS = largest
+
+
+def _too_large(width: int, height: int, limits: Limits) -> Optional[str]:
+    if width * height <= limits.image:
+        return None
+    return (f'has {width} x {height} = {width * height:,} pixels, more than the {limits.image:,} '
+            'that are predicted on; cut it into tiles, make it smaller, or raise --max-pixels')
+
+
+def _ill_shaped(size: Tuple[int, int], steps: Sequence, limits: Limits) -> Optional[str]:
+    width, height = size
+    shape = f'has {width} x {height} pixels'
+    for step in steps:
+        width, height = resized(step, width, height)
+        name = type(step).__name__
+        if min(width, height) < 1:
+            return (f"{shape}, of which the recipe's {name} makes {width} x {height}: too narrow, "
+                    'crop or pad it')
+        if width * height > limits.step:
+            return (f"{shape}, of which the recipe's {name} makes {width} x {height} = "
+                    f'{width * height:,}, more than {limits.step:,}: crop or pad it')
+        width, height = cropped(step, width, height)
+    if width * height > limits.model:
+        return (f'has {width} x {height} = {width * height:,} pixels as the recipe hands them to '
+                f'the model, more than the {limits.model:,} that are predicted on; cut it into '
+                'tiles, make it smaller, or raise --max-pixels')
+    return None
+
+
+def resized(step, width: int, height: int) -> Tuple[int, int]:
+    """Return what a transform's resizing makes of a size; the size itself if it does not resize.
+
+    Args:
+        step: A transform. Known are mmcv's ``Resize`` with what derives from it, and MMPreTrain's
+            ``ResizeEdge``.
+        width: Of the image that it gets.
+        height: The same.
+    """
+    if isinstance(step, Resize):
+        scale = step.scale
+        if not scale:
+            factors = step.scale_factor
+            across, down = factors if isinstance(factors, (tuple, list)) else (factors, factors)
+            scale = int(width * across + 0.5), int(height * down + 0.5)
+        return mmcv.rescale_size((width, height), scale) if step.keep_ratio else scale
+    if type(step).__name__ == 'ResizeEdge':
+        edge = {'short': min(width, height), 'long': max(width, height), 'width': width,
+                'height': height}[step.edge]
+        return int(width * step.scale / edge), int(height * step.scale / edge)
+    return width, height
+
+
+def cropped(step, width: int, height: int) -> Tuple[int, int]:
+    """Return what a crop around the centre leaves of a size; the size itself if it is none."""
+    if type(step).__name__ != 'CenterCrop':
+        return width, height
+    size = step.crop_size
+    across, down = size if isinstance(size, (tuple, list)) else (size, size)
+    return min(width, across), min(height, down)

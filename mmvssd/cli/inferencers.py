@@ -1,0 +1,222 @@
+"""The hosts' inferencers behind one form: an image in, an entry of the JSON and a picture out."""
+import math
+from abc import ABC, abstractmethod
+from typing import Dict, Optional, Sequence, Type
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.structures import BaseDataElement, PixelData
+
+from mmvssd.engine.data.batch_check import BatchCheck
+from mmvssd.errors import ConfigError, UnreadableImageError
+
+#: Scores of a label map that a segmentor holds at once, in float32: a pixel has one a class.
+LARGEST_SCORES = 2**29
+#: Longest side of a classifier's picture.
+LONGEST_SIDE = 2048
+
+
+class Inferencer(ABC):
+    """Predicts one image after the other with the inferencer of a host.
+
+    Args:
+        cfg: Recipe of the model.
+        checkpoint: Its weights.
+        meta: What the checkpoint says of itself.
+        score_thr: Detections below this score are left out.
+        device: Device to run on; None takes a GPU where there is one.
+
+    Attributes:
+        classes: Names of the model's classes, from the checkpoint, else from the recipe; None if
+            neither has them.
+    """
+
+    #: Ending of pictures whatever their images are; None keeps an image's own where it can.
+    picture_suffix: Optional[str] = None
+
+    def __init__(self, cfg: Config, checkpoint: str, meta: Optional[dict], score_thr: float,
+                 device: Optional[str]):
+        self.score_thr = score_thr
+        self.inferencer = self.build(cfg, checkpoint, device)
+        self.model = self.inferencer.model
+        self.dataset_meta = {**self.recipe_meta(cfg), **_checkpoint_meta(meta)}
+        self.classes = self.dataset_meta.get('classes')
+
+    def check_classes(self) -> None:
+        """Raise ConfigError unless the model has as many classes as there are names."""
+        expected = BatchCheck(self.model).num_classes
+        if self.classes is not None and expected not in (None, len(self.classes)):
+            raise ConfigError(
+                f'{len(self.classes)} names of classes ({", ".join(map(str, self.classes[:3]))}, '
+                f'...), but the head has {expected} classes: set num_classes of the heads, or '
+                "the data set's metainfo.classes, so that they agree")
+
+    @staticmethod
+    @abstractmethod
+    def build(cfg: Config, checkpoint: str, device: Optional[str]):
+        """Make the host's inferencer."""
+
+    def recipe_meta(self, cfg: Config) -> dict:
+        """Return what the recipe's data set says of its classes, without reading the data."""
+        dataset = dict(cfg.test_dataloader.dataset, lazy_init=True)
+        return dict(DATASETS.build(dataset).metainfo)
+
+    @property
+    def steps(self) -> Sequence:
+        """Transforms that an image goes through."""
+        return self.inferencer.pipeline.transforms
+
+    def predict(self, file: str) -> BaseDataElement:
+        """Run the model on an image file.
+
+        Raises:
+            UnreadableImageError: It cannot be read, or a step of the recipe's pipeline fails.
+        """
+        try:
+            batch = next(iter(self.inferencer.preprocess([file])))
+        except (MemoryError, UnreadableImageError):
+            raise
+        except Exception as error:  # each decoder and each transform has errors of its own
+            reason = (str(error).strip() or 'no message').splitlines()[0]
+            raise UnreadableImageError(f'{file}: cannot be read as an image, or not prepared as '
+                                       f'the recipe has it ({type(error).__name__}: {reason})'
+                                       ) from error
+        sample, = self.inferencer.forward(self.batch_of(batch))
+        return sample
+
+    def batch_of(self, preprocessed):
+        """Take the batch out of what the host's preprocessing gives."""
+        return preprocessed
+
+    @abstractmethod
+    def entry(self, sample: BaseDataElement) -> dict:
+        """Put a prediction into the JSON's form."""
+
+    @abstractmethod
+    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
+        """Draw a prediction on its image: (H, W, 3) uint8, RGB."""
+
+
+class Detector(Inferencer):
+    """MMDetection's."""
+
+    @staticmethod
+    def build(cfg: Config, checkpoint: str, device: Optional[str]):
+        from mmdet.apis import DetInferencer
+        return DetInferencer(model=cfg, weights=checkpoint, device=device, show_progress=False)
+
+    def batch_of(self, preprocessed):
+        _, batch = preprocessed  # beside the files
+        return batch
+
+    def entry(self, sample: BaseDataElement) -> dict:
+        found = sample.pred_instances.cpu().numpy()
+        found = found[found.scores >= self.score_thr]
+        instances = [dict(category=self.classes[label], score=float(score), bbox=box.tolist())
+                     for label, score, box in zip(found.labels, found.scores, found.bboxes)]
+        if 'masks' in found:
+            for instance, mask in zip(instances, found.masks):
+                instance['segmentation'] = _run_lengths(mask)
+        return dict(instances=instances)
+
+    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
+        self.inferencer.visualizer.dataset_meta = {**self.model.dataset_meta, **self.dataset_meta}
+        drawn, = self.inferencer.visualize([file], [sample], return_vis=True,
+                                           pred_score_thr=self.score_thr)
+        return drawn
+
+
+class Segmentor(Inferencer):
+    """MMSegmentation's.
+
+    A model of many classes would need gigabytes for the scores of a large photograph's label map.
+    Beyond :data:`LARGEST_SCORES` the map is made smaller and enlarged.
+    """
+
+    @staticmethod
+    def build(cfg: Config, checkpoint: str, device: Optional[str]):
+        from mmseg.apis import MMSegInferencer
+        return MMSegInferencer(cfg, weights=checkpoint, device=device)
+
+    def batch_of(self, preprocessed):
+        for sample in preprocessed['data_samples']:
+            height, width = sample.ori_shape
+            factor = math.sqrt(LARGEST_SCORES / (len(self.classes) * height * width))
+            if factor < 1:
+                sample.set_metainfo(dict(
+                    image_shape=(height, width),
+                    ori_shape=(max(1, int(height * factor)), max(1, int(width * factor)))))
+        return preprocessed
+
+    def predict(self, file: str) -> BaseDataElement:
+        sample = super().predict(file)
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        shape = sample.get('image_shape')
+        if shape:
+            labels = mmcv.imresize(labels.astype(np.uint16), shape[::-1], interpolation='nearest')
+        sample.pred_sem_seg = PixelData(data=labels[None])
+        return sample
+
+    def entry(self, sample: BaseDataElement) -> dict:
+        labels = sample.pred_sem_seg.data[0]
+        segments = [dict(category=self.classes[label], share=float(np.mean(labels == label)),
+                         segmentation=_run_lengths(labels == label))
+                    for label in np.unique(labels)]
+        return dict(segments=sorted(segments, key=lambda found: -found['share']))
+
+    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
+        # a converted checkpoint knows no class names, and the host would take those of Cityscapes
+        self.model.dataset_meta = {name: self.dataset_meta[name] for name in ('classes', 'palette')}
+        drawn, = self.inferencer.visualize([file], [sample], return_vis=True, opacity=0.5)
+        return drawn
+
+
+class Classifier(Inferencer):
+    """MMPreTrain's."""
+
+    picture_suffix = '.png'
+
+    @staticmethod
+    def build(cfg: Config, checkpoint: str, device: Optional[str]):
+        from mmpretrain.apis import ImageClassificationInferencer
+        return ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
+
+    def recipe_meta(self, cfg: Config) -> dict:
+        # a plain folder's data set would have to be read for its names
+        named = cfg.test_dataloader.dataset.get('metainfo') or {}
+        return {'classes': self.inferencer.classes, **named}
+
+    def entry(self, sample: BaseDataElement) -> dict:
+        scores = sample.pred_score.cpu().numpy()
+        best = np.argsort(-scores)[:5]
+        return dict(classes=[
+            dict(category=self.classes[label] if self.classes else str(label),
+                 score=float(scores[label])) for label in best])
+
+    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
+        from mmpretrain.visualization import UniversalVisualizer
+        image = mmcv.imread(file, channel_order='rgb')
+        short, long = sorted(image.shape[:2])
+        # the host writes scores in a size for photographs: onto a short side of 224 pixels
+        return UniversalVisualizer().visualize_cls(
+            image, sample, classes=self.classes, draw_gt=False,
+            resize=max(1, min(224, LONGEST_SIDE * short // long)))
+
+
+def _checkpoint_meta(meta: Optional[dict]) -> dict:
+    meta = meta if isinstance(meta, dict) else {}
+    names = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}  # the latter before 1.0
+    return {name.lower(): value for name, value in names.items() if value is not None}
+
+
+def _run_lengths(mask: np.ndarray) -> dict:
+    from pycocotools import mask as coco_mask
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return dict(size=encoded['size'], counts=encoded['counts'].decode())
+
+
+#: How each host predicts, by default scope.
+HOSTS: Dict[str, Type[Inferencer]] = {
+    'mmdet': Detector, 'mmseg': Segmentor, 'mmpretrain': Classifier}

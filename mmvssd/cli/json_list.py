@@ -1,0 +1,58 @@
+"""A list of JSON that grows in a file."""
+import json
+import os
+from pathlib import Path
+
+from mmvssd.files import write_whole
+
+_END = '\n]'
+
+
+class JsonList:
+    """Append to a JSON list in a file, which holds a whole list after every entry.
+
+    A file that is there is replaced by the first entry, not before. Where an entry cannot be
+    written, as on a full disk, those before it stay.
+
+    Args:
+        file: Its path, in a folder that is there.
+
+    Attributes:
+        length: Entries so far.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.length = 0
+        self._size = 0  # in bytes, without the list's end
+
+    def append(self, entry: dict) -> None:
+        """Add an entry.
+
+        Raises:
+            OSError: It cannot be written.
+            ValueError: It holds a number that is not finite, which JSON does not have.
+        """
+        text = json.dumps([entry], indent=1, allow_nan=False).removesuffix(_END)
+        if self.length == 0:
+            write_whole(self.file, text + _END)
+            self._size = len(text.encode())
+        else:
+            self._extend(f',{text.removeprefix("[")}'.encode())
+        self.length += 1
+
+    def _extend(self, content: bytes) -> None:
+        with open(self.file, 'r+b', buffering=0) as file:
+            try:
+                _write_at(file.fileno(), content + _END.encode(), self._size)
+            except OSError:
+                _write_at(file.fileno(), _END.encode(), self._size)  # in the place that it had
+                file.truncate(self._size + len(_END))
+                raise
+        self._size += len(content)
+
+
+def _write_at(descriptor: int, content: bytes, offset: int) -> None:
+    while content:  # a disk that fills up takes a part
+        written = os.pwrite(descriptor, content, offset)
+        content, offset = content[written:], offset + written

@@ -1,0 +1,104 @@
+"""Checks of arguments: one ValueError that names the argument, what was given and what fits.
+
+Integers and numbers of NumPy are taken, and returned as Python's. Booleans are no integers here,
+and no text is a number: such a value was meant for another argument, or comes from a file or a
+command line that was not read as it should be.
+"""
+import difflib
+import math
+from numbers import Integral, Real
+from typing import Any, Iterable, Optional, Sequence, Union
+
+import numpy as np
+
+
+def check_integer(what: str, value: Any, least: int, most: Optional[int] = None) -> int:
+    """Return an integer from ``least`` to ``most``; ValueError if it is none."""
+    if (not isinstance(value, Integral) or isinstance(value, bool) or value < least
+            or (most is not None and value > most)):
+        fits = f'an integer from {least} to {most}' if most is not None else (
+            f'an integer of {least} or more')
+        raise ValueError(f'{what}: got {_text(value)}, expected {fits}')
+    return int(value)
+
+
+def check_number(what: str, value: Any, fits: str, *, least: float = -math.inf,
+                 below: float = math.inf) -> Union[int, float]:
+    """Return a finite number, at least ``least`` and below ``below``; ValueError if it is none.
+
+    Args:
+        what: Name of the argument.
+        value: What was given.
+        fits: What is expected, for the error.
+        least: The smallest that fits.
+        below: Smaller than this.
+    """
+    if (not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value)
+            or not least <= value < below):
+        raise ValueError(f'{what}: got {_text(value)}, expected {fits}')
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def check_flag(what: str, value: Any) -> bool:
+    """Return True or False; ValueError if it is neither."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f'{what}: got {_text(value)}, expected True or False')
+    return bool(value)
+
+
+def check_sequence(what: str, value: Any, length: Optional[int] = None, of: str = '') -> tuple:
+    """Return a list as a tuple; ValueError if it is none, or has another length.
+
+    Args:
+        what: Name of the argument.
+        value: What was given.
+        length: Entries that fit; None takes any number but zero.
+        of: What they are, for the error.
+    """
+    if not isinstance(value, (list, tuple, range, np.ndarray)):
+        expected = 'a list' if length is None else f'a list of {length}'
+        raise ValueError(f'{what}: got {_text(value)}, expected {expected}{of and f", {of}"}')
+    entries = tuple(value)
+    if not entries:
+        raise ValueError(f'{what}: got an empty list, expected entries{of and f", {of}"}')
+    if length not in (None, len(entries)):
+        raise ValueError(f'{what} has {len(entries)} entries {entries}, expected {length}'
+                         f'{of and f", {of}"}')
+    return entries
+
+
+def check_name(what: str, name: Any, known: Iterable[str]) -> str:
+    """Return a name that is one of ``known``; ValueError, with those that are similar, if not."""
+    known = list(known)
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f'{what}: unknown name {name!r}; known: {", ".join(known)}'
+                         f'{suggestion(name, known)}')
+    return name
+
+
+def check_keys(what: str, given: Iterable, known: Sequence[str],
+               needed: Sequence[str] = ()) -> None:
+    """Raise ValueError unless all keys are known ones, and all that are needed are there."""
+    given = list(given)
+    unknown = [key for key in given if key not in known]
+    missing = [key for key in needed if key not in given]
+    if unknown or missing:
+        close = ''.join(suggestion(key, known) for key in unknown)
+        raise ValueError(f'{what}: unknown keys {unknown}, missing keys {missing}; '
+                         f'known: {", ".join(known)}{close}')
+
+
+def suggestion(name: Any, known: Iterable[str]) -> str:
+    """Return a sentence that suggests the name that is most alike; empty if none is."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return f'; did you mean {by_lower[close[0]]!r}?' if close else ''
+
+
+def _text(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+__all__ = ['check_flag', 'check_integer', 'check_keys', 'check_name', 'check_number',
+           'check_sequence', 'suggestion']

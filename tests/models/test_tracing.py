@@ -1,0 +1,53 @@
+"""Tracing and exporting backbones, also with sizes left open."""
+import pytest
+import torch
+
+from mmvssd.models import VSSD, VMamba
+
+NANO = dict(embed_dims=16, depths=(1, 1), num_heads=(2, 2), d_state=8)
+MIXERS = ('nc_ssd', 'ssd', 'bi_ssd', 'attention')
+
+
+def backbone(mixer):
+    if mixer == 'ss2d':
+        model = VMamba(dict(embed_dims=16, depths=(1, 1)), out_indices=(0, 1))
+    else:
+        model = VSSD(dict(NANO, mixers=(mixer, ) * 2), out_indices=(0, 1))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.filterwarnings('ignore:Converting a tensor to a Python')
+@pytest.mark.filterwarnings('ignore:.*jit.trace.*is deprecated')
+@pytest.mark.parametrize('mixer', [*MIXERS, 'ss2d'])
+def test_traced(mixer):
+    """Of another number of images too; the size of the images is that of the trace."""
+    torch.manual_seed(0)
+    model = backbone(mixer)
+    traced = torch.jit.trace(model, torch.randn(1, 3, 32, 48))
+    images = torch.randn(2, 3, 32, 48)
+    torch.testing.assert_close(traced(images), model(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mixer', ['nc_ssd', 'attention', 'ss2d'])
+def test_exported_with_open_sizes(mixer):
+    """Not of 'ssd': its reference has a step for each 256 tokens."""
+    torch.manual_seed(0)
+    model = backbone(mixer)
+    sizes = {0: torch.export.Dim('N', max=64), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    exported = torch.export.export(model, (torch.randn(2, 3, 32, 48), ),
+                                   dynamic_shapes=dict(x=sizes)).module()
+    for shape in ((2, 3, 32, 48), (3, 3, 64, 80), (5, 3, 48, 96)):
+        images = torch.randn(shape)
+        torch.testing.assert_close(exported(images), model(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mixer', MIXERS)
+def test_exported_with_an_open_batch(mixer):
+    torch.manual_seed(0)
+    model = backbone(mixer)
+    exported = torch.export.export(model, (torch.randn(2, 3, 32, 48), ), dynamic_shapes=dict(
+        x={0: torch.export.Dim('N', max=64)})).module()
+    images = torch.randn(5, 3, 32, 48)
+    torch.testing.assert_close(exported(images), model(images))
