@@ -157,17 +157,19 @@ class _Run:
         if self.results.length:
             print(f'{self.results.length} predictions in {printable(self.results.file)}, '
                   f'pictures in {printable(self.pictures)}')
-        lines = [f'  {printable(file, '')}: {printable(reason, '')}' for file, reason in self.failures.items()]
+        lines = [printable(f'  {file}: {reason}', kept='')
+                 for file, reason in self.failures.items()]
         if lines:
             lines.insert(0, f'{len(lines)} of {len(self.files)} images were left out:')
         left = self.files[self.tried:]
-        rest = f'{len(left)} images are not done, from {printable(left[0], '')} on' if left else ''
+        rest = (f'{len(left)} images are not done, from {printable(left[0], kept="")} on'
+                if left else '')
         if received:
             name = signal.Signals(received[0]).name
             lines.append(f'{name}: stopped after {self.tried} of {len(self.files)} images; {rest}')
         elif self.unwritable:
-            lines.append(f'{printable(self.pictures.parent)}: {self.unwritable}; make room, or name '
-                         f'another --out-dir. {rest}')
+            lines.append(f'{printable(self.pictures.parent)}: {self.unwritable}; make room, or '
+                         f'name another --out-dir. {rest}')
         if received:
             with suppress(OSError):  # of a terminal that is gone
                 print('\n'.join(lines), file=sys.stderr)

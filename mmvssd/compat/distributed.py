@@ -5,7 +5,7 @@ nccl by default. Both are wrong without an accelerator. And gloo listens at the 
 machine's name, which the other nodes of a job cannot reach if it is 127.0.0.1. The wrappers decide
 when they are called: if MMEngine has a device other than the CPU, they only pass the call on.
 
-A process that ends with its gloo group still up may abort, after all its work is done.
+A process may abort at its end, after all its work is done, because a thread of gloo's still runs.
 
 On every device, processes that torchrun starts again after a failure would find one another's
 addresses as they were before it.
@@ -17,6 +17,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from contextlib import contextmanager
 from typing import Optional
 
@@ -37,6 +38,8 @@ def apply() -> None:
     """Wrap MMEngine's launchers."""
     for launcher in LAUNCHERS:
         wrap_once(dist_utils, launcher, _init_process_group)
+    atexit.unregister(_leave_process_group)  # a second call leaves one
+    atexit.register(_leave_process_group)
 
 
 def idle() -> Optional[str]:
@@ -55,7 +58,6 @@ def _init_process_group(launcher, backend, *args, **kwargs):
     # The launchers also read the scheduler's environment; only this one call in them is wrong.
     with _no_cuda_set_device():
         launcher(cpu_backend, *args, **kwargs)
-    atexit.register(_leave_process_group)
     if cpu_backend != backend:
         warn(f'There is no accelerator here: the process group runs on {cpu_backend} '
              f'instead of {backend}.')
@@ -63,9 +65,14 @@ def _init_process_group(launcher, backend, *args, **kwargs):
 
 
 def _leave_process_group():
-    """Stop gloo's threads before the interpreter ends: a thread left running aborts it."""
-    if torch.distributed.is_initialized():
+    """Stop gloo, and let its threads drop the tensors of the last collective.
+
+    For that they wait for the interpreter's lock. One that still waits as the interpreter ends is
+    ended by it, which C++ answers with an abort.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == 'gloo':
         torch.distributed.destroy_process_group()
+        time.sleep(0.1)  # without the lock
 
 
 @contextmanager

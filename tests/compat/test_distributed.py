@@ -85,11 +85,12 @@ def test_launchers_start_a_cpu_backend(launched, launcher, asked, started):
 def test_gloo_is_stopped_before_the_interpreter_ends(python):
     """A thread of gloo that outlives it aborts the process, now and then."""
     done = python('-c', """
-import atexit, os, torch, mmvssd
+import atexit, os, torch
+atexit.register(lambda: print('left running:', torch.distributed.is_initialized()))
+import mmvssd
 from mmengine.dist import init_dist
 os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1',
                   MASTER_PORT='0')
-atexit.register(lambda: print('left running:', torch.distributed.is_initialized()))
 init_dist('pytorch', backend='gloo')
 print('runs:', torch.distributed.is_initialized())
 """)

@@ -106,8 +106,6 @@ def main():
     runner = build(options)
     runner.train()
     Path(options['work_dir'], f'rank{runner.rank}.json').write_text(json.dumps(report(runner)))
-    if options.get('own_group'):
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == '__main__':

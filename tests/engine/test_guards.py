@@ -292,7 +292,8 @@ def test_what_is_off_is_said(said):
     GuardsHook().before_run(runner_with(HostsLoop(), hooks, dict(
         unguarded=['finite_check'],
         default_hooks=dict(checkpoint=dict(type='OwnCheckpointHook'), run_record=None))))
-    assert said[0] == 'Guards on: checkpoint_check, data_survey, data_check, data_faults'
+    assert said[0] == ('Guards on: checkpoint_check, data_survey, data_check, data_faults, '
+                       'work_dir')
     assert said[1:] == [
         f'Guard checkpoint is off (a OwnCheckpointHook): {GUARDS["checkpoint"].without}',
         f'Guard mean_loss is off (not added): {GUARDS["mean_loss"].without}',

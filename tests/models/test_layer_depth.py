@@ -1,5 +1,6 @@
 """Layer-wise decay of learning rates, through MMPreTrain's constructor."""
 import pytest
+from mmengine.registry import DefaultScope
 
 from mmvssd.models import VMamba
 
@@ -13,8 +14,9 @@ NANO = dict(embed_dims=16, depths=(1, 2, 1, 1))
 def test_learning_rates_decay_towards_the_image(backbone):
     models = pytest.importorskip('mmpretrain.models')
     optimizers = pytest.importorskip('mmpretrain.engine.optimizers')
-    model = models.ImageClassifier(backbone, head=dict(
-        type='mmpretrain.LinearClsHead', num_classes=2, in_channels=128))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = models.ImageClassifier(backbone, head=dict(
+            type='LinearClsHead', num_classes=2, in_channels=128))
     backbone = model.backbone
     constructor = optimizers.LearningRateDecayOptimWrapperConstructor(
         dict(optimizer=dict(type='AdamW', lr=1., weight_decay=0.05), type='OptimWrapper'),

@@ -99,8 +99,11 @@ def test_an_active_environment_is_not_asked_beside_PYTHON(setup, monkeypatch, tm
     progress = setup.commands.Progress(io.StringIO())
     monkeypatch.delenv('PYTHON', raising=False)
     assert setup.environments.choose_environment(progress)[0].adopted
+    assert setup.environments.choose_environment(progress)[0].prefix == tmp_path
     monkeypatch.setenv('PYTHON', sys.executable)
-    assert not setup.environments.choose_environment(progress)[0].adopted
+    chosen = setup.environments.choose_environment(progress)[0]
+    assert chosen.prefix == setup.environments.VENV
+    assert chosen.adopted != chosen.is_own()
 
 
 @pytest.mark.parametrize('change', ['torch', 'mmcv-lite', 'opencv-python', 'origin', 'pins'])

@@ -8,7 +8,7 @@ from mmengine.registry import TRANSFORMS
 from mmvssd.cli.launch import build_trainer, load_config
 from mmvssd.datasets import make_sample_data
 from mmvssd.engine.data.checks import check_data, check_dataset
-from mmvssd.errors import DataError
+from mmvssd.errors import ConfigError, DataError
 
 CLASSIFIER = 'samples/vssd-nano_1xb64_digits.py'
 DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
@@ -163,7 +163,7 @@ def test_the_suffix_is_the_data_sets_own(recipe, digits, tmp_path):
         img_path='.', seg_map_path='.'), pipeline=[dict(type='Misspelt')])
     cfg = recipe(SEGMENTOR)
     cfg.train_dataloader.dataset = options
-    with pytest.raises(KeyError, match=r'Misspelt'):
+    with pytest.raises(ConfigError, match=r'no transform with the name Misspelt'):
         build_trainer(cfg)
 
 
@@ -197,7 +197,7 @@ def test_a_pipeline_may_make_the_channels_fit(recipe):
 def test_other_errors_pass(recipe):
     pytest.importorskip('mmpretrain')
     cfg = recipe(CLASSIFIER, train_dataloader__dataset__pipeline=[dict(type='Misspelt')])
-    with pytest.raises(KeyError, match=r'Misspelt'):
+    with pytest.raises(ConfigError, match=r'no transform with the name Misspelt'):
         build_trainer(cfg)
 
 
