@@ -237,9 +237,7 @@ def test_a_killed_process_ends_the_job(folder, nodes):
         assert time.time() - (job.work_dir / 'killed').stat().st_mtime < 60
         assert job.running() == []
         assert all(statuses)
-        report = said[-1][-2000:]
-        assert re.search(r'rank +: 1 \(local_rank', report), report
-        assert 'Signal 9 (SIGKILL)' in report
+        assert 'Process 1 was killed by SIGKILL.' in said[-1][-500:], said[-1][-2000:]
 
 
 @pytest.mark.parametrize('nodes', [1, 2])
