@@ -3,11 +3,13 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from typing import Callable
 
 from mmengine.config import Config, DictAction
 
 from mmvssd.cli.launch import load_config
+from mmvssd.cli.settings import keep_traceback
 from mmvssd.errors import (
     CheckpointError,
     ConfigError,
@@ -68,19 +70,24 @@ def read_recipe(args: argparse.Namespace) -> Config:
 def run(main: Callable[[], None]) -> None:
     """Run a command; errors that say all end it with one message and exit code 2.
 
-    Ctrl-C ends it with one message and exit code 130.
+    Ctrl-C ends it with one message and exit code 130. Any other error ends it with its traceback,
+    which the log file keeps too, a sentence on what to do, and exit code 1.
     """
     try:
         main()
-    except (KeyboardInterrupt, SyntaxError) as error:
-        # MMEngine takes whatever happens while it writes a config for an error of its syntax
-        if not isinstance(error, KeyboardInterrupt) and not isinstance(
-                error.__context__, KeyboardInterrupt):
-            raise
-        print('Interrupted.', file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
     except EXPLAINED as error:
         name = type(error).__name__
         # a data loader's worker hands over its traceback, which ends with the message
         print(f'{name}: {str(error).rpartition(f"{name}: ")[2].strip()}', file=sys.stderr)
         sys.exit(2)
+    except (Exception, KeyboardInterrupt) as error:
+        # MMEngine takes whatever happens while it writes a config for an error of its syntax
+        if KeyboardInterrupt in (type(error), type(error.__context__)):
+            print('Interrupted.', file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+        keep_traceback(error)
+        traceback.print_exc()
+        print(f'\nStopped by {type(error).__name__}, which the lines above trace. If a setting is '
+              'wrong, they name the part of the model or the data that met it. Otherwise report it '
+              'as a fault, with these lines and run.json.', file=sys.stderr)
+        sys.exit(1)

@@ -144,7 +144,7 @@ def naming_settings(cfg: Config, everything: bool = False) -> Iterator[None]:
         interrupted = isinstance(error.__context__, KeyboardInterrupt)
         if explained or interrupted or not (built or everything):
             raise
-        _log(error)
+        keep_traceback(error)
         raise ConfigError(_explain(cfg, error, frames, built[-1] if built else None)) from error
 
 
@@ -156,14 +156,13 @@ def _builds(frame: FrameType) -> bool:
         and function.startswith(('build_', 'set_', 'setup_')))
 
 
-def _log(error: Exception) -> None:
+def keep_traceback(error: Exception) -> None:
     """Write a traceback to the log files of this run, if they are open."""
-    record = logging.LogRecord('mmvssd', logging.ERROR, __file__, 0, 'A setting does not fit:', (),
+    record = logging.LogRecord('mmvssd', logging.ERROR, __file__, 0, 'The run was stopped by:', (),
                                (type(error), error, error.__traceback__))
-    if MMLogger.check_instance_created(MMLogger.get_current_instance().instance_name):
-        for handler in MMLogger.get_current_instance().handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.handle(record)
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def _explain(cfg: Config, error: Exception, frames: List[FrameType],

@@ -2,6 +2,7 @@
 import argparse
 
 import pytest
+from mmengine.logging import MMLogger
 
 from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, named, run
 from mmvssd.errors import CheckpointError, ConfigError, DataError
@@ -38,12 +39,22 @@ def test_errors_of_the_input_are_one_message(capsys, kind):
     assert capsys.readouterr().err == f'{kind.__name__}: what to do\n'
 
 
-def test_errors_of_the_program_keep_their_traceback():
+@pytest.mark.parametrize('error', [ZeroDivisionError('by zero'), SyntaxError('invalid syntax')],
+                         ids=repr)
+def test_other_errors_keep_their_traceback(capsys, tmp_path, error):
+    """On the terminal and in the log; what to do comes last."""
     def main():
-        raise ZeroDivisionError
+        raise error
 
-    with pytest.raises(ZeroDivisionError):
+    MMLogger.get_instance(f'run-{type(error).__name__}', log_file=str(tmp_path / 'log'))
+    with pytest.raises(SystemExit) as raised:
         run(main)
+    assert raised.value.code == 1
+    said = capsys.readouterr().err
+    assert f'{type(error).__name__}: {error}' in said
+    assert 'raise error' in said
+    assert said.splitlines()[-1].startswith(f'Stopped by {type(error).__name__}')
+    assert 'raise error' in (tmp_path / 'log').read_text()
 
 
 def test_ctrl_c_ends_with_one_message(capsys):
@@ -57,16 +68,11 @@ def test_ctrl_c_ends_with_one_message(capsys):
         except:  # noqa: E722
             raise SyntaxError('Failed to parse the config file')  # noqa: B904
 
-    def wrong():
-        raise SyntaxError('invalid syntax')
-
     for main in (interrupted, disguised):
         with pytest.raises(SystemExit) as raised:
             run(main)
         assert raised.value.code == 130
         assert capsys.readouterr().err == 'Interrupted.\n'
-    with pytest.raises(SyntaxError, match='invalid syntax'):
-        run(wrong)
 
 
 @pytest.mark.parametrize('option', ['--work-dir', '--resume'])
