@@ -52,7 +52,7 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
         CheckpointError: The file is missing, truncated, not a checkpoint, may not be read, holds
             objects that only unsafe loading would bring back, or is of another form.
     """
-    path = str(path)
+    path = _expanded(path)
     if is_local_file(path):
         _require_file(path)
     try:
@@ -67,6 +67,14 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
     return checkpoint
 
 
+def _expanded(path: str) -> str:
+    """Return a path with the home folder that ``~`` stands for."""
+    try:
+        return os.path.expanduser(str(path)) if is_local_file(str(path)) else str(path)
+    except RuntimeError:  # there is no such user
+        return str(path)
+
+
 def is_local_file(path: str) -> bool:
     """Tell a file's path from an address such as ``https://...``."""
     return '://' not in path
@@ -74,7 +82,7 @@ def is_local_file(path: str) -> bool:
 
 def _require_file(path: str) -> None:
     """Raise CheckpointError unless a path is that of a file that may be a checkpoint."""
-    file = Path(path).expanduser()
+    file = Path(path)
     try:
         if not path.strip() or '\0' in path:
             raise CheckpointError(f'{path!r} is no name of a checkpoint file; is a variable of '
@@ -183,13 +191,13 @@ def checkpoints_of(work_dir: str, *, best: bool = False) -> List[Path]:
 
 
 def _age(path: Path) -> tuple:
-    """What sorts a checkpoint by when it was written; damaged ones by their file alone."""
+    """Return what sorts a checkpoint by when it was written; of a damaged one, its file's time."""
     written = datetime.fromtimestamp(path.stat().st_mtime)
     try:
         meta = inspect(path).value['meta']
         written = datetime.strptime(meta['time'], '%Y%m%d_%H%M%S')
-        return written, meta['iter'], path.stat().st_mtime
-    except (OSError, UnpicklingError, KeyError, TypeError, ValueError):
+        return written, int(meta['iter']), path.stat().st_mtime
+    except Exception:  # of a damaged file, which may be anything
         return written, int(path.stem.rpartition('_')[2]), path.stat().st_mtime
 
 
@@ -202,6 +210,7 @@ def require_resumable(path: str, *, may_be_folder: bool = False) -> None:
         path: The checkpoint.
         may_be_folder: Take a folder, as strategies for sharded models write them, as it is.
     """
+    path = _expanded(path)
     if may_be_folder and path and os.path.isdir(path) and os.listdir(path):
         return
     checkpoint = read_checkpoint(path)
@@ -262,9 +271,10 @@ def _load_weights_alone(path: str) -> dict:
 def _unsafe_names(path: str) -> List[str]:
     """Classes and functions of a file that PyTorch refuses to load."""
     contents = inspect(path)
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path) and hasattr(torch.serialization,
+                                            'get_unsafe_globals_in_checkpoint'):
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    # PyTorch does not tell of the format before 1.6
+    # PyTorch tells it from 2.6 on, and not of the format before 1.6
     known = {*safe_globals(), 'builtins.set', 'builtins.bytearray', 'builtins.complex'}
     return [name for name in contents.names - known
             if not name.startswith(('torch.', 'collections.', '_codecs.'))]

@@ -16,6 +16,7 @@ from mmvssd.errors import (
     DataError,
     NumericalFault,
     UnreadableImageError,
+    printable,
 )
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
@@ -78,7 +79,8 @@ def run(main: Callable[[], None]) -> None:
     except EXPLAINED as error:
         name = type(error).__name__
         # a data loader's worker hands over its traceback, which ends with the message
-        print(f'{name}: {str(error).rpartition(f"{name}: ")[2].strip()}', file=sys.stderr)
+        message = printable(str(error).rpartition(f'{name}: ')[2].strip())
+        print(f'{name}: {message}', file=sys.stderr)
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         # MMEngine takes whatever happens while it writes a config for an error of its syntax

@@ -119,7 +119,7 @@ def _mixed_precision(cfg: Config) -> str:
 def _start_from(cfg: Config, resume: Optional[str]) -> None:
     """Set what a run starts from, and with which seed; read it to see that it is whole."""
     for name, path in (('--resume', resume), ('load_from', cfg.get('load_from'))):
-        if path is not None and not path.strip():
+        if path is not None and not str(path).strip():
             raise ConfigError(f'{name}: got {path!r}; is a variable of your script not set?')
     if resume is None and cfg.get('resume'):  # in the recipe, or by --cfg-options
         resume = cfg.get('load_from') or 'auto'
@@ -134,7 +134,7 @@ def _start_from(cfg: Config, resume: Optional[str]) -> None:
         resume = newest or (None if resume == 'auto' else resume)
     elif resume:
         require_resumable(resume, may_be_folder=bool(cfg.get('strategy')))
-    if is_first():
+    if is_first() and 'work_dir' not in (cfg.get('unguarded') or []):
         require_usable(cfg.work_dir, new=not resume)
     if resume:
         cfg.resume, cfg.load_from = True, resume

@@ -18,7 +18,7 @@ from mmvssd.cli.json_list import JsonList
 from mmvssd.cli.launch import check_device, check_output_file, check_writable, require
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import picture_names, write_picture
-from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
+from mmvssd.errors import CheckpointError, ConfigError, DataError, UnreadableImageError, printable
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
 MAX_PIXELS = 2**26
@@ -76,6 +76,10 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     files = find_images(images)
     out = Path(out_dir)
     _check_output(out, files)
+    meta = (weights.get('meta') or {}).get('dataset_meta')
+    if not isinstance(meta, (dict, type(None))):
+        raise CheckpointError(f'{checkpoint}: its meta.dataset_meta is a {type(meta).__name__}, '
+                              'expected a dict with the names of the classes')
     inferencer = HOSTS[scope](cfg, checkpoint, weights.get('meta'), score_thr, device)
     require_fit(checkpoint, weights, inferencer.model)
     inferencer.check_classes()
@@ -198,8 +202,10 @@ def _noting_signals() -> Iterator[List[int]]:
     received: List[int] = []
 
     def note(number, frame):
-        if received:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if received:
+            raise SystemExit(128 + number)
         received.append(number)
         with suppress(OSError):  # of a terminal that is gone; a print may be under way, so no print
             os.write(2, f'{signal.Signals(number).name}: stopping after this image\n'.encode())
@@ -207,7 +213,8 @@ def _noting_signals() -> Iterator[List[int]]:
     former = {}
     if threading.current_thread() is threading.main_thread():  # no other may set any
         former = {number: signal.signal(number, note) for number in SIGNALS
-                  if signal.getsignal(number) is not signal.SIG_IGN}  # as nohup has SIGHUP
+                  # as nohup has SIGHUP, or of a handler that is not Python's
+                  if signal.getsignal(number) not in (signal.SIG_IGN, None)}
     try:
         yield received
     finally:

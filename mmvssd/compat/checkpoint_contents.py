@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import re
+import reprlib
 import zipfile
 from collections import OrderedDict, defaultdict
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ def _of_archive(file) -> Contents:
             raise RefusedError(f'an archive with {len(pickles)} entries named data.pkl; a '
                                'checkpoint of PyTorch has one')
         folder = pickles[0][:-len('data.pkl')]
-        if f'{folder}constants.pkl' in entries:
+        if any(name.rpartition('/')[2] == 'constants.pkl' for name in entries):
             raise RefusedError('a TorchScript archive, which is a program; save its state_dict() '
                                'instead')
         reader = _read(io.BytesIO(_content(archive, entries[pickles[0]])))
@@ -108,6 +109,9 @@ def _of_archive(file) -> Contents:
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.file_size > max(UNPACKED_BYTES, 4 * entry.compress_size):
+        raise RefusedError(f'its {entry.filename} unpacks from {entry.compress_size:,} bytes to '
+                           f'{entry.file_size:,}, as no names do')
     try:
         return archive.read(entry)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
@@ -192,7 +196,8 @@ class _NumpyDtype(_Inert):
 
     def check_call(self):
         """Take ``dtype(name, False, True)`` only."""
-        if not (len(self.args) == 3 and re.fullmatch('b1|[iuf][1248]|c8|c16', str(self.args[0]))
+        if not (len(self.args) == 3 and isinstance(self.args[0], str)
+                and re.fullmatch('b1|[iuf][1248]|c8|c16', self.args[0])
                 and [bool(flag) for flag in self.args[1:]] == [False, True]):
             raise RefusedError('holds a dtype of numpy that is none of numbers')
 
@@ -200,7 +205,7 @@ class _NumpyDtype(_Inert):
         order = '|' if self.item_size == 1 else '<'
         if not (isinstance(state, tuple) and state == (3, order, *_DTYPE_STATE)):
             raise RefusedError('holds a dtype of numpy with a state that numpy gives to none: '
-                               f'{str(state)[:100]}')
+                               f'{reprlib.repr(state)}')
         super().__setstate__(state)
 
     @property
@@ -306,6 +311,12 @@ class _Reader(pickle._Unpickler):  # the one in C makes a list as long as a file
         self.names: Set[str] = set()
         self.storages: Dict[str, tuple] = {}
         self._tensors: List[_Inert] = []
+
+    def load_bytearray8(self):
+        """Refuse what would take the memory of a length before its bytes are looked for."""
+        raise RefusedError('holds an array of bytes, which no checkpoint does')
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
     def find_class(self, module, name):
         """Return a stand-in; a dict that keeps its order is one itself."""

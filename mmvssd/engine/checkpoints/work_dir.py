@@ -86,16 +86,20 @@ class WorkDirLock:
     def _make(self) -> bool:
         """Make the file whole with its content, unless it is there."""
         draft = self._file.with_name(f'{LOCK}.{uuid.uuid4().hex[:8]}')
-        draft.write_text(self._content)
         try:
+            draft.write_text(self._content)
             os.link(draft, self._file)
         except FileExistsError:
             return False
         except OSError:  # a file system without hard links
             return _make_plainly(self._file, self._content)
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
         return True
+
+    def is_kept_or_free(self) -> bool:
+        """Tell whether the lock is this one's, after taking it again if it was merely removed."""
+        return self.is_kept() or self._make() or self.is_kept()
 
     def _renew(self) -> None:
         while self._is_held.is_set():
@@ -123,10 +127,13 @@ def _put_away(file: Path, content: Optional[str]) -> None:
         os.rename(file, aside)
     except FileNotFoundError:
         return
-    if _read(aside) == content:
+    try:
+        if _read(aside) != content:
+            os.link(aside, file)
+    except OSError:  # there is a newer one, or a file system without hard links
+        pass
+    finally:
         aside.unlink()
-    elif not file.exists():
-        os.rename(aside, file)
 
 
 def _read(file: Path) -> Optional[str]:
@@ -210,17 +217,16 @@ class WorkDirHook(Hook):
             self._lock = lock
             if not is_resuming(runner) and not runner.iter:  # nor trained on by a script
                 require_unused(runner.work_dir)
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:  # the other processes wait for an answer
             self._release()
             return str(error)
         return None
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Raise ConfigError if another training has taken the work dir over meanwhile."""
-        if self._lock is not None and not self._lock.is_kept():
+        if self._lock is not None and not self._lock.is_kept_or_free():
             raise ConfigError(f'{runner.work_dir}: this training was silent for so long that '
-                              f'another one took its place, or its {LOCK} was removed; its '
-                              'checkpoint is not written')
+                              'another one took its place; its checkpoint is not written')
 
     def after_run(self, runner) -> None:
         """Give the lock back."""

@@ -8,6 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of, needs_labels
+from mmvssd.engine.data.names import learns_no_classes
 from mmvssd.errors import DataError
 from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
@@ -36,7 +37,7 @@ class BatchCheck:
     def __init__(self, model: nn.Module):
         self.channels = channels_of(model)
         self.label, self.num_classes, self.ignored = None, None, None
-        for path, label in LABELS_OF_HEADS:
+        for path, label in () if learns_no_classes(model) else LABELS_OF_HEADS:
             head = _get(model, path)
             if isinstance(head, nn.ModuleList):  # the stages of a cascade
                 head = head[-1]

@@ -372,6 +372,8 @@ def _decompressed(text: str) -> Optional[List[int]]:
             return None
         value |= (code & 31) << shift
         shift += 5
+        if shift > 60:  # no count has so many bits
+            return None
         if not code & 32:
             if code & 16:
                 value -= 1 << shift

@@ -262,7 +262,7 @@ class Files:
         where = f'{phase}_evaluator: {file}'
         other = self._summary(file, where, use)
         names.check_categories(_Named(file, dataset.metainfo), other, where, self.findings)
-        if other.images != summary.images:
+        if set(other.images) != set(summary.images):
             self.findings.warn(where, f'lists other images than {dataset.ann_file}, the data set '
                                       'that is scored')
 
@@ -370,6 +370,8 @@ class Built:
 
     def _closed(self, leaf: Leaf) -> bool:
         """Tell whether the heads have the classes of the data, not those of texts or things."""
+        if names.learns_no_classes(self.model):
+            return False
         return not (hasattr(self.model, 'language_model') or hasattr(self.model, 'text_encoder')
                     or 'thing_classes' in leaf.dataset.metainfo)
 
@@ -565,6 +567,10 @@ def _kind_of_size(given: tuple, size: tuple, fact: dict, turned: bool) -> str:
 def digest(path: str) -> Optional[str]:
     """Return a digest of a file's content; None if it cannot be read."""
     try:
-        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+        found = hashlib.blake2b(digest_size=16)
+        with open(path, 'rb') as file:
+            while chunk := file.read(2**20):
+                found.update(chunk)
+        return found.hexdigest()
     except OSError:
         return None

@@ -2,6 +2,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Dict, Iterable, List, Optional
 
+from mmvssd.errors import printable
+
 #: A fault that cannot be meant, and one that may be.
 STOP, WARN = 'stop', 'warn'
 
@@ -32,7 +34,8 @@ class Finding:
     def __str__(self) -> str:
         examples = f' (the first: {", ".join(self.first)})' if self.first else ''
         advice = f'. {self.advice}' if self.advice else ''
-        return f'{self.where}: {self.what.replace("{}", str(self.count))}{examples}{advice}'
+        what = self.what.replace('{}', str(self.count))
+        return printable(f'{self.where}: {what}{examples}{advice}')
 
 
 class Findings:

@@ -282,7 +282,7 @@ def check_folder(dataset, where: str, findings: Findings, labelled: bool) -> Non
         return
     where = f'{where}: {images}'
     folder = Folder(images, [dataset.img_suffix], any_case=False)
-    if maps and os.path.realpath(maps).startswith(os.path.realpath(images)):
+    if maps and f'{os.path.realpath(maps)}/'.startswith(f'{os.path.realpath(images)}/'):
         folder.passed_over.pop(os.path.splitext(f'x{dataset.seg_map_suffix}')[1], None)
     if not folder.names:
         found = ', '.join(f'{count} that end with {ending}'

@@ -134,6 +134,13 @@ def check_heads(model: nn.Module, classes: Sequence[str], where: str, findings: 
                                  f'num_classes={head.num_classes}', advice=SET_BOTH)
 
 
+def learns_no_classes(model: nn.Module) -> bool:
+    """Tell whether a model learns something else than the classes of its data."""
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    # a region proposal network learns objects of any class, a depth estimator no classes
+    return bool(kinds & {'RPN', 'DepthEstimator'})
+
+
 def heads_of(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
     """Yield the heads whose classes are those of the data, each with its path in the model."""
     for path in HEADS:

@@ -19,7 +19,7 @@ LONGEST_NAME = 200
 def picture_names(files: Sequence[Path], suffix: Optional[str] = None) -> Dict[Path, Path]:
     """Name a picture for each image: no two have the same, and the order does not matter.
 
-    A picture has the name of its image. Where several images of different folders share one, all
+    A picture has the name of its image. If several images of different folders share one, all
     pictures lie below folders as the images do, from the folder that holds them all. The ending is
     added if it is not the image's, and a number if there is such a name.
 
@@ -34,8 +34,9 @@ def picture_names(files: Sequence[Path], suffix: Optional[str] = None) -> Dict[P
     names = Counter(file.name for file in files)
     plain = {file: Path(file.name) for file in files}
     if max(names.values(), default=0) > 1:
-        root = os.path.commonpath([file.absolute().parent for file in files])
-        plain = {file: file.absolute().relative_to(root) for file in files}
+        paths = {file: Path(os.path.abspath(file)) for file in files}  # without `..`
+        root = os.path.commonpath([path.parent for path in paths.values()])
+        plain = {file: path.relative_to(root) for file, path in paths.items()}
     ends = {file: suffix or (file.suffix if file.suffix.lower() in FORMATS else '.png')
             for file in files}
     # those that keep their name first: it is theirs

@@ -84,7 +84,8 @@ def _of_batch(runner, checkpoint: dict) -> Iterator[str]:
 
 def _of_classes(runner, checkpoint: dict) -> Iterator[str]:
     before = class_names(checkpoint)
-    own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+    # a loop of the user's may have a loader of another kind
+    own = getattr(getattr(runner.train_dataloader, 'dataset', None), 'metainfo', None)
     now = class_names(dict(meta=dict(dataset_meta=own)))
     if before and now and before != now:
         place, was, is_ = next((place, was, is_) for place, (was, is_) in enumerate(zip(

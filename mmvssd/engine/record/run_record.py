@@ -64,10 +64,12 @@ class RunRecordHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Say what a resumed run was told otherwise than the run before it."""
-        if built_loop(runner, 'train') and is_resuming(runner) and is_main_process():
+        if built_loop(runner, 'train') and is_resuming(runner):
+            # in each process: some changes raise, and no process may go on without the others
             for change in resumed_settings.changes(runner, checkpoint):
-                print_log(f'Resumed with other settings. {change}', logger='current',
-                          level=logging.WARNING)
+                if is_main_process():
+                    print_log(f'Resumed with other settings. {change}', logger='current',
+                              level=logging.WARNING)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add what the run that resumes it compares itself with."""
