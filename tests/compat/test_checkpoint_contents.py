@@ -3,6 +3,7 @@ import codecs
 import io
 import os
 import pickle
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -78,6 +79,37 @@ def test_states_that_numpy_does_not_write(tmp_path, name, zipped):
     file = save(tmp_path, FORGED[name], _use_new_zipfile_serialization=zipped)
     with pytest.raises(pickle.UnpicklingError, match=rf'{file}: (holds a|calls |encodes )'):
         torch.load(file)
+
+
+def memory(names):
+    """An archive whose pickle is given as bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, 'w') as archive:
+        for name, text in names.items():
+            archive.writestr(name, text)
+    content.seek(0)
+    return content
+
+
+def test_a_length_is_no_reason_to_take_memory():
+    tracemalloc.start()
+    size = (2**34).to_bytes(8, 'little')
+    for opcode in (pickle.BYTEARRAY8, pickle.BINBYTES8, pickle.BINUNICODE8):
+        with pytest.raises(RefusedError):
+            inspect(memory({'x/data.pkl': b'\x80\x05' + opcode + size + b'.'}))
+    # lists that hold one another, which written out are terabytes
+    nested = b']\x94' + b''.join(b'](h%ch%ce\x94' % (i, i) for i in range(40))
+    with pytest.raises(RefusedError):
+        inspect(memory({'x/data.pkl': b'\x80\x04cnumpy\ndtype\n(' + nested + b'\x89\x88tR.'}))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_a_program_in_any_folder():
+    program = {'a/constants.pkl': b'', 'b/data.pkl': pickle.dumps({})}
+    with pytest.raises(RefusedError, match='a TorchScript archive'):
+        inspect(memory(program))
 
 
 @pytest.mark.parametrize('zipped', [True, False])

@@ -179,6 +179,9 @@ def test_an_error_gives_it_back_and_a_loss_is_noticed(tmp_path):
     hook, one = WorkDirHook(), runner(tmp_path)
     hook.before_train(one)
     hook.before_save_checkpoint(one, {})
+    (tmp_path / LOCK).unlink()  # by a user, and nobody took the place
+    hook.before_save_checkpoint(one, {})
+    assert (tmp_path / LOCK).exists()
     hook.after_error(one, RuntimeError())
     assert not (tmp_path / LOCK).exists()
     hook.before_train(one)
@@ -217,6 +220,9 @@ def test_the_command_line_looks_before_anything_is_built(cfg, tmp_path, monkeypa
     monkeypatch.setenv('RANK', '1')
     launch._start_from(cfg, None)
     monkeypatch.setenv('RANK', '0')
+    cfg.unguarded = ['work_dir']
+    launch._start_from(cfg, None)
+    cfg.unguarded = []
     locked(tmp_path, described(other))
     (tmp_path / 'epoch_3.pth').unlink()
     with pytest.raises(ConfigError, match=f'process {other.pid} on'):

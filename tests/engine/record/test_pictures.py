@@ -40,6 +40,14 @@ def test_images_of_several_folders():
     assert len(set(names('d/0.jpg', '/d/0.jpg'))) == 2
 
 
+def test_no_picture_leaves_its_folder(tmp_path):
+    files = [tmp_path / 'images' / '..' / '..' / 'secret' / '1.jpg', tmp_path / 'images' / '1.jpg',
+             Path('../../../1.jpg')]
+    names = picture_names(files)
+    assert len(set(names.values())) == 3
+    assert not [name for name in names.values() if '..' in name.parts or name.is_absolute()]
+
+
 def test_long_names_are_shortened_and_stay_apart():
     first, second = names(f'in/{"n" * 250}a.jpg', f'in/{"n" * 250}b.jpg')
     assert first != second
