@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE',
                         help='leave out detections below SCORE (default: %(default)s)')
     parser.add_argument('--device', type=named,
-                        help='such as cpu or cuda:0; default: a GPU where there is one')
+                        help='such as cpu or cuda:0; default: a GPU if there is one')
     parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, metavar='PIXELS',
                         help='leave out images of more pixels, and those that the recipe hands the '
                         'model with more than a quarter of it (default: %(default)s)')

@@ -21,12 +21,12 @@ from mmvssd.errors import (
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
 INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
-#: Errors that end a command with their message alone.
+#: Errors that end a command with only their message.
 EXPLAINED = (*INPUT_ERRORS, NumericalFault, UnreadableImageError)
 
 
 class SettingsAction(DictAction):
-    """MMEngine's KEY=VALUE, with an error of the command line's where the ``=`` is missing."""
+    """MMEngine's KEY=VALUE, with an error of the command line's if the ``=`` is missing."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         for value in values:
@@ -56,7 +56,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                         help='folder of logs and checkpoints; '
                         "default: the recipe's own, else work_dirs/<name of the recipe>")
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    # torch.distributed hands it over where it does not set the environment variable
+    # torch.distributed hands it over if it does not set the environment variable
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)
 

@@ -26,14 +26,14 @@ class Inferencer(ABC):
         checkpoint: Its weights.
         meta: What the checkpoint says of itself.
         score_thr: Detections below this score are left out.
-        device: Device to run on; None takes a GPU where there is one.
+        device: Device to run on; None takes a GPU if there is one.
 
     Attributes:
         classes: Names of the model's classes, from the checkpoint, else from the recipe; None if
             neither has them.
     """
 
-    #: Ending of pictures whatever their images are; None keeps an image's own where it can.
+    #: Ending of pictures whatever their images are; None keeps an image's own if it can.
     picture_suffix: Optional[str] = None
 
     def __init__(self, cfg: Config, checkpoint: str, meta: Optional[dict], score_thr: float,

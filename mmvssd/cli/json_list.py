@@ -11,7 +11,7 @@ _END = '\n]'
 class JsonList:
     """Append to a JSON list in a file, which holds a whole list after every entry.
 
-    A file that is there is replaced by the first entry, not before. Where an entry cannot be
+    A file that is there is replaced by the first entry, not before. If an entry cannot be
     written, as on a full disk, those before it stay.
 
     Args:

@@ -40,7 +40,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
         images: An image, or a folder whose images are taken in the order of their names.
         out_dir: Folder for ``pictures/`` and ``predictions.json``.
         score_thr: Detections below this score are left out, 0 to 1.
-        device: Device to run on; None takes a GPU where there is one.
+        device: Device to run on; None takes a GPU if there is one.
         max_pixels: Pixels of the largest image that is predicted on. The recipe may hand the model
             at most a quarter of it.
 
@@ -49,7 +49,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
         predicted on: ``image``, and one of
 
         - ``instances``: ``category``, ``score``, ``bbox`` as (x1, y1, x2, y2) in pixels, and a
-          ``segmentation`` where the model has masks;
+          ``segmentation`` if the model has masks;
         - ``segments``: ``category``, ``share`` of the image's pixels, and the ``segmentation``,
           for each class that was found, the largest first;
         - ``classes``: ``category`` and ``score`` of the best five.

@@ -140,7 +140,7 @@ def _unguarded(cfg: Config, hooks: dict) -> List[str]:
     _require_known('unguarded', named, (TRAIN_LOOP, *GUARDS))
     for name in [name for name, hook in hooks.items() if hook is None]:
         _require_known('default_hooks', [name], (*DEFAULT_HOOKS, *GUARDS))
-        if name not in DEFAULT_HOOKS:  # MMEngine takes None for its own alone
+        if name not in DEFAULT_HOOKS:  # MMEngine takes None only for its own
             del hooks[name]
             named.append(name)
     return list(dict.fromkeys(named))

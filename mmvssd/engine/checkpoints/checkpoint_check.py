@@ -32,7 +32,7 @@ class CheckpointCheckHook(Hook):
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Raise CheckpointError where the weights are not the model's."""
+        """Raise CheckpointError unless the weights are the model's."""
         source = source_of(runner) or f'the newest checkpoint in {runner.work_dir}'
         if built_loop(runner, 'train') and is_resuming(runner):
             require_progress(source, checkpoint)

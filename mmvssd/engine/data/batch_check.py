@@ -127,7 +127,7 @@ class DataCheckHook(Hook):
     """
 
     def before_run(self, runner) -> None:
-        """Raise DataError where a data set cannot serve; have the model's batches checked."""
+        """Raise DataError if a data set cannot serve; have the model's batches checked."""
         channels = channels_of(unwrapped(runner.model))
         for phase in ('train', 'val', 'test'):
             loop = built_loop(runner, phase)
@@ -145,7 +145,7 @@ class DataCheckHook(Hook):
 
 
 def channels_of(model: nn.Module) -> Optional[int]:
-    """Channels of the images that a model takes; None where its backbone is none of ours."""
+    """Return the channels that a model takes; None if its backbone is none of ours."""
     backbone = _get(model, 'backbone')
     # in other backbones in_channels may be the width of some layer
     return backbone.in_channels if isinstance(backbone, BaseBackbone) else None

@@ -1,4 +1,4 @@
-"""Whether the data of a recipe are there, and what is wrong where they cannot be read."""
+"""Whether the data of a recipe are there, and what is wrong if they cannot be read."""
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -63,7 +63,7 @@ def needs_labels(metric: Union[dict, object]) -> bool:
 
 def check_dataset(dataset, phase: str, channels: Optional[int] = None, *,
                   labelled: bool = True) -> None:
-    """Raise DataError where a data set that was built cannot serve.
+    """Raise DataError if a data set that was built cannot serve.
 
     Args:
         dataset: As the hosts build it, also one that wraps others.
@@ -130,7 +130,7 @@ def _check_channels(dataset, channels: int) -> None:
 
 
 def _channels_in_the_end(dataset, entry: dict) -> Optional[int]:
-    """Channels that the whole pipeline makes of an image; None where it fails at it."""
+    """Return the channels that the whole pipeline makes of an image; None if it fails at it."""
     try:
         return len(dataset.pipeline(entry)['inputs'])
     except Exception:  # of whatever step; the caller says what is wrong

@@ -163,7 +163,7 @@ def _filter(original, dataset):
 
 
 def _note(dataset, kind: str, text: str, *values) -> None:
-    """Count a fault; its text is made of the first alone, there may be hundreds of thousands."""
+    """Count a fault; only the first gets a text, for there may be hundreds of thousands."""
     faults = dataset.__dict__.setdefault(ATTRIBUTE, {})
     if kind in faults:
         faults[kind].count += 1

@@ -194,7 +194,7 @@ def check_class_list(dataset, where: str, findings: Findings) -> None:
 
 
 def _entry(line: str) -> Tuple[str, Optional[int]]:
-    """Split a line as the host does; the label is None where the host fails."""
+    """Split a line as the host does; the label is None if the host fails."""
     path, _, label = line.strip().rpartition(' ')
     try:
         return path, int(label) if path else None

@@ -25,7 +25,7 @@ VISUALIZERS = {
 
 @HOOKS.register_module()
 class PredictionDrawingHook(Hook):
-    """Draw predictions in testing, beside the annotations where the pipeline loads them.
+    """Draw predictions in testing, beside the annotations if the pipeline loads them.
 
     The hosts' own hooks name a picture by the last part of its image's path, so that images of
     several folders replace each other's, or hand it to the visualizer's backends among the run's
@@ -86,7 +86,7 @@ def _image_paths(dataset: Dataset) -> Sequence[Path]:
 
 
 def _read(path: str) -> np.ndarray:
-    import mmcv  # here: a backbone alone needs no host, and so no mmcv
+    import mmcv  # here: a backbone by itself needs no host, and so no mmcv
     return mmcv.imread(path, channel_order='rgb')
 
 

@@ -45,7 +45,7 @@ class _ResumableLoop:
     """What both loops share."""
 
     def run_iter(self, *args) -> None:
-        """Train on one batch, with random numbers that depend on the iteration alone."""
+        """Train on one batch, with random numbers that depend only on the iteration."""
         seed_step(self.runner.seed, get_rank(), self.iter)
         super().run_iter(*args)
 
