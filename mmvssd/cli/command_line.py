@@ -77,9 +77,10 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except EXPLAINED as error:
-        name = type(error).__name__
-        # a data loader's worker hands over its traceback, which ends with the message
-        message = printable(str(error).rpartition(f'{name}: ')[2].strip())
+        name, message = type(error).__name__, str(error)
+        if message.startswith(f'Caught {name} in '):  # a worker's, with its traceback
+            message = message.rpartition(f'{name}: ')[2]
+        message = printable(message.strip())
         print(f'{name}: {message}', file=sys.stderr)
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:

@@ -10,15 +10,21 @@ import re
 import traceback
 from contextlib import contextmanager
 from types import FrameType
-from typing import Iterator, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 import mmengine.registry
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
+from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry, build_functions
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
+from mmengine.utils import import_modules_from_strings
+from torch import nn
 from torch.utils.data import DataLoader
 
+from mmvssd.checkpoint import unwrapped
 from mmvssd.errors import ConfigError
 
 #: Settings that a recipe may be without, and that something reads all the same.
@@ -58,8 +64,17 @@ def merge(cfg: Config, options: dict) -> None:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError, IndexError) as error:
         raise ConfigError(f'--cfg-options: {_shortened(error.args[0])}') from error
+    if any(option.split('.')[0] == 'custom_imports' for option in options):
+        _import_again(cfg)  # those of the recipe were imported as it was read
     # beside the recipe, not in it: dumps and copies are of settings only
     object.__setattr__(cfg, OPTIONS, dict(options))
+
+
+def _import_again(cfg: Config) -> None:
+    try:
+        import_modules_from_strings(**cfg.custom_imports)
+    except (ImportError, TypeError) as error:
+        raise ConfigError(f'--cfg-options: custom_imports: {error}') from error
 
 
 def _newness(cfg: Config, keys: List[str]) -> Optional[str]:
@@ -129,7 +144,8 @@ def naming_settings(cfg: Config, everything: bool = False) -> Iterator[None]:
     Args:
         cfg: The recipe that is built from.
         everything: Take each error for one of the recipe; else only those of a registry's build,
-            for what a running training raises is something else.
+            and of what an option of the command line is about. What a running training raises is
+            something else.
     """
     try:
         yield
@@ -142,10 +158,12 @@ def naming_settings(cfg: Config, everything: bool = False) -> Iterator[None]:
         explained = isinstance(error, OSError) or type(error).__module__.startswith('mmvssd.')
         # MMEngine takes Ctrl-C, while it writes a config, for an error of its syntax
         interrupted = isinstance(error.__context__, KeyboardInterrupt)
-        if explained or interrupted or not (built or everything):
+        concerned = _key_of_running(cfg, frames)
+        if explained or interrupted or not (built or everything or concerned):
             raise
         keep_traceback(error)
-        raise ConfigError(_explain(cfg, error, frames, built[-1] if built else None)) from error
+        key = _key_of(cfg, frames) or concerned
+        raise ConfigError(_explain(cfg, key, error, built[-1] if built else None)) from error
 
 
 def _builds(frame: FrameType) -> bool:
@@ -165,9 +183,7 @@ def keep_traceback(error: Exception) -> None:
             handler.handle(record)
 
 
-def _explain(cfg: Config, error: Exception, frames: List[FrameType],
-             built: Optional[FrameType]) -> str:
-    key = _key_of(cfg, frames)
+def _explain(cfg: Config, key: Key, error: Exception, built: Optional[FrameType]) -> str:
     message = _message(error, built)
     options = getattr(cfg, OPTIONS, {})
     concerned = [option for option in options if _concerns(option, key)] or list(options)
@@ -193,6 +209,44 @@ def _key_of(cfg: Config, frames: List[FrameType]) -> Key:
                     return next((key for key in same for option in getattr(cfg, OPTIONS, {})
                                  if _concerns(option, key)), same[0])
     return ()
+
+
+def _key_of_running(cfg: Config, frames: List[FrameType]) -> Key:
+    """Key of the innermost object whose methods were running and that an option sets; () if none.
+
+    An error of a hook or a layer is one of a setting only if its settings were given.
+    """
+    owners = [frame.f_locals.get('self') for frame in reversed(frames)]
+    runner = next((owner for owner in owners if isinstance(owner, Runner)), None)
+    model = getattr(runner, 'model', None)
+    if not isinstance(model, nn.Module):  # it is being built
+        return ()
+    model = unwrapped(model)
+    places = {id(module): f'model.{name}' if name else 'model'
+              for name, module in model.named_modules()}
+    for owner in owners:
+        for key in _keys_of_object(cfg, owner, places):
+            if any(option == key or option.startswith(f'{key}.')
+                   for option in getattr(cfg, OPTIONS, {})):
+                return tuple(key.split('.'))
+    return ()
+
+
+def _keys_of_object(cfg: Config, owner, places: Dict[int, str]) -> Iterator[str]:
+    """Keys of the dicts that an object may have been built of."""
+    if id(owner) in places:
+        yield places[id(owner)]
+    if isinstance(owner, OptimWrapper):
+        yield 'optim_wrapper'
+    if isinstance(owner, Hook):
+        for name, entry in (cfg.get('default_hooks') or {}).items():
+            if isinstance(entry, dict) and str(entry.get('type')).endswith(type(owner).__name__):
+                yield f'default_hooks.{name}'
+        yield 'custom_hooks'
+    if isinstance(owner, BaseMetric):
+        yield from ('val_evaluator', 'test_evaluator')
+    if isinstance(owner, BaseLoop):
+        yield from ('train_cfg', 'val_cfg', 'test_cfg')
 
 
 def _dicts(value, key: Key = ()) -> Iterator[Tuple[Key, dict]]:

@@ -7,6 +7,7 @@ classes. :func:`guard` changes it, :class:`GuardedRunner` builds its Runner, and
 import copy
 import inspect
 import logging
+import math
 from typing import Dict, Iterator, List, NamedTuple, Optional, Type, Union
 
 from mmengine.config import Config
@@ -184,10 +185,12 @@ def _require_counts(cfg: Config, hooks: dict) -> None:
     loop = cfg.get('train_cfg')
     counts = [('train_cfg', name, loop, 1) for name in ('max_epochs', 'max_iters', 'val_interval')]
     counts += [(f'default_hooks.{name}', 'interval', hooks.get(name), least)
-               for name, least in (('checkpoint', -1), ('logger', 1))]
+               for name, least in (('checkpoint', -1), ('logger', 1), ('visualization', 1))]
     for owner, name, entry, least in counts:
         value = entry.get(name) if isinstance(entry, dict) else None
-        if value is None or (isinstance(value, (int, float)) and (value >= 1 or value == least)):
+        if value is None or (isinstance(value, (int, float))
+                             and (value == least or (value >= 1 and value % 1 == 0)
+                                  or value == math.inf)):
             continue
         raise ConfigError(f'{owner}.{name}: got {value!r}, expected a whole number from 1 on'
                           f'{", or -1 for never" * (least < 0)}')

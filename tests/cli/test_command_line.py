@@ -39,6 +39,19 @@ def test_errors_of_the_input_are_one_message(capsys, kind):
     assert capsys.readouterr().err == f'{kind.__name__}: what to do\n'
 
 
+def test_a_message_that_quotes_another_is_whole(capsys):
+    """Only the traceback of a data loader's worker is cut off, up to its message."""
+    for given, said in (('2 images: DataError: broken', '2 images: DataError: broken'),
+                        ('Caught DataError in DataLoader worker process 0.\nTraceback\n'
+                         'mmvssd.errors.DataError: broken\n', 'broken')):
+        def main(given=given):
+            raise DataError(given)
+
+        with pytest.raises(SystemExit):
+            run(main)
+        assert capsys.readouterr().err == f'DataError: {said}\n'
+
+
 @pytest.mark.parametrize('error', [ZeroDivisionError('by zero'), SyntaxError('invalid syntax')],
                          ids=repr)
 def test_other_errors_keep_their_traceback(capsys, tmp_path, error):

@@ -2,13 +2,17 @@
 import copy
 import functools
 import logging
+import sys
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch import nn
 
 from mmvssd.cli import settings
 from mmvssd.cli.launch import load_config
@@ -122,6 +126,58 @@ def test_a_setting_that_does_not_fit(tmp_path, recipe, option, value, message):
 def test_all_fits(tmp_path):
     with pytest.raises(Trained):  # an error of the training passes
         start(tmp_path, CLASSIFIER, {})
+
+
+class Built(Hook):
+    """What a training has while it runs."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def fail(self):
+        raise ZeroDivisionError('interval')
+
+
+def fails_while_running(monkeypatch, option, value, fail):
+    """What is said of an error in a running training: of ``fail(runner)``."""
+    cfg = copy.deepcopy(recipe_of(CLASSIFIER))
+    cfg.default_hooks.built = dict(type='Built', interval=1)
+    if option:
+        settings.merge(cfg, {option: value})
+    runner = Runner.__new__(Runner)
+    runner.model = nn.ModuleDict(dict(head=nn.Linear(2, 2), neck=nn.Linear(2, 2)))
+    monkeypatch.setattr(Runner, 'train', lambda self: fail(self))
+    with naming_settings(cfg):
+        runner.train()
+
+
+@pytest.mark.parametrize(('option', 'fail', 'message'), [
+    ('model.head.in_channels', lambda runner: runner.model['head'](torch.ones(1, 7)),
+     'model.head: RuntimeError: mat1 and mat2'),
+    ('default_hooks.built.interval', lambda runner: Built(runner.model).fail(),
+     'default_hooks.built: ZeroDivisionError: interval'),
+])
+def test_what_only_the_running_training_refuses(monkeypatch, option, fail, message):
+    with pytest.raises(ConfigError) as caught:
+        fails_while_running(monkeypatch, option, 7, fail)
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith(f'(--cfg-options {option}=7)')
+    # an error of what no option is about is none of a setting
+    for other in ('model.neck.in_channels', 'default_hooks.logger.interval', None):
+        with pytest.raises((RuntimeError, ZeroDivisionError)):
+            fails_while_running(monkeypatch, other, 7, fail)
+
+
+def test_modules_that_an_option_imports(tmp_path, monkeypatch):
+    for imports in ('no_such_module', 3):
+        with pytest.raises(ConfigError, match='--cfg-options: custom_imports: '):
+            settings.merge(copy.deepcopy(recipe_of(CLASSIFIER)), {
+                'custom_imports.imports': imports})
+    (tmp_path / 'module_of_an_option.py').touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings.merge(copy.deepcopy(recipe_of(CLASSIFIER)), {
+        'custom_imports.imports': ['mmvssd', 'module_of_an_option']})
+    assert 'module_of_an_option' in sys.modules
 
 
 def test_the_log_keeps_the_traceback(tmp_path):
