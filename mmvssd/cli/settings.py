@@ -19,7 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry, build_functions
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 from torch.utils.data import DataLoader
@@ -216,7 +216,8 @@ def _key_of_running(cfg: Config, frames: List[FrameType]) -> Key:
 
     An error of a hook or a layer is one of a setting only if its settings were given.
     """
-    owners = [frame.f_locals.get('self') for frame in reversed(frames)]
+    # MMEngine raises a hook's error anew, in a frame that calls it `hook`
+    owners = [frame.f_locals.get(name) for frame in reversed(frames) for name in ('hook', 'self')]
     runner = next((owner for owner in owners if isinstance(owner, Runner)), None)
     model = getattr(runner, 'model', None)
     if not isinstance(model, nn.Module):  # it is being built
@@ -226,7 +227,8 @@ def _key_of_running(cfg: Config, frames: List[FrameType]) -> Key:
               for name, module in model.named_modules()}
     for owner in owners:
         for key in _keys_of_object(cfg, owner, places):
-            if any(option == key or option.startswith(f'{key}.')
+            # the weights that a model begins with are loaded by then
+            if any(f'{option}.'.startswith(f'{key}.') and '.init_cfg' not in option
                    for option in getattr(cfg, OPTIONS, {})):
                 return tuple(key.split('.'))
     return ()
@@ -245,8 +247,6 @@ def _keys_of_object(cfg: Config, owner, places: Dict[int, str]) -> Iterator[str]
         yield 'custom_hooks'
     if isinstance(owner, BaseMetric):
         yield from ('val_evaluator', 'test_evaluator')
-    if isinstance(owner, BaseLoop):
-        yield from ('train_cfg', 'val_cfg', 'test_cfg')
 
 
 def _dicts(value, key: Key = ()) -> Iterator[Tuple[Key, dict]]:
