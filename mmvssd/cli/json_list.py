@@ -3,6 +3,7 @@ import json
 import os
 from pathlib import Path
 
+from mmvssd.errors import DataError
 from mmvssd.files import write_whole
 
 _END = '\n]'
@@ -31,9 +32,13 @@ class JsonList:
 
         Raises:
             OSError: It cannot be written.
-            ValueError: It holds a number that is not finite, which JSON does not have.
+            DataError: It holds a number that is not finite, which JSON does not have.
         """
-        text = json.dumps([entry], indent=1, allow_nan=False).removesuffix(_END)
+        try:
+            text = json.dumps([entry], indent=1, allow_nan=False).removesuffix(_END)
+        except ValueError as error:
+            raise DataError('its prediction holds numbers that are not finite; try the checkpoint '
+                            'on other images, and look at the log of its training') from error
         if self.length == 0:
             write_whole(self.file, text + _END)
             self._size = len(text.encode())

@@ -134,7 +134,7 @@ class _Run:
     def predict(self, file: Path) -> None:
         """Predict on an image and write that down; whatever it raises is kept as its failure."""
         self.tried += 1
-        sample = None
+        missing = ''
         try:
             reason = obstacle(file, self.inferencer.steps, self.limits)
             if reason:
@@ -142,11 +142,11 @@ class _Run:
             sample = self.inferencer.predict(str(file))
             entry = dict(image=str(file), **self.inferencer.entry(sample))
             self._write(self.results.append, entry)
+            missing = 'the picture is missing: '
             picture = self.inferencer.picture(str(file), sample)
             self._write(write_picture, self.pictures / self.names[file], picture)
         except Exception as error:
-            drawn = 'the picture is missing: ' * (sample is not None)
-            self.failures[file] = drawn + _reason(error, file)
+            self.failures[file] = missing + _reason(error, file)
 
     def _write(self, write: Callable, *arguments) -> None:
         try:

@@ -25,7 +25,7 @@ def test_it_is_whole_after_every_entry(tmp_path):
 def test_numbers_that_json_does_not_have(tmp_path):
     grown = JsonList(tmp_path / 'list.json')
     grown.append(dict(score=1.))
-    with pytest.raises(ValueError, match='JSON'):
+    with pytest.raises(ValueError, match='numbers that are not finite'):
         grown.append(dict(score=float('nan')))
     grown.append(dict(score=2.))
     assert json.loads(grown.file.read_text()) == [dict(score=1.), dict(score=2.)]

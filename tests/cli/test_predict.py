@@ -189,15 +189,19 @@ def test_a_signal_ends_it_after_the_image_at_hand(run, monkeypatch, capfd, numbe
                      r'.*c.png on', capfd.readouterr().err)
 
 
-def test_a_second_signal_ends_it_at_once(run, monkeypatch):
+@pytest.mark.parametrize(('second', 'error', 'status'), [
+    (signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143),
+    (signal.SIGHUP, SystemExit, 129)])
+def test_a_second_signal_ends_it_at_once(run, monkeypatch, second, error, status):
     def interrupted(self, file):
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), second)
         return file
 
     monkeypatch.setattr(Inferencer, 'predict', interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error) as raised:
         run.predict_all()
+    assert getattr(raised.value, 'code', None) == status
 
 
 def test_a_signal_that_is_ignored_stays_so(run, monkeypatch):
