@@ -323,7 +323,7 @@ class _File:
             self.examples.setdefault('mask', label)
         elif isinstance(mask, dict):
             counts = run_lengths(mask)
-            problem = _problem_of_lengths(mask, counts, size)
+            problem = rle_problem(mask, counts, size)
             if problem:
                 self.stop('{} RLE masks that are none of their image', f'{label}: {problem}',
                           RUN_LENGTHS)
@@ -421,18 +421,11 @@ class _File:
             note(f'{number} of {objects} masks {problem}', self.examples[problem], MASKS[problem])
 
 
-def rle_problem(mask: dict, size: Optional[Tuple[float, float]]) -> Optional[str]:
-    """Return what is wrong with an RLE mask; None if nothing is.
-
-    Args:
-        mask: ``size`` (height, width) and ``counts``, a list or COCO's compressed text.
-        size: (width, height) of the image, None if unknown.
-    """
-    return _problem_of_lengths(mask, run_lengths(mask), size)
-
-
 def run_lengths(mask: dict) -> Optional[List[int]]:
-    """Return the counts of an RLE mask, off and on by turns; None if they cannot be read."""
+    """Return the counts of an RLE mask, off and on by turns; None if they cannot be read.
+
+    They are a list in the file, or COCO's compressed text.
+    """
     counts = mask.get('counts')
     if isinstance(counts, str):
         counts = _decompressed(counts)
@@ -441,8 +434,15 @@ def run_lengths(mask: dict) -> Optional[List[int]]:
     return counts
 
 
-def _problem_of_lengths(mask: dict, counts: Optional[List[int]],
-                        size: Optional[Tuple[float, float]]) -> Optional[str]:
+def rle_problem(mask: dict, counts: Optional[List[int]],
+                size: Optional[Tuple[float, float]]) -> Optional[str]:
+    """Return what is wrong with an RLE mask; None if nothing is.
+
+    Args:
+        mask: ``size`` (height, width) and ``counts``.
+        counts: What :func:`run_lengths` reads of it.
+        size: (width, height) of the image, None if unknown.
+    """
     sides = mask.get('size')
     if not isinstance(sides, list) or len(sides) != 2 or not all(map(_is_number, sides)):
         return f'its size is {_short(sides)}'

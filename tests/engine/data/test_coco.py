@@ -330,6 +330,10 @@ def test_a_file_that_is_read(tmp_path):
     assert coco.read_json(str(tmp_path / 'a.json')) == healthy()
 
 
+def problem(mask, size):
+    return coco.rle_problem(mask, coco.run_lengths(mask), size)
+
+
 def test_compressed_masks_are_read_as_pycocotools_writes_them():
     mask = pytest.importorskip('pycocotools.mask')
     draw = np.random.RandomState(0)
@@ -339,8 +343,8 @@ def test_compressed_masks_are_read_as_pycocotools_writes_them():
         written = mask.encode(pixels)
         rle = dict(size=[int(side) for side in written['size']],
                    counts=written['counts'].decode())
-        assert coco.rle_problem(rle, (int(width), int(height))) is None
+        assert problem(rle, (int(width), int(height))) is None
         cut = dict(rle, counts=rle['counts'][:-1])
-        assert coco.rle_problem(cut, None) is not None
-    assert coco.rle_problem(dict(size=[4, 5], counts=TEXT), (5, 4)) is None
-    assert coco.rle_problem(dict(size=[4, 5], counts=COUNTS), (5, 4)) is None
+        assert problem(cut, None) is not None
+    assert problem(dict(size=[4, 5], counts=TEXT), (5, 4)) is None
+    assert problem(dict(size=[4, 5], counts=COUNTS), (5, 4)) is None
