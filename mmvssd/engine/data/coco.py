@@ -7,9 +7,11 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
+from mmvssd.foreign_files import kind_of
 
 #: Byte order marks by the name of what they begin.
-MARKS = {b'\xff\xfe': 'UTF-16', b'\xfe\xff': 'UTF-16', b'\xef\xbb\xbf': 'UTF-8'}
+MARKS = {b'\xff\xfe\0\0': 'UTF-32', b'\0\0\xfe\xff': 'UTF-32', b'\xff\xfe': 'UTF-16',
+         b'\xfe\xff': 'UTF-16', b'\xef\xbb\xbf': 'UTF-8'}
 #: Sides of an image that a box's side may be long. Beyond it a box is no box of that image.
 LONGEST = 10
 #: Pixels by which boxes reach over an image's edge through rounding.
@@ -85,6 +87,9 @@ def read_json(file: str) -> dict:
         if content.startswith(mark):
             raise DataError(f'{file} begins with a byte order mark (BOM) of {encoding}; save it as '
                             'UTF-8 without BOM')
+    kind = _foreign(file, content)
+    if kind:
+        raise DataError(f'{file} is {kind}')
     if b'\0' in content[:4]:
         raise DataError(f'{file} is encoded in UTF-16 or UTF-32, or is no text; save it as UTF-8')
     try:
@@ -93,11 +98,32 @@ def read_json(file: str) -> dict:
         raise DataError(f'{file} is not encoded in UTF-8 ({error.reason} at byte {error.start}); '
                         'save it as UTF-8') from error
     except (ValueError, RecursionError) as error:
+        if getattr(error, 'msg', '') == 'Extra data' and _is_json(content.split(b'\n')[0]):
+            raise DataError(f'{file} holds a JSON text per line (JSON Lines); COCO files hold one '
+                            "dict of 'images', 'annotations' and 'categories'") from error
         raise DataError(f'{file} is not valid JSON, perhaps cut short ({error})') from error
     if not isinstance(parsed, dict):
         raise DataError(f'{file} holds a {type(parsed).__name__}, COCO files hold a dict of '
                         "'images', 'annotations' and 'categories'")
     return parsed
+
+
+def _foreign(file: str, content: bytes) -> Optional[str]:
+    """Say what a file is; None if it may be JSON."""
+    if content.startswith(b'PK\x03\x04'):  # which checkpoints are too
+        return 'a ZIP archive; unpack it, and name the file in it'
+    kind = None if content.lstrip()[:1] in (b'{', b'[') else kind_of(Path(file))
+    if kind is None or kind.startswith('a text'):
+        return None
+    return kind.replace('a checkpoint', 'an annotation file')
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_file(content: dict, file: str, where: str, use: Use, findings: Findings) -> Summary:
@@ -123,9 +149,11 @@ class _File:
         self.annotations = self._list(content, 'annotations')
         self.names = self._check_categories()
         self.sizes, self.files = self._check_images()
+        self.texts = set(map(str, self.sizes)), set(map(str, self.names))
         self.boxes, self.used = Counter(), Counter()
         self.masks, self.readings = Counter(), Counter()
         self.kept = self.crowds = self.without_mask = self.without_area = self.crossing = 0
+        self.ignored = self.other_types = 0
         self.examples: Dict[str, str] = {}
 
     def _list(self, content: dict, key: str) -> List[dict]:
@@ -155,6 +183,9 @@ class _File:
                 self.stop('{} categories without a usable id', repr(name))
             elif identity in names:
                 self.stop('{} categories with the id of another one', f'{identity} {name!r}')
+            elif _is_number(name):
+                self.stop('{} categories whose name is a number', f'id {identity}: {name}',
+                          f'Write it as a text: "{name}"')
             elif not isinstance(name, str) or not name:
                 self.stop('{} categories without a name', f'id {identity}')
             else:
@@ -201,8 +232,23 @@ class _File:
         if '\\' in name and folder and not os.path.exists(os.path.join(folder, name)):
             self.stop('{} file names with backslashes, and there are no such files', name,
                       'Write paths with /')
+        if folder and '://' in name:
+            self.stop('{} file names that are addresses', name,
+                      "Fetch the images, and write their paths in the images' folder")
+        elif folder and self._holds_folder(name, folder):
+            self.stop("{} file names that repeat a part of the images' folder",
+                      f'{name} in {folder}', 'Take it out of data_prefix or of the names')
         if os.path.isabs(name) or '..' in name.split('/'):
             self.warn("{} file names that lead out of the images' folder", name)
+
+    @staticmethod
+    def _holds_folder(name: str, folder: str) -> bool:
+        """Tell whether an image is there only by a name that starts at a folder above."""
+        parts = Path(folder).parts
+        first = name.split('/')[0]
+        return first in parts and not os.path.exists(os.path.join(folder, name)) and any(
+            os.path.exists(os.path.join(*parts[:index], name))
+            for index, part in enumerate(parts) if part == first)
 
     def summary(self) -> Summary:
         seen = set()
@@ -227,8 +273,9 @@ class _File:
             self.stop(f'{{}} annotations without {" and ".join(missing)}', label)
             return
         image = annotation['image_id']
+        self.ignored += bool(annotation.get('ignore'))
         if not _is_id(image) or image not in self.sizes:
-            self.warn('{} annotations of images that the file does not list, left out', label)
+            self._check_unlisted('images', 'image_id', image, self.texts[0], label)
             return
         name = self._category(annotation, label)
         box = self._box(annotation['bbox'], self.sizes[image], label)
@@ -255,9 +302,17 @@ class _File:
             return None
         self.used[category] += 1
         if category not in self.names:
-            self.warn('{} annotations of categories that the file does not list, left out',
-                      f'{label}: {_short(category)}')
+            self._check_unlisted('categories', 'category_id', category, self.texts[1],
+                                 f'{label}: {_short(category)}')
         return self.names.get(category)
+
+    def _check_unlisted(self, what: str, key: str, value: Any, texts: set, example: str) -> None:
+        if str(value) in texts:
+            self.other_types += 1
+            self.warn(f'{{}} annotations whose {key} is a text and the id in {what} a number, or '
+                      'the other way round, left out', example, 'Write both as numbers')
+        else:
+            self.warn(f'{{}} annotations of {what} that the file does not list, left out', example)
 
     def _with_area(self, box: Optional[Sequence[float]], area: Any,
                    label: str) -> Optional[Sequence[float]]:
@@ -362,10 +417,15 @@ class _File:
         count = len(self.annotations)
         if not count:
             return
-        if not self.kept:
+        if self.ignored == count:
+            self.stop(f'all {count} annotations have a true ignore, and a reader leaves them out',
+                      advice='Write "ignore": 0, or leave it out')
+        elif not self.kept:
+            types = ('. Some are texts in one place and numbers in the other'
+                     if self.other_types else '')
             self.stop(f'none of the {count} annotations is of a listed image and category and not '
                       'to be ignored', advice='Compare image_id and category_id with the ids that '
-                                              'the file lists')
+                                              f'the file lists{types}')
         elif self.crowds == self.kept:
             self.stop(f'all {count} annotations have iscrowd 1, which leaves nothing to train or '
                       'to score', advice='Objects have iscrowd 0')

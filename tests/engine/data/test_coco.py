@@ -143,7 +143,8 @@ def test_a_fault_of_one_annotation(changes, message):
 
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(image_id=99), 'images that the file does not list'),
-    (dict(image_id='1'), 'images that the file does not list'),
+    (dict(image_id='1'), 'image_id is a text and the id in images a number'),
+    (dict(category_id='1'), 'category_id is a text and the id in categories a number'),
     (dict(category_id=99), 'categories that the file does not list'),
     (dict(bbox=[45, 30, 15, 5], segmentation=polygon(45, 30, 5, 5)), '1 of 6 boxes reach over'),
     (dict(area=0), '1 of 6 boxes have an area of 0 or less'),
@@ -180,7 +181,9 @@ def all_of(**changes):
     (all_of(iscrowd=1), 'all 6 annotations have iscrowd 1'),
     (all_of(image_id=99), 'none of the 6 annotations is of a listed image'),
     (all_of(category_id=99), 'none of the 6 annotations is of a listed image'),
-    (all_of(ignore=True), 'none of the 6 annotations'),
+    (all_of(ignore=True), 'all 6 annotations have a true ignore'),
+    (all_of(image_id='1'), 'Some are texts in one place'),
+    (all_of(category_id='1'), 'Some are texts in one place'),
     (all_of(bbox=[5, 5, 0, 0]), 'none of the 6 boxes can be used'),
     (all_of(area=0), '6 have an area of 0 or less'),
     (all_of(area=-1), '6 have an area of 0 or less'),
@@ -277,12 +280,13 @@ def test_large_objects_at_the_upper_left_are_no_corners():
     ('categories', 0, dict(id=7), 'categories with the id of another one'),
     ('categories', 0, dict(name='dog'), 'stand for several ids'),
     ('categories', 0, dict(name=None), 'categories without a name'),
+    ('categories', 0, dict(name=3), 'categories whose name is a number .*id 1: 3'),
     ('categories', 0, dict(id=None), 'categories without a usable id'),
 ])
 def test_a_fault_of_an_image_or_a_category(key, index, changes, message):
     content = healthy()
     content[key][index].update(changes)
-    assert any(message in text for text in look(content)[1][STOP])
+    assert any(re.search(message, text) for text in look(content)[1][STOP])
 
 
 def test_names_of_images(tmp_path):
@@ -296,6 +300,23 @@ def test_names_of_images(tmp_path):
     assert '2 file names that lead out' in look(content)[1][WARN][0]
     content['images'][0]['file_name'] = content['images'][1]['file_name'] = 'a.jpg'
     assert '1 file names of more than one image' in look(content)[1][WARN][0]
+
+
+def test_names_that_hold_the_folder(tmp_path):
+    content = healthy()
+    folder = tmp_path / 'data' / 'train'
+    folder.mkdir(parents=True)
+    (folder / '1.jpg').touch()
+    for name in ('train/1.jpg', 'data/train/1.jpg'):
+        content['images'][0]['file_name'] = name
+        stop, = look(content, folder=str(folder))[1][STOP]
+        assert f"1 file names that repeat a part of the images' folder (the first: {name}" in stop
+    (folder / 'train').mkdir()
+    (folder / 'train' / '1.jpg').touch()
+    content['images'][0]['file_name'] = 'train/1.jpg'
+    assert look(content, folder=str(folder))[1][STOP] == []
+    content['images'][0]['file_name'] = 'http://a.b/1.jpg'
+    assert '1 file names that are addresses' in look(content, folder=str(folder))[1][STOP][0]
 
 
 def test_counts_and_examples():
@@ -316,7 +337,15 @@ def test_counts_and_examples():
     ('{}'.encode('utf-16-le'), 'UTF-16 or UTF-32'),
     ('{"é": 1}'.encode('latin-1'), 'not encoded in UTF-8'),
     (b'[' * 100000, 'is not valid JSON'),
-    (b'\x1f\x8b\x08\x00', 'is no text|not encoded'),
+    (b'\x1f\x8b\x08\x00', 'is a compressed archive; unpack it'),
+    (b'PK\x03\x04\0\0', 'is a ZIP archive'),
+    ('{}'.encode('utf-32'), r'byte order mark \(BOM\) of UTF-32'),
+    (b'version https://git-lfs.github.com/spec/v1\noid x\n', 'a pointer of Git LFS'),
+    (b'<!DOCTYPE html><html></html>', 'a page of a web site, not an annotation file'),
+    (b'{"id": 1}\n{"id": 2}\n', 'JSON Lines'),
+    (b'{"info":{"a": [', 'is not valid JSON, perhaps cut short'),
+    (b'{"id": 1} x', 'is not valid JSON'),
+    (b'a.jpg 1 2 3 4', 'is not valid JSON'),
 ])
 def test_a_file_that_is_no_annotation_file(tmp_path, content, message):
     file = tmp_path / 'a.json'
