@@ -1,6 +1,7 @@
 """Folders and lists of images, as MMPreTrain's and MMSegmentation's data sets read them."""
 import io
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -21,6 +22,13 @@ MADE_BY_PROGRAMS = {'__pycache__', '__MACOSX', '@eaDir', 'lost+found', '$RECYCLE
                     'System Volume Information'}
 
 FORM = 'A line is PATH LABEL: a path, one blank, a whole number from 0 on'
+
+#: Patterns of what lists hold besides a path, and what is said of them.
+BESIDES = {
+    r'["\'].*["\']$': 'whose path is in quotes, which count as part of it',
+    r'.*\.\w+( +\d+)+$': 'with several labels, of which all but the last count as part of the path',
+    r'.*\S:?\\\S': 'whose path has backslashes, expected /',
+}
 
 
 def is_hidden(name: str) -> bool:
@@ -191,6 +199,7 @@ def check_class_list(dataset, where: str, findings: Findings) -> None:
             findings.warn(where, '{} lines of images that are listed already',
                           f'lines {labels[path][0]} and {number}: {path}')
         if label is not None:
+            _check_path(path, dataset.img_prefix, example, where, findings)
             labels.setdefault(path, (number, label))
     if len({label for _, label in labels.values()}) == 1 and len(labels) > 1:
         findings.warn(where, f'all {len(labels)} images have one label')
@@ -234,6 +243,14 @@ def _entry(line: str) -> Tuple[str, Optional[int]]:
         return path, int(label) if path else None
     except ValueError:
         return path, None
+
+
+def _check_path(path: str, folder: str, example: str, where: str, findings: Findings) -> None:
+    """Note what a path seems to hold besides, if there is no such file."""
+    problem = next((problem for pattern, problem in BESIDES.items() if re.match(pattern, path)),
+                   None)
+    if problem and not os.path.exists(os.path.join(folder or '', path)):
+        findings.stop(where, f'{{}} lines {problem}', example, FORM)
 
 
 def _problem(line: str) -> str:

@@ -99,7 +99,8 @@ def look_at_list(tmp_path, content, check=listings.check_class_list, classes=Non
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     findings = Findings()
     check(SimpleNamespace(ann_file=str(file), data_prefix=dict(img_path=str(tmp_path)),
-                          img_suffix='.jpg', metainfo=dict(classes=classes)), 'train', findings)
+                          img_suffix='.jpg', img_prefix=str(tmp_path),
+                          metainfo=dict(classes=classes)), 'train', findings)
     return texts(findings)
 
 
@@ -126,6 +127,11 @@ def test_healthy_lists(tmp_path, content):
     ('a.jpg 0\nb.jpg 1\n\n', r'1 blank lines \(the first: line 3\)'),
     ('a.jpg -1\nb.jpg 1', r'labels below 0 .*line 1'),
     ('a.jpg 0\nb.jpg 1\na.jpg 1', r'images with several labels .*lines 1 and 3: a.jpg'),
+    ('"a b.jpg" 0\nb.jpg 1', r'whose path is in quotes.*line 1'),
+    ("'a.jpg' 0\nb.jpg 1", 'whose path is in quotes'),
+    ('a.jpg 0 2\nb.jpg 1', r'with several labels.*line 1'),
+    ('a\\b.jpg 0\nb.jpg 1', r'whose path has backslashes.*line 1'),
+    ('D:\\a\\b.jpg 0\nb.jpg 1', 'whose path has backslashes'),
     (b'\xef\xbb\xbfa.jpg 0\nb.jpg 1', 'byte order mark'),
     ('a.jpg 0\nb.jpg 1'.encode('utf-16'), 'not encoded in UTF-8'),
     ('', 'lists no images'), ('\n \n', 'lists no images'),
@@ -145,6 +151,12 @@ def test_doubts_about_lists(tmp_path, content, message):
     stops, doubts = look_at_list(tmp_path, content)
     assert not stops
     assert message in doubts[0]
+
+
+@pytest.mark.parametrize('name', ['"a.jpg"', 'a.jpg 0', 'a\\b.jpg'])
+def test_odd_names_of_files_that_are_there(tmp_path, name):
+    (tmp_path / name).touch()
+    assert look_at_list(tmp_path, f'{name} 0\nb.jpg 1\n') == [[], []]
 
 
 @pytest.mark.parametrize(('content', 'stops', 'message'), [
