@@ -28,13 +28,15 @@ READINGS = {
     'y, x, height, width': lambda a, b, c, d: (b, a, d, c),
     'y1, x1, y2, x2': lambda a, b, c, d: (b, a, d - b, c - a),
 }
+#: The order that COCO has.
+AS_MEANT = 'x, y, width, height'
 #: A reading of boxes that are as small as points.
 SHARES = "shares of the image's sides"
 
 #: Numbers beyond it count as infinite.
 LARGEST = 1e300
 
-CORNERS = 'COCO boxes are x, y, width, height'
+CORNERS = f'COCO boxes are {AS_MEANT}'
 RUN_LENGTHS = 'An RLE mask has size (height, width) and counts that sum up to height x width'
 POLYGONS = 'A mask is [[x1, y1, x2, y2, x3, y3, ...], ...]'
 AREAS = 'Write the area of the mask, or width x height'
@@ -151,9 +153,9 @@ class _File:
         self.sizes, self.files = self._check_images()
         self.texts = set(map(str, self.sizes)), set(map(str, self.names))
         self.boxes, self.used = Counter(), Counter()
-        self.masks, self.readings = Counter(), Counter()
+        self.masks, self.readings, self.around = Counter(), Counter(), Counter()
         self.kept = self.crowds = self.without_mask = self.without_area = self.crossing = 0
-        self.ignored = self.other_types = 0
+        self.ignored = self.other_types = self.compared = 0
         self.examples: Dict[str, str] = {}
 
     def _list(self, content: dict, key: str) -> List[dict]:
@@ -409,7 +411,17 @@ class _File:
         elif usable and len(usable) < len(polygons):
             self.warn('{} masks with a polygon of fewer than three points or an odd count of '
                       'coordinates, left out', label)
-        problem = usable and box is not None and _misplaced(usable, box, size)
+        if usable and box is not None:
+            self._compare_with_box(_bounds(usable), box, size, label)
+
+    def _compare_with_box(self, bounds: Tuple[float, float, float, float], box: Sequence[float],
+                          size: Optional[tuple], label: str) -> None:
+        self.compared += 1
+        self.examples.setdefault('compared', f'{label}: {_short(box)}')
+        self.around[AS_MEANT] += _is_around(box, bounds)
+        for reading, convert in READINGS.items():
+            self.around[reading] += _is_around(convert(*box), bounds)
+        problem = _misplaced(bounds, box, size)
         if problem:
             self._count_mask(problem, label)
 
@@ -450,7 +462,16 @@ class _File:
         return 'A box is at least 1 pixel wide and high, and in its image'
 
     def _check_readings(self, count: int) -> None:
-        """Note boxes beyond the edge, and in which other order of numbers all lie in it."""
+        """Note boxes whose numbers seem to have another order.
+
+        In it all boxes lie in their image, or around their polygons, and as they stand many do not.
+        """
+        compared = self.compared
+        found = next((reading for reading in READINGS if self.around[reading] == compared), None)
+        around = self.around[AS_MEANT]
+        if found and compared >= ENOUGH_BOXES and around <= CROSSING * compared:
+            self.stop(f'{around} of {compared} boxes are those around their polygons, and read as '
+                      f'{found} all are', self.examples['compared'], CORNERS)
         if not self.crossing:
             return
         what = f'{self.crossing} of {count} boxes reach over the edge of their image'
@@ -540,11 +561,23 @@ def _decompressed(text: str) -> Optional[List[int]]:
     return None if shift else counts
 
 
-def _misplaced(polygons: List[list], box: Sequence[float],
-               size: Optional[Tuple[float, float]]) -> Optional[str]:
-    """Tell from their bounding box whether polygons are of another place than their box."""
+def _bounds(polygons: List[list]) -> Tuple[float, float, float, float]:
+    """Return the left, top, right and bottom edge of polygons."""
     left, right = (pick(pick(polygon[::2]) for polygon in polygons) for pick in (min, max))
     top, bottom = (pick(pick(polygon[1::2]) for polygon in polygons) for pick in (min, max))
+    return left, top, right, bottom
+
+
+def _is_around(box: Sequence[float], bounds: Tuple[float, float, float, float]) -> bool:
+    x, y, width, height = box
+    return all(abs(edge - bound) <= ROUNDING
+               for edge, bound in zip((x, y, x + width, y + height), bounds))
+
+
+def _misplaced(bounds: Tuple[float, float, float, float], box: Sequence[float],
+               size: Optional[Tuple[float, float]]) -> Optional[str]:
+    """Tell from their edges whether polygons are of another place than their box."""
+    left, top, right, bottom = bounds
     x, y, width, height = box
     if min(left, top) >= 0 and max(right, bottom) <= 1 and (
             max(x + width, y + height) > 1 + ROUNDING):

@@ -246,6 +246,24 @@ def test_few_boxes_over_the_edge_are_a_doubt_with_its_cause():
     assert '1 of 6 boxes reach over the edge of their image, and read as center' in found[WARN][0]
 
 
+@pytest.mark.parametrize(('convert', 'reading'), [
+    (lambda x, y, w, h: [x, y, x + w, y + h], 'x1, y1, x2, y2'),
+    (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], 'center x, center y, width, height'),
+    (lambda x, y, w, h: [y, x, h, w], 'y, x, height, width'),
+    (lambda x, y, w, h: [x, y, w, h], None),
+    (lambda x, y, w, h: [x - 3, y - 3, w + 6, h + 6], None),  # loose
+])
+def test_boxes_of_another_order_are_told_by_their_polygons(convert, reading):
+    content = healthy()
+    boxes = [(4, 9, 5, 9), (9, 4, 9, 5), (6, 12, 8, 4), (12, 6, 7, 12), (5, 11, 9, 4), (4, 8, 5, 8)]
+    for annotation, box in zip(content['annotations'], boxes):
+        annotation.update(bbox=convert(*box), segmentation=polygon(*box))
+    found = look(content)[1]
+    assert len(found[STOP]) == bool(reading)
+    assert all(f'read as {reading} all are' in text for text in found[STOP])
+    assert reading or not found[WARN]
+
+
 @pytest.mark.parametrize(('ids', 'used', 'start'), [
     ((1, 2, 3), (0, 1, 2), 0), ((1, 2, 3), (0, 1), 0), ((1, ), (0, ), 0), ((1, 2, 4), (0, 2), 0),
     ((0, 1, 2), (1, 2, 3), 1), ((0, 1), (2, ), 1),
