@@ -21,11 +21,14 @@ CROSSING = 0.25
 #: Boxes that are needed to tell.
 ENOUGH_BOXES = 4
 
+#: The order that boxes seem to have if it is the image whose sides are exchanged.
+TURNED = 'y, x, height, width'
+EXCHANGED = "Or the images' width and height are exchanged"
 #: Other orders of a box's four numbers, each with how x, y, width and height follow from them.
 READINGS = {
     'x1, y1, x2, y2': lambda a, b, c, d: (a, b, c - a, d - b),
     'center x, center y, width, height': lambda a, b, c, d: (a - c / 2, b - d / 2, c, d),
-    'y, x, height, width': lambda a, b, c, d: (b, a, d, c),
+    TURNED: lambda a, b, c, d: (b, a, d, c),
     'y1, x1, y2, x2': lambda a, b, c, d: (b, a, d - b, c - a),
 }
 #: The order that COCO has.
@@ -480,7 +483,8 @@ class _File:
             self.warn(what, self.examples['crossing'])
             return
         (self.stop if self.crossing >= CROSSING * count else self.warn)(
-            f'{what}, and read as {likely} all lie in it', self.examples['crossing'], CORNERS)
+            f'{what}, and read as {likely} all lie in it', self.examples['crossing'],
+            f'{CORNERS}. {EXCHANGED}' if likely == TURNED else CORNERS)
 
     def _check_shifted_ids(self) -> None:
         """Note annotations that number the categories in order, from 0 or from 1 on."""

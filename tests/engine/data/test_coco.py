@@ -264,6 +264,13 @@ def test_boxes_of_another_order_are_told_by_their_polygons(convert, reading):
     assert reading or not found[WARN]
 
 
+def test_sizes_of_images_that_are_exchanged_look_like_turned_boxes():
+    content = all_of(bbox=[2, 25, 38, 24], segmentation=polygon(2, 25, 38, 24))
+    stop, = look(content)[1][STOP]
+    assert 'read as y, x, height, width all lie in it' in stop
+    assert "Or the images' width and height are exchanged" in stop
+
+
 @pytest.mark.parametrize(('ids', 'used', 'start'), [
     ((1, 2, 3), (0, 1, 2), 0), ((1, 2, 3), (0, 1), 0), ((1, ), (0, ), 0), ((1, 2, 4), (0, 2), 0),
     ((0, 1, 2), (1, 2, 3), 1), ((0, 1), (2, ), 1),
