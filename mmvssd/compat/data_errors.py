@@ -7,6 +7,7 @@ no file. Here both are raised once more as a DataError that says so.
 Feature: an error that names the file, the annotation and the step.
 """
 import copy
+import os
 from typing import Optional
 
 from mmengine.dataset import BaseDataset, Compose
@@ -19,6 +20,8 @@ from mmvssd.errors import CheckpointError, ConfigError, DataError, UnreadableIma
 AS_THEY_ARE = (CheckpointError, ConfigError, DataError, MemoryError, UnreadableImageError)
 #: Keys of a sample that name its file, the first that is there.
 FILES = ('img_path', 'filename', 'video_path', 'lidar_path')
+#: What a sample is called that has none of them.
+NO_FILE = 'an image without a path'
 #: Annotations of an image that are tried one by one.
 MOST_TRIED = 1000
 
@@ -40,19 +43,25 @@ def _call_step(original, step, results):
     except AS_THEY_ARE:
         raise
     except Exception as error:
-        raise _explained(error, step, results) from error
+        raise _said_already(error) or _explained(error, step, results) from error
 
 
 def _call_steps(original, pipeline, data):
-    """Cover steps that are no transforms of mmcv's."""
+    """Cover steps that are no transforms of mmcv's, and inner pipelines that know no file."""
+    file = _file_of(data)
     try:
         return original(pipeline, data)
+    except DataError as error:
+        if file is None or not str(error).startswith(NO_FILE):
+            raise
+        raise DataError(f'{file}{str(error)[len(NO_FILE):]}') from error.__cause__
     except AS_THEY_ARE:
         raise
     except Exception as error:
         # the loop over the steps is the first frame below this one
         found = error.__traceback__.tb_next.tb_frame.f_locals
-        raise _explained(error, found.get('t', pipeline), found.get('data', data)) from error
+        raise _said_already(error) or _explained(
+            error, found.get('t', pipeline), found.get('data', data), file) from error
 
 
 def _read(original, dataset):
@@ -62,8 +71,9 @@ def _read(original, dataset):
         raise
     except Exception as error:
         source = getattr(dataset, 'ann_file', None) or getattr(dataset, 'data_prefix', None)
-        raise DataError(f'{source}: {type(dataset).__name__} cannot read its data '
-                        f'({_reason(error)})') from error
+        raise _said_already(error) or DataError(
+            f'{source}: {type(dataset).__name__} cannot read its data ({_reason(error)})'
+        ) from error
 
 
 def _reraise(original, wrapper):
@@ -75,12 +85,28 @@ def _reraise(original, wrapper):
         raise type(error)(str(error).rpartition(name)[2].strip()) from error
 
 
-def _explained(error: Exception, step, results) -> DataError:
-    sample = results if isinstance(results, dict) else {}
-    file = next((sample[key] for key in FILES if sample.get(key)), 'a sample without img_path')
-    annotation = _annotation_at_fault(step, sample)
-    return DataError(f'{file}{annotation}: the step {type(step).__name__} of the pipeline failed '
+def _said_already(error: Exception) -> Optional[Exception]:
+    """Return the error behind another one that says what is wrong; None if there is none."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    while cause is not None and not isinstance(cause, AS_THEY_ARE):
+        cause = cause.__cause__
+    return cause
+
+
+def _explained(error: Exception, step, results, file: Optional[str] = None) -> DataError:
+    file = _file_of(results) or file or NO_FILE
+    annotation = _annotation_at_fault(step, results if isinstance(results, dict) else {})
+    # a function has a name of its own
+    name = getattr(step, '__name__', type(step).__name__)
+    return DataError(f'{file}{annotation}: the step {name} of the pipeline failed '
                      f'({_reason(error)})')
+
+
+def _file_of(results) -> Optional[str]:
+    """Return the file of a sample, which may be its path; None if it tells of none."""
+    if isinstance(results, dict):
+        return next((str(results[key]) for key in FILES if results.get(key)), None)
+    return os.fspath(results) if isinstance(results, (str, os.PathLike)) else None
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,6 @@
 """Errors of pipelines and data sets: raised once, with the file, the annotation and the step."""
+from pathlib import Path
+
 import pytest
 from mmengine.dataset import BaseDataset, Compose
 from torch.utils.data import DataLoader
@@ -41,8 +43,43 @@ def test_the_innermost_step_is_named_once(pipeline, step):
 
 
 def test_a_step_that_is_a_function():
-    with pytest.raises(DataError, match=r"a\.jpg: the step function .*KeyError: 'missing'"):
+    with pytest.raises(DataError, match=r"a\.jpg: the step plain .*KeyError: 'missing'"):
         Compose([dict, plain])(dict(SAMPLE))
+
+
+def load(path):
+    """Load an image as inferencers do, which start from its path."""
+    if 'gone' in str(path):
+        raise FileNotFoundError(2, 'no such file')
+    return dict(img=path)
+
+
+def wrapping(results):
+    try:
+        raise DataError('a.jpg: has no pixels')
+    except DataError as error:
+        raise RuntimeError('a step failed') from error
+
+
+@pytest.mark.parametrize('kind', [str, Path])
+def test_a_pipeline_that_starts_from_a_path(kind):
+    with pytest.raises(DataError, match=r'^gone\.jpg: the step load of .*FileNotFoundError'):
+        Compose([load, Failing()])(kind('gone.jpg'))
+    for pipeline in ([load, Failing()], [load, Compose([Failing()])]):
+        with pytest.raises(DataError, match=r'^a\.jpg: the step Failing of .*ValueError') as caught:
+            Compose(pipeline)(kind('a.jpg'))
+        assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_image_without_a_path():
+    with pytest.raises(DataError, match=r'^an image without a path: the step Failing of'):
+        Compose([Failing()])(dict(img=1))
+
+
+def test_an_error_that_was_explained_is_not_explained_again():
+    with pytest.raises(DataError) as caught:
+        Compose([wrapping])(dict(SAMPLE))
+    assert str(caught.value) == 'a.jpg: has no pixels'
 
 
 def test_the_annotation_is_named():

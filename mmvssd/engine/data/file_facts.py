@@ -13,7 +13,7 @@ from PIL import Image
 from mmvssd.files import write_whole
 
 #: Version of the facts; files of another one are read anew.
-VERSION = 1
+VERSION = 2
 #: Threads that read; PIL decodes without Python's lock.
 THREADS = 4
 #: Files that are read before the time is looked at.

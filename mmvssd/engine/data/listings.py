@@ -1,6 +1,7 @@
 """Folders and lists of images, as MMPreTrain's and MMSegmentation's data sets read them."""
 import io
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -13,11 +14,21 @@ IMAGE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tif
 #: Names of folders of splits, which are no classes.
 SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
+#: Share of labels that contradict their folders from which on it is no slip.
+MOST = 0.5
+
 #: Folders that programs make beside the user's.
 MADE_BY_PROGRAMS = {'__pycache__', '__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN',
                     'System Volume Information'}
 
 FORM = 'A line is PATH LABEL: a path, one blank, a whole number from 0 on'
+
+#: Patterns of what lists hold besides a path, and what is said of them.
+BESIDES = {
+    r'["\'].*["\']$': 'whose path is in quotes, which count as part of it',
+    r'.*\.\w+( +\d+)+$': 'with several labels, of which all but the last count as part of the path',
+    r'.*\S:?\\\S': 'whose path has backslashes, expected /',
+}
 
 
 def is_hidden(name: str) -> bool:
@@ -188,9 +199,41 @@ def check_class_list(dataset, where: str, findings: Findings) -> None:
             findings.warn(where, '{} lines of images that are listed already',
                           f'lines {labels[path][0]} and {number}: {path}')
         if label is not None:
+            _check_path(path, dataset.img_prefix, example, where, findings)
             labels.setdefault(path, (number, label))
     if len({label for _, label in labels.values()}) == 1 and len(labels) > 1:
         findings.warn(where, f'all {len(labels)} images have one label')
+    classes = dataset.metainfo.get('classes')
+    if isinstance(classes, (list, tuple)):
+        _compare_labels(list(classes), labels, where, findings)
+
+
+def _compare_labels(classes: List[str], labels: Dict[str, Tuple[int, int]], where: str,
+                    findings: Findings) -> None:
+    """Compare the labels of images with the folders of a class's name that they lie in.
+
+    Args:
+        classes: Names of the classes by label.
+        labels: By path, the line and the label.
+        where: The setting and the file.
+        findings: Where faults and doubts are noted.
+    """
+    names = set(classes) - SPLITS  # a class may be called as a split is
+    seen, wrong = Counter(), []
+    for path, (number, label) in labels.items():
+        folders = [name for name in path.split('/')[:-1] if name in names]
+        if not folders or not 0 <= label < len(classes):
+            continue
+        seen[folders[0]] += 1
+        if classes[label] not in folders:
+            wrong.append(f'line {number}: {path} {label}, which is {classes[label]}')
+    # a single folder may be called so for another reason
+    most = len(wrong) > MOST * sum(seen.values()) and len(seen) > 1
+    for example in wrong:
+        (findings.stop if most else findings.warn)(
+            where, f'{{}} of {sum(seen.values())} labels are those of another class than the '
+                   'folder', example, 'A label is the place of its class in metainfo.classes, '
+                                      'counted from 0')
 
 
 def _entry(line: str) -> Tuple[str, Optional[int]]:
@@ -200,6 +243,14 @@ def _entry(line: str) -> Tuple[str, Optional[int]]:
         return path, int(label) if path else None
     except ValueError:
         return path, None
+
+
+def _check_path(path: str, folder: str, example: str, where: str, findings: Findings) -> None:
+    """Note what a path seems to hold besides, if there is no such file."""
+    problem = next((problem for pattern, problem in BESIDES.items() if re.match(pattern, path)),
+                   None)
+    if problem and not os.path.exists(os.path.join(folder or '', path)):
+        findings.stop(where, f'{{}} lines {problem}', example, FORM)
 
 
 def _problem(line: str) -> str:

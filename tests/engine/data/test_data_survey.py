@@ -147,7 +147,8 @@ def test_exif_orientation_is_named(recipe, digits):
         for image in coco['images']:
             image['height'] += 8
         for annotation in coco['annotations']:
-            annotation['segmentation'] = [[1, 1, 9, 1, 9, 9]]
+            x, y, width, height = annotation['bbox']
+            annotation['segmentation'] = [[x, y, x + width, y, x + width, y + height]]
 
     spoil_coco(digits, change, 'val')
     with pytest.raises(DataError, match=r'4 images have the size .*EXIF orientation'):

@@ -94,12 +94,13 @@ def test_links_to_elsewhere_are_followed(tmp_path):
     assert look_at_classes(tmp_path / 'data') == [[], []]
 
 
-def look_at_list(tmp_path, content, check=listings.check_class_list):
+def look_at_list(tmp_path, content, check=listings.check_class_list, classes=None):
     file = tmp_path / 'list.txt'
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     findings = Findings()
     check(SimpleNamespace(ann_file=str(file), data_prefix=dict(img_path=str(tmp_path)),
-                          img_suffix='.jpg'), 'train', findings)
+                          img_suffix='.jpg', img_prefix=str(tmp_path),
+                          metainfo=dict(classes=classes)), 'train', findings)
     return texts(findings)
 
 
@@ -126,6 +127,11 @@ def test_healthy_lists(tmp_path, content):
     ('a.jpg 0\nb.jpg 1\n\n', r'1 blank lines \(the first: line 3\)'),
     ('a.jpg -1\nb.jpg 1', r'labels below 0 .*line 1'),
     ('a.jpg 0\nb.jpg 1\na.jpg 1', r'images with several labels .*lines 1 and 3: a.jpg'),
+    ('"a b.jpg" 0\nb.jpg 1', r'whose path is in quotes.*line 1'),
+    ("'a.jpg' 0\nb.jpg 1", 'whose path is in quotes'),
+    ('a.jpg 0 2\nb.jpg 1', r'with several labels.*line 1'),
+    ('a\\b.jpg 0\nb.jpg 1', r'whose path has backslashes.*line 1'),
+    ('D:\\a\\b.jpg 0\nb.jpg 1', 'whose path has backslashes'),
     (b'\xef\xbb\xbfa.jpg 0\nb.jpg 1', 'byte order mark'),
     ('a.jpg 0\nb.jpg 1'.encode('utf-16'), 'not encoded in UTF-8'),
     ('', 'lists no images'), ('\n \n', 'lists no images'),
@@ -145,6 +151,35 @@ def test_doubts_about_lists(tmp_path, content, message):
     stops, doubts = look_at_list(tmp_path, content)
     assert not stops
     assert message in doubts[0]
+
+
+@pytest.mark.parametrize('name', ['"a.jpg"', 'a.jpg 0', 'a\\b.jpg'])
+def test_odd_names_of_files_that_are_there(tmp_path, name):
+    (tmp_path / name).touch()
+    assert look_at_list(tmp_path, f'{name} 0\nb.jpg 1\n') == [[], []]
+
+
+@pytest.mark.parametrize(('content', 'stops', 'message'), [
+    ('zero/a.jpg 1\none/b.jpg 2\ntwo/c.jpg 0\n', True,
+     r'3 of 3 labels .*line 1: zero/a.jpg 1, which is one'),
+    ('train/zero/a.jpg 1\ntrain/one/b.jpg 0\ntrain/two/c.jpg 2\n', True, '2 of 3 labels'),
+    ('zero/a.jpg 0\none/b.jpg 0\nmore/two/c.jpg 2\n', False,
+     r'1 of 3 labels .*line 2: one/b.jpg 0, which is zero'),
+    ('zero/a.jpg 1\nzero/b.jpg 2\n', False, '2 of 2 labels'),  # a folder's name by chance
+])
+def test_labels_of_another_class_than_the_folder(tmp_path, content, stops, message):
+    found = look_at_list(tmp_path, content, classes=('zero', 'one', 'two'))
+    assert re.search(message, found[not stops][0])
+    assert len(found[0]) == stops
+
+
+@pytest.mark.parametrize('content', [
+    'zero/a.jpg 0\none/b.jpg 1\n', 'a/b.jpg 1\nb/zero.jpg 2\n', 'zero.jpg 1\none.jpg 0\n',
+    'train/a.jpg 0\nval/b.jpg 1\n', 'one/zero/a.jpg 0\none/one/b.jpg 1\none/two/c.jpg 2\n',
+    'zero/a.jpg 9\none/b.jpg 8\n',  # which are compared with the head
+])
+def test_labels_of_the_folders_class(tmp_path, content):
+    assert look_at_list(tmp_path, content, classes=('zero', 'one', 'two', 'train')) == [[], []]
 
 
 def test_lists_of_names(tmp_path):
