@@ -434,7 +434,7 @@ def test_sharded_weights(data, run_tool, tmp_path):
                    'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
                    'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
                    'optim_wrapper.optimizer.lr=1e30', 'param_scheduler=None',
-                   'runner_type=FlexibleRunner', 'strategy.type=mmvssd.ShardedStrategy', expect=1,
+                   'runner_type=FlexibleRunner', 'strategy.type=mmvssd.ShardedStrategy', expect=2,
                    env=dict(OMP_NUM_THREADS='1'))
     assert 'Iteration 2 of 16 (epoch 1, learning rate 1e+30): ' in out
     for rank in range(2):
