@@ -350,16 +350,39 @@ def _what_is_wrong(given: Tensor, expected: Tensor) -> Optional[str]:
         return f'quantized ({given.dtype})'
     if given.is_complex() and not expected.is_complex():
         return f'complex numbers ({given.dtype})'
+    if given.dtype != expected.dtype and _is_packed(given.dtype):
+        return f'packed numbers ({given.dtype}), which PyTorch converts to no other kind'
     if expected.is_floating_point() and not given.is_floating_point():
-        return f'whole numbers ({given.dtype}), expected {expected.dtype}'
+        kind = 'truth values' if given.dtype == torch.bool else 'whole numbers'
+        return f'{kind} ({given.dtype}), expected {expected.dtype}'
+    given, expected = _computable(given), _computable(expected)
     if _is_finite(given) or (_is_infinite_by_design(given) and not _is_finite(expected)):
         return None
     return f'{int((~torch.isfinite(given)).sum())} of {given.numel()} values are not finite'
 
 
+def _is_packed(dtype: torch.dtype) -> bool:
+    """Tell a kind of several numbers, or of bits, in a byte: it can be kept, but not converted."""
+    if dtype.is_complex:
+        return False
+    try:
+        torch.empty(1, dtype=dtype).to(torch.float32)
+    except RuntimeError:  # torch is asked: it has other kinds in each version
+        return True
+    return False
+
+
+def _computable(value: Tensor) -> Tensor:
+    """Widen numbers of 8 bits, which PyTorch keeps but does not compute with."""
+    narrow = value.is_floating_point() and value.dtype.itemsize == 1
+    return value.float() if narrow and not _is_packed(value.dtype) else value
+
+
 def _is_finite(value: Tensor) -> bool:
     if value.is_meta or not (value.is_floating_point() or value.is_complex()):
         return True
+    if _is_packed(value.dtype):
+        return True  # their 4 bits have no place for an infinity
     return bool(torch.isfinite(value).all())
 
 

@@ -230,7 +230,7 @@ BAD_VALUES = dict(
     meta=(lambda value: value.to('meta'), 'a shape without values'),
     sparse=(lambda value: value.to_sparse(), 'a sparse tensor'),
     whole=(lambda value: value.long(), r'whole numbers \(torch.int64\), expected torch.float32'),
-    truth=(lambda value: value > 0, r'whole numbers \(torch.bool\)'),
+    truth=(lambda value: value > 0, r'truth values \(torch.bool\), expected torch.float32'),
     complex=(lambda value: value.to(torch.complex64), 'complex numbers'),
     expanded=(lambda value: torch.zeros(1).expand(2**40), 'expected \\(1, 2\\)'))
 
@@ -248,6 +248,53 @@ def test_values_that_are_no_weights(name, tmp_path):
         model.load_state_dict(state)
         with pytest.raises(CheckpointError, match=message):
             require_fit('x.pth', read_checkpoint(tmp_path / 'x.pth'), model)
+
+
+DTYPES = sorted({value for value in vars(torch).values() if isinstance(value, torch.dtype)},
+                key=str)
+QUANTIZED = [dtype for dtype in DTYPES if 'torch.q' in str(dtype)]
+
+
+def as_kind(value, dtype):
+    """Return values as another kind; of a kind that nothing converts to, some of that shape."""
+    if dtype in QUANTIZED:
+        return torch.empty(value.shape, dtype=dtype)
+    try:
+        return value.to(dtype)
+    except RuntimeError:
+        return torch.empty(value.shape, dtype=dtype)
+
+
+@pytest.mark.filterwarnings('ignore')  # of kinds that PyTorch means to give up
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_every_kind_of_values(dtype):
+    """What PyTorch can copy into the weights is taken; the rest is named, in whatever kind."""
+    model = nn.Linear(2, 1)
+    given = as_kind(torch.ones(1, 2), dtype)
+    state = dict(model.state_dict(), weight=given)
+    packed = dtype.is_floating_point and dtype.itemsize == 1 and 'float8' not in str(dtype)
+    if dtype.is_floating_point and not packed:
+        require_fit('x.pth', dict(state_dict=state), model)
+        model.load_state_dict(state)
+        assert model.weight.tolist() == [[1, 1]]
+        return
+    with pytest.raises(CheckpointError, match=f'1 unusable: weight: .*{dtype}'):
+        require_fit('x.pth', dict(state_dict=state), model)
+
+
+@pytest.mark.parametrize('dtype', [dtype for dtype in DTYPES if 'float8' in str(dtype)], ids=str)
+def test_eight_bits_that_are_no_number(dtype):
+    model = nn.Linear(2, 1)
+    state = dict(model.state_dict(), weight=torch.full((1, 2), float('nan')).to(dtype))
+    with pytest.raises(CheckpointError, match='weight: 2 of 2 values are not finite'):
+        require_fit('x.pth', dict(state_dict=state), model)
+
+
+def test_a_model_of_its_own_kinds():
+    """Weights that a model keeps in a kind of its own are its own."""
+    kinds = [dtype for dtype in DTYPES if dtype not in QUANTIZED]
+    state = {str(number): as_kind(torch.ones(2), dtype) for number, dtype in enumerate(kinds)}
+    assert not any(checkpoint.compare(state, state))
 
 
 def test_values_that_may_be_otherwise():
