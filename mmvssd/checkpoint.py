@@ -486,10 +486,42 @@ def _advice_for_model(mismatch: Mismatch) -> str:
 
 def class_names(checkpoint: dict) -> Optional[List[str]]:
     """Names of the classes that a checkpoint's model was trained on; None if it has none."""
+    try:
+        named = dataset_meta('', checkpoint).get('classes')
+    except CheckpointError:
+        return None
+    return None if named is None else list(named)
+
+
+def dataset_meta(source: str, checkpoint: dict) -> dict:
+    """Return what a checkpoint says of the data that its model was trained on.
+
+    Args:
+        source: What the checkpoint is called in the error.
+        checkpoint: What :func:`read_checkpoint` returned.
+
+    Returns:
+        Entries by names in lower case, as MMEngine writes them; older versions had capitals. Empty
+        if there are none. Its ``classes``, if it has any, are a list or a tuple.
+
+    Raises:
+        CheckpointError: It is of another form, or its classes are.
+    """
     meta = checkpoint.get('meta')
-    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    named = data.get('classes') if isinstance(data, dict) else None
-    return list(named) if isinstance(named, (list, tuple)) else None
+    meta = meta if isinstance(meta, dict) else {}
+    data = meta.get('dataset_meta')
+    if not isinstance(data, (dict, type(None))):
+        raise CheckpointError(f'{source}: its meta.dataset_meta is a {type(data).__name__}, '
+                              'expected a dict with the names of the classes')
+    data = data or {'classes': meta.get('CLASSES')}  # the latter before 1.0
+    data = {str(name).lower(): value for name, value in data.items() if value is not None}
+    named = data.get('classes', ())
+    if hasattr(named, 'tolist'):  # an array
+        named = data['classes'] = named.tolist()
+    if not isinstance(named, (list, tuple)):
+        raise CheckpointError(f'{source}: the classes of its meta.dataset_meta are a '
+                              f'{type(named).__name__} ({named!r:.60}), expected a list of names')
+    return data
 
 
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
