@@ -297,6 +297,77 @@ def test_a_model_of_its_own_kinds():
     assert not any(checkpoint.compare(state, state))
 
 
+NOT_TENSORS = dict(list=lambda value: value.tolist(), ndarray=lambda value: value.numpy(),
+                   NoneType=lambda value: None, dict=lambda value: dict(data=value))
+
+
+@pytest.mark.parametrize('name', NOT_TENSORS)
+def test_values_that_are_no_tensors(name, saved):
+    """They are called what they are, and not missing; counts beside plain weights are no matter."""
+    kind = 'None' if name == 'NoneType' else f'of type {name}'
+    model = nn.Linear(2, 1)
+    state = dict(model.state_dict(), epoch=3, optimizer={0: torch.ones(1)})
+    require_fit('x.pth', state, model)
+    state['weight'] = NOT_TENSORS[name](model.weight.detach().clone())
+    with pytest.raises(CheckpointError, match=rf'model\n  1 unusable: weight: {kind}, expected a'):
+        require_fit('x.pth', state, model)
+    with pytest.raises(CheckpointError, match='model\n  1 unknown: other\n  1 unusable: w'):
+        require_fit('x.pth', dict(state, other=torch.ones(1)), model)
+    state = VSSD(NANO).state_dict()
+    first = next(iter(state))
+    state[first] = NOT_TENSORS[name](state[first])
+    with pytest.raises(CheckpointError, match=rf'VSSD\n  1 unusable: .*: {kind}, expected a'):
+        load(saved(state))
+
+
+PLACES = dict(
+    published=(lambda state: dict(model=state, optimizer=dict(state={0: torch.ones(1)}), epoch=3),
+               r"lie under model\. .*convert_checkpoint.py makes a checkpoint of it.*"
+               r"dict\(state_dict=checkpoint\['model'\]\)"),
+    nested=(lambda state: dict(state_dict=dict(state_dict=state)),
+            r"lie under state_dict.state_dict\. .*checkpoint\['state_dict'\]\['state_dict'\]"),
+    average=(lambda state: dict(state_dict={}, state_dict_ema=state), r'under state_dict_ema\. '))
+PREFIXES = ('model.', 'net.', 'model._orig.', '_forward_module.model.')
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_weights_under_another_name(place, saved, tmp_path):
+    """As timm, DeiT and the published code have them; a backbone and a whole model ask alike."""
+    change, message = PLACES[place]
+    model = nn.Linear(2, 1)
+    with pytest.raises(CheckpointError, match=f'(?s)not the weights of this model.*{message}'):
+        require_fit('x.pth', change(model.state_dict()), model)
+    torch.save(change(VSSD(NANO).state_dict()), tmp_path / 'x.pth')
+    for prefix in ('', 'backbone.'):
+        with pytest.raises(CheckpointError, match=f'(?s)holds no weights; .*{message}'):
+            load(str(tmp_path / 'x.pth'), prefix=prefix)
+
+
+@pytest.mark.parametrize('prefix', PREFIXES)
+def test_a_prefix_of_all_names(prefix, saved):
+    """As Lightning and other wrappers leave it."""
+    model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    state = {prefix + name: value for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"fit without '{prefix}' before them: save these w"):
+        require_fit('x.pth', dict(state_dict=state), model)
+    other = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
+    with pytest.raises(CheckpointError, match='Check that the config'):
+        require_fit('x.pth', dict(state_dict=state), other)
+    file = saved(VSSD(NANO).state_dict(), prefix=f'{prefix}backbone.')
+    load(file, prefix=f'{prefix}backbone.')
+    for wrong in ('', 'backbone.', prefix):
+        with pytest.raises(CheckpointError, match=f"set prefix='({prefix})?backbone.' in init_cfg"):
+            load(file, prefix=wrong)
+
+
+def test_a_part_of_a_model_and_a_prefix_too_many(saved):
+    model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    with pytest.raises(CheckpointError, match="fit with '0.' before them: the file holds only"):
+        require_fit('x.pth', dict(state_dict=model[0].state_dict()), model)
+    with pytest.raises(CheckpointError, match='fit without a prefix: leave prefix out'):
+        load(saved(VSSD(NANO).state_dict(), prefix=''))
+
+
 def test_values_that_may_be_otherwise():
     """Half precision; a mask that is infinite by design; a count that was averaged."""
     model = nn.BatchNorm1d(2)

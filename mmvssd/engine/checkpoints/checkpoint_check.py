@@ -12,6 +12,7 @@ from mmvssd.checkpoint import (
     describe,
     is_output_norm,
     mismatch_with,
+    place_of_weights,
     require_fit,
     require_progress,
     unwrapped,
@@ -61,7 +62,7 @@ class CheckpointCheckHook(Hook):
         if any(wrong):
             raise CheckpointError(
                 f"{source}: not the weights of this model's backbone\n  {describe(wrong)}\n"
-                f'{LEAVE_OUT}')
+                f'{place_of_weights(checkpoint, runner.model)} {LEAVE_OUT}')
         if any(mismatch):
             print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
                       logger='current', level=logging.WARNING)

@@ -181,6 +181,21 @@ def test_numbers_may_be_counted_from_one_and_names_stand_twice():
     assert not class_order.are_reordered(['crane', 'dog', 'crane'], ['crane bird', 'dog', 'crane'])
 
 
+def test_a_training_is_told_where_the_weights_lie():
+    model = nn.ModuleDict(dict(backbone=nn.Linear(1, 1)))
+    runner = SimpleNamespace(model=model, _resume=False, _load_from='x.pth', work_dir='w',
+                             _train_loop=Loop(Data(NAMES)), _val_loop=None, _test_loop=None)
+    hook = CheckpointCheckHook()
+    hook.after_load_checkpoint(runner, dict(state_dict=model.state_dict()))
+    for checkpoint, message in (
+            (dict(model=model.state_dict()), 'The weights lie under model.*unguarded='),
+            (dict(state_dict=model.backbone.state_dict()), "The names fit with 'backbone.' before"),
+            (dict(state_dict={**model.state_dict(), 'backbone.bias': None}),
+             '1 unusable: backbone.bias: None, expected a tensor')):
+        with pytest.raises(CheckpointError, match=f'(?s){message}'):
+            hook.after_load_checkpoint(runner, checkpoint)
+
+
 def test_a_real_runner_stops_before_it_tests(tmp_path):
     """With MMEngine's own loop, loader and call of the hook."""
     model = nn.Linear(1, 1)
