@@ -8,7 +8,7 @@ from collections import OrderedDict
 from datetime import datetime
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmengine.device import get_device
@@ -291,10 +291,15 @@ def state_dict_of(checkpoint: dict, prefix: str = '') -> Dict[str, Tensor]:
 
     A plain state dict stands for itself; ``module.`` of a distributed wrapper is taken off.
     """
+    return {name[len(prefix):]: value for name, value in _entries(checkpoint).items()
+            if name.startswith(prefix) and isinstance(value, Tensor)}
+
+
+def _entries(checkpoint: dict) -> Dict[str, Any]:
+    """Return all that lies where the weights should, of whatever type."""
     state = checkpoint.get('state_dict', checkpoint)
-    state = {re.sub(r'^module\.', '', name): value for name, value in state.items()
-             if isinstance(value, Tensor)}
-    return {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
+    return {re.sub(r'^module\.', '', name): value for name, value in state.items()
+            if isinstance(name, str)}
 
 
 def without_compile(name: str) -> str:
@@ -327,17 +332,29 @@ def choose_weights(source: str, checkpoint: dict, kind: str) -> Dict[str, Tensor
                           if name.startswith('module.')})
 
 
-def compare(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mismatch:
-    """List the names, shapes and kinds of values in which ``given`` differs from ``expected``."""
-    common = [name for name in given if name in expected]
+def compare(given: Mapping[str, Any], expected: Mapping[str, Tensor]) -> Mismatch:
+    """List the names, shapes and kinds of values in which ``given`` differs from ``expected``.
+
+    What is given beside the weights and is no tensor, such as a count of epochs, is passed over.
+    """
+    typed = [name for name in given if isinstance(expected.get(name), Tensor)]
+    common = [name for name in typed if isinstance(given[name], Tensor)]
+    others = [name for name in typed if not isinstance(given[name], Tensor)]
     fitting = [name for name in common if given[name].shape == expected[name].shape]
-    wrong = ((name, _what_is_wrong(given[name], expected[name])) for name in fitting)
+    wrong = [(name, _type_of(given[name])) for name in others]
+    wrong += ((name, _what_is_wrong(given[name], expected[name])) for name in fitting)
     return Mismatch(
         missing=[name for name in expected if name not in given],
-        unexpected=[name for name in given if name not in expected],
+        unexpected=[name for name, value in given.items()
+                    if name not in expected and isinstance(value, Tensor)],
         shapes=[(name, tuple(given[name].shape), tuple(expected[name].shape))
                 for name in common if name not in fitting],
         unusable=[(name, what) for name, what in wrong if what])
+
+
+def _type_of(value: Any) -> str:
+    kind = 'None' if value is None else f'of type {type(value).__name__}'
+    return f'{kind}, expected a tensor'
 
 
 def _what_is_wrong(given: Tensor, expected: Tensor) -> Optional[str]:
@@ -350,16 +367,39 @@ def _what_is_wrong(given: Tensor, expected: Tensor) -> Optional[str]:
         return f'quantized ({given.dtype})'
     if given.is_complex() and not expected.is_complex():
         return f'complex numbers ({given.dtype})'
+    if given.dtype != expected.dtype and _is_packed(given.dtype):
+        return f'packed numbers ({given.dtype}), which PyTorch converts to no other kind'
     if expected.is_floating_point() and not given.is_floating_point():
-        return f'whole numbers ({given.dtype}), expected {expected.dtype}'
+        kind = 'truth values' if given.dtype == torch.bool else 'whole numbers'
+        return f'{kind} ({given.dtype}), expected {expected.dtype}'
+    given, expected = _computable(given), _computable(expected)
     if _is_finite(given) or (_is_infinite_by_design(given) and not _is_finite(expected)):
         return None
     return f'{int((~torch.isfinite(given)).sum())} of {given.numel()} values are not finite'
 
 
+def _is_packed(dtype: torch.dtype) -> bool:
+    """Tell a kind of several numbers, or of bits, in a byte: it can be kept, but not converted."""
+    if dtype.is_complex:
+        return False
+    try:
+        torch.empty(1, dtype=dtype).to(torch.float32)
+    except RuntimeError:  # torch is asked: it has other kinds in each version
+        return True
+    return False
+
+
+def _computable(value: Tensor) -> Tensor:
+    """Widen numbers of 8 bits, which PyTorch keeps but does not compute with."""
+    narrow = value.is_floating_point() and value.dtype.itemsize == 1
+    return value.float() if narrow and not _is_packed(value.dtype) else value
+
+
 def _is_finite(value: Tensor) -> bool:
     if value.is_meta or not (value.is_floating_point() or value.is_complex()):
         return True
+    if _is_packed(value.dtype):
+        return True  # their 4 bits have no place for an infinity
     return bool(torch.isfinite(value).all())
 
 
@@ -419,7 +459,7 @@ def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
     """
     from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
     given = state_dict_of(checkpoint)
-    mismatch = compare(given, weights_of(model))
+    mismatch = compare(_entries(checkpoint), weights_of(model))
     if not any(mismatch[:3]) or isinstance(model, FSDP):
         return mismatch
     state = copy.copy(checkpoint.get('state_dict', checkpoint))  # with its modules' versions
@@ -429,7 +469,9 @@ def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
         missing, unexpected = unwrapped(model).load_state_dict(state, strict=False)
     except (RuntimeError, KeyError):  # shapes; and a module may miss what it would rename
         return mismatch
-    return Mismatch(list(missing), list(unexpected), [], mismatch.unusable)
+    told = dict(mismatch.unusable)
+    return Mismatch([name for name in missing if name not in told], list(unexpected), [],
+                    mismatch.unusable)
 
 
 def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
@@ -444,7 +486,63 @@ def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
     if any(mismatch):
         raise CheckpointError(
             f'{source}: not the weights of this model\n  {describe(mismatch)}\n'
-            f'{_advice_for_model(mismatch)}')
+            f'{place_of_weights(checkpoint, model) or _advice_for_model(mismatch)}')
+
+
+def place_of_weights(checkpoint: dict, model: nn.Module) -> str:
+    """Say where in a checkpoint a model's weights lie, if it is not where they should; or ''."""
+    given, expected = state_dict_of(checkpoint), weights_of(model)
+    if given.keys() & expected.keys():
+        return ''
+    prefix = _prefix_that_fits(given, expected)
+    if prefix and '_orig_mod.' not in prefix:  # that one has an advice of its own
+        return (f'The names fit without {prefix!r} before them: save these weights without it, as '
+                'state_dict.')
+    part = _prefix_that_fits(expected, given)
+    if part:
+        return (f'The names fit with {part!r} before them: the file holds only that part of the '
+                'model, which a training can begin from, by init_cfg.')
+    return _other_place(checkpoint)
+
+
+def _other_place(checkpoint: dict) -> str:
+    """Say under which names of a checkpoint weights lie, if not under state_dict; or ''."""
+    path = _path_of_weights(checkpoint)
+    if not path or path == ['state_dict']:
+        return ''
+    inside = ''.join(f'[{name!r}]' for name in path)
+    return (f"The weights lie under {'.'.join(path)}. If the file is a published one, "
+            'tools/model_converters/convert_checkpoint.py makes a checkpoint of it. If not, save '
+            f'dict(state_dict=checkpoint{inside}).')
+
+
+def _path_of_weights(entries: dict, depth: int = 3) -> List[str]:
+    """Return the names that lead to the first dict of tensors within others; [] if none does."""
+    inside = {name: value for name, value in entries.items()
+              if isinstance(name, str) and isinstance(value, dict) and name != 'optimizer'}
+    for name, value in inside.items():
+        if any(isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items()):
+            return [name]
+    for name, value in inside.items() if depth > 1 else ():
+        rest = _path_of_weights(value, depth - 1)
+        if rest:
+            return [name, *rest]
+    return []
+
+
+def _prefix_that_fits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Optional[str]:
+    """Find what stands before all expected names in the given ones; None if nothing does.
+
+    Shapes have to be the expected ones as well. It is empty if the names fit as they are.
+    """
+    first = next(iter(expected), '')
+    prefixes = [name[:-len(first)] for name in given if first and name.endswith(first)]
+    for prefix in prefixes:
+        if prefix[-1:] in ('', '.') and all(
+                prefix + name in given and given[prefix + name].shape == value.shape
+                for name, value in expected.items()):
+            return prefix
+    return None
 
 
 def _advice_for_model(mismatch: Mismatch) -> str:
@@ -463,10 +561,42 @@ def _advice_for_model(mismatch: Mismatch) -> str:
 
 def class_names(checkpoint: dict) -> Optional[List[str]]:
     """Names of the classes that a checkpoint's model was trained on; None if it has none."""
+    try:
+        named = dataset_meta('', checkpoint).get('classes')
+    except CheckpointError:
+        return None
+    return None if named is None else list(named)
+
+
+def dataset_meta(source: str, checkpoint: dict) -> dict:
+    """Return what a checkpoint says of the data that its model was trained on.
+
+    Args:
+        source: What the checkpoint is called in the error.
+        checkpoint: What :func:`read_checkpoint` returned.
+
+    Returns:
+        Entries by names in lower case, as MMEngine writes them; older versions had capitals. Empty
+        if there are none. Its ``classes``, if it has any, are a list or a tuple.
+
+    Raises:
+        CheckpointError: It is of another form, or its classes are.
+    """
     meta = checkpoint.get('meta')
-    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    named = data.get('classes') if isinstance(data, dict) else None
-    return list(named) if isinstance(named, (list, tuple)) else None
+    meta = meta if isinstance(meta, dict) else {}
+    data = meta.get('dataset_meta')
+    if not isinstance(data, (dict, type(None))):
+        raise CheckpointError(f'{source}: its meta.dataset_meta is a {type(data).__name__}, '
+                              'expected a dict with the names of the classes')
+    data = data or {'classes': meta.get('CLASSES')}  # the latter before 1.0
+    data = {str(name).lower(): value for name, value in data.items() if value is not None}
+    named = data.get('classes', ())
+    if hasattr(named, 'tolist'):  # an array
+        named = data['classes'] = named.tolist()
+    if not isinstance(named, (list, tuple)):
+        raise CheckpointError(f'{source}: the classes of its meta.dataset_meta are a '
+                              f'{type(named).__name__} ({named!r:.60}), expected a list of names')
+    return data
 
 
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
@@ -480,14 +610,16 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
         CheckpointError: The file cannot be read, or names or shapes don't fit.
     """
     checkpoint = read_checkpoint(path)
-    given = {without_compile(name): value for name, value in state_dict_of(checkpoint).items()}
-    if not given:
+    if not state_dict_of(checkpoint):
         raise CheckpointError(f'{path}: holds no weights; its entries: '
-                              f'{_shortened(list(checkpoint)) or "none"}')
-    given = {name[len(prefix):]: value for name, value in given.items() if name.startswith(prefix)}
-    if not given:
-        raise CheckpointError(f'{path}: has no weights under the prefix {prefix!r}')
+                              f'{_shortened(list(checkpoint)) or "none"}. '
+                              f'{_other_place(checkpoint)}'.rstrip())
+    whole = {without_compile(name): value for name, value in _entries(checkpoint).items()}
+    given = {name[len(prefix):]: value for name, value in whole.items() if name.startswith(prefix)}
     expected = backbone.state_dict()
+    if not any(isinstance(value, Tensor) for value in given.values()):
+        raise CheckpointError(f'{path}: has no weights under the prefix {prefix!r}. '
+                              f'{_other_prefix(whole, expected)}'.rstrip())
     mismatch = compare(given, expected)
     dropped = [name for name in mismatch.unexpected if _is_beyond(name, len(backbone.stages))]
     fresh = [name for name in mismatch.missing if is_output_norm(name)]
@@ -496,10 +628,10 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
                      mismatch.shapes, mismatch.unusable)
     if any(wrong):
         raise CheckpointError(f'{path}: not the weights of this {type(backbone).__name__}\n  '
-                              f'{describe(wrong)}\n{_advice(given, checkpoint)}')
-    backbone.load_state_dict({name: value for name, value in given.items() if name in expected},
-                             strict=False)
-    print_log(printable(f'{path}: loaded {len(given) - len(dropped)} entries; '
+                              f'{describe(wrong)}\n{_advice(whole, given, expected, checkpoint)}')
+    loaded = {name: value for name, value in given.items() if name in expected}
+    backbone.load_state_dict(loaded, strict=False)
+    print_log(printable(f'{path}: loaded {len(loaded)} entries; '
                         f'kept fresh: {", ".join(fresh) or "none"}; '
                         f'left out: {", ".join(dropped) or "none"}'), logger='current')
 
@@ -515,12 +647,28 @@ def _is_beyond(name: str, num_stages: int) -> bool:
         part is not None and int(part[2]) >= num_stages - (part[1] == 'downsamples'))
 
 
-def _advice(given: Mapping[str, Tensor], checkpoint: dict) -> str:
+def _other_prefix(whole: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str:
+    """Say under which prefix a backbone's weights lie in a checkpoint; '' if they don't."""
+    needed = {name: value for name, value in expected.items() if not is_output_norm(name)}
+    weights = {name: value for name, value in whole.items() if isinstance(value, Tensor)}
+    prefix = _prefix_that_fits(weights, needed)
+    if prefix is None:
+        return ''
+    return (f'The weights lie under {prefix!r}: set prefix={prefix!r} in init_cfg.' if prefix else
+            'The names fit without a prefix: leave prefix out of init_cfg.')
+
+
+def _advice(whole: Mapping[str, Any], given: Mapping[str, Any], expected: Mapping[str, Tensor],
+            checkpoint: dict) -> str:
     if any(re.match(r'(backbone\.)?layers\.\d+\.', name) for name in given):
         return ("The names are the published code's: convert the file first with "
                 'tools/model_converters/convert_checkpoint.py.')
     if any(name.startswith('backbone.') for name in given):
         return "The file holds a whole model: set prefix='backbone.' in init_cfg."
+    if not given.keys() & expected.keys():
+        elsewhere = _other_prefix(whole, expected) or _other_place(checkpoint)
+        if elsewhere:
+            return elsewhere
     meta = checkpoint.get('meta')
     if isinstance(meta, dict) and {'family', 'arch'} <= set(meta):  # of a converted file
         return f"The file holds a {meta['family']} of arch {meta['arch']!r}: check type and arch."

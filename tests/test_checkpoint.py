@@ -230,7 +230,7 @@ BAD_VALUES = dict(
     meta=(lambda value: value.to('meta'), 'a shape without values'),
     sparse=(lambda value: value.to_sparse(), 'a sparse tensor'),
     whole=(lambda value: value.long(), r'whole numbers \(torch.int64\), expected torch.float32'),
-    truth=(lambda value: value > 0, r'whole numbers \(torch.bool\)'),
+    truth=(lambda value: value > 0, r'truth values \(torch.bool\), expected torch.float32'),
     complex=(lambda value: value.to(torch.complex64), 'complex numbers'),
     expanded=(lambda value: torch.zeros(1).expand(2**40), 'expected \\(1, 2\\)'))
 
@@ -248,6 +248,124 @@ def test_values_that_are_no_weights(name, tmp_path):
         model.load_state_dict(state)
         with pytest.raises(CheckpointError, match=message):
             require_fit('x.pth', read_checkpoint(tmp_path / 'x.pth'), model)
+
+
+DTYPES = sorted({value for value in vars(torch).values() if isinstance(value, torch.dtype)},
+                key=str)
+QUANTIZED = [dtype for dtype in DTYPES if 'torch.q' in str(dtype)]
+
+
+def as_kind(value, dtype):
+    """Return values as another kind; of a kind that nothing converts to, some of that shape."""
+    if dtype in QUANTIZED:
+        return torch.empty(value.shape, dtype=dtype)
+    try:
+        return value.to(dtype)
+    except RuntimeError:
+        return torch.empty(value.shape, dtype=dtype)
+
+
+@pytest.mark.filterwarnings('ignore')  # of kinds that PyTorch means to give up
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_every_kind_of_values(dtype):
+    """What PyTorch can copy into the weights is taken; the rest is named, in whatever kind."""
+    model = nn.Linear(2, 1)
+    given = as_kind(torch.ones(1, 2), dtype)
+    state = dict(model.state_dict(), weight=given)
+    packed = dtype.is_floating_point and dtype.itemsize == 1 and 'float8' not in str(dtype)
+    if dtype.is_floating_point and not packed:
+        require_fit('x.pth', dict(state_dict=state), model)
+        model.load_state_dict(state)
+        assert model.weight.tolist() == [[1, 1]]
+        return
+    with pytest.raises(CheckpointError, match=f'1 unusable: weight: .*{dtype}'):
+        require_fit('x.pth', dict(state_dict=state), model)
+
+
+@pytest.mark.parametrize('dtype', [dtype for dtype in DTYPES if 'float8' in str(dtype)], ids=str)
+def test_eight_bits_that_are_no_number(dtype):
+    model = nn.Linear(2, 1)
+    state = dict(model.state_dict(), weight=torch.full((1, 2), float('nan')).to(dtype))
+    with pytest.raises(CheckpointError, match='weight: 2 of 2 values are not finite'):
+        require_fit('x.pth', dict(state_dict=state), model)
+
+
+def test_a_model_of_its_own_kinds():
+    """Weights that a model keeps in a kind of its own are its own."""
+    kinds = [dtype for dtype in DTYPES if dtype not in QUANTIZED]
+    state = {str(number): as_kind(torch.ones(2), dtype) for number, dtype in enumerate(kinds)}
+    assert not any(checkpoint.compare(state, state))
+
+
+NOT_TENSORS = dict(list=lambda value: value.tolist(), ndarray=lambda value: value.numpy(),
+                   NoneType=lambda value: None, dict=lambda value: dict(data=value))
+
+
+@pytest.mark.parametrize('name', NOT_TENSORS)
+def test_values_that_are_no_tensors(name, saved):
+    """They are called what they are, and not missing; counts beside plain weights are no matter."""
+    kind = 'None' if name == 'NoneType' else f'of type {name}'
+    model = nn.Linear(2, 1)
+    state = dict(model.state_dict(), epoch=3, optimizer={0: torch.ones(1)})
+    require_fit('x.pth', state, model)
+    state['weight'] = NOT_TENSORS[name](model.weight.detach().clone())
+    with pytest.raises(CheckpointError, match=rf'model\n  1 unusable: weight: {kind}, expected a'):
+        require_fit('x.pth', state, model)
+    with pytest.raises(CheckpointError, match='model\n  1 unknown: other\n  1 unusable: w'):
+        require_fit('x.pth', dict(state, other=torch.ones(1)), model)
+    state = VSSD(NANO).state_dict()
+    first = next(iter(state))
+    state[first] = NOT_TENSORS[name](state[first])
+    with pytest.raises(CheckpointError, match=rf'VSSD\n  1 unusable: .*: {kind}, expected a'):
+        load(saved(state))
+
+
+PLACES = dict(
+    published=(lambda state: dict(model=state, optimizer=dict(state={0: torch.ones(1)}), epoch=3),
+               r"lie under model\. .*convert_checkpoint.py makes a checkpoint of it.*"
+               r"dict\(state_dict=checkpoint\['model'\]\)"),
+    nested=(lambda state: dict(state_dict=dict(state_dict=state)),
+            r"lie under state_dict.state_dict\. .*checkpoint\['state_dict'\]\['state_dict'\]"),
+    average=(lambda state: dict(state_dict={}, state_dict_ema=state), r'under state_dict_ema\. '))
+PREFIXES = ('model.', 'net.', 'model._orig.', '_forward_module.model.')
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_weights_under_another_name(place, saved, tmp_path):
+    """As timm, DeiT and the published code have them; a backbone and a whole model ask alike."""
+    change, message = PLACES[place]
+    model = nn.Linear(2, 1)
+    with pytest.raises(CheckpointError, match=f'(?s)not the weights of this model.*{message}'):
+        require_fit('x.pth', change(model.state_dict()), model)
+    torch.save(change(VSSD(NANO).state_dict()), tmp_path / 'x.pth')
+    for prefix in ('', 'backbone.'):
+        with pytest.raises(CheckpointError, match=f'(?s)holds no weights; .*{message}'):
+            load(str(tmp_path / 'x.pth'), prefix=prefix)
+
+
+@pytest.mark.parametrize('prefix', PREFIXES)
+def test_a_prefix_of_all_names(prefix, saved):
+    """As Lightning and other wrappers leave it."""
+    model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    state = {prefix + name: value for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"fit without '{prefix}' before them: save these w"):
+        require_fit('x.pth', dict(state_dict=state), model)
+    other = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
+    with pytest.raises(CheckpointError, match='Check that the config'):
+        require_fit('x.pth', dict(state_dict=state), other)
+    file = saved(VSSD(NANO).state_dict(), prefix=f'{prefix}backbone.')
+    load(file, prefix=f'{prefix}backbone.')
+    for wrong in ('', 'backbone.', prefix):
+        with pytest.raises(CheckpointError, match=f"set prefix='({prefix})?backbone.' in init_cfg"):
+            load(file, prefix=wrong)
+
+
+def test_a_part_of_a_model_and_a_prefix_too_many(saved):
+    model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    with pytest.raises(CheckpointError, match="fit with '0.' before them: the file holds only"):
+        require_fit('x.pth', dict(state_dict=model[0].state_dict()), model)
+    with pytest.raises(CheckpointError, match='fit without a prefix: leave prefix out'):
+        load(saved(VSSD(NANO).state_dict(), prefix=''))
 
 
 def test_values_that_may_be_otherwise():

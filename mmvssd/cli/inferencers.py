@@ -1,4 +1,5 @@
 """The hosts' inferencers behind one form: an image in, an entry of the JSON and a picture out."""
+import logging
 import math
 from abc import ABC, abstractmethod
 from typing import Dict, Optional, Sequence, Type
@@ -6,9 +7,11 @@ from typing import Dict, Optional, Sequence, Type
 import mmcv
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement, PixelData
 
+from mmvssd.engine.checkpoints import class_order
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, UnreadableImageError
 
@@ -24,7 +27,7 @@ class Inferencer(ABC):
     Args:
         cfg: Recipe of the model.
         checkpoint: Its weights.
-        meta: What the checkpoint says of itself.
+        meta: What the checkpoint says of its training's data.
         score_thr: Detections below this score are left out.
         device: Device to run on; None takes a GPU if there is one.
 
@@ -36,13 +39,16 @@ class Inferencer(ABC):
     #: Ending of pictures whatever their images are; None keeps an image's own if it can.
     picture_suffix: Optional[str] = None
 
-    def __init__(self, cfg: Config, checkpoint: str, meta: Optional[dict], score_thr: float,
+    def __init__(self, cfg: Config, checkpoint: str, meta: dict, score_thr: float,
                  device: Optional[str]):
         self.score_thr = score_thr
         self.inferencer = self.build(cfg, checkpoint, device)
         self.model = self.inferencer.model
-        self.dataset_meta = {**self.recipe_meta(cfg), **_checkpoint_meta(meta)}
+        own = self.recipe_meta(cfg)
+        self.dataset_meta = {**own, **meta}
         self.classes = self.dataset_meta.get('classes')
+        if meta.get('classes') and own.get('classes'):
+            _warn_of_order(checkpoint, meta['classes'], own['classes'])
 
     def check_classes(self) -> None:
         """Raise ConfigError unless the model has as many classes as there are names."""
@@ -205,10 +211,11 @@ class Classifier(Inferencer):
             resize=max(1, min(224, LONGEST_SIDE * short // long)))
 
 
-def _checkpoint_meta(meta: Optional[dict]) -> dict:
-    meta = meta if isinstance(meta, dict) else {}
-    names = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}  # the latter before 1.0
-    return {name.lower(): value for name, value in names.items() if value is not None}
+def _warn_of_order(checkpoint: str, trained: Sequence, named: Sequence) -> None:
+    if class_order.are_reordered(trained, named):
+        print_log(f"{checkpoint}: its classes are the recipe's in another order: "
+                  f"{class_order.first_difference(trained, named)}. The checkpoint's are used",
+                  logger='current', level=logging.WARNING)
 
 
 def _run_lengths(mask: np.ndarray) -> dict:

@@ -11,14 +11,14 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 from mmengine.config import Config
 from rich.progress import track
 
-from mmvssd.checkpoint import read_checkpoint, require_fit
+from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
 from mmvssd.cli.image_files import Limits, find_images, obstacle
 from mmvssd.cli.inferencers import HOSTS, Inferencer
 from mmvssd.cli.json_list import JsonList
 from mmvssd.cli.launch import check_device, check_output_file, check_writable, require
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import picture_names, write_picture
-from mmvssd.errors import CheckpointError, ConfigError, DataError, UnreadableImageError, printable
+from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
 MAX_PIXELS = 2**26
@@ -76,11 +76,8 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     files = find_images(images)
     out = Path(out_dir)
     _check_output(out, files)
-    meta = (weights.get('meta') or {}).get('dataset_meta')
-    if not isinstance(meta, (dict, type(None))):
-        raise CheckpointError(f'{checkpoint}: its meta.dataset_meta is a {type(meta).__name__}, '
-                              'expected a dict with the names of the classes')
-    inferencer = HOSTS[scope](cfg, checkpoint, weights.get('meta'), score_thr, device)
+    inferencer = HOSTS[scope](cfg, checkpoint, dataset_meta(checkpoint, weights), score_thr,
+                              device)
     require_fit(checkpoint, weights, inferencer.model)
     inferencer.check_classes()
     BatchCheck.watch(inferencer.model)

@@ -12,7 +12,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 
 from mmvssd.cli import inferencers
@@ -20,7 +20,7 @@ from mmvssd.cli import predict as predicting
 from mmvssd.cli.image_files import Limits
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import predict
-from mmvssd.errors import ConfigError, DataError
+from mmvssd.errors import CheckpointError, ConfigError, DataError
 
 
 def test_a_segmentors_classes_are_the_recipes(tmp_path, monkeypatch):
@@ -254,6 +254,34 @@ def test_as_many_names_as_classes(untrained, tmp_path):
     with pytest.raises(ConfigError, match=r'2 names of classes \(one, two, ...\), but the head'):
         predict(untrained[0], str(tmp_path / 'two.pth'), str(tmp_path / 'a.png'),
                 str(tmp_path / 'out'), device='cpu')
+
+
+def test_names_in_another_order_than_the_recipes(untrained, tmp_path, monkeypatch):
+    """The checkpoint's are right for its weights: they are used, and the other order is told of."""
+    lines = []
+    monkeypatch.setattr(inferencers, 'print_log', lambda line, **_: lines.append(line))
+    cfg, weights = load_config(untrained[0].filename), torch.load(untrained[1])
+    photograph(tmp_path / 'a.png')
+    init_default_scope(cfg.default_scope)
+    data = cfg.test_dataloader.dataset
+    names = list((data.get('metainfo') or DATASETS.build(dict(data, lazy_init=True)).metainfo)
+                 ['classes'])
+
+    def of(classes):
+        weights['meta'] = dict(dataset_meta=dict(classes=classes))
+        torch.save(weights, tmp_path / 'x.pth')
+        return predict(cfg, str(tmp_path / 'x.pth'), str(tmp_path / 'a.png'),
+                       str(tmp_path / 'out'), device='cpu')
+
+    of(names)
+    of([f'the {name}' for name in names])
+    assert lines == []
+    of(names[::-1])
+    assert len(lines) == 1
+    assert f"number 0 is '{names[-1]}' in the checkpoint and '{names[0]}' in the" in lines[0]
+    for classes in (len(names), names[0]):
+        with pytest.raises(CheckpointError, match='x.pth: the classes of its meta.dataset_meta ar'):
+            of(classes)
 
 
 def test_a_large_label_map_is_made_small_and_enlarged(tmp_path, monkeypatch):
