@@ -98,6 +98,7 @@ def test_command(run_tool, tmp_path):
         'scan_patterns.csv', 'scan_patterns.png']
 
 
+@pytest.mark.slow
 def test_command_refuses(run_tool, tmp_path):
     (tmp_path / 'file').touch()
     out = run_tool('analysis_tools/compare_scans.py', '--out', 'file', expect=2)

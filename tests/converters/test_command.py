@@ -32,6 +32,7 @@ def convert(run_tool, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('published', [('vssd', 'micro'), ('vmamba', 'tiny-s1l8')], ids='-'.join,
                          indirect=True)
 def test_classification_file(convert, published, tmp_path, golden):

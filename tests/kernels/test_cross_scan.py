@@ -160,6 +160,7 @@ def test_shapes_on_the_meta_device(pattern):
     assert x.grad.shape == x.shape
 
 
+@pytest.mark.slow
 @patterns
 def test_compiles_as_one_graph_for_any_size(pattern):
     def there_and_back(x):

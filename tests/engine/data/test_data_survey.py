@@ -121,6 +121,7 @@ def test_all_faults_are_told_at_once(recipe, digits):
         assert part in text
 
 
+@pytest.mark.slow
 def test_sizes_of_images(recipe, digits, said):
     pytest.importorskip('mmdet')
     spoil_coco(digits, lambda coco: [image.update(width=image['height'], height=image['width'])
@@ -135,6 +136,7 @@ def test_sizes_of_images(recipe, digits, said):
         survey(recipe(DETECTOR))
 
 
+@pytest.mark.slow
 def test_exif_orientation_is_named(recipe, digits):
     pytest.importorskip('mmdet')
     exif = Image.Exif()
@@ -159,6 +161,7 @@ def test_exif_orientation_is_named(recipe, digits):
     survey(cfg)
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read(recipe, digits, said):
     """Others are trained on in their place; a score has no such way out."""
     pytest.importorskip('mmdet')
@@ -250,6 +253,7 @@ def wrapped(cfg, kind):
     return dict(type=kind, dataset=dict(leaf, pipeline=steps), pipeline=[pack])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['ConcatDataset', 'RepeatDataset', 'ClassBalancedDataset',
                                   'MultiImageMixDataset'])
 def test_data_sets_in_others(recipe, digits, kind):
@@ -336,6 +340,7 @@ def test_the_last_line_says_what_was_looked_at(tmp_path, monkeypatch):
     assert 'data: train_dataloader: a.json: 1 odd boxes (the first: a.jpg). Looked' in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_file_without_faults_is_read_once(recipe, digits, monkeypatch, said):
     pytest.importorskip('mmdet')
     reads = []

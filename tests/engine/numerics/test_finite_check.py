@@ -291,6 +291,7 @@ def test_arguments_that_do_not_fit(options, message):
         FiniteCheckHook(**options)
 
 
+@pytest.mark.slow
 def test_compiled_models(tmp_path):
     torch._dynamo.reset()
     runner = build(tmp_path, toy('backward'), FiniteCheckHook(),
@@ -351,6 +352,7 @@ def in_two_processes(tmp_path, **options):
             [json.loads((tmp_path / f'rank{rank}.json').read_text()) for rank in range(2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('way', 'action', 'counts'), [
     ('loss', 'skip', 1), ('forward', 'skip', 2), ('backward', 'stop', 1)])
 def test_two_processes(way, action, counts, tmp_path):
