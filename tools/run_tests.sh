@@ -12,8 +12,8 @@ Sets up the environment (see tools/setup.sh --help), then runs the linter and al
 
   --fast  leave out the tests that are marked slow: what one runs while writing code
 
-On 2 cores without a GPU all tests take 25 to 35 minutes, according to what else the machine does,
-the fast ones a third of that. Other arguments go to pytest:
+On 2 cores without a GPU all tests take about 25 minutes, and longer if the machine does something
+else; the fast ones, the first case of each test, take 3. Other arguments go to pytest:
 bash tools/run_tests.sh tests/compat -k scope
 EOF
 }
@@ -24,10 +24,10 @@ report() {  # report <exit status>
     printf '\nLint and tests %s after %d min %02d s\n' "$outcome" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-lane=() minutes='25 to 35'
+lane=() minutes='about 25'
 case ${1-} in
     -h | --help) usage; exit ;;
-    --fast) lane=(-m 'not slow') minutes='9 to 12'; shift ;;
+    --fast) lane=(-m 'not slow') minutes='about 3'; shift ;;
 esac
 trap 'report $?' EXIT
 
