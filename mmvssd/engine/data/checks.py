@@ -102,7 +102,7 @@ def _check_annotations(datasets: Sequence, phase: str) -> None:
 
 
 def _check_files(dataset, phase: str, labelled: bool) -> None:
-    steps = _steps(dataset)
+    steps = steps_of(dataset)
     if any(map(is_remote, (dataset, *steps))):
         return
     keys = ['img_path']
@@ -118,7 +118,7 @@ def _check_files(dataset, phase: str, labelled: bool) -> None:
 
 def _check_channels(dataset, channels: int) -> None:
     """Where images are not loaded as colour ones, a later step may fail at them, and not say so."""
-    for load in _steps(dataset)[:1]:
+    for load in steps_of(dataset)[:1]:
         if getattr(load, 'color_type', 'color') == 'color':
             continue
         for entry in _probed(dataset):
@@ -137,7 +137,8 @@ def _channels_in_the_end(dataset, entry: dict) -> Optional[int]:
         return None
 
 
-def _steps(dataset) -> Sequence:
+def steps_of(dataset) -> Sequence:
+    """Return the steps of a data set's pipeline."""
     return getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
 
 

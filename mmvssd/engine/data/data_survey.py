@@ -14,7 +14,14 @@ from mmengine.registry import DATASETS
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.data import batches, coco, listings, names
-from mmvssd.engine.data.checks import data_of, data_sets_in, dicts_of, is_remote, needs_labels
+from mmvssd.engine.data.checks import (
+    data_of,
+    data_sets_in,
+    dicts_of,
+    is_remote,
+    needs_labels,
+    steps_of,
+)
 from mmvssd.engine.data.file_facts import MISSING, FileFacts, header, label_map, upright_size
 from mmvssd.engine.data.findings import STOP, WARN, Findings, from_json
 from mmvssd.engine.data.label_maps import LabelMaps
@@ -528,11 +535,6 @@ def _entries(dataset) -> Iterator[Tuple[int, dict]]:
         entry = dataset.get_data_info(index)
         if isinstance(entry, dict) and isinstance(entry.get('img_path'), str):
             yield index, {key: entry[key] for key in KEPT if key in entry}
-
-
-def steps_of(dataset) -> Sequence:
-    """Return the steps of a data set's pipeline."""
-    return getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
 
 
 def _steps_below(step) -> Iterator:
