@@ -38,7 +38,7 @@ def test_compare_nothing():
 
 @pytest.mark.slow
 def test_command(run_tool, tmp_path):
-    run_tool('dataset_tools/make_sample_data.py', 'data/sample_digits', '--num-scenes', 1, 4,
+    run_tool('dataset_tools/make_sample_data.py', 'data/sample_digits', '--num-scenes', 1, 6,
              '--num-crops', 1, 1)
     images = json.loads((tmp_path / 'data/sample_digits/coco/annotations/'
                          'instances_val2017.json').read_text())['images']
