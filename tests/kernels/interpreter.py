@@ -54,6 +54,7 @@ def scan_in_parallel(monkeypatch):
             before = [np.roll(a, reach, self.axis) for a in arrays]
             with np.errstate(all='ignore'):  # what was rolled around the end is dropped
                 joined = self.combine_fn.fn(*map(self.to_tensor, before + arrays, types * 2))
+            joined = (joined, ) if len(arrays) == 1 else joined
             arrays = [np.where(place < reach, a, t.handle.data) for a, t in zip(arrays, joined)]
             reach *= 2
         return list(map(self.to_tensor, arrays, types))
@@ -65,10 +66,18 @@ def scan_in_parallel(monkeypatch):
             numbers = numbers[:half] + numbers[half:]
         return self.to_tensor(numbers[0], tensor.dtype)
 
-    def exponential(self, number):
-        exact = np.exp(number.data.astype(np.float64))
-        return interpreter.TensorHandle(exact.astype(number.data.dtype), number.dtype.scalar)
+    def rounded(function):
+        def compute(self, number):
+            exact = function(number.data.astype(np.float64))
+            return interpreter.TensorHandle(exact.astype(number.data.dtype), number.dtype.scalar)
+        return compute
 
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_exp', exponential)
+    def fused(self, a, b, c):  # a product and a sum, rounded once
+        exact = a.data.astype(np.float64) * b.data + c.data
+        return interpreter.TensorHandle(exact.astype(c.data.dtype), c.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_fma', fused)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_exp', rounded(np.exp))
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_exp2', rounded(np.exp2))
     monkeypatch.setattr(interpreter.ScanOps, 'generic_scan', scan)
     monkeypatch.setattr(interpreter.ReduceOps, 'sum', add)

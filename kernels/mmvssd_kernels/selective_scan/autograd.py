@@ -31,14 +31,14 @@ def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     N, channels, L = u.shape
     S, K = A.shape[1], B.shape[1]
     y = u.new_empty((N, channels, L), dtype=sum_dtype(u.dtype))
-    return y, y.new_empty((K, N, launch.chunks(L, S), S, channels // K))
+    return y, y.new_empty((K, N, launch.tiles(1, L), S, channels // K))
 
 
 @operator('selective_scan_triton(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
           'Tensor delta_bias, Tensor? mask, bool delta_softplus) -> (Tensor, Tensor)',
           _fake_forward)
 def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
-    """Outputs (N, K*D, L), and states before chunks (K, N, chunks, S, D)."""
+    """Outputs (N, K*D, L), and states before tiles (K, N, tiles, S, D)."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask, delta_softplus)
     y, states = _fake_forward(*inputs)
     if y.numel():

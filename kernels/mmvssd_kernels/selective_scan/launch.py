@@ -15,12 +15,17 @@ from mmvssd_kernels.numerics import sum_dtype
 #: Largest state size, and rank of step sizes: sums over channels are tiles of that width.
 LARGEST_STATE = 64
 LARGEST_RANK = 64
-#: Up to this size of a state, tiles are short and wide.
-SMALL_STATE = 4
+#: Tokens of a tile: the fewest that tensor cores multiply.
+BL = 16
+#: Channels of a tile in forward: the wider one if it gives programs enough.
+WIDE, NARROW = 64, 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
-#: Programs that keep a large GPU busy: more of them would only add partial sums.
-PROGRAMS = 512
+#: Programs that keep a large GPU busy. If images and channels give fewer, sequences are cut into
+#: chunks, which costs a pass more; if they give more, backward takes images one after the other.
+PROGRAMS, BACKWARD_PROGRAMS = 768, 768
+#: Tiles of a chunk at least.
+CHUNK = 4
 
 
 class Axis(NamedTuple):
@@ -36,16 +41,17 @@ class Axis(NamedTuple):
     directions: int
 
 
-class Tiles(NamedTuple):
-    """Tokens and channels of a tile, and the padded rank (0: step sizes are given)."""
+class Grid(NamedTuple):
+    """A grid as an axis runs through it: lines of W tokens, and tiles of a line."""
 
-    BL: int
-    BD: int
-    BR: int
+    lines: int
+    W: int
+    per_line: int
 
-    def warps(self, numbers: int) -> int:
-        """Warps of which each thread has that many numbers of a tile."""
-        return max(1, self.BL * self.BD // (32 * numbers))
+    @property
+    def tiles(self) -> int:
+        """All tiles."""
+        return self.lines * self.per_line
 
 
 class Inputs(NamedTuple):
@@ -109,23 +115,15 @@ def obstacle(S: int, R: int = 0) -> Optional[str]:
     return None
 
 
-def chunk_length(L: int, S: int) -> int:
-    """Tokens of a chunk."""
-    if L <= 16:
-        return 16
-    # with a large state longer ones, so that states before chunks stay few
-    return 64 if L <= 64 or S <= SMALL_STATE else 128
+def tiles(rows: int, columns: int) -> int:
+    """Tiles of a grid at most, whichever axis sequences run along."""
+    if 1 in (rows, columns):
+        return _tiles_of(rows * columns)
+    return max(rows * _tiles_of(columns), columns * _tiles_of(rows))
 
 
-def chunks(L: int, S: int) -> int:
-    """Chunks of a sequence."""
-    BL = chunk_length(L, S)
-    return (L + BL - 1) // BL
-
-
-def _tiles(L: int, S: int, R: Optional[int]) -> Tiles:
-    return Tiles(chunk_length(L, S), 32 if S <= SMALL_STATE else 16,
-                 0 if R is None else max(16, triton_support.power_of_two(R)))
+def _tiles_of(W: int) -> int:
+    return (W + BL - 1) // BL
 
 
 class Scan:
@@ -141,42 +139,43 @@ class Scan:
     def __init__(self, inputs: Inputs, axes: Sequence[Axis], forward: int, softplus: bool) -> None:
         self.inputs, self.axes, self.forward = inputs, axes, forward
         self.N, self.G, rows, columns, self.D = inputs.u.shape
-        self.L = rows * columns
         self.K, self.S = inputs.B.shape[1], inputs.A.shape[1]
-        self.R = None if inputs.weight is None else inputs.weight.shape[2]
+        self.R = 0 if inputs.weight is None else inputs.weight.shape[2]
         self.dtype = sum_dtype(inputs.u.dtype)
-        self.tiles = _tiles(self.L, self.S, self.R)
-        self.chunks = chunks(self.L, self.S)
-        self.blocks = -(-self.D // self.tiles.BD)
+        self.most_tiles = tiles(rows, columns)
         self.kernels = triton_support.kernels('selective_scan')
-        self._flags = dict(SOFTPLUS=softplus, MASKED=inputs.mask is not None,
-                           ACC=triton_support.language(self.dtype), **self.tiles._asdict())
-        programs = self.chunks * self.N * self.G
-        # channels are shared out where tokens give too few programs, and images are taken one
-        # after the other where they give too many
-        self.splits = min(self.blocks, -(-PROGRAMS // programs))
-        self.images = min(self.N, max(1, programs // PROGRAMS))
+        self._flags = dict(
+            D=self.D, S=self.S, R=self.R, SOFTPLUS=softplus, MASKED=inputs.mask is not None,
+            ACC=triton_support.language(self.dtype), BL=BL,
+            BR=0 if inputs.weight is None else max(16, triton_support.power_of_two(self.R)))
 
     def outputs(self, y: Tensor, states: Tensor) -> None:
-        """Write the outputs to y (N, G, rows, columns, D), and states (K, N, chunks, S, D).
+        """Write the outputs to y (N, G, rows, columns, D), and states (K, N, tiles, S, D).
 
-        The states are those before each chunk.
+        The states are those before each tile.
         """
-        self._carry(self.inputs.u, self.inputs.B, states, backward=False)
+        images = self.N * self.G
+        wide = images * -(-self.D // WIDE) >= PROGRAMS
+        width = dict(BD=WIDE if wide else NARROW, LANES=32, num_warps=1)
+        blocks = -(-self.D // width['BD'])
+        chunks = self._chunks(images * blocks, PROGRAMS)
+        carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, width, backward=False)
         for i, axis in enumerate(self.axes):
-            inputs = _turned(self.inputs, axis)
-            self.kernels.outputs[self._programs()](
-                *self._pointers(inputs, inputs.B, inputs.C, inputs.D),
-                _pointer(inputs.mask, states),
-                states, y, *self._sizes(inputs.u), *axis[1:4], *self._strides(inputs, inputs.u),
-                *inputs.D.stride(), *inputs.B.stride(), *inputs.C.stride(),
-                *_mask_strides(inputs.mask), *_turn(y, axis).stride(), ADD=i > 0,
-                DIRECTIONS=axis.directions, **self._flags, **self._products(),
-                num_warps=self.tiles.warps(16), num_stages=1)
+            inputs, (out, ) = _turned(self.inputs, axis, y)
+            grid = _grid(inputs)
+            self.kernels.outputs[(blocks * chunks * images, )](
+                *self._pointers(inputs, inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, y),
+                carry, states, y, self.N, self.K, chunks, self.most_tiles, axis.first, axis.step,
+                *grid, -(-grid.tiles // chunks), *self._strides(inputs, inputs.u),
+                *inputs.D.stride(), *inputs.B.stride()[:3], *inputs.C.stride()[:3],
+                *_mask_strides(inputs.mask), *out.stride()[:3],
+                **_near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
+                MK=_mask_step(inputs.mask), COUNT=axis.count, DIRECTIONS=axis.directions,
+                ADD=int(i > 0), **self._flags, **self._products(), **width, num_stages=1)
 
     def parts(self, t: Tensor, view: Callable[[Tensor], Tensor]) -> Parts:
         """Memory for a gradient like t; ``view`` brings such a tensor to the layout of inputs."""
-        whole = t.new_empty(self.splits, *t.shape, dtype=self.dtype)
+        whole = t.new_empty(-(-self.D // WIDE), *t.shape, dtype=self.dtype)
         return Parts(whole, view(whole[0]))
 
     def gradients(self, dy: Tensor, states: Tensor, du: Tensor, ddt: Parts, dB: Parts,
@@ -191,70 +190,78 @@ class Scan:
             dB: Takes that of B.
             dC: Takes that of C.
         """
-        dstates = torch.empty_like(states)
-        self._carry(dy, self.inputs.C, dstates, backward=True)
-        R = self.R or 0
-        slots = self.chunks * -(-self.N // self.images)
-        sums = states.new_empty(slots, self.K, 2 + self.S + R, self.D)
-        grid = (self.splits * slots * self.G, )
+        if not _is_one_line(dy):  # as the inputs may be
+            dy = dy.contiguous()
+        width = dict(BD=WIDE, LANES=64, num_warps=2)
+        blocks = -(-self.D // WIDE)
+        programs = self.N * self.G * blocks
+        chunks = self._chunks(programs, BACKWARD_PROGRAMS)
+        images = min(self.N, max(1, programs * chunks // (4 * BACKWARD_PROGRAMS)))
+        carry = self._carry(dy, self.inputs.C, states, chunks, width, backward=True)
+        slots = chunks * -(-self.N // images)
+        sums = states.new_empty(slots, self.K, 2 + self.S + self.R, self.D)
         for i, axis in enumerate(self.axes):
-            inputs = _turned(self.inputs, axis)
-            views = [_turn(t, axis).stride() for t in (dy, du, ddt.view, dB.view)]
-            self.kernels.gradients[grid](
-                *self._pointers(inputs, inputs.B, inputs.C, inputs.D),
-                _pointer(inputs.mask, states),
-                states, dstates, dy, du, ddt.whole, dB.whole, dC.whole, sums,
-                *self._sizes(inputs.u), self.splits, self.images, *axis[1:4], int(i > 0),
-                *self._strides(inputs, inputs.u), *inputs.D.stride(), *inputs.B.stride(),
-                *inputs.C.stride(), *_mask_strides(inputs.mask), *views[0], *views[1], *views[2],
-                ddt.whole.stride(0), *views[3], dB.whole.stride(0), DIRECTIONS=axis.directions,
-                BS=triton_support.power_of_two(self.S), **self._flags,
-                **self._products(gradients=True),
-                num_warps=self.tiles.warps(8), num_stages=1)
-        return Sums(*sums.sum(0).split_with_sizes([1, 1, self.S, R], dim=1))
+            inputs, out = _turned(self.inputs, axis, dy, du, ddt.view, dB.view)
+            grid = _grid(inputs)
+            near = _near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out[0], X=out[1],
+                         Q=out[2], P=out[3])
+            self.kernels.gradients[(blocks * slots * self.G, )](
+                *self._pointers(inputs, inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
+                states, carry, dy, du, ddt.whole, dB.whole, dC.whole, sums, self.N, self.K, chunks,
+                self.most_tiles, images, axis.first, axis.step, *grid, -(-grid.tiles // chunks),
+                int(i > 0), *self._strides(inputs, inputs.u), *inputs.D.stride(),
+                *inputs.B.stride()[:3], *inputs.C.stride()[:3], *_mask_strides(inputs.mask),
+                *out[0].stride()[:3], *out[1].stride()[:3], *out[2].stride()[:3],
+                ddt.whole.stride(0), *out[3].stride()[:3], dB.whole.stride(0), **near,
+                MK=_mask_step(inputs.mask), COUNT=axis.count, DIRECTIONS=axis.directions,
+                **self._flags, **self._products(gradients=True), **width, num_stages=1)
+        return Sums(*sums.sum(0).split_with_sizes([1, 1, self.S, self.R], dim=1))
 
-    def _carry(self, u: Tensor, B: Tensor, states: Tensor, backward: bool) -> None:
-        """Write states before each chunk, or gradients of those after it."""
-        if self.chunks == 1:
-            states.zero_()
-            return
-        ends, totals = torch.empty_like(states), states.new_empty(*states.shape[:3], self.D)
+    def _chunks(self, programs: int, wanted: int) -> int:
+        """In how many chunks sequences are cut."""
+        return max(1, min(-(-wanted // programs), self.most_tiles // CHUNK))
+
+    def _carry(self, u: Tensor, B: Tensor, states: Tensor, chunks: int, width: dict,
+               backward: bool) -> Tensor:
+        """States before each chunk (K, N, chunks, S, D), or gradients of those after it."""
+        shape = (self.K, self.N, chunks, self.S, self.D)
+        if chunks == 1:
+            return states.new_zeros(shape)
+        carry, ends, totals = (states.new_empty(shape), states.new_empty(shape),
+                               states.new_empty(*shape[:3], self.D))
+        programs = self.N * self.G * chunks * -(-self.D // width['BD'])
         for axis in self.axes:
-            inputs = _turned(self.inputs, axis)
-            turned = _turn(u, axis)
-            pointers = self._pointers(inputs, B)
-            self.kernels.chunk_ends[self._programs()](
-                u, *pointers[1:], _pointer(inputs.mask, u), totals, ends, *self._sizes(turned),
-                *axis[1:4], *self._strides(inputs, turned), *_turn(B, axis).stride(),
-                *_mask_strides(inputs.mask), BACKWARD=backward, DIRECTIONS=axis.directions,
-                **self._flags, **self._products(), num_warps=self.tiles.warps(16), num_stages=1)
+            inputs, (turned, projection) = _turned(self.inputs, axis, u, B)
+            grid = _grid(inputs)
+            self.kernels.chunk_ends[(programs, )](
+                turned, *self._pointers(inputs, projection)[1:], _pointer(inputs.mask, u), totals,
+                ends, self.N, self.K, chunks, axis.first, axis.step, *grid,
+                -(-grid.tiles // chunks), *self._strides(inputs, turned),
+                *projection.stride()[:3], *_mask_strides(inputs.mask),
+                **_near(U=turned, T=inputs.dt, B=projection), MK=_mask_step(inputs.mask),
+                COUNT=axis.count, DIRECTIONS=axis.directions, BACKWARD=backward, **self._flags,
+                **self._products(), **width, num_stages=1)
         BC, BE = 16, 64
         blocks = -(-self.S * self.D // BE)
         self.kernels.carry[(blocks * self.K * self.N, )](
-            totals, ends, inputs.A, states, self.D, self.S, self.N, self.chunks, blocks,
-            self.forward, *inputs.A.stride(), BACKWARD=backward, BC=BC, BE=BE,
+            totals, ends, self.inputs.A, carry, self.D, self.S, self.N, chunks, blocks,
+            self.forward, *self.inputs.A.stride(), BACKWARD=backward, BC=BC, BE=BE,
             ACC=self._flags['ACC'], num_warps=4, num_stages=1)
-
-    def _programs(self) -> Tuple[int]:
-        return (self.blocks * self.chunks * self.N * self.G, )
+        return carry
 
     def _pointers(self, inputs: Inputs, *projections: Tensor) -> List[Tensor]:
         weight = inputs.A if inputs.weight is None else inputs.weight
         return [inputs.u, inputs.dt, weight, inputs.bias, inputs.A, *projections]
 
-    def _sizes(self, u: Tensor) -> Tuple[int, ...]:
-        return (self.L, u.shape[3], self.D, self.S, self.R or 0, self.N, self.K, self.chunks,
-                self.blocks)
-
     def _strides(self, inputs: Inputs, u: Tensor) -> Tuple[int, ...]:
         weight = (0, 0, 0) if inputs.weight is None else inputs.weight.stride()
-        return (*u.stride(), *inputs.dt.stride(), *weight, *inputs.bias.stride(),
+        return (*u.stride()[:3], *inputs.dt.stride()[:3], *weight, *inputs.bias.stride(),
                 *inputs.A.stride())
 
     def _products(self, gradients: bool = False) -> dict:
         """How step sizes are widened, and with ``gradients`` their gradients multiplied."""
         device, dtype = self.inputs.u.device, self.dtype
-        if self.R is not None and dtype != torch.float64:
+        if self.inputs.weight is not None and dtype != torch.float64:
             dtype = torch.promote_types(self.inputs.dt.dtype, self.inputs.weight.dtype)
             dtype = dtype if dtype in _EXACT else torch.float32
         factors = dtype, 'ieee'
@@ -270,17 +277,47 @@ def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
     return {f'{prefix}DTYPE': triton_support.language(dtype), f'{prefix}PRECISION': precision}
 
 
-def _turned(inputs: Inputs, axis: Axis) -> Inputs:
-    """The inputs as the axis runs through them: all that has a place, by columns."""
+def _turned(inputs: Inputs, axis: Axis, *others: Tensor) -> Tuple[Inputs, List[Tensor]]:
+    """The inputs as the axis runs through them, and other tensors of such a layout: lines first."""
+    rows, columns = inputs.u.shape[2:4]
+    # a column is a line, and not a line for each of its tokens
+    if (columns if not axis.transposed else rows) > 1 or rows == columns:
+        turn = axis.transposed
+    else:
+        turn = not axis.transposed
+    if not turn:
+        return inputs, list(others)
     mask = inputs.mask
-    if axis.transposed and mask is not None:
+    if mask is not None:
         mask = mask.transpose(1, 2)
-    return inputs._replace(mask=mask, **{name: _turn(getattr(inputs, name), axis)
-                                         for name in ('u', 'dt', 'B', 'C')})
+    names = ('u', 'dt', 'B', 'C')
+    turned = [t.transpose(2, 3) for t in (*(getattr(inputs, name) for name in names), *others)]
+    return inputs._replace(mask=mask, **dict(zip(names, turned))), turned[len(names):]
 
 
-def _turn(t: Tensor, axis: Axis) -> Tensor:
-    return t.transpose(2, 3) if axis.transposed else t
+def _grid(inputs: Inputs) -> Grid:
+    """Lines of a grid; those that lie behind each other in memory, in all inputs, are one."""
+    lines, W = inputs.u.shape[2:4]
+    located = [inputs.u, inputs.dt, inputs.B, inputs.C]
+    if inputs.mask is not None:
+        located.append(inputs.mask[:, None, :, :, None])
+    if all(_is_one_line(t) for t in located):
+        lines, W = 1, lines * W
+    return Grid(lines, W, _tiles_of(W))
+
+
+def _is_one_line(t: Tensor) -> bool:
+    """Whether lines of (N, G, lines, W, c) lie behind each other, as if they were one."""
+    return t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3)
+
+
+def _near(**tensors: Tensor) -> dict:
+    """Distances of neighbouring tokens and channels, which kernels are compiled for."""
+    names = dict(U='UD', T='TC', B='BC', C='CC', Y='YD', X='XD', Q='QC', P='PC')
+    found = {}
+    for name, t in tensors.items():
+        found.update({f'{name}K': t.stride(3), names[name]: t.stride(4)})
+    return found
 
 
 def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:
@@ -288,4 +325,8 @@ def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:
 
 
 def _mask_strides(mask: Optional[Tensor]) -> Tuple[int, ...]:
-    return (0, 0, 0) if mask is None else mask.stride()
+    return (0, 0) if mask is None else mask.stride()[:2]
+
+
+def _mask_step(mask: Optional[Tensor]) -> int:
+    return 0 if mask is None else mask.stride(2)

@@ -44,18 +44,19 @@ def selective_scan_2d_triton(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     (N, H, W, width), S = x.shape, A.shape[1]
     y = x.new_empty((N, H, W, width), dtype=sum_dtype(x.dtype))
-    return y, y.new_empty((4, N, launch.chunks(H * W, S), S, width))
+    return y, y.new_empty((4, N, launch.tiles(H, W), S, width))
 
 
 @operator('selective_scan_2d_triton(Tensor x, Tensor dt, Tensor dt_weight, Tensor A, Tensor B, '
           'Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, str pattern) -> (Tensor, Tensor)',
           _fake_forward)
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
-    """Outputs (N, H, W, D), and states before chunks (4, N, chunks, S, D)."""
+    """Outputs (N, H, W, D), and states before tiles (4, N, tiles, S, D)."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)
     y, states = _fake_forward(*inputs)
     if y.numel():
-        _scan(*inputs).outputs(y[:, None], states)
+        # an axis may have fewer tiles than there is room for
+        _scan(*inputs).outputs(y[:, None], states.zero_())
     return y, states
 
 
