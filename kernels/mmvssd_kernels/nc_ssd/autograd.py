@@ -5,22 +5,23 @@ once to apply it. Backward does the same with gradients. What passes between the
 each head; the parts that stretches sum are added in the order of the stretches, so that results
 are the same, bit for bit, in every run.
 """
-import math
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
 from mmvssd_kernels.library import operator, register_backward
-from mmvssd_kernels.numerics import common_dtype, sum_dtype
-from mmvssd_kernels.triton_support import power_of_two, vector_stride
+from mmvssd_kernels.nc_ssd import normalized
+from mmvssd_kernels.numerics import sum_dtype
+from mmvssd_kernels.triton_support import power_of_two
 
 #: Largest state size and head width: a state is one tile.
 LARGEST = 64
-#: Tokens of a tile. With 32, tiles in flight fit 64 KiB, and what backward holds fits the registers
-#: of 4 warps; with 64 it did not, and took minutes to compile.
-BL = 32
+#: Tokens of the smallest tile.
+LEAST_TOKENS = 32
+#: Distance of two tokens at which a tile's offsets need 64 bits.
+FAR = 2**31 // 64
 #: Programs that keep a large GPU busy; more of them would only add states to write and read.
 PROGRAMS = 512
 
@@ -34,7 +35,7 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
     if max(S, P) > LARGEST:
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
-    return triton_support.grid_obstacle(x, BL)
+    return triton_support.grid_obstacle(x, LEAST_TOKENS)
 
 
 @triton_support.register('nc_ssd', obstacle)
@@ -48,41 +49,43 @@ def nc_ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
 
 def _fake_forward(x, dt, A, B, C, D, mask, grid):
     (N, L, h, P), S = x.shape, B.shape[3]
-    state = x.new_empty((N, h, S, P), dtype=sum_dtype(x.dtype))
+    if grid is None and _halves(x, B, C):
+        state = x.new_empty((2, N, h, S, P), dtype=torch.bfloat16)
+    else:
+        state = x.new_empty((1, N, h, S, P), dtype=sum_dtype(x.dtype))
     n = 0 if grid is None else N
     return (x.new_empty((N, L, h, P)), state, state.new_empty((n, h, S)),
             state.new_empty((n, h, 2)))
 
 
+def _halves(x: Tensor, B: Tensor, C: Tensor) -> bool:
+    """Whether tensor cores multiply the tokens as they are: they are half, and the GPU can."""
+    return (x.dtype in (torch.bfloat16, torch.float16) and x.dtype == B.dtype == C.dtype
+            and triton_support.capability(x.device) >= (8, 0))
+
+
 @operator('nc_ssd_triton(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, '
           'Tensor? mask, SymInt[]? grid) -> (Tensor, Tensor, Tensor, Tensor)', _fake_forward)
 def _forward(x, dt, A, B, C, D, mask, grid):
-    """y, and for backward states (N, h, S, P), and of the normalized form sums of keys (N, h, S)
-    and what the softmax subtracts and multiplies by (N, h, 2)."""
-    y, state, keys, softmax = _fake_forward(x, dt, A, B, C, D, mask, grid)
+    """y, and for backward states (parts, N, h, S, P), and of the normalized form sums of keys
+    (N, h, S) and what the softmax subtracts and multiplies by (N, h, 2)."""
+    results = y, state, keys, softmax = _fake_forward(x, dt, A, B, C, D, mask, grid)
     if y.numel() == 0:
         return y, state.zero_(), keys.zero_(), softmax.zero_()
-    launch = _Launch(x, B, mask, grid)
-    N, L, h, P = x.shape
-    S, splits = launch.S, launch.splits
-    parts = state.new_empty(splits, N, h, S, P)
-    sums = state.new_empty(splits if launch.NORMALIZE else 0, N, h, S + 2)
-    kernels = launch.kernels
-    kernels.partial_states[h, splits, N](
-        x, dt, A, B, *launch.places, parts, sums, *launch.sizes, launch.split_length,
-        *x.stride(), *dt.stride(), *A.stride(), *B.stride(), *launch.mask_strides,
-        **launch.flags, **launch.tiles(num_stages=2))
-    BE = 256
-    kernels.combine[N * h, -(-S * P // BE)](
-        parts, sums, state, keys, softmax, S * P, S, splits, parts.stride(0), sums.stride(0),
-        NORMALIZE=launch.NORMALIZE,
-        BS=launch.BS, BE=BE, BN=power_of_two(splits), ACC=launch.ACC, num_warps=4)
-    kernels.outputs[h, splits, N](
-        x, C, A if D is None else D, *launch.places, state, keys, y, *launch.sizes,
-        launch.split_length, launch.scale, *x.stride(), *C.stride(), *vector_stride(D),
-        *launch.mask_strides, **launch.flags, SKIP=D is not None,
-        **launch.tiles(num_stages=2, BL=64 if launch.flags['PRECISION'] == 'bf16x3' else BL))
-    return y, state, keys, softmax
+    if grid is not None:
+        normalized.forward(x, dt, A, B, C, D, mask, grid, *results)
+        return results
+    launch = _Launch(x, dt, A, B, C, D, mask)
+    x, dt, A, B, C, D, mask = launch.tensors
+    parts = launch.parts(state)
+    launch.kernels.partial_states[launch.grid](
+        x, dt, A, B, mask, parts, *launch.lengths, *x.stride()[:2], *dt.stride()[:2],
+        *B.stride()[:2], WHOLE=parts is state, **launch.options)
+    launch.combine(parts, state)
+    launch.kernels.outputs[launch.grid](
+        x, C, D, mask, state, y, *launch.lengths, *x.stride()[:2], *C.stride()[:2],
+        SKIP=launch.SKIP, **launch.options)
+    return results
 
 
 def _fake_backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid):
@@ -97,79 +100,88 @@ def _backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid):
     results = _fake_backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid)
     if x.numel() == 0:
         return tuple(t.zero_() for t in results)
+    if grid is not None:
+        normalized.backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid, results)
+        return results
     dx, ddt, dA, dB, dC, dD = results
-    launch = _Launch(x, B, mask, grid)
-    N, L, h, P = x.shape
-    G, S, splits = B.shape[2], launch.S, launch.splits
-    kernels = launch.kernels
-    parts = state.new_empty(splits, N, h, S, P)
-    key_parts = keys.new_empty(splits, *keys.shape)
-    kernels.partial_state_gradients[h, splits, N](
-        dy, C, *launch.places, state, keys, parts, key_parts, *launch.sizes, launch.split_length,
-        launch.scale, *dy.stride(), *C.stride(), *launch.mask_strides, **launch.flags,
-        **launch.tiles(num_stages=1 if launch.NORMALIZE else 2))
-    dstate, dkeys = parts.sum(0), key_parts.sum(0)
-    tiles = -(-L // BL)
-    dm, sums = state.new_empty(N, L, h), state.new_empty(2, tiles, N, h)
-    kernels.gradients[G, tiles, N](
-        x, dt, A, B, C, A if D is None else D, *launch.places, state, keys, softmax, dstate,
-        dkeys, dy, dx, dm, sums[0], dB, dC, sums[1], *launch.sizes, launch.scale, *x.stride(),
-        *dt.stride(), *A.stride(), *B.stride(), *C.stride(), *vector_stride(D),
-        *launch.mask_strides, *dy.stride(), **launch.flags, SKIP=D is not None,
-        **launch.tiles(num_stages=1))
-    if D is not None:
-        dD.copy_(sums[1].sum((0, 1)))
-    stretch = 1024
-    tiles = -(-L // stretch)
-    dA_parts = state.new_empty(tiles, N, h)
-    kernels.step_gradients[h, tiles, N](
-        dt, A, launch.places[0], softmax, dm, sums[0].sum(0) if launch.NORMALIZE else dm, ddt,
-        dA_parts, L, h, *dt.stride(), *A.stride(), *launch.mask_strides,
-        NORMALIZE=launch.NORMALIZE, MASKED=mask is not None, BL=stretch, ACC=launch.ACC,
-        num_warps=4)
-    dA.copy_(dA_parts.sum((0, 1)))
+    launch = _Launch(x, dt, A, B, C, D, mask, dy)
+    x, dt, A, B, C, D, mask, dy = launch.tensors
+    N, L, h, _ = x.shape
+    dstate = torch.empty_like(state)
+    parts = launch.parts(dstate)
+    launch.kernels.partial_state_gradients[launch.grid](
+        dy, C, mask, parts, *launch.lengths, *dy.stride()[:2], *C.stride()[:2],
+        WHOLE=parts is dstate, **launch.options)
+    launch.combine(parts, dstate)
+    options = launch.narrow_options()
+    tiles = -(-L // options['BL'])
+    sums = x.new_empty((2, h, N, tiles), dtype=launch.dtype)
+    launch.kernels.gradients[B.shape[2], tiles, N](
+        x, dt, A, B, C, D, mask, state, dstate, dy, dx, ddt, dB, dC, sums, L, *x.stride()[:2],
+        *dt.stride()[:2], *B.stride()[:2], *dy.stride()[:2], SKIP=launch.SKIP,
+        **options)
+    launch.kernels.parameter_gradients[h, 1 + launch.SKIP](
+        sums, dA, dD, N * tiles, BE=2048, ACC=options['ACC'], num_warps=8)
     return results
 
 
 register_backward('nc_ssd_triton', tensors=7)
 
 
-class _Launch:
-    """What the launches of one call share."""
+def _dense(t: Tensor) -> Tensor:
+    """Return the tensor, or a copy unless what a token has lies side by side."""
+    if t.stride(-1) == 1 and (t.dim() < 4 or t.stride(2) == t.shape[3]):
+        return t
+    return t.contiguous()
 
-    def __init__(self, x: Tensor, B: Tensor, mask: Optional[Tensor],
-                 grid: Optional[List[int]]) -> None:
+
+class _Launch:
+    """What the launches of one call of the plain form share."""
+
+    def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+                 D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor) -> None:
         N, L, h, P = x.shape
         G, S = B.shape[2:]
-        self.S = S
         self.kernels = triton_support.kernels('nc_ssd')
-        self.NORMALIZE = grid is not None
-        product, precision = triton_support.products(common_dtype(x, B), x.device)
-        dtype = sum_dtype(x.dtype)
-        self.ACC = triton_support.language(dtype)
-        self.BS, self.BP = (max(16, power_of_two(size)) for size in (S, P))
+        self.SKIP, self.HALVES = D is not None, _halves(x, B, C)
+        x, dt, A, B, C, D, *others = map(_dense, (x, dt, A, B, C, A if D is None else D, *others))
+        self.tensors = x, dt, A, B, C, D, x if mask is None else mask.contiguous(), *others
+        self.dtype = sum_dtype(x.dtype)
+        self.capability = triton_support.capability(x.device)
+        BL = 64 if self.HALVES else 32
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles = -(-L // BL)
         splits = max(1, min(PROGRAMS // (N * h), tiles // 4))
-        self.split_length = -(-tiles // splits) * BL
-        self.splits = -(-L // self.split_length)
-        W, K = (grid[1], S // 4) if self.NORMALIZE else (1, 1)
-        self.scale = 1 / (h * P)
-        self.sizes = (L, h, P, S, G, W, K)
-        self.places = (x if mask is None else mask, *self._rotary_table(grid, K, x, dtype))
-        self.mask_strides = (0, 0) if mask is None else mask.stride()
-        self.flags = dict(NORMALIZE=self.NORMALIZE, MASKED=mask is not None, PRECISION=precision,
-                          DTYPE=triton_support.language(product), ACC=self.ACC)
+        split_length = -(-tiles // splits) * BL
+        self.lengths = L, split_length
+        self.grid = h, -(-L // split_length), N
+        product, precision = triton_support.products(
+            x.dtype if self.HALVES else self.dtype, x.device)
+        self.options = dict(
+            h=h, P=P, S=S, G=G, MASKED=mask is not None,
+            FAR=max(t.stride(1) for t in (x, dt, B, C, *others)) >= FAR, BL=BL,
+            BS=max(16, power_of_two(S)), BP=max(16, power_of_two(P)),
+            DTYPE=triton_support.language(product), PRECISION=precision,
+            ACC=triton_support.language(self.dtype), HALVES=self.HALVES, num_warps=4,
+            num_stages=3 if self.HALVES else 2)
 
-    def tiles(self, num_stages: int, BL: int = BL) -> dict:
-        """Tokens, states and channels of a tile, as a launch takes them."""
-        return dict(BL=BL, BS=self.BS, BP=self.BP, num_warps=4, num_stages=num_stages)
+    def narrow_options(self) -> dict:
+        """Options of the gradients, whose many products leave registers for narrow tiles only."""
+        # before Hopper products keep their factors in registers
+        wide = not self.HALVES or self.capability >= (9, 0)
+        return {**self.options, 'BL': 64 if self.HALVES else 16,
+                'BP': min(32 if wide else 16, self.options['BP']), 'num_stages': 1}
 
-    def _rotary_table(self, grid, K, x, dtype):
-        """Cosines and sines (positions, K), for rows and columns alike."""
-        if grid is None:
-            return x, x
-        cos, sin = x.new_empty((2, max(grid), K), dtype=dtype)
-        self.kernels.rotary_table[max(grid), ](cos, sin, K, LOG_BASE=math.log(10000),
-                                               BK=power_of_two(K), num_warps=1)
-        return cos, sin
+    def parts(self, state: Tensor) -> Tensor:
+        """Allocate what stretches sum; it is the state itself if there is one stretch."""
+        splits = self.grid[1]
+        return state if splits == 1 else state.new_empty((splits, *state.shape[1:]),
+                                                         dtype=self.dtype)
+
+    def combine(self, parts: Tensor, state: Tensor) -> None:
+        """Add what stretches summed."""
+        if parts is not state:
+            size, BE = state[0].numel(), 256
+            self.kernels.combine[-(-size // BE), ](
+                parts, state, self.grid[1], size, BE=BE, ACC=self.options['ACC'],
+                HALVES=self.HALVES, num_warps=4)
