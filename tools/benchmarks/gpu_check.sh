@@ -4,7 +4,10 @@ set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # seconds; with what stops a step that hangs, below 8 minutes
-TESTS=185 OPS=185 BACKBONES=50 IMPORT=20 KILL=5
+COMPILE=100 TESTS=150 OPS=90 BACKBONES=70 IMPORT=30 KILL=5
+MODELS=(resnet-50 resnet-50+bfloat16 vssd-tiny vssd-tiny+bfloat16 vmamba-tiny-s2l5
+        vmamba-tiny-s2l5+bfloat16)
+SETTINGS=(infer:128x224 train:64x224)
 
 usage() {
     cat <<USAGE
@@ -13,6 +16,7 @@ Usage: bash tools/benchmarks/gpu_check.sh [FOLDER]
 Checks the kernels on the GPU of this machine, from a checkout with PyTorch and Triton alone, in less
 than 8 minutes; each step is stopped when its time is up, and none hides the next:
 
+  compile    compiles the kernels that ops and backbones run, on all cores (at most $COMPILE s)
   tests      tests/kernels/test_triton_*.py (at most $TESTS s); without pytest or NumPy the
              checks of python -m mmvssd_kernels.benchmark --check in their place
   ops        op_speed.py --quick (at most $OPS s): op_speed.md, op_speed.json
@@ -81,6 +85,25 @@ step() {  # step <name> <seconds> <command>...: run it, log it, note how it ende
     summary+=("$(printf '%-10s %4d s  %s' "$name" $((SECONDS - start)) "$outcome")")
 }
 
+hosts=1
+timeout --kill-after="$KILL" "$IMPORT" "$python" -c 'import mmvssd, mmpretrain, rich' \
+    >/dev/null 2>&1 || hosts=0
+
+compile() {  # what is timed later is compiled first, each model and the ops beside each other
+    local model models=()
+    if ((hosts)); then
+        for model in "${MODELS[@]}"; do
+            "$python" tools/benchmarks/backbone_speed.py "$model" --settings "${SETTINGS[@]}" \
+                --rounds 1 --device cuda &
+            models+=($!)
+        done
+    fi
+    "$python" tools/benchmarks/op_speed.py --quick --compile
+    ((hosts == 0)) || wait "${models[@]}"
+}
+step compile "$COMPILE" bash -c "$(declare -p python hosts MODELS SETTINGS); $(declare -f compile)
+compile"
+
 if has pytest && has numpy; then  # the tests' own needs
     parallel=()
     # most of the time goes into compiling kernels, on the CPU
@@ -93,15 +116,13 @@ else
     step tests "$TESTS" "$python" -m mmvssd_kernels.benchmark --check
 fi
 
-# the reference is slow: for the last 50 seconds the kernels alone
-step ops "$OPS" "$python" tools/benchmarks/op_speed.py --quick --seconds "$((OPS - 50))" \
+# the reference is slow: for the last 45 seconds the kernels alone
+step ops "$OPS" "$python" tools/benchmarks/op_speed.py --quick --seconds "$((OPS - 45))" \
     --out "${folder#"$ROOT"/}/op_speed.md"
 
-if timeout --kill-after="$KILL" "$IMPORT" "$python" -c 'import mmvssd, mmpretrain, rich' \
-    >/dev/null 2>&1; then
-    step backbones "$BACKBONES" "$python" tools/benchmarks/backbone_speed.py resnet-50 vssd-tiny \
-        vssd-tiny+bfloat16 vmamba-tiny-s2l5 vmamba-tiny-s2l5+bfloat16 \
-        --settings infer:128x224 train:64x224 --rounds 5 --device cuda --out "$folder"
+if ((hosts)); then
+    step backbones "$BACKBONES" "$python" tools/benchmarks/backbone_speed.py "${MODELS[@]}" \
+        --settings "${SETTINGS[@]}" --rounds 5 --device cuda --out "$folder"
 else
     summary+=('backbones    not run: mmvssd, MMPreTrain or rich cannot be imported')
 fi

@@ -1,9 +1,11 @@
 """The command line of the ops' benchmark."""
 import argparse
+import concurrent.futures
 import contextlib
 import datetime as dt
 import importlib.util
 import itertools
+import multiprocessing
 import os
 import platform
 import shlex
@@ -15,7 +17,16 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 import torch
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.benchmark.compare import CHECKED, KINDS, Plan, Row, check, rows_of, time_rows
+from mmvssd_kernels.benchmark.compare import (
+    CHECKED,
+    KINDS,
+    Plan,
+    Row,
+    check,
+    rows_of,
+    run_once,
+    time_rows,
+)
 from mmvssd_kernels.benchmark.report import Report
 from mmvssd_kernels.benchmark.timing import Timing, copy_bandwidth
 from mmvssd_kernels.benchmark.workloads import IMAGES, USERS, Images, Workload, workloads
@@ -49,6 +60,9 @@ def parser(program: str) -> argparse.ArgumentParser:
                         'compiled for the first shape of each model alone, in the last dtype')
     parser.add_argument('--seconds', type=float, metavar='S',
                         help='after this time compare with the reference no more')
+    parser.add_argument('--compile', action='store_true', dest='warm',
+                        help='only run each row once, in as many processes as there are cores, '
+                        'so that its kernels are compiled and kept; time nothing')
     parser.add_argument('--check', action='store_true',
                         help='only compare with the truth, on small grids; time nothing')
     parser.add_argument('--out', type=Path, metavar='FILE.md',
@@ -86,6 +100,8 @@ def main(arguments: Optional[Sequence[str]] = None,
             options.error(f'--impl: got {plan.impl}, which {op} does not have; it has: '
                           f'{", ".join(dispatch.choices(op))}; --op chooses other ops')
     dtypes = [getattr(torch, name) for name in args.dtype]
+    if args.warm:
+        return _compile(chosen, dtypes, plan)
     if args.check:
         return _check(chosen, dtypes, plan)
     given = sys.argv[1:] if arguments is None else arguments
@@ -114,6 +130,23 @@ def _plan(args: argparse.Namespace, device: torch.device) -> Plan:
                 seconds=0.05 if args.quick else 0.15,
                 compiles=compiles,
                 end=None if args.seconds is None else time.monotonic() + args.seconds)
+
+
+def _compile(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan) -> int:
+    """Run every row once; those that fail are named, and told in full by a timing."""
+    tasks = [(workload, dtype, plan.impl, str(plan.device))
+             for workload in chosen for dtype in dtypes]
+    failed = 0
+    # the children are new processes: CUDA does not survive a fork
+    with concurrent.futures.ProcessPoolExecutor(
+            max_workers=min(len(tasks), os.cpu_count() or 1),
+            mp_context=multiprocessing.get_context('spawn')) as pool:
+        for (workload, dtype, *_), failure in zip(tasks, pool.map(run_once, *zip(*tasks))):
+            failed += failure is not None
+            outcome = 'ran' if failure is None else f'{failure.cell}: {failure.reason}'
+            print(f'{workload.op} {workload.name} {str(dtype)[6:]}: {outcome}', flush=True)
+    print(f'{len(tasks) - failed} of {len(tasks)} rows ran')
+    return 1 if failed else 0
 
 
 def _check(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan) -> int:

@@ -139,6 +139,19 @@ def _text(result: Result) -> str:
     return f'{result.cell}: {result.reason}' if result.reason else result.cell
 
 
+def run_once(workload: Workload, dtype: torch.dtype, impl: str,
+             device: str) -> Optional[Failure]:
+    """Run an op forward and backward at a shape; None, or why it failed."""
+    def run() -> None:
+        step = _step(_op(workload, impl, False), True, workload.inputs(dtype, device),
+                     workload.output_gradient(dtype, device))
+        step()
+        if torch.device(device).type == 'cuda':
+            torch.cuda.synchronize()
+
+    return attempt(run)
+
+
 def check(workload: Workload, dtype: torch.dtype, plan: Plan) -> Optional[Failure]:
     """Compare the implementation with the truth; None if it is as near as it has to be."""
     failures = attempt(lambda: parity.failures([workload.case(seed) for seed in range(DRAWS)],

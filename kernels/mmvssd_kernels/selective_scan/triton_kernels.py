@@ -5,10 +5,10 @@ Per channel and entry s of the state, in the order in which a sequence runs::
     h_t = exp(delta_t A_s) h_{t-1} + delta_t B_{t,s} u_t,   y_t = sum_s C_{t,s} h_t + D u_t
 
 A grid has lines of W tokens; for sequences that run over columns the host exchanges the two, and
-lines that lie behind each other in memory are one. A tile is BL tokens of a line and BD channels. A
-program takes the tiles of a chunk one after the other, and the state along. Lanes of a warp lie side
-by side along channels, so that a scan along the tokens of a tile stays in the registers of a thread.
-Places beyond the end of a line have a step of 0, with which the state passes as it is.
+lines that lie behind each other in memory are one. A tile is BL tokens of a line and BD channels.
+A program takes the tiles of a chunk one after the other, and the state along. Lanes of a warp lie
+side by side along channels, so that a scan along the tokens of a tile stays in the registers of a
+thread. Places beyond the end of a line have a step of 0, with which the state passes as it is.
 
 One program takes all the sequences that run along an axis, the first DIRECTIONS' ``count`` of them
 forward, the others reversed: number ``first + i * step``. Where sequences are groups of channels,
@@ -125,16 +125,16 @@ def channels(block, BD: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
-def order(BL: tl.constexpr, REVERSE: tl.constexpr):
+def order(reverse, BL: tl.constexpr):
     """Places of a tile's tokens on their line, in the order of the sequence."""
     o_l = tl.arange(0, BL)
-    return BL - 1 - o_l if REVERSE else o_l
+    return tl.where(reverse, BL - 1 - o_l, o_l)
 
 
 @triton.jit
-def place(j, begin, count, per_line, BL: tl.constexpr, REVERSE: tl.constexpr):
+def place(j, begin, count, per_line, reverse, BL: tl.constexpr):
     """Number, line and first column of a chunk's tile j, in the order of the sequence."""
-    tile = begin + (count - 1 - j if REVERSE else j)
+    tile = begin + tl.where(reverse, count - 1 - j, j)
     return tile, (tile // per_line).to(tl.int64), (tile % per_line * BL).to(tl.int64)
 
 
@@ -220,8 +220,8 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     m_first = (tl.arange(0, BL) == 0)[:, None]
     p_u += n * stride_un + group * stride_ug
     p_mask += n * stride_mn
-    for direction in tl.static_range(DIRECTIONS):
-        o_t = order(BL, (direction == 1) != BACKWARD)
+    for direction in range(DIRECTIONS):
+        o_t = order((direction == 1) != BACKWARD, BL)
         for i in range(COUNT):
             k = (first + group + (direction * COUNT + i) * step).to(tl.int64)
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
@@ -235,8 +235,8 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                 for s in range(S):
                     tl.store(p_h + s * D, b_before, mask=m_d)
             for j in range(count):
-                _, line, start = place(j, begin, count, per_line, BL,
-                                       (direction == 1) != BACKWARD)
+                _, line, start = place(j, begin, count, per_line, (direction == 1) != BACKWARD,
+                                       BL)
                 m_t = valid(p_mask, line, start + o_t, W, stride_mr, MK, MASKED)
                 b_u = load_tile(p_u + line * stride_ur + start * UK, o_t, o_d, m_t, m_d, UK,
                                 UD).to(ACC)
@@ -337,8 +337,8 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     p_u += n * stride_un + group * stride_ug
     p_y += n * stride_yn + group * stride_yg
     p_mask += n * stride_mn
-    for direction in tl.static_range(DIRECTIONS):
-        o_t = order(BL, direction == 1)
+    for direction in range(DIRECTIONS):
+        o_t = order(direction == 1, BL)
         for i in range(COUNT):
             k = (first + group + (direction * COUNT + i) * step).to(tl.int64)
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
@@ -348,7 +348,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             p_h = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
             b_before = tl.load(p_h, mask=m_d, other=0)
             for j in range(count):
-                tile, line, start = place(j, begin, count, per_line, BL, direction == 1)
+                tile, line, start = place(j, begin, count, per_line, direction == 1, BL)
                 m_t = valid(p_mask, line, start + o_t, W, stride_mr, MK, MASKED)
                 b_u = load_tile(p_u + line * stride_ur + start * UK, o_t, o_d, m_t, m_d, UK,
                                 UD).to(ACC)
@@ -436,8 +436,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     m_first = (tl.arange(0, BL) == 0)[:, None]
     first_image = (portion * images).to(tl.int64)
     slot = (portion * chunks + c).to(tl.int64)
-    for direction in tl.static_range(DIRECTIONS):
-        o_t = order(BL, direction == 1)
+    for direction in range(DIRECTIONS):
+        o_t = order(direction == 1, BL)
         for i in range(COUNT):
             k = (first + group + (direction * COUNT + i) * step).to(tl.int64)
             more = add_du + direction * COUNT + i > 0
@@ -463,7 +463,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t * PK
                 b_after = tl.load(p_g, mask=m_d, other=0)
                 for j in range(count):
-                    tile, line, start = place(j, begin, count, per_line, BL, direction == 0)
+                    tile, line, start = place(j, begin, count, per_line, direction == 0, BL)
                     m_t = valid(p_mask + n * stride_mn, line, start + o_t, W, stride_mr, MK,
                                 MASKED)
                     b_u = load_tile(p_un + line * stride_ur + start * UK, o_t, o_d, m_t, m_d, UK,
