@@ -48,7 +48,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[
     call.combine(parts, state)
     call.kernels.outputs[call.grid](
         x, C, D, mask, table, state, y, *call.lengths, *call.aligned(x), *C.stride()[:2],
-        SKIP=call.SKIP, **call.options)
+        SKIP=call.SKIP, **call.wide())
 
 
 def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
@@ -59,7 +59,7 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     call = _Call(x, dt, A, B, C, D, mask, grid, dy)
     x, dt, A, B, C, D, mask, dy = call.tensors
     N, L, h, _ = x.shape
-    tile = call.token_tile()
+    tile = call.narrow()
     tiles = -(-L // tile['BL'])
     weights = state.new_empty((2, N, L, h))
     call.kernels.query_gradients[tiles, N](
@@ -95,11 +95,14 @@ class _Call(launch.Call):
     def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                  D: Optional[Tensor], mask: Optional[Tensor], grid: List[int],
                  *others: Tensor) -> None:
-        P = x.shape[3]
-        BP = max(16, power_of_two(P))
-        BH = min(max(1, COLUMNS // BP), power_of_two(x.shape[2]))
-        super().__init__(x, dt, A, B, C, D, mask, *others, BL=BL, heads=BH)
+        BP = max(16, power_of_two(x.shape[3]))
         halves = launch.halves(x, B, C)
+        # what a tile holds shall fit the registers: less of it if states are large, or parts three
+        size, small = B.shape[3], 32 if halves else 16
+        columns = COLUMNS if size <= small else COLUMNS // 2
+        BH = min(max(1, columns // BP), power_of_two(x.shape[2]))
+        super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH,
+                         BL=BL if halves or size <= 32 else BL // 2)
         self.kernels = _kernels()
         self.lengths += grid[1], max(grid)
         x, *others = self.tensors[0], *self.tensors[7:]
@@ -110,9 +113,19 @@ class _Call(launch.Call):
                             DTYPE=triton_support.language(product), PRECISION=precision,
                             HALVES=halves, num_stages=2)
 
-    def token_tile(self) -> dict:
-        """Options of what takes one head after the other."""
-        options = {**self.options, 'BL': 64 if self.options['HALVES'] else 32, 'num_stages': 1}
+    def wide(self) -> dict:
+        """Options of the outputs, which hold little but their tile."""
+        return {**self.options, 'BL': 64 if self.options['HALVES'] else self.options['BL']}
+
+    def narrow(self) -> dict:
+        """Options of what takes one head after the other, and holds two sums of a tile's features.
+
+        More tokens, or fewer warps, and the sums overflow the registers.
+        """
+        HALVES, BS = self.options['HALVES'], self.options['BS']
+        tokens = (32 if HALVES else 16) * (2 if BS == 16 else 1)
+        options = {**self.options, 'BL': tokens, 'num_warps': 8 if BS == 64 else 4,
+                   'num_stages': 1}
         del options['BH']
         return options
 
