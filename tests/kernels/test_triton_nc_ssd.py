@@ -45,8 +45,8 @@ COMPILED = [
     make_case(N=1, grid=(1, 1), h=1, P=1, S=4, normalize=True),
     make_case(N=1, grid=(1, 1), h=1, P=1, S=1),
 ]
-#: The largest tiles of either form.
-COMPILED_HALVES = [COMPILED[0], COMPILED[2]]
+#: The largest tiles of either form, and the narrow heads of a published first stage.
+COMPILED_HALVES = [COMPILED[0], COMPILED[2], make_case(normalize=True, P=24, S=12)]
 
 
 def options(case):
