@@ -6,12 +6,16 @@ Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
 all of ``COMPILED`` for Hopper. All go forward and backward on CPU tensors, each launch replaced by
 a compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes
-of shared memory, and how long its compilation took.
+of shared memory and of stack, registers, and how long its compilation took.
 """
 import importlib.util
 import json
+import re
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 import triton
@@ -49,10 +53,22 @@ class Compiler:
         start = time.perf_counter()
         kernel = triton.compile(source, target=self.target, options=options.__dict__)
         constants = {function.arg_names[path[0]]: str(value) for path, value in constexprs.items()}
+        registers, stack = usage(kernel.asm['cubin'])
         print(json.dumps(dict(capability=self.target.arch, kernel=function.__name__,
-                              shared=kernel.metadata.shared,
+                              shared=kernel.metadata.shared, registers=registers, stack=stack,
                               seconds=round(time.perf_counter() - start, 2),
                               constants=constants)), flush=True)
+
+
+def usage(cubin):
+    """Registers of a thread, and bytes of its stack, by the tool that comes with Triton."""
+    tool = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(cubin)
+        file.flush()
+        told = subprocess.run([tool, '-res-usage', file.name], text=True, capture_output=True,
+                              check=True)
+    return map(int, re.search(r'REG:(\d+) STACK:(\d+)', told.stdout + told.stderr).groups())
 
 
 def load(path):

@@ -35,3 +35,11 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
     assert {kernel['capability'] for kernel in compiled} == CAPABILITIES
     too_large = [kernel for kernel in compiled if kernel['shared'] > SHARED_MEMORY]
     assert not too_large, too_large
+    spilled = [kernel for kernel in compiled if kernel['stack'] and _has_room(kernel)]
+    assert not spilled, spilled
+
+
+def _has_room(kernel):
+    """Whether tiles are chosen so that registers hold them: half inputs, of published widths."""
+    constants = kernel['constants']
+    return constants.get('HALVES') == 'True' and constants.get('K', '3') == '3'

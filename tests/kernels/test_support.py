@@ -48,3 +48,36 @@ def test_versions_that_fit(installed, version):
 def test_the_version_is_that_of_triton():
     triton = pytest.importorskip('triton')
     assert triton_support._version().split('+')[0] == triton.__version__.split('+')[0]
+
+
+@pytest.fixture
+def matmul_settings():
+    """Puts back what allows TF32; the newer setting first, for without it the older one raises."""
+    matmul = torch.backends.cuda.matmul
+    newer = getattr(matmul, 'fp32_precision', None)
+    yield matmul
+    if newer is not None:
+        matmul.fp32_precision = 'ieee'
+    torch.set_float32_matmul_precision('highest')
+    if newer is not None:
+        matmul.fp32_precision = newer
+
+
+def test_tf32_by_the_older_setting(matmul_settings):
+    pytest.importorskip('triton')
+    for name, allowed in (('high', True), ('medium', True), ('highest', False)):
+        torch.set_float32_matmul_precision(name)
+        dtype, precision = triton_support.products(torch.float32, torch.device('cpu'))
+        assert dtype == torch.float32
+        assert (precision == 'tf32') == allowed, name
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, 'fp32_precision'),
+                    reason='PyTorch before 2.9')
+def test_tf32_by_the_newer_setting(matmul_settings):
+    """PyTorch's getter of the older setting raises then."""
+    pytest.importorskip('triton')
+    for name, allowed in (('tf32', True), ('ieee', False)):
+        matmul_settings.fp32_precision = name
+        _, precision = triton_support.products(torch.float32, torch.device('cpu'))
+        assert (precision == 'tf32') == allowed, name

@@ -6,7 +6,7 @@ import torch
 import torch._dynamo.testing
 
 from mmvssd_kernels import dispatch, nc_ssd
-from mmvssd_kernels.nc_ssd import autograd
+from mmvssd_kernels.nc_ssd import launch
 from mmvssd_kernels.parity import Case, failures, results
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -45,8 +45,8 @@ COMPILED = [
     make_case(N=1, grid=(1, 1), h=1, P=1, S=4, normalize=True),
     make_case(N=1, grid=(1, 1), h=1, P=1, S=1),
 ]
-#: The largest tiles of either form.
-COMPILED_HALVES = [COMPILED[0], COMPILED[2]]
+#: The largest tiles of either form, and the narrow heads of a published first stage.
+COMPILED_HALVES = [COMPILED[0], COMPILED[2], make_case(normalize=True, P=24, S=12)]
 
 
 def options(case):
@@ -347,7 +347,7 @@ def test_auto_leaves_the_interpreter_alone(monkeypatch, caplog):
     dispatch._log_fallback.cache_clear()
     case = make_case()
     tensors = case.cast(torch.float32)
-    monkeypatch.setattr(autograd, '_Launch', None)  # a launch would fail
+    monkeypatch.setattr(launch, 'Call', None)  # a launch would fail
     assert torch.equal(case.run(tensors, 'auto'), case.run(tensors, 'reference'))
     assert 'nc_ssd: not using triton: TRITON_INTERPRET=1' in caplog.text
 
@@ -358,7 +358,7 @@ def test_auto_leaves_the_interpreter_alone(monkeypatch, caplog):
     (dict(D=torch.zeros(4, device='meta')), 'D: got device meta, expected cpu'),
 ])
 def test_bad_input_is_told_before_any_launch(change, message, monkeypatch):
-    monkeypatch.setattr(autograd, '_Launch', None)
+    monkeypatch.setattr(launch, 'Call', None)
     case = make_case()
     with pytest.raises(ValueError, match=message):
         case.run({**case.cast(torch.float32), **change}, 'triton')

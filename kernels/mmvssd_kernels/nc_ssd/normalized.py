@@ -1,111 +1,140 @@
 """Launches of the normalized form; see :mod:`mmvssd_kernels.nc_ssd.autograd`."""
+import functools
 import importlib
 import math
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
+import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.numerics import common_dtype, sum_dtype
-from mmvssd_kernels.triton_support import power_of_two, vector_stride
+from mmvssd_kernels.nc_ssd import launch
+from mmvssd_kernels.numerics import sum_dtype
+from mmvssd_kernels.triton_support import power_of_two
 
+#: Tokens of a tile.
 BL = 32
-PROGRAMS = 512
+#: Channels of a tile, those of some heads.
+COLUMNS = 128
 
 
-def forward(x, dt, A, B, C, D, mask, grid, y, state, keys, softmax):
-    launch = _Launch(x, B, mask, grid)
-    N, L, h, P = x.shape
-    S, splits = launch.S, launch.splits
-    parts = state.new_empty(splits, N, h, S, P)
-    sums = state.new_empty(splits if launch.NORMALIZE else 0, N, h, S + 2)
-    kernels = launch.kernels
-    kernels.partial_states[h, splits, N](
-        x, dt, A, B, *launch.places, parts, sums, *launch.sizes, launch.split_length,
-        *x.stride(), *dt.stride(), *A.stride(), *B.stride(), *launch.mask_strides,
-        **launch.flags, **launch.tiles(num_stages=2))
-    BE = 256
-    kernels.combine[N * h, -(-S * P // BE)](
-        parts, sums, state, keys, softmax, S * P, S, splits, parts.stride(0), sums.stride(0),
-        NORMALIZE=launch.NORMALIZE,
-        BS=launch.BS, BE=BE, BN=power_of_two(splits), ACC=launch.ACC, num_warps=4)
-    kernels.outputs[h, splits, N](
-        x, C, A if D is None else D, *launch.places, state, keys, y, *launch.sizes,
-        launch.split_length, launch.scale, *x.stride(), *C.stride(), *vector_stride(D),
-        *launch.mask_strides, **launch.flags, SKIP=D is not None,
-        **launch.tiles(num_stages=2, BL=64 if launch.flags['PRECISION'] == 'bf16x3' else BL))
+def allocate(x: Tensor, B: Tensor, C: Tensor, grid: List[int]) -> Tuple[Tensor, ...]:
+    """Allocate what forward keeps for backward.
+
+    States (N, h, S, P) with sums of keys (N, h, S) behind them, what the softmax subtracts and
+    multiplies by (N, h, 2), and the rotary table (2, positions, S / 4) of rows and columns alike.
+    """
+    (N, _, h, P), S = x.shape, B.shape[3]
+    dtype = sum_dtype(x.dtype)
+    return (x.new_empty(N * h * S * (P + 1), dtype=dtype), x.new_empty((N, h, 2), dtype=dtype),
+            x.new_empty((2, torch.sym_max(*grid), S // 4), dtype=dtype))
 
 
-def backward(dy, x, dt, A, B, C, D, mask, state, keys, softmax, grid, results):
+def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor],
+            mask: Optional[Tensor], grid: List[int], y: Tensor, state: Tensor, softmax: Tensor,
+            table: Tensor) -> None:
+    """Write y, and what :func:`allocate` made."""
+    call = _Call(x, dt, A, B, C, D, mask, grid)
+    x, dt, A, B, C, D, mask = call.tensors
+    N, L, h, _ = x.shape
+    call.kernels.prepare[h, N](
+        dt, A, mask, softmax, table, L, table.shape[1], *dt.stride()[:2], h=h,
+        K=call.options['K'], LOG_BASE=math.log(10000), MASKED=call.options['MASKED'],
+        BK=power_of_two(table.shape[2]), BL=1024, ACC=call.options['ACC'], num_warps=4)
+    parts = call.parts(state)
+    call.kernels.partial_states[call.grid](
+        x, B, mask, table, dt, A, softmax, dt, parts, *call.lengths, *call.aligned(x),
+        *B.stride()[:2], *dt.stride()[:2], BACKWARD=False, **call.options)
+    call.combine(parts, state)
+    call.kernels.outputs[call.grid](
+        x, C, D, mask, table, state, y, *call.lengths, *call.aligned(x), *C.stride()[:2],
+        SKIP=call.SKIP, **call.wide())
+
+
+def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+             D: Optional[Tensor], mask: Optional[Tensor], state: Tensor, softmax: Tensor,
+             table: Tensor, grid: List[int], results: Tuple[Tensor, ...]) -> None:
+    """Write the gradients of x, dt, A, B, C and D."""
     dx, ddt, dA, dB, dC, dD = results
-    launch = _Launch(x, B, mask, grid)
-    N, L, h, P = x.shape
-    G, S, splits = B.shape[2], launch.S, launch.splits
-    kernels = launch.kernels
-    parts = state.new_empty(splits, N, h, S, P)
-    key_parts = keys.new_empty(splits, *keys.shape)
-    kernels.partial_state_gradients[h, splits, N](
-        dy, C, *launch.places, state, keys, parts, key_parts, *launch.sizes, launch.split_length,
-        launch.scale, *dy.stride(), *C.stride(), *launch.mask_strides, **launch.flags,
-        **launch.tiles(num_stages=1 if launch.NORMALIZE else 2))
-    dstate, dkeys = parts.sum(0), key_parts.sum(0)
-    tiles = -(-L // BL)
-    dm, sums = state.new_empty(N, L, h), state.new_empty(2, tiles, N, h)
-    kernels.gradients[G, tiles, N](
-        x, dt, A, B, C, A if D is None else D, *launch.places, state, keys, softmax, dstate,
-        dkeys, dy, dx, dm, sums[0], dB, dC, sums[1], *launch.sizes, launch.scale, *x.stride(),
-        *dt.stride(), *A.stride(), *B.stride(), *C.stride(), *vector_stride(D),
-        *launch.mask_strides, *dy.stride(), **launch.flags, SKIP=D is not None,
-        **launch.tiles(num_stages=1))
-    if D is not None:
-        dD.copy_(sums[1].sum((0, 1)))
-    stretch = 1024
-    tiles = -(-L // stretch)
-    dA_parts = state.new_empty(tiles, N, h)
-    kernels.step_gradients[h, tiles, N](
-        dt, A, launch.places[0], softmax, dm, sums[0].sum(0) if launch.NORMALIZE else dm, ddt,
-        dA_parts, L, h, *dt.stride(), *A.stride(), *launch.mask_strides,
-        NORMALIZE=launch.NORMALIZE, MASKED=mask is not None, BL=stretch, ACC=launch.ACC,
-        num_warps=4)
-    dA.copy_(dA_parts.sum((0, 1)))
+    call = _Call(x, dt, A, B, C, D, mask, grid, dy)
+    x, dt, A, B, C, D, mask, dy = call.tensors
+    N, L, h, _ = x.shape
+    tile = call.narrow()
+    tiles = -(-L // tile['BL'])
+    weights = state.new_empty((2, N, L, h))
+    call.kernels.query_gradients[tiles, N](
+        C, mask, table, state, dy, dC, weights, L, *call.lengths[2:], *C.stride()[:2],
+        *call.aligned(dy), **tile)
+    dstate = torch.empty_like(state)
+    parts = call.parts(dstate)
+    call.kernels.partial_states[call.grid](
+        dy, C, mask, table, dt, A, softmax, weights, parts, *call.lengths, *call.aligned(dy),
+        *C.stride()[:2], *dt.stride()[:2], BACKWARD=True, **call.options)
+    call.combine(parts, dstate)
+    dm, sums = state.new_empty((N, L, h)), state.new_empty((2, h, N, tiles))
+    call.kernels.gradients[tiles, N](
+        x, dt, A, B, D, mask, table, state, softmax, dstate, dy, dx, dm, dB, sums, L,
+        *call.lengths[2:], *call.aligned(x), *dt.stride()[:2], *B.stride()[:2],
+        *call.aligned(dy), SKIP=call.SKIP, **tile)
+    stretches = -(-L // _STRETCH)
+    stretch_sums = state.new_empty((2, h, N, stretches))
+    call.kernels.step_gradients[h, stretches, N](
+        dt, A, mask, softmax, dm, sums, ddt, stretch_sums, L, tiles, *dt.stride()[:2], h=h,
+        SKIP=call.SKIP, MASKED=call.options['MASKED'], BL=_STRETCH, BT=_STRETCH // tile['BL'],
+        ACC=call.options['ACC'], num_warps=4)
+    call.add_parameters(stretch_sums, dA, dD)
 
 
-class _Launch:
+#: Tokens that a program corrects the gradients of steps of.
+_STRETCH = 1024
+
+
+class _Call(launch.Call):
     """What the launches of one call share."""
 
-    def __init__(self, x: Tensor, B: Tensor, mask: Optional[Tensor],
-                 grid: Optional[List[int]]) -> None:
-        N, L, h, P = x.shape
-        G, S = B.shape[2:]
-        self.S = S
-        self.kernels = importlib.import_module('mmvssd_kernels.nc_ssd.triton_normalized')
-        self.NORMALIZE = grid is not None
-        product, precision = triton_support.products(common_dtype(x, B), x.device)
-        dtype = sum_dtype(x.dtype)
-        self.ACC = triton_support.language(dtype)
-        self.BS, self.BP = (max(16, power_of_two(size)) for size in (S, P))
-        # stretches of whole tiles, and not so many that their states outweigh the tokens
-        tiles = -(-L // BL)
-        splits = max(1, min(PROGRAMS // (N * h), tiles // 4))
-        self.split_length = -(-tiles // splits) * BL
-        self.splits = -(-L // self.split_length)
-        W, K = (grid[1], S // 4) if self.NORMALIZE else (1, 1)
-        self.scale = 1 / (h * P)
-        self.sizes = (L, h, P, S, G, W, K)
-        self.places = (x if mask is None else mask, *self._rotary_table(grid, K, x, dtype))
-        self.mask_strides = (0, 0) if mask is None else mask.stride()
-        self.flags = dict(NORMALIZE=self.NORMALIZE, MASKED=mask is not None, PRECISION=precision,
-                          DTYPE=triton_support.language(product), ACC=self.ACC)
+    def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+                 D: Optional[Tensor], mask: Optional[Tensor], grid: List[int],
+                 *others: Tensor) -> None:
+        BP = max(16, power_of_two(x.shape[3]))
+        halves = launch.halves(x, B, C)
+        # what a tile holds shall fit the registers: less of it if states are large, or parts three
+        size, small = B.shape[3], 32 if halves else 16
+        columns = COLUMNS if size <= small else COLUMNS // 2
+        BH = min(max(1, columns // BP), power_of_two(x.shape[2]))
+        super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH,
+                         BL=BL if halves or size <= 32 else BL // 2)
+        self.kernels = _kernels()
+        self.lengths += grid[1], max(grid)
+        x, *others = self.tensors[0], *self.tensors[7:]
+        self.align = math.gcd(16, *(stride for t in (x, *others) for stride in t.stride()[:2]))
+        product, precision = triton_support.products(
+            x.dtype if halves else self.dtype, x.device)
+        self.options.update(K=B.shape[3] // 4, ALIGN=self.align, BH=BH,
+                            DTYPE=triton_support.language(product), PRECISION=precision,
+                            HALVES=halves, num_stages=2)
 
-    def tiles(self, num_stages: int, BL: int = BL) -> dict:
-        """Tokens, states and channels of a tile, as a launch takes them."""
-        return dict(BL=BL, BS=self.BS, BP=self.BP, num_warps=4, num_stages=num_stages)
+    def wide(self) -> dict:
+        """Options of the outputs, which hold little but their tile."""
+        return {**self.options, 'BL': 64 if self.options['HALVES'] else self.options['BL']}
 
-    def _rotary_table(self, grid, K, x, dtype):
-        """Cosines and sines (positions, K), for rows and columns alike."""
-        if grid is None:
-            return x, x
-        cos, sin = x.new_empty((2, max(grid), K), dtype=dtype)
-        self.kernels.rotary_table[max(grid), ](cos, sin, K, LOG_BASE=math.log(10000),
-                                               BK=power_of_two(K), num_warps=1)
-        return cos, sin
+    def narrow(self) -> dict:
+        """Options of what takes one head after the other, and holds two sums of a tile's features.
+
+        More tokens, or fewer warps, and the sums overflow the registers.
+        """
+        HALVES, BS = self.options['HALVES'], self.options['BS']
+        tokens = (32 if HALVES else 16) * (2 if BS == 16 else 1)
+        options = {**self.options, 'BL': tokens, 'num_warps': 8 if BS == 64 else 4,
+                   'num_stages': 1}
+        del options['BH']
+        return options
+
+    def aligned(self, t: Tensor) -> Tuple[int, int]:
+        """Strides over images and tokens, as kernels count them."""
+        n, token = t.stride()[:2]
+        return n // self.align, token // self.align
+
+
+@functools.cache
+def _kernels():
+    return importlib.import_module('mmvssd_kernels.nc_ssd.triton_normalized')

@@ -177,7 +177,8 @@ def partial_state_gradients(p_dy, p_C, p_mask, p_dstates, L, split_length, strid
                             stride_Cn, stride_Cl, h: tl.constexpr, P: tl.constexpr,
                             S: tl.constexpr, G: tl.constexpr, MASKED: tl.constexpr,
                             FAR: tl.constexpr, WHOLE: tl.constexpr, BL: tl.constexpr,
-                            BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+                            BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+                            PRECISION: tl.constexpr,
                             ACC: tl.constexpr, HALVES: tl.constexpr):
     """Sum what a stretch of tokens hands back to the state; see :func:`partial_states`."""
     split = tl.program_id(1)

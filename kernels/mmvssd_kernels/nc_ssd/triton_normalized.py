@@ -1,40 +1,74 @@
-"""Jit functions of ``nc_ssd``; symbols as in :mod:`mmvssd_kernels.nc_ssd.reference`.
+"""Jit functions of the normalized ``nc_ssd``; symbols as in its reference.
 
-Grids are (h, splits, N): programs that run side by side are the heads of one stretch of tokens, so
-that B and C come from memory once and from the cache for all further heads.
+A tile is BL tokens of BH heads, (BL, BH, BP): heads are narrow, and features, their rotation and
+products serve all heads of a tile at once, as columns of one matrix, (BL, BH * BP). Layouts and
+grids are those of :mod:`mmvssd_kernels.nc_ssd.triton_kernels`, the grid's first axis being tiles
+of heads. A token stride of x, dy and y is a multiple of ALIGN, which is what it is counted in.
 
-In the normalized form b_k and b_q are features, b_kr and b_qr features after rotation; in the
-plain form they are all B and C themselves.
+b_k and b_q are features, b_kr and b_qr features after rotation. States (N, h, S, P) have sums of
+keys (N, h, S) behind them, gradients of states those of keys, and stretches give such parts each.
+Weights of the softmax are exp(m - p_softmax[0]) * p_softmax[1].
 """
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import dot
+from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
+from mmvssd_kernels.triton_math import add_dot, halves
 
-# what changes from image to image: to compile for multiples of 16 would gain nothing
-VARYING = ['L', 'W', 'split_length']
+
+@triton.jit(do_not_specialize=['L', 'positions'])
+def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stride_dl,
+            h: tl.constexpr, K: tl.constexpr, LOG_BASE: tl.constexpr, MASKED: tl.constexpr,
+            BK: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
+    """The softmax's maximum and 1 / sum, p_softmax (N, h, 2); and the rotary table.
+
+    p_table (2, positions, K): cosines and sines of position * base ** (-k / K), in float64 before
+    they are stored.
+    """
+    j, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    o_l = tl.arange(0, BL)
+    A = tl.load(p_A + j).to(ACC)
+    p_dt += n * stride_dn + j
+    # a maximum and a sum for each lane, joined at last
+    b_largest = tl.full((BL, ), -float('inf'), dtype=ACC)
+    b_total = tl.zeros((BL, ), dtype=ACC)
+    for start in range(0, L, BL):
+        m_l = valid_tokens(p_mask, n, start + o_l, L, L, MASKED)
+        b_dt = tl.load(p_dt + (start + o_l).to(tl.int64) * stride_dl, mask=m_l, other=0)
+        b_m = tl.where(m_l, -A * b_dt.to(ACC), -float('inf'))
+        b_before = b_largest
+        b_largest = tl.maximum(b_largest, b_m)
+        # as long as all tokens were padding any finite number will do
+        b_base = tl.where(b_largest == -float('inf'), 0, b_largest)
+        b_total = b_total * tl.exp(b_before - b_base) + tl.exp(b_m - b_base)
+    largest = tl.max(b_largest, axis=0)
+    base = tl.where(largest == -float('inf'), 0, largest)
+    total = tl.sum(b_total * tl.exp(b_largest - base), axis=0)
+    p_softmax += (n * h + j) * 2
+    tl.store(p_softmax, base)
+    # no token at all: every weight is 0
+    tl.store(p_softmax + 1, tl.where(total > 0, 1 / total, 0))
+
+    o_k = tl.arange(0, BK)
+    b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
+    program = tl.program_id(1) * h + j
+    for position in range(program, positions, h * tl.num_programs(1)):
+        b_angle = b_frequency * position
+        o_table = position * K + o_k
+        tl.store(p_table + o_table, tl.cos(b_angle).to(ACC), mask=o_k < K)
+        tl.store(p_table + positions * K + o_table, tl.sin(b_angle).to(ACC), mask=o_k < K)
 
 
 @triton.jit
-def rotary_table(p_cos, p_sin, K, LOG_BASE: tl.constexpr, BK: tl.constexpr):
-    """Cosines and sines of position * base ** (-k / K), in float64 before they are stored."""
-    position = tl.program_id(0)
-    k = tl.arange(0, BK)
-    b_angle = position.to(tl.float64) * tl.exp(-k.to(tl.float64) / K * LOG_BASE)
-    tl.store(p_cos + position * K + k, tl.cos(b_angle), mask=k < K)
-    tl.store(p_sin + position * K + k, tl.sin(b_angle), mask=k < K)
-
-
-@triton.jit
-def load_angles(p_cos, p_sin, o_l, m_l, W, K, BS: tl.constexpr):
-    """Cosines and sines of tokens at o_l for all pairs of channels, (BL, BS / 2)."""
+def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.constexpr):
+    """Cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
     pair = tl.arange(0, BS // 2)[None, :]
     by_row = pair < K
-    position = tl.where(by_row, (o_l // W)[:, None], (o_l % W)[:, None])
-    o_table = position * K + tl.where(by_row, pair, pair - K)
+    o_table = (tl.where(by_row, (o_token // W)[:, None], (o_token % W)[:, None]) * K
+               + tl.where(by_row, pair, pair - K))
     m_table = m_l[:, None] & (pair < 2 * K)
-    return (tl.load(p_cos + o_table, mask=m_table, other=1.0),
-            tl.load(p_sin + o_table, mask=m_table, other=0.0))
+    return (tl.load(p_table + o_table, mask=m_table, other=1.0),
+            tl.load(p_table + positions * K + o_table, mask=m_table, other=0.0))
 
 
 @triton.jit
@@ -58,373 +92,346 @@ def feature_slope(b_t, b_feature):
 
 
 @triton.jit
-def valid_tokens(p_mask, o_l, first, stop, stride_l, MASKED: tl.constexpr):
-    """Which of the tokens first + o_l exist and are no padding; p_mask points to token first."""
-    m_l = first + o_l < stop
-    if MASKED:
-        m_l = m_l & (tl.load(p_mask + o_l * stride_l, mask=m_l, other=0) != 0)
-    return m_l
+def softmax(b_m, b_base, b_scale, m_m):
+    """Weights of the softmax; see :func:`prepare`."""
+    return tl.where(m_m, tl.exp(b_m - b_base) * b_scale, 0)
 
 
 @triton.jit
-def softmax(b_m, p_softmax, m_l):
-    """Weights exp(m - max) / sum; see :func:`combine`."""
-    return tl.where(m_l, tl.exp(b_m - tl.load(p_softmax)) * tl.load(p_softmax + 1), 0)
+def parts(b_t, HALVES: tl.constexpr):
+    """A block as the sum of two of bfloat16, or as it is."""
+    b_high, b_low = b_t, b_t
+    if HALVES:
+        b_high, b_low = halves(b_t)
+    return b_high, b_low
+
+
+@triton.jit
+def denominators(b_q, b_keys, scale):
+    """s q_l . keys_j + 1e-6, (BL, BH)."""
+    return scale * tl.sum(b_q[:, None, :] * b_keys[None, :, :], axis=2) + 1e-6
 
 
 @triton.jit(do_not_specialize=VARYING)
-def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_cos, p_sin, p_states, p_sums, L, h, P, S, G, W,
-                   K, split_length, stride_xn, stride_xl, stride_xh, stride_xp, stride_dn,
-                   stride_dl, stride_dh, stride_A, stride_Bn, stride_Bl, stride_Bg, stride_Bs,
-                   stride_mn, stride_ml, NORMALIZE: tl.constexpr, MASKED: tl.constexpr,
-                   BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-                   PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """Sum a stretch of tokens: p_states (splits, N, h, S, P), p_sums (splits, N, h, S + 2).
+def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p_states, L,
+                   split_length, W, positions, stride_xn, stride_xl, stride_Bn, stride_Bl,
+                   stride_dn, stride_dl, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+                   K: tl.constexpr, BACKWARD: tl.constexpr, ALIGN: tl.constexpr,
+                   MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
+                   BH: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+                   PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Sum a stretch of tokens, weighted by the softmax.
 
-    The normalized form weights tokens by exp(m_l - max m) and gives beside the state: the sums of
-    keys (S numbers), of weights, and the maximum, all of this stretch.
+    BACKWARD: with p_weights (2, N, L, h), for states and for sums of keys, in its place. x and B
+    are then dy and C, and the sums are gradients.
     """
-    split = tl.program_id(1)
-    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    split, n = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    images = tl.num_programs(2).to(tl.int64)
     start = split * split_length
     stop = tl.minimum(start + split_length, L)
     first = start.to(tl.int64)
     o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
-    m_s, m_p = o_s < S, o_p < P
-    p_x += n * stride_xn + first * stride_xl + j * stride_xh
-    p_x += o_l[:, None] * stride_xl + o_p[None, :] * stride_xp
-    p_B += n * stride_Bn + first * stride_Bl + (j % G) * stride_Bg
-    p_B += o_l[:, None] * stride_Bl + o_s[None, :] * stride_Bs
-    p_dt += n * stride_dn + first * stride_dl + j * stride_dh + o_l * stride_dl
-    p_mask += n * stride_mn + first * stride_ml
-    A = tl.load(p_A + j * stride_A).to(ACC)
+    o_h = tl.program_id(0) * BH + tl.arange(0, BH)
+    o_row = rows(o_l, FAR)
+    m_s, m_h = o_s < S, o_h < h
+    m_hp = m_h[:, None] & (o_p < P)[None, :]
+    p_x += (n * stride_xn + first * stride_xl) * ALIGN
+    o_x = (o_row * (stride_xl * ALIGN))[:, None, None] + (o_h[:, None] * P + o_p[None, :])[None]
+    p_B += n * stride_Bn + first * stride_Bl
+    o_B = o_row[:, None] * stride_Bl + o_s[None, :]
+    if BACKWARD:
+        p_weights += (n * L + first) * h
+        o_w = o_l[:, None] * h + o_h[None, :]
+    else:
+        p_dt += n * stride_dn + first * stride_dl
+        o_dt = o_row[:, None] * stride_dl + o_h[None, :]
+        b_A = tl.load(p_A + o_h, mask=m_h, other=0).to(ACC)
+        p_softmax += (n * h + o_h) * 2
+        b_base, b_scale = tl.load(p_softmax, m_h, other=0), tl.load(p_softmax + 1, m_h, other=0)
 
-    b_state = tl.zeros((BS, BP), dtype=ACC)
-    b_keys = tl.zeros((BS, ), dtype=ACC)
-    largest = tl.full((), -float('inf'), dtype=ACC)
-    total = tl.full((), 0, dtype=ACC)
+    b_state = tl.zeros((BS, BH * BP), dtype=ACC)
+    b_keys = tl.zeros((BL, BH, BS), dtype=ACC)
     for i in range(tl.cdiv(stop - start, BL)):
-        m_l = valid_tokens(p_mask, o_l, start + i * BL, stop, stride_ml, MASKED)
-        m_ls = m_l[:, None] & m_s[None, :]
-        b_x = tl.load(p_x, mask=m_l[:, None] & m_p[None, :], other=0).to(ACC)
-        b_k = tl.load(p_B, mask=m_ls, other=0).to(ACC)
-        b_m = -A * tl.load(p_dt, mask=m_l, other=0).to(ACC)
-        if NORMALIZE:
-            b_m = tl.where(m_l, b_m, -float('inf'))
-            before = largest
-            largest = tl.maximum(largest, tl.max(b_m, axis=0))
-            # as long as all tokens were padding any finite number will do
-            base = tl.where(largest == -float('inf'), 0, largest)
-            b_m = tl.exp(b_m - base)
-            shrink = tl.exp(before - base)
-            total = total * shrink + tl.sum(b_m, axis=0)
-            b_k = feature(b_k, m_ls)
-            b_keys = b_keys * shrink + tl.sum(b_k * b_m[:, None], axis=0)
-            b_state *= shrink
-            b_cos, b_sin = load_angles(p_cos, p_sin, start + i * BL + o_l, m_l, W, K, BS)
-            b_k = rotate(b_k, b_cos, b_sin, BL, BS)
-        # state = sum_l B_l (outer) (m_l x_l)
-        b_state += dot(tl.trans(b_k), b_m[:, None] * b_x, DTYPE, PRECISION, ACC)
-        p_x += BL * stride_xl
-        p_B += BL * stride_Bl
-        p_dt += BL * stride_dl
-        p_mask += BL * stride_ml
-
-    part = (split * tl.num_programs(2) + n) * h + j
-    tl.store(p_states + part * S * P + o_s[:, None] * P + o_p[None, :], b_state,
-             mask=m_s[:, None] & m_p[None, :])
-    if NORMALIZE:
-        p_sums += part * (S + 2)
-        tl.store(p_sums + o_s, b_keys, mask=m_s)
-        tl.store(p_sums + S, total)
-        tl.store(p_sums + S + 1, largest)
-
-
-@triton.jit(do_not_specialize=['splits'])
-def combine(p_parts, p_sums, p_states, p_keys, p_softmax, size, S, splits, stride_parts,
-            stride_sums, NORMALIZE: tl.constexpr, BS: tl.constexpr, BE: tl.constexpr,
-            BN: tl.constexpr, ACC: tl.constexpr):
-    """Add the states of all stretches in their order; ``size`` is S * P.
-
-    The normalized form brings them to one maximum and divides by the sum of weights; it also gives
-    key sums p_keys (N, h, S), and in p_softmax (N, h, 2) the maximum of m and 1 / sum exp(m - max).
-    """
-    head = tl.program_id(0).to(tl.int64)
-    o_e = tl.program_id(1) * BE + tl.arange(0, BE)
-    o_s = tl.arange(0, BS)
-    m_e, m_s = o_e < size, o_s < S
-    b_state = tl.zeros((BE, ), dtype=ACC)
-    b_keys = tl.zeros((BS, ), dtype=ACC)
-    p_parts += head * size + o_e
-    p_sums += head * (S + 2)
-    base = tl.full((), 0, dtype=ACC)
-    total = tl.full((), 0, dtype=ACC)
-    if NORMALIZE:
-        o_n = tl.arange(0, BN)
-        largest = tl.max(tl.load(p_sums + o_n.to(tl.int64) * stride_sums + S + 1,
-                                 mask=o_n < splits, other=-float('inf')), axis=0)
-        base = tl.where(largest == -float('inf'), 0, largest)
-    for _ in range(splits):
-        b_part = tl.load(p_parts, mask=m_e, other=0)
-        if NORMALIZE:
-            shrink = tl.exp(tl.load(p_sums + S + 1) - base)
-            total += shrink * tl.load(p_sums + S)
-            b_keys += shrink * tl.load(p_sums + o_s, mask=m_s, other=0)
-            b_part *= shrink
-        b_state += b_part
-        p_parts += stride_parts
-        p_sums += stride_sums
-    if NORMALIZE:
-        # no token at all: the state is 0, and so is every weight
-        scale = tl.where(total > 0, 1 / total, 0)
-        b_state *= scale
-        if tl.program_id(1) == 0:
-            tl.store(p_keys + head * S + o_s, b_keys * scale, mask=m_s)
-            tl.store(p_softmax + head * 2, base)
-            tl.store(p_softmax + head * 2 + 1, scale)
-    tl.store(p_states + head * size + o_e, b_state, mask=m_e)
-
-
-@triton.jit(do_not_specialize=VARYING)
-def outputs(p_x, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_keys, p_y, L, h, P, S, G, W, K,
-            split_length, scale, stride_xn, stride_xl, stride_xh, stride_xp, stride_Cn, stride_Cl,
-            stride_Cg, stride_Cs, stride_D, stride_mn, stride_ml, NORMALIZE: tl.constexpr,
-            SKIP: tl.constexpr, MASKED: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
-            BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """Let a stretch of tokens read the state: p_y (N, L, h, P), contiguous."""
-    split = tl.program_id(1)
-    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
-    start = split * split_length
-    stop = tl.minimum(start + split_length, L)
-    first = start.to(tl.int64)
-    o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
-    m_s, m_p = o_s < S, o_p < P
-    p_x += n * stride_xn + first * stride_xl + j * stride_xh
-    p_x += o_l[:, None] * stride_xl + o_p[None, :] * stride_xp
-    p_y += ((n * L + first) * h + j) * P + o_l[:, None] * h * P + o_p[None, :]
-    p_C += n * stride_Cn + first * stride_Cl + (j % G) * stride_Cg
-    p_C += o_l[:, None] * stride_Cl + o_s[None, :] * stride_Cs
-    p_mask += n * stride_mn + first * stride_ml
-    head = n * h + j
-    b_state = tl.load(p_states + head * S * P + o_s[:, None] * P + o_p[None, :],
-                      mask=m_s[:, None] & m_p[None, :], other=0)
-    b_keys = tl.zeros((BS, ), dtype=ACC)
-    if NORMALIZE:
-        b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
-
-    for i in range(tl.cdiv(stop - start, BL)):
-        m_l = valid_tokens(p_mask, o_l, start + i * BL, stop, stride_ml, MASKED)
-        m_ls = m_l[:, None] & m_s[None, :]
-        b_q = tl.load(p_C, mask=m_ls, other=0).to(ACC)
-        if NORMALIZE:
-            b_q = feature(b_q, m_ls)
-            b_denominator = scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6
-            b_cos, b_sin = load_angles(p_cos, p_sin, start + i * BL + o_l, m_l, W, K, BS)
-            b_q = rotate(b_q, b_cos, b_sin, BL, BS)
-            # y_l = (s R_l q_l . state) / denom_l
-            b_y = scale * dot(b_q, b_state, DTYPE, PRECISION, ACC) / b_denominator[:, None]
+        o_token = start + i * BL + o_l
+        m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
+        m_ls, m_lh = m_l[:, None] & m_s[None, :], m_l[:, None] & m_h[None, :]
+        b_x = tl.load(p_x + o_x, mask=m_l[:, None, None] & m_hp[None], other=0).to(ACC)
+        b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls)
+        b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
+        if BACKWARD:
+            b_w = tl.load(p_weights + o_w, mask=m_lh, other=0)
+            b_v = tl.load(p_weights + images * L * h + o_w, mask=m_lh, other=0)
+            p_weights += BL * h
         else:
-            # y_l = C_l . state
-            b_y = dot(b_q, b_state, DTYPE, PRECISION, ACC)
-        if SKIP:
-            b_x = tl.load(p_x, mask=m_l[:, None] & m_p[None, :], other=0).to(ACC)
-            b_y += tl.load(p_D + j * stride_D).to(ACC) * b_x
-        m_stop = start + i * BL + o_l < stop  # padding is written too, as zeros
-        tl.store(p_y, b_y.to(p_y.dtype.element_ty), mask=m_stop[:, None] & m_p[None, :])
-        p_x += BL * stride_xl
-        p_C += BL * stride_Cl
-        p_y += BL * h * P
-        p_mask += BL * stride_ml
+            b_dt = tl.load(p_dt + o_dt, mask=m_lh, other=0).to(ACC)
+            b_w = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh)
+            b_v = b_w
+            p_dt += tl.cast(BL, tl.int64) * stride_dl
+        b_keys += b_v[:, :, None] * b_k[:, None, :]
+        # state = sum_l R_l k_l (outer) w_l x_l
+        b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
+        b_high, b_low = parts(tl.reshape(b_w[:, :, None] * b_x, (BL, BH * BP)), HALVES)
+        b_state = add_dot(b_state, tl.trans(b_kr), b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+        p_x += tl.cast(BL * ALIGN, tl.int64) * stride_xl
+        p_B += tl.cast(BL, tl.int64) * stride_Bl
+
+    p_states += split.to(tl.int64) * (images * h * S * (P + 1))
+    store_states(p_states, images, n, b_state, tl.sum(b_keys, axis=0), h, P, S, BS, BH, BP)
+
+
+@triton.jit
+def store_states(p_states, images, n, b_state, b_keys, h: tl.constexpr, P: tl.constexpr,
+                 S: tl.constexpr, BS: tl.constexpr, BH: tl.constexpr, BP: tl.constexpr):
+    """Store a tile's states (BS, BH * BP) and sums of keys (BH, BS)."""
+    o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
+    tl.store(p_states + o_state, b_state, mask=m_state)
+    tl.store(p_states + o_keys, b_keys, mask=m_keys)
+
+
+@triton.jit
+def places(images, n, tile, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr, BS: tl.constexpr,
+           BH: tl.constexpr, BP: tl.constexpr):
+    """Places of a tile's states and sums of keys, and which of them exist."""
+    o_c = tl.arange(0, BH * BP)
+    o_s, o_h, o_p = tl.arange(0, BS), tile * BH + o_c // BP, o_c % BP
+    o_state = n * (h * S * P) + o_s[:, None] * P + (o_h * (S * P) + o_p)[None, :]
+    m_state = (o_s < S)[:, None] & ((o_h < h) & (o_p < P))[None, :]
+    o_h = tile * BH + tl.arange(0, BH)
+    o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
+    return o_state, m_state, o_keys, (o_h < h)[:, None] & (o_s < S)[None, :]
 
 
 @triton.jit(do_not_specialize=VARYING)
-def partial_state_gradients(p_dy, p_C, p_mask, p_cos, p_sin, p_states, p_keys, p_dstates, p_dkeys,
-                            L, h, P, S, G, W, K, split_length, scale, stride_yn, stride_yl,
-                            stride_yh, stride_yp, stride_Cn, stride_Cl, stride_Cg, stride_Cs,
-                            stride_mn, stride_ml, NORMALIZE: tl.constexpr, MASKED: tl.constexpr,
-                            BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
-                            DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """What a stretch of tokens hands back to the state: (splits, N, h, S, P) and (..., S)."""
-    split = tl.program_id(1)
-    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, positions,
+            stride_xn, stride_xl, stride_Cn, stride_Cl, h: tl.constexpr, P: tl.constexpr,
+            S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr, ALIGN: tl.constexpr,
+            MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
+            BH: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+            ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Let a stretch of tokens read the state: p_y (N, L, h, P)."""
+    split, n = tl.program_id(1), tl.num_programs(2) - 1 - tl.program_id(2).to(tl.int64)
     start = split * split_length
     stop = tl.minimum(start + split_length, L)
     first = start.to(tl.int64)
     o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
-    m_s, m_p = o_s < S, o_p < P
-    m_sp = m_s[:, None] & m_p[None, :]
-    p_dy += n * stride_yn + first * stride_yl + j * stride_yh
-    p_dy += o_l[:, None] * stride_yl + o_p[None, :] * stride_yp
-    p_C += n * stride_Cn + first * stride_Cl + (j % G) * stride_Cg
-    p_C += o_l[:, None] * stride_Cl + o_s[None, :] * stride_Cs
-    p_mask += n * stride_mn + first * stride_ml
-    head = n * h + j
-    b_state = tl.zeros((BS, BP), dtype=ACC)
-    b_keys = tl.zeros((BS, ), dtype=ACC)
-    if NORMALIZE:
-        b_state = tl.load(p_states + head * S * P + o_s[:, None] * P + o_p[None, :], mask=m_sp,
-                          other=0)
-        b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
+    o_h = tl.program_id(0) * BH + tl.arange(0, BH)
+    o_row = rows(o_l, FAR)
+    m_s, m_h = o_s < S, o_h < h
+    m_hp = m_h[:, None] & (o_p < P)[None, :]
+    o_hp = (o_h[:, None] * P + o_p[None, :])[None]
+    p_x += (n * stride_xn + first * stride_xl) * ALIGN
+    o_x = (o_row * (stride_xl * ALIGN))[:, None, None] + o_hp
+    p_y += (n * L + first) * (h * P)
+    o_y = (o_l * (h * P))[:, None, None] + o_hp
+    p_C += n * stride_Cn + first * stride_Cl
+    o_C = o_row[:, None] * stride_Cl + o_s[None, :]
+    o_state, m_state, o_keys, m_keys = places(tl.num_programs(2).to(tl.int64), n,
+                                              tl.program_id(0), h, P, S, BS, BH, BP)
+    b_state = tl.load(p_states + o_state, mask=m_state, other=0)
+    b_keys = tl.load(p_states + o_keys, mask=m_keys, other=0)
+    b_high, b_low = parts(b_state, HALVES)
+    scale = tl.full((), 1, dtype=ACC) / (h * P)
+    if SKIP:
+        b_D = tl.load(p_D + o_h, mask=m_h, other=0).to(ACC)
 
-    b_dstate = tl.zeros((BS, BP), dtype=ACC)
-    b_dkeys = tl.zeros((BS, ), dtype=ACC)
     for i in range(tl.cdiv(stop - start, BL)):
-        m_l = valid_tokens(p_mask, o_l, start + i * BL, stop, stride_ml, MASKED)
+        o_token = start + i * BL + o_l
+        m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls = m_l[:, None] & m_s[None, :]
-        b_dy = tl.load(p_dy, mask=m_l[:, None] & m_p[None, :], other=0).to(ACC)
-        b_q = tl.load(p_C, mask=m_ls, other=0).to(ACC)
-        if NORMALIZE:
-            b_q = feature(b_q, m_ls)
-            b_cos, b_sin = load_angles(p_cos, p_sin, start + i * BL + o_l, m_l, W, K, BS)
-            b_qr = rotate(b_q, b_cos, b_sin, BL, BS)
-            b_denominator = scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6
-            b_dy = scale * b_dy / b_denominator[:, None]
-            # ddenom_l = -dy_l . n_l / denom_l**2, with dy . n = qr . (state dy)
-            b_dqr = dot(b_dy, tl.trans(b_state), DTYPE, PRECISION, ACC)
-            b_ddenominator = -tl.sum(b_qr * b_dqr, axis=1) / b_denominator
-            b_dkeys += scale * tl.sum(b_q * b_ddenominator[:, None], axis=0)
-            b_q = b_qr
-        # dstate = sum_l C_l (outer) dy_l
-        b_dstate += dot(tl.trans(b_q), b_dy, DTYPE, PRECISION, ACC)
-        p_dy += BL * stride_yl
-        p_C += BL * stride_Cl
-        p_mask += BL * stride_ml
-
-    part = (split * tl.num_programs(2) + n) * h + j
-    tl.store(p_dstates + part * S * P + o_s[:, None] * P + o_p[None, :], b_dstate, mask=m_sp)
-    if NORMALIZE:
-        tl.store(p_dkeys + part * S + o_s, b_dkeys, mask=m_s)
+        b_q = feature(tl.load(p_C + o_C, mask=m_ls, other=0).to(ACC), m_ls)
+        b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
+        b_factor = scale / denominators(b_q, b_keys, scale)
+        # y_l = (s R_l q_l . state) / denom_l + D x_l
+        b_y = tl.zeros((BL, BH * BP), dtype=ACC)
+        b_y = add_dot(b_y, rotate(b_q, b_cos, b_sin, BL, BS), b_high, b_low, DTYPE, PRECISION, ACC,
+                      HALVES)
+        b_y = tl.reshape(b_y, (BL, BH, BP)) * b_factor[:, :, None]
+        if SKIP:
+            b_x = tl.load(p_x + o_x, mask=m_l[:, None, None] & m_hp[None], other=0).to(ACC)
+            b_y += b_D[None, :, None] * b_x
+        # padding is written too, as zeros
+        tl.store(p_y + o_y, b_y.to(p_y.dtype.element_ty),
+                 mask=(o_token < stop)[:, None, None] & m_hp[None])
+        p_x += tl.cast(BL * ALIGN, tl.int64) * stride_xl
+        p_C += tl.cast(BL, tl.int64) * stride_Cl
+        p_y += BL * h * P
 
 
-@triton.jit(do_not_specialize=VARYING)
-def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_cos, p_sin, p_states, p_keys, p_softmax,
-              p_dstates, p_dkeys, p_dy, p_dx, p_dm, p_dm_sums, p_dB, p_dC, p_dD, L, h, P, S, G, W,
-              K, scale, stride_xn, stride_xl, stride_xh, stride_xp, stride_dn, stride_dl, stride_dh,
-              stride_A, stride_Bn, stride_Bl, stride_Bg, stride_Bs, stride_Cn, stride_Cl,
-              stride_Cg, stride_Cs, stride_D, stride_mn, stride_ml, stride_yn, stride_yl,
-              stride_yh, stride_yp, NORMALIZE: tl.constexpr, SKIP: tl.constexpr,
-              MASKED: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
-              DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """Gradients of a tile of tokens and one group; the group's heads one after the other.
+@triton.jit(do_not_specialize=['L', 'W', 'positions'])
+def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W, positions,
+                    stride_Cn, stride_Cl, stride_yn, stride_yl, h: tl.constexpr, P: tl.constexpr,
+                    S: tl.constexpr, K: tl.constexpr, ALIGN: tl.constexpr, MASKED: tl.constexpr,
+                    FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
+                    DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+                    HALVES: tl.constexpr):
+    """Gradients of C over a tile of tokens, p_dC (N, L, S), one head after the other.
 
-    p_dx (N, L, h, P), p_dm (N, L, h), p_dB and p_dC (N, L, G, S) are contiguous; p_dm_sums and p_dD
-    (tiles, N, h) hold what this tile adds to the sum of dm, and to dD.
+    p_weights (2, N, L, h) are the weights of dy in gradients of states, and of features in those of
+    sums of keys.
     """
-    tile = tl.program_id(1)
-    g, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    tile, images = tl.program_id(0), tl.num_programs(1).to(tl.int64)
+    n = tl.program_id(1).to(tl.int64)
     first = tile.to(tl.int64) * BL
     o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
+    o_row = rows(o_l, FAR)
     m_s, m_p = o_s < S, o_p < P
     m_sp = m_s[:, None] & m_p[None, :]
     m_stop = tile * BL + o_l < L  # with padding
-    p_mask += n * stride_mn + first * stride_ml
-    m_l = valid_tokens(p_mask, o_l, tile * BL, L, stride_ml, MASKED)
+    m_l = valid_tokens(p_mask, n, tile * BL + o_l, L, L, MASKED)
     m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
-    p_B += n * stride_Bn + first * stride_Bl + g * stride_Bg
-    p_C += n * stride_Cn + first * stride_Cl + g * stride_Cg
-    b_B = tl.load(p_B + o_l[:, None] * stride_Bl + o_s[None, :] * stride_Bs, mask=m_ls,
-                  other=0).to(ACC)
-    b_C = tl.load(p_C + o_l[:, None] * stride_Cl + o_s[None, :] * stride_Cs, mask=m_ls,
-                  other=0).to(ACC)
-    b_kr = b_B
-    b_qr = b_C
-    if NORMALIZE:
-        b_k = feature(b_B, m_ls)
-        b_q = feature(b_C, m_ls)
-        b_cos, b_sin = load_angles(p_cos, p_sin, tile * BL + o_l, m_l, W, K, BS)
-        b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
-        b_qr = rotate(b_q, b_cos, b_sin, BL, BS)
-        b_dk = tl.zeros((BL, BS), dtype=ACC)
-        b_dq = tl.zeros((BL, BS), dtype=ACC)
-    b_dkr = tl.zeros((BL, BS), dtype=ACC)
+    p_C += n * stride_Cn + first * stride_Cl
+    b_C = tl.load(p_C + o_row[:, None] * stride_Cl + o_s[None, :], mask=m_ls, other=0).to(ACC)
+    b_q = feature(b_C, m_ls)
+    b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
+    b_qr = rotate(b_q, b_cos, b_sin, BL, BS)
     b_dqr = tl.zeros((BL, BS), dtype=ACC)
-    p_x += n * stride_xn + first * stride_xl
-    p_x += o_l[:, None] * stride_xl + o_p[None, :] * stride_xp
-    p_dy += n * stride_yn + first * stride_yl
-    p_dy += o_l[:, None] * stride_yl + o_p[None, :] * stride_yp
-    p_dx += (n * L + first) * h * P + o_l[:, None] * h * P + o_p[None, :]
-    p_dt += n * stride_dn + first * stride_dl + o_l * stride_dl
-    p_dm += (n * L + first) * h + o_l * h
-    part = (tile * tl.num_programs(2) + n) * h
+    b_dq = tl.zeros((BL, BS), dtype=ACC)
+    p_dy += (n * stride_yn + first * stride_yl) * ALIGN
+    o_dy = o_row[:, None] * (stride_yl * ALIGN) + o_p[None, :]
+    p_weights += (n * L + first) * h
+    p_keys = p_states + images * (h * S * P)
+    scale = tl.full((), 1, dtype=ACC) / (h * P)
 
-    for i in range(h // G):
-        j = i * G + g
+    for j in range(h):
         head = n * h + j
-        o_state = head * S * P + o_s[:, None] * P + o_p[None, :]
-        b_state = tl.load(p_states + o_state, mask=m_sp, other=0)
-        b_dstate = tl.load(p_dstates + o_state, mask=m_sp, other=0)
-        b_x = tl.load(p_x + j * stride_xh, mask=m_lp, other=0).to(ACC)
-        b_dy = tl.load(p_dy + j * stride_yh, mask=m_lp, other=0).to(ACC)
-        b_dt = tl.load(p_dt + j * stride_dh, mask=m_l, other=0).to(ACC)
-        A = tl.load(p_A + j * stride_A).to(ACC)
-        b_m = -A * b_dt
+        b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
+        b_state = tl.load(p_states + head * (S * P) + o_s[:, None] * P + o_p[None, :], mask=m_sp,
+                          other=0)
+        b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
+        b_high, b_low = parts(b_state, HALVES)
+        # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
+        b_factor = 1 / (scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6)
+        b_weight = scale * b_factor
+        b_h = tl.zeros((BL, BS), dtype=ACC)
+        b_h = add_dot(b_h, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
+        b_h *= b_weight[:, None]
+        b_dqr += b_h
+        b_key_weight = -b_weight * tl.sum(b_h * b_qr, axis=1)
+        b_dq += b_key_weight[:, None] * b_keys[None, :]
+        tl.store(p_weights + o_l * h + j, b_weight, mask=m_stop)
+        tl.store(p_weights + images * L * h + o_l * h + j, b_key_weight, mask=m_stop)
+
+    b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
+    tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
+             b_dC.to(p_dC.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
+
+
+@triton.jit(do_not_specialize=['L', 'W', 'positions'])
+def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_dstates, p_dy,
+              p_dx, p_dm, p_dB, p_sums, L, W, positions, stride_xn, stride_xl, stride_dn,
+              stride_dl, stride_Bn, stride_Bl, stride_yn, stride_yl, h: tl.constexpr,
+              P: tl.constexpr, S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr,
+              ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr,
+              BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+              ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Gradients of x, of m and of B over a tile of tokens, one head after the other.
+
+    p_dx (N, L, h, P), p_dm (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
+    adds to the sum of dm, and to dD.
+    """
+    tile, tiles, images = tl.program_id(0), tl.num_programs(0), tl.num_programs(1).to(tl.int64)
+    n = images - 1 - tl.program_id(1)
+    first = tile.to(tl.int64) * BL
+    o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
+    o_row = rows(o_l, FAR)
+    m_s, m_p = o_s < S, o_p < P
+    m_sp = m_s[:, None] & m_p[None, :]
+    m_stop = tile * BL + o_l < L  # with padding
+    m_l = valid_tokens(p_mask, n, tile * BL + o_l, L, L, MASKED)
+    m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
+    p_B += n * stride_Bn + first * stride_Bl
+    b_B = tl.load(p_B + o_row[:, None] * stride_Bl + o_s[None, :], mask=m_ls, other=0).to(ACC)
+    b_k = feature(b_B, m_ls)
+    b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
+    b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
+    b_dkr = tl.zeros((BL, BS), dtype=ACC)
+    b_dk = tl.zeros((BL, BS), dtype=ACC)
+    p_x += (n * stride_xn + first * stride_xl) * ALIGN
+    p_dy += (n * stride_yn + first * stride_yl) * ALIGN
+    p_dx += (n * L + first) * (h * P)
+    o_x = o_row[:, None] * (stride_xl * ALIGN) + o_p[None, :]
+    o_dy = o_row[:, None] * (stride_yl * ALIGN) + o_p[None, :]
+    o_dx = o_l[:, None] * (h * P) + o_p[None, :]
+    o_state = o_s[:, None] * P + o_p[None, :]
+    p_dt += n * stride_dn + first * stride_dl
+    p_dm += (n * L + first) * h
+    p_sums += n * tiles + tile
+    p_keys = p_states + images * (h * S * P)
+    p_dkeys = p_dstates + images * (h * S * P)
+
+    for j in range(h):
+        head = n * h + j
+        b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
+        b_dt = tl.load(p_dt + o_row * stride_dl + j, mask=m_l, other=0).to(ACC)
+        b_w = softmax(-tl.load(p_A + j).to(ACC) * b_dt, tl.load(p_softmax + head * 2),
+                      tl.load(p_softmax + head * 2 + 1), m_l)
+        b_dstate = tl.load(p_dstates + head * (S * P) + o_state, mask=m_sp, other=0)
+        b_dkeys = tl.load(p_dkeys + head * S + o_s, mask=m_s, other=0)
+        b_high, b_low = parts(b_dstate, HALVES)
+        # dR k_l = w_l dstate x_l, dw_l = R_l k_l . dstate x_l + k_l . dkeys
+        b_t = tl.zeros((BL, BS), dtype=ACC)
+        b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
+        b_dw = tl.sum(b_t * b_kr, axis=1) + tl.sum(b_k * b_dkeys[None, :], axis=1)
+        b_dkr += b_w[:, None] * b_t
+        b_dk += b_w[:, None] * b_dkeys[None, :]
+        # softmax: dm_l = w_l (dw_l - mean) with
+        # mean = sum_i w_i dw_i = state . dstate + keys . dkeys
+        b_state = tl.load(p_states + head * (S * P) + o_state, mask=m_sp, other=0)
+        b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
+        mean = tl.sum(tl.sum(b_state * b_dstate, axis=1) + b_keys * b_dkeys, axis=0)
+        b_dm = b_w * (b_dw - mean)
+        tl.store(p_dm + o_l * h + j, b_dm, mask=m_stop)
+        tl.store(p_sums + j * images * tiles, tl.sum(b_dm, axis=0))
+        # dx_l = w_l R_l k_l . dstate + D dy_l
         b_dx = tl.zeros((BL, BP), dtype=ACC)
+        b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES) * b_w[:, None]
         if SKIP:
-            b_dx = tl.load(p_D + j * stride_D).to(ACC) * b_dy
-            tl.store(p_dD + part + j, tl.sum(tl.sum(b_x * b_dy, axis=1), axis=0))
-        # t_l = dstate x_l
-        b_t = dot(b_x, tl.trans(b_dstate), DTYPE, PRECISION, ACC)
-        b_dm = tl.sum(b_kr * b_t, axis=1)
-        if NORMALIZE:
-            b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
-            b_dkeys = tl.load(p_dkeys + head * S + o_s, mask=m_s, other=0)
-            b_w = softmax(b_m, p_softmax + head * 2, m_l)
-            b_denominator = scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6
-            b_g = scale * b_dy / b_denominator[:, None]
-            b_h = dot(b_g, tl.trans(b_state), DTYPE, PRECISION, ACC)
-            b_dqr += b_h
-            b_ddenominator = -tl.sum(b_qr * b_h, axis=1) / b_denominator
-            b_dq += scale * b_ddenominator[:, None] * b_keys[None, :]
-            b_dk += b_w[:, None] * b_dkeys[None, :]
-            # dw_l = kr_l . t_l + k_l . dkeys; softmax: dm_l = w_l (dw_l - sum_i w_i dw_i), where
-            # sum_i w_i dw_i = state . dstate + keys . dkeys
-            mean = tl.sum(tl.sum(b_state * b_dstate, axis=1), axis=0)
-            mean += tl.sum(b_keys * b_dkeys, axis=0)
-            b_dm = b_w * (b_dm + tl.sum(b_k * b_dkeys[None, :], axis=1) - mean)
-            b_m = b_w
-        else:
-            # dC_l = state dy_l
-            b_dqr += dot(b_dy, tl.trans(b_state), DTYPE, PRECISION, ACC)
-        # dB_l = m_l t_l, dx_l = m_l B_l . dstate + D dy_l
-        b_dkr += b_m[:, None] * b_t
-        b_dx += b_m[:, None] * dot(b_kr, b_dstate, DTYPE, PRECISION, ACC)
-        tl.store(p_dx + j * P, b_dx.to(p_dx.dtype.element_ty),
+            b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
+            b_dx += tl.load(p_D + j).to(ACC) * b_dy
+            b_dD = tl.sum(b_x.to(ACC) * b_dy, axis=1)
+            tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
+        tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
                  mask=m_stop[:, None] & m_p[None, :])
-        tl.store(p_dm + j, b_dm, mask=m_stop)
-        if NORMALIZE:
-            tl.store(p_dm_sums + part + j, tl.sum(b_dm, axis=0))
 
-    if NORMALIZE:
-        b_dkr = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
-        b_dqr = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
-    o_ls = ((n * L + first) * G + g) * S + o_l[:, None] * G * S + o_s[None, :]
-    m_store = m_stop[:, None] & m_s[None, :]
-    tl.store(p_dB + o_ls, b_dkr.to(p_dB.dtype.element_ty), mask=m_store)
-    tl.store(p_dC + o_ls, b_dqr.to(p_dC.dtype.element_ty), mask=m_store)
+    b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
+    tl.store(p_dB + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
+             b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
 
 
-@triton.jit(do_not_specialize=VARYING)
-def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dm, p_surplus, p_ddt, p_dA, L, h, stride_dn,
-                   stride_dl, stride_dh, stride_A, stride_mn, stride_ml, NORMALIZE: tl.constexpr,
-                   MASKED: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
-    """From dm (N, L, h) of m = -dt A to p_ddt (N, L, h), and to what a tile adds to dA.
+@triton.jit(do_not_specialize=['L', 'tiles'])
+def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dm, p_sums, p_ddt, p_dA, L, tiles, stride_dn,
+                   stride_dl, h: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr,
+                   BL: tl.constexpr, BT: tl.constexpr, ACC: tl.constexpr):
+    """From dm (N, L, h) of m = -dt A to p_ddt (N, L, h), and to what stretches add to dA and dD.
+
+    p_dA (2, h, N, stretches) has less to add than p_sums (2, h, N, tiles); a stretch has BT tiles.
 
     Gradients through a softmax add up to 0. Those of :func:`gradients` do so up to the rounding of
-    two large sums, which dA would show: p_surplus (N, h), what they add up to, is taken off.
+    two large sums, which dA would show: what they add up to is taken off.
     """
-    tile = tl.program_id(1)
+    stretch, stretches = tl.program_id(1), tl.num_programs(1)
     j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
-    first = tile.to(tl.int64) * BL
+    images = tl.num_programs(2).to(tl.int64)
+    o_t = tl.arange(0, BT)
     o_l = tl.arange(0, BL)
-    p_mask += n * stride_mn + first * stride_ml
-    m_l = valid_tokens(p_mask, o_l, tile * BL, L, stride_ml, MASKED)
-    o_lh = ((n * L + first) * h + j) + o_l * h
-    A = tl.load(p_A + j * stride_A).to(ACC)
-    b_dt = tl.load(p_dt + n * stride_dn + first * stride_dl + j * stride_dh + o_l * stride_dl,
+    first = stretch.to(tl.int64) * BL
+    m_l = valid_tokens(p_mask, n, stretch * BL + o_l, L, L, MASKED)
+    A = tl.load(p_A + j).to(ACC)
+    p_sums += (j * images + n) * tiles
+    p_dA += (j * images + n) * stretches + stretch
+    b_surplus = tl.zeros((BT, ), dtype=ACC)
+    for start in range(0, tiles, BT):
+        b_surplus += tl.load(p_sums + start + o_t, mask=start + o_t < tiles, other=0)
+    b_dt = tl.load(p_dt + n * stride_dn + first * stride_dl + j + o_l.to(tl.int64) * stride_dl,
                    mask=m_l, other=0).to(ACC)
-    b_dm = tl.load(p_dm + o_lh, mask=m_l, other=0)
-    if NORMALIZE:
-        b_w = softmax(-A * b_dt, p_softmax + (n * h + j) * 2, m_l)
-        b_dm -= b_w * tl.load(p_surplus + n * h + j)
-    tl.store(p_ddt + o_lh, (-A * b_dm).to(p_ddt.dtype.element_ty), mask=tile * BL + o_l < L)
-    tl.store(p_dA + (tile * tl.num_programs(2) + n) * h + j, -tl.sum(b_dt * b_dm, axis=0))
+    base = tl.load(p_softmax + (n * h + j) * 2)
+    scale = tl.load(p_softmax + (n * h + j) * 2 + 1)
+    b_w = softmax(-A * b_dt, base, scale, m_l)
+    o_lh = (n * L + first) * h + j + o_l * h
+    b_dm = tl.load(p_dm + o_lh, mask=m_l, other=0) - b_w * tl.sum(b_surplus, axis=0)
+    tl.store(p_ddt + o_lh, (-A * b_dm).to(p_ddt.dtype.element_ty), mask=stretch * BL + o_l < L)
+    tl.store(p_dA, -tl.sum(b_dt * b_dm, axis=0))
+    if SKIP:
+        o_t += stretch * BT
+        b_dD = tl.load(p_sums + h * images * tiles + o_t, mask=o_t < tiles, other=0)
+        tl.store(p_dA + h * images * stretches, tl.sum(b_dD, axis=0))

@@ -1,0 +1,88 @@
+"""What the launches of one call of ``nc_ssd`` share, of either form."""
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from mmvssd_kernels import triton_support
+from mmvssd_kernels.numerics import sum_dtype
+from mmvssd_kernels.triton_support import power_of_two
+
+#: Distance of two tokens at which a tile's offsets need 64 bits.
+FAR = 2**31 // 64
+#: Programs that keep a large GPU busy; more of them would only add states to write and read.
+PROGRAMS = 512
+
+
+def halves(x: Tensor, B: Tensor, C: Tensor) -> bool:
+    """Whether tensor cores multiply the tokens as they are: they are half, and the GPU can."""
+    return (x.dtype in (torch.bfloat16, torch.float16) and x.dtype == B.dtype == C.dtype
+            and triton_support.capability(x.device) >= (8, 0))
+
+
+class Call:
+    """Tensors as kernels take them, the stretches of their tokens, and constants.
+
+    Args:
+        x, dt, A, B, C, D, mask: Arguments of the op.
+        others: Tensors like ``x``.
+        BL: Tokens of a tile.
+        heads: Heads of a tile.
+        halves: Whether states are two bfloat16 numbers each.
+
+    Attributes:
+        tensors: The arguments, copied unless what a token has lies side by side. In the place of
+            what is absent stands another, which is never read.
+        SKIP: Whether there is a D.
+        dtype: The dtype of sums.
+        lengths: Tokens, and those of a stretch.
+        grid: Programs of what sums and reads states.
+        options: Constants of those.
+    """
+
+    def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+                 D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor, BL: int,
+                 heads: int = 1, halves: bool = False) -> None:
+        N, L, h, P = x.shape
+        S = B.shape[3]
+        self.SKIP, self.halves, self.dtype = D is not None, halves, sum_dtype(x.dtype)
+        x, dt, A, B, C, D, *others = map(_dense, (x, dt, A, B, C, A if D is None else D, *others))
+        self.tensors = x, dt, A, B, C, D, x if mask is None else mask.contiguous(), *others
+        # stretches of whole tiles, and not so many that their states outweigh the tokens
+        tiles, programs = -(-L // BL), -(-h // heads)
+        splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))
+        split_length = -(-tiles // splits) * BL
+        self.lengths = L, split_length
+        self.grid = programs, -(-L // split_length), N
+        self.options = dict(
+            h=h, P=P, S=S, MASKED=mask is not None,
+            FAR=max(t.stride(1) for t in (x, dt, B, C, *others)) >= FAR, BL=BL,
+            BS=max(16, power_of_two(S)), BP=max(16, power_of_two(P)),
+            ACC=triton_support.language(self.dtype), num_warps=4)
+
+    def parts(self, state: Tensor) -> Tensor:
+        """Allocate what stretches sum; it is the state itself if there is one stretch."""
+        splits = self.grid[1]
+        size = state.numel() // (2 if self.halves else 1)
+        return state if splits == 1 else state.new_empty((splits, size), dtype=self.dtype)
+
+    def combine(self, parts: Tensor, state: Tensor) -> None:
+        """Add what stretches summed."""
+        if parts is not state:
+            splits, size = parts.shape
+            triton_support.kernels('nc_ssd').combine[-(-size // 256), ](
+                parts, state, splits, size, BE=256, ACC=self.options['ACC'], HALVES=self.halves,
+                num_warps=4)
+
+    def add_parameters(self, sums: Tensor, dA: Tensor, dD: Tensor) -> None:
+        """Add sums (2, h, ...) to the gradients of A and D."""
+        h = sums.shape[1]
+        triton_support.kernels('nc_ssd').parameter_gradients[h, 1 + self.SKIP](
+            sums, dA, dD, sums[0, 0].numel(), BE=2048, ACC=self.options['ACC'], num_warps=8)
+
+
+def _dense(t: Tensor) -> Tensor:
+    """Return the tensor, or a copy unless what a token has lies side by side."""
+    if t.stride(-1) == 1 and (t.dim() < 4 or t.stride(2) == t.shape[3]):
+        return t
+    return t.contiguous()

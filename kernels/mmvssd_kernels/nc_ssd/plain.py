@@ -1,0 +1,77 @@
+"""Launches of the plain form; see :mod:`mmvssd_kernels.nc_ssd.autograd`."""
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from mmvssd_kernels import triton_support
+from mmvssd_kernels.nc_ssd import launch
+from mmvssd_kernels.numerics import sum_dtype
+
+
+def allocate(x: Tensor, B: Tensor, C: Tensor, grid: None) -> Tuple[Tensor, ...]:
+    """Allocate what forward keeps for backward: states (parts, N, h, S, P), and twice nothing."""
+    (N, _, h, P), S = x.shape, B.shape[3]
+    nothing = x.new_empty(0)
+    if launch.halves(x, B, C):
+        return x.new_empty((2, N, h, S, P), dtype=torch.bfloat16), nothing, nothing.clone()
+    return x.new_empty((1, N, h, S, P), dtype=sum_dtype(x.dtype)), nothing, nothing.clone()
+
+
+def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor],
+            mask: Optional[Tensor], grid: None, y: Tensor, state: Tensor, *nothing: Tensor) -> None:
+    """Write y and states."""
+    call = _Call(x, dt, A, B, C, D, mask)
+    x, dt, A, B, C, D, mask = call.tensors
+    parts = call.parts(state)
+    call.kernels.partial_states[call.grid](
+        x, dt, A, B, mask, parts, *call.lengths, *x.stride()[:2], *dt.stride()[:2],
+        *B.stride()[:2], WHOLE=parts is state, **call.options)
+    call.combine(parts, state)
+    call.kernels.outputs[call.grid](
+        x, C, D, mask, state, y, *call.lengths, *x.stride()[:2], *C.stride()[:2],
+        SKIP=call.SKIP, **call.options)
+
+
+def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+             D: Optional[Tensor], mask: Optional[Tensor], state: Tensor, softmax: Tensor,
+             table: Tensor, grid: None, results: Tuple[Tensor, ...]) -> None:
+    """Write the gradients of x, dt, A, B, C and D."""
+    dx, ddt, dA, dB, dC, dD = results
+    call = _Call(x, dt, A, B, C, D, mask, dy)
+    x, dt, A, B, C, D, mask, dy = call.tensors
+    N, L, h, _ = x.shape
+    dstate = torch.empty_like(state)
+    parts = call.parts(dstate)
+    call.kernels.partial_state_gradients[call.grid](
+        dy, C, mask, parts, *call.lengths, *dy.stride()[:2], *C.stride()[:2],
+        WHOLE=parts is dstate, **call.options)
+    call.combine(parts, dstate)
+    options = call.narrow_options()
+    tiles = -(-L // options['BL'])
+    sums = x.new_empty((2, h, N, tiles), dtype=call.dtype)
+    call.kernels.gradients[B.shape[2], tiles, N](
+        x, dt, A, B, C, D, mask, state, dstate, dy, dx, ddt, dB, dC, sums, L, *x.stride()[:2],
+        *dt.stride()[:2], *B.stride()[:2], *dy.stride()[:2], SKIP=call.SKIP, **options)
+    call.add_parameters(sums, dA, dD)
+
+
+class _Call(launch.Call):
+    """What the launches of one call share."""
+
+    def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
+                 D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor) -> None:
+        halves = launch.halves(x, B, C)
+        super().__init__(x, dt, A, B, C, D, mask, *others, BL=64 if halves else 32, halves=halves)
+        self.kernels = triton_support.kernels('nc_ssd')
+        self.capability = triton_support.capability(x.device)
+        product, precision = triton_support.products(x.dtype if halves else self.dtype, x.device)
+        self.options.update(G=B.shape[2], DTYPE=triton_support.language(product),
+                            PRECISION=precision, HALVES=halves, num_stages=3 if halves else 2)
+
+    def narrow_options(self) -> dict:
+        """Options of the gradients, whose many products leave registers for narrow tiles only."""
+        # before Hopper products keep their factors in registers
+        wide = not self.halves or self.capability >= (9, 0)
+        return {**self.options, 'BL': 64 if self.halves else 16,
+                'BP': min(32 if wide else 16, self.options['BP']), 'num_stages': 1}
