@@ -1,5 +1,6 @@
 """What a look at whole data sets finds: faults that stop a run, doubts that it is warned of."""
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Dict, Iterable, List, Optional
 
 from mmvssd.errors import printable
@@ -88,6 +89,18 @@ class Findings:
     def as_json(self) -> List[dict]:
         """Return the findings as data that :func:`from_json` reads."""
         return [asdict(found) for found in self._found.values()]
+
+
+class Place:
+    """One setting or file, for what is found there.
+
+    Args:
+        findings: Where it is noted.
+        where: The setting that names it, with the file.
+    """
+
+    def __init__(self, findings: Findings, where: str):
+        self.stop, self.warn = partial(findings.stop, where), partial(findings.warn, where)
 
 
 def from_json(content: List[dict]) -> List[Finding]:
