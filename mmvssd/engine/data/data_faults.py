@@ -10,7 +10,8 @@ from mmengine.logging import print_log
 
 from mmvssd.compat.patching import when_imported, wrap_once
 from mmvssd.engine.data.checks import data_of, data_sets_in
-from mmvssd.engine.data.data_survey import UNREADABLE, DataSurveyHook
+from mmvssd.engine.data.data_survey import DataSurveyHook
+from mmvssd.engine.data.data_survey.images import UNREADABLE
 from mmvssd.engine.data.findings import WARN
 from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.host_internals import built_loop, is_resuming

@@ -1,9 +1,9 @@
 """What a look at whole data sets finds: faults that stop a run, doubts that it is warned of."""
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Dict, Iterable, List, Optional
+from typing import Callable, Dict, Iterable, List, Optional
 
-from mmvssd.errors import printable
+from mmvssd.errors import DataError, printable
 
 #: A fault that cannot be meant, and one that may be.
 STOP, WARN = 'stop', 'warn'
@@ -67,6 +67,20 @@ class Findings:
         found.count += 1
         if example is not None and len(found.first) < EXAMPLES:
             found.first.append(example)
+
+    def look_at(self, what: str, look: Callable[[], None]) -> None:
+        """Look at something; what cannot be looked at is noted and stops nothing.
+
+        Args:
+            what: What it is called, the part of it after ``': its'``.
+            look: What looks, and notes what it finds.
+        """
+        try:
+            look()
+        except DataError as error:
+            self.stop(what.partition(': its')[0], str(error))
+        except Exception as error:  # of a data set that is unlike those that are known
+            self.not_looked_at.append(f'{what} ({type(error).__name__}: {error})')
 
     def of(self, severity: str) -> List[Finding]:
         """Return the findings of a severity, in the order in which they were made."""
