@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from mmvssd.errors import printable
-
-SHOWN = 5  # names listed of each kind in an error
+from mmvssd.phrases import some
 
 
 class Mismatch(NamedTuple):
@@ -105,9 +104,5 @@ def describe(mismatch: Mismatch) -> str:
     unusable = [f'{name}: {what}' for name, what in mismatch.unusable]
     parts = [('missing', mismatch.missing), ('unknown', mismatch.unexpected),
              ('of another shape', shapes), ('unusable', unusable)]
-    return '\n  '.join(f'{len(names)} {kind}: {shortened(names)}'
+    return '\n  '.join(f'{len(names)} {kind}: {printable(some(names, "; "))}'
                        for kind, names in parts if names)
-
-
-def shortened(names: List[str]) -> str:
-    return printable('; '.join(names[:SHOWN])) + (' ...' if len(names) > SHOWN else '')

@@ -5,11 +5,12 @@ from typing import Any, Mapping
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmvssd.checkpoint.comparison import Mismatch, compare, describe, shortened
+from mmvssd.checkpoint.comparison import Mismatch, compare, describe
 from mmvssd.checkpoint.contents import entries_of, state_dict_of, without_compile
 from mmvssd.checkpoint.fit import other_place, prefix_that_fits
 from mmvssd.checkpoint.reading import read_checkpoint
 from mmvssd.errors import CheckpointError, printable
+from mmvssd.phrases import some
 
 
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
@@ -25,7 +26,7 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     checkpoint = read_checkpoint(path)
     if not state_dict_of(checkpoint):
         raise CheckpointError(f'{path}: holds no weights; its entries: '
-                              f'{shortened(list(checkpoint)) or "none"}. '
+                              f'{printable(some(list(checkpoint))) or "none"}. '
                               f'{other_place(checkpoint)}'.rstrip())
     whole = {without_compile(name): value for name, value in entries_of(checkpoint).items()}
     given = {name[len(prefix):]: value for name, value in whole.items() if name.startswith(prefix)}

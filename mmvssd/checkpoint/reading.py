@@ -14,6 +14,7 @@ from mmvssd.compat.checkpoint_classes import safe_globals
 from mmvssd.compat.checkpoint_contents import inspect
 from mmvssd.errors import CheckpointError
 from mmvssd.foreign_files import kind_of
+from mmvssd.phrases import emptiness
 
 
 def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
@@ -63,9 +64,10 @@ def _require_file(path: str) -> None:
     """Raise CheckpointError unless a path is that of a file that may be a checkpoint."""
     file = Path(path)
     try:
-        if not path.strip() or '\0' in path:
-            raise CheckpointError(f'{path!r} is no name of a checkpoint file; is a variable of '
-                                  'your script not set?')
+        if emptiness(path):
+            raise CheckpointError(f'checkpoint: {emptiness(path)}')
+        if '\0' in path:
+            raise CheckpointError(f'{path!r} is no name of a checkpoint file')
         if file.is_dir():
             raise CheckpointError(f'{path}: is a folder; name the checkpoint file in it')
         if file.is_symlink() and not file.exists():

@@ -18,6 +18,7 @@ from mmvssd.errors import (
     UnreadableImageError,
     printable,
 )
+from mmvssd.phrases import emptiness
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
 INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
@@ -37,8 +38,8 @@ class SettingsAction(DictAction):
 
 def named(text: str) -> str:
     """Take an argument that is a name or a path; an empty one is a variable that was not set."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f'got {text!r}; is a variable of your script not set?')
+    if emptiness(text):
+        raise argparse.ArgumentTypeError(emptiness(text))
     return text
 
 

@@ -3,7 +3,6 @@
 MMEngine builds everything from dicts, and an error of what is built does not name its dict. But the
 frames of the traceback hold it, and the recipe says where it belongs.
 """
-import difflib
 import inspect
 import logging
 import re
@@ -26,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import suggestion
 
 #: Settings that a recipe may be without, and that something reads all the same.
 RUNNER_SETTINGS = {*inspect.signature(Runner).parameters, 'runner_type', 'strategy', 'unguarded'}
@@ -90,7 +90,7 @@ def _newness(cfg: Config, keys: List[str]) -> Optional[str]:
             if known is None or key in known:
                 return None
             whose = '.'.join(keys[:depth]) or 'the recipe'
-            return f'{whose} has no {key}{_suggestion(key, known)}'
+            return f'{whose} has no {key}{suggestion(key, known)}'
         else:
             return None  # a value is replaced, or merging refuses
     return None
@@ -279,13 +279,13 @@ def _message(error: Exception, built: Optional[FrameType]) -> str:
         registry = names.get('registry')
         known = _names(registry) if isinstance(registry, Registry) else set()
         return (f'there is no {unknown[2]} with the name {unknown[1]}'
-                f'{_suggestion(unknown[1], known)}')
+                f'{suggestion(unknown[1], known)}')
     text = re.sub(r'^class `\w+` in [\w/.]+: ', '', text)
     unexpected = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unexpected:
         taker = names.get('obj_cls') or (DataLoader if 'DataLoader' in text else None)
         known = _arguments(taker) if taker else set()
-        return f'{text}{_suggestion(unexpected[1], known)}'
+        return f'{text}{suggestion(unexpected[1], known)}'
     return f'{type(error).__name__}: {text}'
 
 
@@ -307,11 +307,6 @@ def _names(registry: Registry) -> Set[str]:
         names |= set(registry.module_dict)
         registry = registry.parent
     return names
-
-
-def _suggestion(name: str, known: Set[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(map(str, known)), n=3, cutoff=0.6)
-    return f'; did you mean {" or ".join(close)}?' if close else ''
 
 
 def _shortened(text, longest: int = 500) -> str:

@@ -8,19 +8,11 @@ from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of, needs_labels
-from mmvssd.engine.data.names import learns_no_classes
+from mmvssd.engine.data.heads import HEADS, heads_of, learns_no_classes, sizes_of
 from mmvssd.errors import DataError
 from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.registry import HOOKS
-
-#: Where the hosts' models keep the head that classifies, and what its labels are in a data sample.
-LABELS_OF_HEADS = (
-    ('roi_head.bbox_head', 'gt_instances.labels'),
-    ('bbox_head', 'gt_instances.labels'),
-    ('decode_head', 'gt_sem_seg.data'),
-    ('head', 'gt_label'),
-)
 
 
 class BatchCheck:
@@ -37,15 +29,10 @@ class BatchCheck:
     def __init__(self, model: nn.Module):
         self.channels = channels_of(model)
         self.label, self.num_classes, self.ignored = None, None, None
-        for path, label in () if learns_no_classes(model) else LABELS_OF_HEADS:
-            head = _get(model, path)
-            if isinstance(head, nn.ModuleList):  # the stages of a cascade
-                head = head[-1]
-            if isinstance(getattr(head, 'num_classes', None), int):
-                self.label, self.num_classes = label, head.num_classes
+        for path, head in () if learns_no_classes(model) else heads_of(model):
+            if HEADS[path] and sizes_of(head):
+                self.label, self.num_classes = HEADS[path], max(sizes_of(head))
                 self.ignored = getattr(head, 'ignore_index', None)
-                if getattr(head, 'out_channels', None) == 1:  # one score for two classes
-                    self.num_classes = 2
                 break
 
     @classmethod

@@ -6,8 +6,8 @@ from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
 from mmvssd.errors import DataError
+from mmvssd.phrases import some
 
-SHOWN = 5  # names listed in an error
 PROBED = 100  # entries of a data set whose files are looked at
 
 WAYS_OUT = ('The sample recipes need tools/dataset_tools/make_sample_data.py to be run first; for '
@@ -165,12 +165,8 @@ def _probed(dataset) -> List[dict]:
 
 
 def _other_classes(what: str, classes: Sequence[str]) -> str:
-    return (f'{what}; its classes are {_some(classes)}. Set metainfo.classes of the data sets, and '
+    return (f'{what}; its classes are {some(classes)}. Set metainfo.classes of the data sets, and '
             "num_classes of the heads, to the file's")
-
-
-def _some(names: Sequence) -> str:
-    return ', '.join(map(str, names[:SHOWN])) + ' ...' * (len(names) > SHOWN)
 
 
 def dicts_of(node) -> Iterator[dict]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmvssd.engine.data.findings import Findings
+from mmvssd.phrases import short, some
 
 #: Endings of images, for files that a data set passes over.
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp',
@@ -160,8 +161,9 @@ def _check_class_names(names: List[str], folder: Folder, where: str, findings: F
 def _compare(classes: List[str], names: List[str], where: str, findings: Findings) -> None:
     """Compare the recipe's classes with the folders, which are numbered in sorted order."""
     if len(classes) != len(names):
+        apart = sorted(set(classes) ^ set(names), key=str)
         findings.stop(where, f'has {len(names)} folders, the recipe has {len(classes)} classes; '
-                             f'only one of both has {_some(set(classes) ^ set(names))}')
+                             f'only one of both has {some(apart)}')
         return
     common = set(classes) & set(names)
     for index, (name, folder) in enumerate(zip(classes, names)):
@@ -187,7 +189,7 @@ def check_class_list(dataset, where: str, findings: Findings) -> None:
     labels: Dict[str, Tuple[int, int]] = {}
     for number, line in _lines(file, where, findings):
         path, label = _entry(line)
-        example = f'line {number}: {_short(line)}'
+        example = f'line {number}: {short(line)}'
         if label is None:
             findings.stop(where, f'{{}} lines {_problem(line)}', example, FORM)
         elif label < 0:
@@ -353,12 +355,3 @@ def _check_pairs(dataset, folder: Folder, maps: str, where: str, findings: Findi
     for name in Folder(maps, [suffix], any_case=False).names:
         if name[:-len(suffix)] not in names:
             findings.warn(where, f'{{}} label maps in {maps} without an image', name)
-
-
-def _some(names: set) -> str:
-    shown = sorted(map(str, names))
-    return ', '.join(shown[:5]) + ' ...' * (len(shown) > 5)
-
-
-def _short(line: str) -> str:
-    return repr(line if len(line) <= 60 else f'{line[:57]}...')

@@ -2,8 +2,9 @@
 from collections import Counter
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from mmvssd.engine.data.coco.values import is_number, short
+from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.findings import Place
+from mmvssd.phrases import short
 
 #: Sides of an image that a box's side may be long. Beyond it a box is no box of that image.
 LONGEST = 10

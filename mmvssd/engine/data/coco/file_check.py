@@ -6,8 +6,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from mmvssd.engine.data.coco.boxes import Boxes
 from mmvssd.engine.data.coco.masks import Masks
-from mmvssd.engine.data.coco.values import is_id, is_number, short
+from mmvssd.engine.data.coco.values import is_id, is_number
 from mmvssd.engine.data.findings import Findings, Place
+from mmvssd.phrases import short
 
 
 class Use(NamedTuple):

@@ -4,8 +4,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmvssd.engine.data.coco.boxes import CORNERS, ROUNDING
 from mmvssd.engine.data.coco.run_lengths import RUN_LENGTHS, rle_problem, run_lengths
-from mmvssd.engine.data.coco.values import is_number, short
+from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.findings import Place
+from mmvssd.phrases import short
 
 POLYGONS = 'A mask is [[x1, y1, x2, y2, x3, y3, ...], ...]'
 FEW_POINTS = 'whose polygons all have fewer than three points or an odd count of coordinates'

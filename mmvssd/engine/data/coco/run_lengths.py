@@ -1,7 +1,8 @@
 """Masks as run lengths (RLE): counts of pixels that are off and on by turns."""
 from typing import List, Optional, Tuple
 
-from mmvssd.engine.data.coco.values import is_number, short
+from mmvssd.engine.data.coco.values import is_number
+from mmvssd.phrases import short
 
 RUN_LENGTHS = 'An RLE mask has size (height, width) and counts that sum up to height x width'
 

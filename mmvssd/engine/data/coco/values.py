@@ -13,8 +13,3 @@ def is_number(value: Any) -> bool:
 
 def is_id(value: Any) -> bool:
     return isinstance(value, str) or is_number(value)
-
-
-def short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -10,6 +10,7 @@ from mmvssd.engine.data.data_survey.overlap import check_apart
 from mmvssd.engine.data.data_survey.readers import reads_label_maps
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.heads import has_own_classes, heads_of, sizes_of
 from mmvssd.host_internals import built_loop
 
 
@@ -52,10 +53,7 @@ class Built:
 
     def _closed(self, leaf: Leaf) -> bool:
         """Tell whether the heads have the classes of the data, not those of texts or things."""
-        if names.learns_no_classes(self.model):
-            return False
-        return not (hasattr(self.model, 'language_model') or hasattr(self.model, 'text_encoder')
-                    or 'thing_classes' in leaf.dataset.metainfo)
+        return has_own_classes(self.model) and 'thing_classes' not in leaf.dataset.metainfo
 
     def _check_labels(self, leaf: Leaf, classes: Optional[List[str]]) -> None:
         """Compare the labels of MMPreTrain's images with the classes and the head."""
@@ -63,7 +61,7 @@ class Built:
                   if isinstance(entry.get('gt_label'), int)]
         if not labels:
             return
-        sizes = [size for _, head in names.heads_of(self.model) for size in names.sizes_of(head)]
+        sizes = [size for _, head in heads_of(self.model) for size in sizes_of(head)]
         fitting = min([*sizes, *([len(classes)] if classes else [])], default=None)
         for label, path in labels:
             if fitting is not None and label >= fitting:

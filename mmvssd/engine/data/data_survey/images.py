@@ -3,12 +3,12 @@ from typing import Dict, Iterator, List
 
 from torch import nn
 
-from mmvssd.engine.data import names
 from mmvssd.engine.data.checks import steps_of
 from mmvssd.engine.data.data_survey.leaves import Leaf
 from mmvssd.engine.data.data_survey.readers import is_elsewhere
 from mmvssd.engine.data.file_facts import MISSING, FileFacts, header, label_map, upright_size
 from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.heads import heads_of, sizes_of
 from mmvssd.engine.data.label_maps import LabelMaps
 
 #: Share of images of another size than in the annotations from which on it is no slip.
@@ -82,8 +82,8 @@ def check_label_maps(leaf: Leaf, headers: Dict[str, dict], model: nn.Module, fil
                  and type(step).__module__.startswith('mmseg.')), None)
     pairs = [(entry['img_path'], entry['seg_map_path']) for _, entry in leaf.entries
              if entry.get('seg_map_path')]
-    head = next((head for path, head in names.heads_of(model)
-                 if path == 'decode_head' and names.sizes_of(head)), None)
+    head = next((head for path, head in heads_of(model)
+                 if path == 'decode_head' and sizes_of(head)), None)
     if load is None or not pairs or head is None or is_elsewhere(leaf.dataset):
         findings.not_looked_at.append(f'{leaf.where}: its label maps')
         return
@@ -94,7 +94,7 @@ def check_label_maps(leaf: Leaf, headers: Dict[str, dict], model: nn.Module, fil
             findings.stop(leaf.where, '{} label maps are not there', f'{path} is not there',
                           'Check data_prefix and seg_map_suffix')
     complete = len(facts) == len(leaf.dataset)
-    maps = LabelMaps(leaf.dataset, load, max(names.sizes_of(head)),
+    maps = LabelMaps(leaf.dataset, load, max(sizes_of(head)),
                      getattr(head, 'ignore_index', 255), leaf.where, findings)
     maps.check(headers, facts, pairs, _honours_exif(leaf.dataset), complete)
     findings.looked_at.append(
