@@ -273,7 +273,7 @@ def _same(one: dict, other: dict) -> bool:
 def _message(error: Exception, built: Optional[FrameType]) -> str:
     """An error in a sentence, with a suggestion for what may be misspelt."""
     names = built.f_locals if built is not None else {}
-    text = _shortened(str(error.args[0]) if error.args else 'no message')
+    text = _shortened(str(error.args[0] if error.args else '') or _origin(error))
     unknown = re.match(r'(\S+) is not in the (?:\w+::)?([\w ]+) registry', text)
     if unknown:
         registry = names.get('registry')
@@ -287,6 +287,13 @@ def _message(error: Exception, built: Optional[FrameType]) -> str:
         known = _arguments(taker) if taker else set()
         return f'{text}{suggestion(unexpected[1], known)}'
     return f'{type(error).__name__}: {text}'
+
+
+def _origin(error: Exception) -> str:
+    """Name the function that raised an error without a message."""
+    frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return (f'raised without a message by {frame.f_code.co_name} of '
+            f'{frame.f_globals.get("__name__", "a script")}')
 
 
 def _arguments(taker) -> Set[str]:

@@ -168,6 +168,16 @@ def test_what_only_the_running_training_refuses(monkeypatch, option, fail, messa
             fails_while_running(monkeypatch, other, 7, fail)
 
 
+@pytest.mark.parametrize('error', [NotImplementedError, NotImplementedError(), AssertionError('')])
+def test_an_error_without_a_message(error):
+    def refuse():
+        raise error
+
+    with pytest.raises(ConfigError, match=r'Error: raised without a message by refuse of .*test'), \
+            naming_settings(Config({}), everything=True):
+        refuse()
+
+
 def test_modules_that_an_option_imports(tmp_path, monkeypatch):
     for imports in ('no_such_module', 3):
         with pytest.raises(ConfigError, match='--cfg-options: custom_imports: '):

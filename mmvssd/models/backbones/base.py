@@ -171,7 +171,7 @@ class BaseBackbone(BaseModule):
             super().init_weights()
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
-        """Return how deep a parameter lies, for MMPreTrain's layer-wise decay of learning rates.
+        """Return how deep a parameter lies, for layer-wise decay of learning rates.
 
         The stem is layer 0, each block a layer, with it what follows up to the next one. Output
         norms, and what comes behind the backbone, are the last layer.
