@@ -2,7 +2,7 @@
 import io
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -17,18 +17,30 @@ SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing'}
 
 #: Share of labels that contradict their folders from which on it is no slip.
 MOST = 0.5
+#: Share of a folder's images that are of one class if the folder stands for a class.
+ONE_CLASS = 0.9
+#: Letters of a folder's name up to which it may number a part of the data instead.
+LONGEST_NUMBER = 2
 
 #: Folders that programs make beside the user's.
 MADE_BY_PROGRAMS = {'__pycache__', '__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN',
                     'System Volume Information'}
 
 FORM = 'A line is PATH LABEL: a path, one blank, a whole number from 0 on'
+NAME_FORM = 'A line is the NAME of an image below the folder of data_prefix, without its ending'
 
 #: Patterns of what lists hold besides a path, and what is said of them.
-BESIDES = {
+BESIDES_PATHS = {
     r'["\'].*["\']$': 'whose path is in quotes, which count as part of it',
-    r'.*\.\w+( +\d+)+$': 'with several labels, of which all but the last count as part of the path',
     r'.*\S:?\\\S': 'whose path has backslashes, expected /',
+}
+BESIDES_LABELS = {
+    **BESIDES_PATHS,
+    r'.*\.\w+( +\d+)+$': 'with several labels, of which all but the last count as part of the path',
+}
+BESIDES_NAMES = {
+    **BESIDES_PATHS,
+    r'.*\s-?\d+$': 'with a label, which counts as part of the name',
 }
 
 
@@ -201,7 +213,9 @@ def check_class_list(dataset, where: str, findings: Findings) -> None:
             findings.warn(where, '{} lines of images that are listed already',
                           f'lines {labels[path][0]} and {number}: {path}')
         if label is not None:
-            _check_path(path, dataset.img_prefix, example, where, findings)
+            problem = _besides(path, os.path.join(dataset.img_prefix or '', path), BESIDES_LABELS)
+            if problem:
+                findings.stop(where, f'{{}} lines {problem}', example, FORM)
             labels.setdefault(path, (number, label))
     if len({label for _, label in labels.values()}) == 1 and len(labels) > 1:
         findings.warn(where, f'all {len(labels)} images have one label')
@@ -221,21 +235,41 @@ def _compare_labels(classes: List[str], labels: Dict[str, Tuple[int, int]], wher
         findings: Where faults and doubts are noted.
     """
     names = set(classes) - SPLITS  # a class may be called as a split is
-    seen, wrong = Counter(), []
+    seen, wrong = 0, []
+    labels_in: Dict[int, Dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
     for path, (number, label) in labels.items():
-        folders = [name for name in path.split('/')[:-1] if name in names]
+        folders = {depth: name for depth, name in enumerate(path.split('/')[:-1]) if name in names}
         if not folders or not 0 <= label < len(classes):
             continue
-        seen[folders[0]] += 1
-        if classes[label] not in folders:
+        seen += 1
+        for depth, name in folders.items():
+            labels_in[depth][name][label] += 1
+        if classes[label] not in folders.values():
             wrong.append(f'line {number}: {path} {label}, which is {classes[label]}')
-    # a single folder may be called so for another reason
-    most = len(wrong) > MOST * sum(seen.values()) and len(seen) > 1
+    most = len(wrong) > MOST * seen and any(map(_stand_for_classes, labels_in.values()))
     for example in wrong:
         (findings.stop if most else findings.warn)(
-            where, f'{{}} of {sum(seen.values())} labels are those of another class than the '
-                   'folder', example, 'A label is the place of its class in metainfo.classes, '
-                                      'counted from 0')
+            where, f'{{}} of {seen} labels are those of another class than the folder', example,
+            'A label is the place of its class in metainfo.classes, counted from 0')
+
+
+def _stand_for_classes(folders: Dict[str, Counter]) -> bool:
+    """Tell whether folders that are called as classes hold one class each.
+
+    A single one may be called so for another reason. Those with numbers may be parts of the data,
+    which hold all classes.
+
+    Args:
+        folders: The labels of the images in each.
+    """
+    if len(folders) < 2:
+        return False
+    if not all(name.isdecimal() or len(name) <= LONGEST_NUMBER for name in folders):
+        return True
+    largest = [labels.most_common(1)[0] for labels in folders.values()]
+    total = sum(sum(labels.values()) for labels in folders.values())
+    return (len({label for label, _ in largest}) == len(folders)
+            and sum(count for _, count in largest) >= ONE_CLASS * total)
 
 
 def _entry(line: str) -> Tuple[str, Optional[int]]:
@@ -247,12 +281,11 @@ def _entry(line: str) -> Tuple[str, Optional[int]]:
         return path, None
 
 
-def _check_path(path: str, folder: str, example: str, where: str, findings: Findings) -> None:
-    """Note what a path seems to hold besides, if there is no such file."""
-    problem = next((problem for pattern, problem in BESIDES.items() if re.match(pattern, path)),
+def _besides(text: str, file: str, problems: Dict[str, str]) -> Optional[str]:
+    """Return what a line's path or name seems to hold besides; None if there is such a file."""
+    problem = next((problem for pattern, problem in problems.items() if re.match(pattern, text)),
                    None)
-    if problem and not os.path.exists(os.path.join(folder or '', path)):
-        findings.stop(where, f'{{}} lines {problem}', example, FORM)
+    return problem if problem and not os.path.exists(file) else None
 
 
 def _problem(line: str) -> str:
@@ -285,13 +318,15 @@ def check_name_list(dataset, where: str, findings: Findings) -> None:
             findings.warn(where, '{} lines of images that are listed already',
                           f'lines {seen[name]} and {number}: {name}')
         seen.setdefault(name, number)
-        if name.lower().endswith(IMAGE_ENDINGS):
-            path = os.path.join(dataset.data_prefix.get('img_path') or '',
-                                name + dataset.img_suffix)
-            if not os.path.exists(path):
-                findings.stop(where, '{} names with an ending, the data set adds its img_suffix '
-                                     f'{dataset.img_suffix}', f'line {number}: {name}',
-                              'Write names without it')
+        path = os.path.join(dataset.data_prefix.get('img_path') or '', name + dataset.img_suffix)
+        problem = _besides(name, path, BESIDES_NAMES)
+        if problem:
+            findings.stop(where, f'{{}} lines {problem}', f'line {number}: {short(name)}',
+                          NAME_FORM)
+        elif name.lower().endswith(IMAGE_ENDINGS) and not os.path.exists(path):
+            findings.stop(where, '{} names with an ending, the data set adds its img_suffix '
+                                 f'{dataset.img_suffix}', f'line {number}: {name}',
+                          'Write names without it')
 
 
 def _lines(file: str, where: str, findings: Findings) -> List[Tuple[int, str]]:
