@@ -8,7 +8,13 @@ from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of, needs_labels
-from mmvssd.engine.data.heads import HEADS, heads_of, learns_no_classes, sizes_of
+from mmvssd.engine.data.heads import (
+    HEADS,
+    heads_of,
+    learner_of,
+    learns_no_classes,
+    sizes_of,
+)
 from mmvssd.errors import DataError
 from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
@@ -27,6 +33,7 @@ class BatchCheck:
     """
 
     def __init__(self, model: nn.Module):
+        model = learner_of(model)
         self.channels = channels_of(model)
         self.label, self.num_classes, self.ignored = None, None, None
         for path, head in () if learns_no_classes(model) else heads_of(model):
@@ -56,9 +63,16 @@ class BatchCheck:
         batch = arguments[0]
         if not isinstance(batch, dict):
             return
-        samples = batch.get('data_samples') or []
-        self._check_images(batch.get('inputs'), samples)
         training = len(arguments) > 1 and arguments[1]
+        images, samples = batch.get('inputs'), batch.get('data_samples') or []
+        if not isinstance(images, dict):
+            self._check(images, samples, training)
+            return
+        for branch in images:  # of semi-supervised training, with None for images of the others
+            self._check(images[branch], samples[branch] if samples else [], training)
+
+    def _check(self, images, samples: Sequence, training: bool) -> None:
+        self._check_images(images, samples)
         if training:  # in evaluation a metric may ignore more labels than the loss
             self._check_labels(samples)
             self._check_boxes(samples)
@@ -115,7 +129,7 @@ class DataCheckHook(Hook):
 
     def before_run(self, runner) -> None:
         """Raise DataError if a data set cannot serve; have the model's batches checked."""
-        channels = channels_of(unwrapped(runner.model))
+        channels = channels_of(learner_of(unwrapped(runner.model)))
         for phase in ('train', 'val', 'test'):
             loop = built_loop(runner, phase)
             dataset = data_of(loop)

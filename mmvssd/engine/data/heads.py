@@ -19,6 +19,11 @@ HEADS = {
 TOLD = ('language_model', 'text_encoder', 'text_backbone', 'prototype')
 
 
+def learner_of(model: nn.Module) -> nn.Module:
+    """Return the student of semi-supervised training; of other training the model itself."""
+    return getattr(model, 'student', model)
+
+
 def heads_of(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
     """Yield the heads whose classes are those of the data, each with its path in the model."""
     for path in HEADS:

@@ -10,7 +10,7 @@ from mmvssd.engine.data.data_survey.overlap import check_apart
 from mmvssd.engine.data.data_survey.readers import reads_label_maps
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import Findings
-from mmvssd.engine.data.heads import has_own_classes, heads_of, sizes_of
+from mmvssd.engine.data.heads import has_own_classes, heads_of, learner_of, sizes_of
 from mmvssd.host_internals import built_loop
 
 
@@ -19,8 +19,7 @@ class Built:
 
     def __init__(self, runner, findings: Findings, facts: FileFacts):
         self.runner, self.findings, self.facts = runner, findings, facts
-        model = unwrapped(runner.model)
-        self.model = getattr(model, 'student', model)  # of semi-supervised training
+        self.model = learner_of(unwrapped(runner.model))
 
     def check(self, leaves: List[Leaf]) -> None:
         """Look at names, images, label maps and batches."""

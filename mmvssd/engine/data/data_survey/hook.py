@@ -87,7 +87,7 @@ class DataSurveyHook(Hook):
         _decide_together(self.findings, partial(self._look_at_built, runner))
         for found in self.findings.of(WARN):
             _log(f'Doubtful data: {found}')
-        for text in self.findings.not_looked_at:
+        for text in dict.fromkeys(self.findings.not_looked_at):
             _log(f'Data not looked at: {text}')
         if self.findings.looked_at:
             _log(f'Data looked at: {"; ".join(self.findings.looked_at)}', logging.INFO)

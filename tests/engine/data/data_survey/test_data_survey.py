@@ -11,7 +11,6 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from mmvssd.cli.launch import build_trainer, load_config
-from mmvssd.datasets import make_sample_data
 from mmvssd.engine.data import coco, data_faults
 from mmvssd.engine.data.data_survey import DataSurveyHook, hook
 from mmvssd.engine.data.data_survey.files import Files
@@ -26,13 +25,6 @@ CLASSIFIER = 'samples/vssd-nano_1xb64_digits.py'
 DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
 SEGMENTOR = 'samples/upernet_vssd-nano_1xb8_digits.py'
 KINDS = {CLASSIFIER: 'imagenet', DETECTOR: 'coco', SEGMENTOR: 'ade20k'}
-
-
-@pytest.fixture
-def digits(tmp_path):
-    """Folder of sample data that a test may spoil."""
-    return make_sample_data(tmp_path / 'digits', num_scenes=(4, 4), num_crops=(4, 4),
-                            progress=False)
 
 
 @pytest.fixture
