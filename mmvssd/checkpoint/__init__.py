@@ -25,10 +25,11 @@ from mmvssd.checkpoint.resuming import (
     newest_checkpoint,
     require_progress,
     require_resumable,
+    way_on,
 )
 
 __all__ = ['RESUMED', 'Mismatch', 'checkpoints_of', 'choose_weights', 'class_names', 'compare',
            'dataset_meta', 'describe', 'is_local_file', 'is_output_norm', 'load_pretrained',
            'mismatch_with', 'newest_checkpoint', 'place_of_weights', 'read_checkpoint',
            'require_fit', 'require_progress', 'require_resumable', 'state_dict_of', 'unwrapped',
-           'weights_of', 'without_compile']
+           'way_on', 'weights_of', 'without_compile']

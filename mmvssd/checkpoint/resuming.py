@@ -68,6 +68,14 @@ def checkpoints_of(work_dir: str, *, best: bool = False) -> List[Path]:
                             path.stem)]
 
 
+def way_on(work_dir: str) -> str:
+    """Say how a training that was ended goes on, by the files of its work dir; none is read."""
+    written = max(checkpoints_of(work_dir), key=lambda path: path.stat().st_mtime, default=None)
+    if written is None:
+        return 'no checkpoint was written yet, and the same command begins where this one did'
+    return f'the same command with --resume goes on from {written}'
+
+
 def _age(path: Path) -> tuple:
     """Return what sorts a checkpoint by when it was written; of a damaged one, its file's time."""
     written = datetime.fromtimestamp(path.stat().st_mtime)

@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from mmvssd.checkpoint import newest_checkpoint, require_resumable, resuming
+from mmvssd.checkpoint import newest_checkpoint, require_resumable, resuming, way_on
 from mmvssd.errors import CheckpointError
 
 CHECKPOINT = dict(state_dict={}, optimizer={}, message_hub={}, meta=dict(epoch=1, iter=4, seed=7))
@@ -83,6 +83,14 @@ def test_newest_by_what_the_checkpoints_say(tmp_path):
     # of one second; and of a run that went back
     written(tmp_path, epoch_4=at(16, '20261126_120000'), epoch_9=at(36, '20261125_120000'))
     assert newest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_4.pth')
+
+
+def test_the_way_on_of_a_training_that_was_ended(tmp_path):
+    (tmp_path / 'best_score_epoch_9.pth').touch()
+    assert way_on(str(tmp_path)).startswith('no checkpoint was written yet')
+    written(tmp_path, epoch_10=CHECKPOINT, epoch_2=CHECKPOINT)
+    assert way_on(str(tmp_path)) == (
+        f'the same command with --resume goes on from {tmp_path / "epoch_2.pth"}')
 
 
 def test_the_text_of_a_config_without_the_patch(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from mmvssd import compat
+from mmvssd.checkpoint import way_on
 from mmvssd.engine.record import resumed_settings, run_facts
 from mmvssd.engine.record.signals import EndingSignals
 from mmvssd.files import strict_json, write_whole
@@ -34,7 +35,7 @@ class RunRecordHook(Hook):
     ``running``. A process that is killed leaves it so: :func:`read_record` says ``killed`` then,
     and so does the file from the next run in the work dir on. A learning rate that is scaled, or
     that is for another batch, is logged as a warning, and so is what a resumed run was told
-    otherwise than the run before it.
+    otherwise than the run before it. A training that a signal ends says how it goes on.
 
     The file is written before the run, after its first iteration and at its end.
     """
@@ -46,13 +47,15 @@ class RunRecordHook(Hook):
         self._file: Optional[Path] = None
         self._record = {}
         self._has_seen_ops = False
-        self._signals = EndingSignals(self._note_signal)
+        self._runner = None
+        self._signals = EndingSignals(self._note_signal, self._say_way_on)
 
     def before_run(self, runner) -> None:
         """Write what is known before the model's weights are."""
         devices = run_facts.devices()  # every process tells its own
         dispatch.forget_used()
         self._has_seen_ops = False
+        self._runner = runner
         if is_main_process():
             settle_killed(runner.work_dir)
             self._file = _free_file(Path(runner.log_dir))
@@ -119,11 +122,19 @@ class RunRecordHook(Hook):
         """Add what stopped the run; :mod:`mmvssd.compat.failed_runs` calls this."""
         reason = self._signals.received or f'{type(error).__name__}: {error}'
         self._end(runner, status='stopped', error=reason)
+        if self._signals.received:
+            self._say_way_on()
 
     def _note_signal(self, name: str) -> None:
         """Write it down at once: there may be no time for more."""
         self._record.update(status='stopped', error=name, ended=_now())
         self._write()
+
+    def _say_way_on(self) -> None:
+        if self._record.get('mode') == 'train':
+            print_log(f'The training was {self._signals.received} after iteration '
+                      f'{self._runner.iter}: {way_on(self._runner.work_dir)}', logger='current',
+                      level=logging.WARNING)
 
     def _see_ops(self) -> None:
         if not self._has_seen_ops:

@@ -22,10 +22,11 @@ class EndingSignals:
     Args:
         note: Is called with what was received, such as 'ended by SIGTERM', before the error is
             raised.
+        last_word: Is called before a process ends that has not come to raise an error.
     """
 
-    def __init__(self, note: Callable[[str], None]):
-        self._note = note
+    def __init__(self, note: Callable[[str], None], last_word: Callable[[], None]):
+        self._note, self._last_word = note, last_word
         self._pid = os.getpid()
         self._before: Dict[signal.Signals, object] = {}
         self._number: Optional[signal.Signals] = None
@@ -102,6 +103,7 @@ class EndingSignals:
         if self._number is None and self._before:
             self._number = number
             self._note(self.received)
+            self._last_word()
             os._exit(128 + number)
 
 
