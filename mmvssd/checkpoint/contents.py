@@ -54,7 +54,7 @@ def choose_weights(source: str, checkpoint: dict, kind: str) -> Dict[str, Tensor
 
 
 def class_names(checkpoint: dict) -> Optional[List[str]]:
-    """Names of the classes that a checkpoint's model was trained on; None if it has none."""
+    """Return the names of the classes that a model was trained on; None if there are none."""
     try:
         named = dataset_meta('', checkpoint).get('classes')
     except CheckpointError:

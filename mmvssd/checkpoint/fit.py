@@ -20,7 +20,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def weights_of(model: nn.Module) -> Dict[str, torch.Tensor]:
-    """Names and values of a model's weights; of a sharded one, in all processes at once."""
+    """Return a model's weights by name; of a sharded one, in all processes at once."""
     from torch.distributed.fsdp import FullStateDictConfig, StateDictType
     from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
     if not isinstance(model, FSDP):

@@ -22,15 +22,15 @@ def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
 
     Args:
         path: A file, or any address that MMEngine's loader knows.
-        weights_alone: Read a local file whose weights are all that matters: objects of classes
-            that are not safe to load, such as a training program's settings, come back empty.
+        weights_alone: Read a local file for its weights only. Objects of classes that are not safe
+            to load, such as a training program's settings, come back empty.
 
     Returns:
         The dict that the file holds. Its ``state_dict``, if it has one, is a dict of names.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not a checkpoint, may not be read, holds
-            objects that only unsafe loading would bring back, or is of another form.
+        CheckpointError: The file is missing, truncated, not a checkpoint, of another form, or may
+            not be read. Or it holds objects that only unsafe loading would bring back.
     """
     path = expanded(path)
     if is_local_file(path):
@@ -139,7 +139,7 @@ def _load_weights_alone(path: str) -> dict:
 
 
 def _unsafe_names(path: str) -> List[str]:
-    """Classes and functions of a file that PyTorch refuses to load."""
+    """Return the classes and functions of a file that PyTorch refuses to load."""
     contents = inspect(path)
     if zipfile.is_zipfile(path) and hasattr(torch.serialization,
                                             'get_unsafe_globals_in_checkpoint'):

@@ -78,8 +78,8 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
         resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins where
             there is none; a path goes on from that one; None leaves it to the recipe's ``resume``
             and ``load_from``.
-        amp: Train in mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16
-            with a loss scale, unless the recipe's optim_wrapper says otherwise.
+        amp: Train in mixed precision, as the recipe's optim_wrapper says. If it does not, in
+            bfloat16 on the CPU and on GPUs that have it, else in float16 with a loss scale.
         auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images
             x steps whose gradients are added up.
 

@@ -142,7 +142,7 @@ def guard(cfg: Config) -> None:
 
 
 def _unguarded(cfg: Config, hooks: dict) -> List[str]:
-    """Names of what is left out; hooks that are None for it are taken out of ``hooks``."""
+    """Name what is left out; hooks that are None for it are taken out of ``hooks``."""
     named = cfg.get('unguarded') or []
     named = [named] if isinstance(named, str) else list(named)
     _require_known('unguarded', named, (TRAIN_LOOP, *GUARDS))
@@ -162,7 +162,7 @@ def _require_known(setting: str, names: List[str], known: tuple) -> None:
 
 
 def _loop(train_cfg, resumable: bool, scope: Optional[str]):
-    """The same settings with the resumable loop or MMEngine's, if the loop is one of the two."""
+    """Return the settings with the resumable loop or MMEngine's, if it is one of the two."""
     if not isinstance(train_cfg, dict):  # a loop that was built
         return train_cfg
     settings = dict(train_cfg)
@@ -177,7 +177,7 @@ def _loop(train_cfg, resumable: bool, scope: Optional[str]):
 
 
 def _optim_wrapper(cfg: Config, scope: Optional[str]) -> dict:
-    """The same settings, with a decay of learning rates that knows this package's backbones."""
+    """Return the settings with a decay of learning rates that knows this package's backbones."""
     settings = cfg['optim_wrapper']
     kind = _class_of(settings.get('constructor'), HOST_CONSTRUCTORS, scope)
     ours = LearningRateDecayOptimizerConstructor
@@ -190,7 +190,7 @@ def _optim_wrapper(cfg: Config, scope: Optional[str]) -> dict:
 
 
 def _kept(hook, safe: bool, resumable: bool, scope: Optional[str]):
-    """The same settings with this package's hook or MMEngine's, if it is one of a pair."""
+    """Return the settings with this package's hook or MMEngine's, if it is one of a pair."""
     if not isinstance(hook, dict):
         return hook
     kind = _class_of(hook, HOST_HOOKS, scope)
@@ -218,7 +218,7 @@ def _require_counts(cfg: Config, hooks: dict) -> None:
 
 def _exchanged(given: dict, settings: dict, kind: Optional[type], pairs: Dict[type, type],
                to_ours: bool) -> dict:
-    """Settings with the other class of a pair; what was given if its class is not to change."""
+    """Return settings with the other class of a pair; those given if theirs is to stay."""
     if not to_ours:
         pairs = {ours: host for host, ours in pairs.items()}
     other = pairs.get(kind)
@@ -244,7 +244,7 @@ def _name(kind: type) -> str:
 
 
 def _class_of(entry, registry: Registry, scope: Optional[str]) -> Optional[type]:
-    """The class that an entry of a config builds, None if it is unknown: building says so.
+    """Return the class that an entry of a config builds; None if it is unknown: building says so.
 
     Args:
         entry: A dict with a ``type``, a class, a class's name, or what was built.

@@ -24,9 +24,9 @@ from mmvssd.registry import HOOKS
 class BatchCheck:
     """Compare batches with what a model takes: channels of images, range of labels, boxes.
 
-    It sees them as the pipeline leaves them. Past that, a grey image goes through as a colour one
-    or not according to the host, a fourth channel is dropped or fails in the normalisation, and a
-    label out of range fails in the loss: on a GPU as an assertion that names nothing.
+    It sees them as the pipeline leaves them. Past that, hosts differ in whether a grey image passes
+    for a colour one. A fourth channel is dropped, or fails in the normalisation. A label out of
+    range fails in the loss, on a GPU as an assertion that names nothing.
 
     Args:
         model: A model of one of the hosts, not wrapped.
@@ -103,7 +103,7 @@ class BatchCheck:
 
     @staticmethod
     def _check_boxes(samples: Sequence) -> None:
-        """RoIAlign reads from memory that is not its own at a box that is not finite."""
+        """Raise DataError at a box that is not finite: RoIAlign would read memory not its own."""
         for index, sample in enumerate(samples):
             boxes = _get(sample, 'gt_instances.bboxes')
             boxes = getattr(boxes, 'tensor', boxes)
@@ -112,7 +112,7 @@ class BatchCheck:
                                 'annotations, and the steps of the pipeline')
 
     def _out_of_range(self, labels: Tensor) -> Optional[int]:
-        """A label that does not fit, or None."""
+        """Return a label that does not fit, or None."""
         values = labels.cpu().numpy()  # three times as fast as PyTorch on label maps
         wrong = (values < 0) | (values >= self.num_classes)
         if self.ignored is not None:

@@ -53,8 +53,8 @@ def walk(folder: str) -> Iterator[Tuple[str, List[str], Optional[str]]]:
     """Walk through a folder as the hosts do, through links too, but out of loops.
 
     Yields:
-        The path of each folder relative to the first, the names of its files, and the path of a
-        link in it that leads back to a folder above.
+        The path of each folder relative to the first, and the names of its files. Third comes a
+        link in it that leads back to a folder above, or None.
     """
     waiting = [('', (os.path.realpath(folder), ))]
     while waiting:

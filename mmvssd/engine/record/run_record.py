@@ -34,8 +34,8 @@ class RunRecordHook(Hook):
     implementation each op ran; and how the run ended. Until that is known its ``status`` is
     ``running``. A process that is killed leaves it so: :func:`read_record` says ``killed`` then,
     and so does the file from the next run in the work dir on. A learning rate that is scaled, or
-    that is for another batch, is logged as a warning, and so is what a resumed run was told
-    otherwise than the run before it. A training that a signal ends says how it goes on.
+    that is for another batch, is logged as a warning. So is each setting in which a resumed run
+    differs from the one before it. A training that a signal ends says how it goes on.
 
     The file is written before the run, after its first iteration and at its end.
     """
@@ -203,7 +203,7 @@ def _mode(runner) -> str:
 
 
 def _checkpoint(runner) -> Optional[str]:
-    """What will be loaded; with a host's --resume MMEngine looks for it, and keeps no note."""
+    """Return what will be loaded; for a host's --resume MMEngine looks for it and keeps no note."""
     if is_resuming(runner) and source_of(runner) is None:
         return find_latest_checkpoint(runner.work_dir)
     return source_of(runner)
@@ -214,7 +214,7 @@ def _now() -> str:
 
 
 def _recipe(filename: Optional[str]) -> Optional[str]:
-    """A recipe's path, below the project's configs where it is one of these."""
+    """Return a recipe's path, below the project's configs if it is one of these."""
     if filename is None:
         return None
     path, root = Path(filename).resolve(), configs_dir()
@@ -222,7 +222,7 @@ def _recipe(filename: Optional[str]) -> Optional[str]:
 
 
 def _config(runner) -> str:
-    """Where in the run's folder its whole config is, with all that the command line changed.
+    """Return the path in the run's folder of its config, with all that the command line changed.
 
     The visualizer writes it there, unless it was told to keep nothing; then it is written now. The
     one in the work dir is replaced at the next start.
@@ -236,7 +236,7 @@ def _config(runner) -> str:
 
 
 def _free_file(folder: Path) -> Path:
-    """``run.json``, or ``run_2.json`` and so on where one Runner trains and then tests."""
+    """Return ``run.json``, or ``run_2.json`` and so on if one Runner trains and then tests."""
     file, number = folder / 'run.json', 1
     while file.exists():
         number += 1

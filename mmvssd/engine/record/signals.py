@@ -34,7 +34,7 @@ class EndingSignals:
 
     @property
     def received(self) -> Optional[str]:
-        """What ended the run; None if no signal has."""
+        """Return what ended the run; None if no signal has."""
         return None if self._number is None else f'ended by {self._number.name}'
 
     def watch(self) -> None:
