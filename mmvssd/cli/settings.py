@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmvssd.checkpoint import unwrapped
+from mmvssd.engine.record.signals import signal_behind
 from mmvssd.errors import ConfigError
 from mmvssd.phrases import suggestion
 
@@ -156,10 +157,8 @@ def naming_settings(cfg: Config, everything: bool = False) -> Iterator[None]:
         built = [frame for frame in frames if _builds(frame)]
         # ours, and those of files, say all themselves
         explained = isinstance(error, OSError) or type(error).__module__.startswith('mmvssd.')
-        # MMEngine takes Ctrl-C, while it writes a config, for an error of its syntax
-        interrupted = isinstance(error.__context__, KeyboardInterrupt)
         concerned = _key_of_running(cfg, frames)
-        if explained or interrupted or not (built or everything or concerned):
+        if explained or signal_behind(error) or not (built or everything or concerned):
             raise
         keep_traceback(error)
         key = _key_of(cfg, frames) or concerned

@@ -210,6 +210,19 @@ def test_what_says_all_itself_passes(error):
     assert caught.value is error
 
 
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), SystemExit(128 + 15)], ids=repr)
+def test_a_signal_is_no_error_of_a_setting(error):
+    """MMEngine takes it for an error of the syntax while it writes a config."""
+    def disguised():
+        try:
+            raise error
+        except BaseException:
+            raise SyntaxError('Failed to format the config file')  # noqa: B904
+
+    with pytest.raises(SyntaxError), naming_settings(recipe_of(CLASSIFIER), True):
+        disguised()
+
+
 def test_arrays_in_a_config():
     """Dicts with them cannot be compared."""
     cfg = load_config(CLASSIFIER, options={'model.backbone.arch': 'no'})

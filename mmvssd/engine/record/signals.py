@@ -107,6 +107,19 @@ class EndingSignals:
             os._exit(128 + number)
 
 
+def signal_behind(error: BaseException) -> Optional[signal.Signals]:
+    """Return the signal that an error came from; None if it came from none.
+
+    MMEngine takes whatever happens while it writes a config for an error of its syntax.
+    """
+    for one in (error, error.__context__):
+        if isinstance(one, KeyboardInterrupt):
+            return signal.SIGINT
+        if isinstance(one, SystemExit) and one.code in [128 + number for number in ENDING]:
+            return signal.Signals(one.code - 128)
+    return None
+
+
 def _forget_in_child() -> None:
     """Leave a forked worker's signals out of its parent's pipe."""
     if threading.current_thread() is threading.main_thread() and any(isinstance(
