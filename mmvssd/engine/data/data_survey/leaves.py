@@ -48,8 +48,12 @@ def _entries(dataset) -> Iterator[Tuple[int, dict]]:
     """Yield what a data set knows of its images, evenly spread over more than are looked at."""
     if not hasattr(dataset, 'get_data_info'):
         raise TypeError('it does not tell of them, having no get_data_info')
+    named = len(dataset) == 0
     step = -(-len(dataset) // MOST_ENTRIES) or 1
     for index in range(0, len(dataset), step):
         entry = dataset.get_data_info(index)
         if isinstance(entry, dict) and isinstance(entry.get('img_path'), str):
+            named = True
             yield index, {key: entry[key] for key in KEPT if key in entry}
+    if not named:  # but arrays, or videos
+        raise TypeError('it names no files of images')
