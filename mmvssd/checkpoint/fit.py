@@ -25,7 +25,7 @@ def weights_of(model: nn.Module) -> Dict[str, torch.Tensor]:
     from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
     if not isinstance(model, FSDP):
         return unwrapped(model).state_dict()
-    # PyTorch crashes where it moves weights from the CPU to the CPU
+    # PyTorch crashes if it moves weights from the CPU to the CPU
     whole = FullStateDictConfig(offload_to_cpu=get_device() != 'cpu', rank0_only=False)
     with FSDP.state_dict_type(model, StateDictType.FULL_STATE_DICT, whole):
         return model.state_dict()
@@ -35,7 +35,7 @@ def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
     """List what of a checkpoint does not fit a model, once its modules have adapted it.
 
     Some modules of the hosts rename entries of older versions, or resize position embeddings, while
-    they load. So where names or shapes differ, loading is tried; a model that cannot take the
+    they load. So if names or shapes differ, loading is tried; a model that cannot take the
     weights may be left with some of them.
 
     Args:

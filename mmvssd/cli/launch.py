@@ -75,7 +75,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
 
     Args:
         cfg: The recipe; it is changed.
-        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins where
+        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins if
             there is none; a path goes on from that one; None leaves it to the recipe's ``resume``
             and ``load_from``.
         amp: Train in mixed precision, as the recipe's optim_wrapper says. If it does not, in

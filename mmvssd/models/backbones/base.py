@@ -139,7 +139,7 @@ class BaseBackbone(BaseModule):
         return tuple(outputs)
 
     def _check_image(self, x: Tensor) -> None:
-        # texts only where a check failed: a size that torch.compile left open has none
+        # texts only if a check failed: a size that torch.compile left open has none
         name = type(self).__name__
         if not isinstance(x, Tensor):
             raise ValueError(f'{name}: got an input of type {type(x).__name__}, expected a tensor '
