@@ -5,10 +5,12 @@ from typing import Optional
 
 _HEAD = 512  # bytes that are looked at
 
+#: What stands in the place of a file that Git LFS has not fetched.
+LFS_POINTER = 'a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`'
+
 #: How files begin that end up under a checkpoint's name, and what is to be said of them.
 KINDS = (
-    (rb'version https://git-lfs', 'a pointer of Git LFS, not the file itself; fetch that with '
-                                  '`git lfs pull`'),
+    (rb'version https://git-lfs', LFS_POINTER),
     (rb'\s*<(!doctype|html|\?xml)', 'a page of a web site, not a checkpoint; the address may need '
                                     'a login, or be that of a page with a download button'),
     (rb'\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|Rar!', 'a compressed archive; unpack it, '

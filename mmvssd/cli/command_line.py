@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.settings import keep_traceback
+from mmvssd.engine.record.signals import signal_behind
 from mmvssd.errors import (
     CheckpointError,
     ConfigError,
@@ -18,6 +19,7 @@ from mmvssd.errors import (
     UnreadableImageError,
     printable,
 )
+from mmvssd.phrases import emptiness
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
 INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
@@ -37,8 +39,8 @@ class SettingsAction(DictAction):
 
 def named(text: str) -> str:
     """Take an argument that is a name or a path; an empty one is a variable that was not set."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f'got {text!r}; is a variable of your script not set?')
+    if emptiness(text):
+        raise argparse.ArgumentTypeError(emptiness(text))
     return text
 
 
@@ -71,8 +73,9 @@ def read_recipe(args: argparse.Namespace) -> Config:
 def run(main: Callable[[], None]) -> None:
     """Run a command; errors that say all end it with one message and exit code 2.
 
-    Ctrl-C ends it with one message and exit code 130. Any other error ends it with its traceback,
-    which the log file keeps too, a sentence on what to do, and exit code 1.
+    Ctrl-C ends it with one message. Ctrl-C, SIGTERM and SIGHUP give exit code 128 plus the signal's
+    number. Any other error ends it with its traceback, which the log file keeps too, a sentence on
+    what to do, and exit code 1.
     """
     try:
         main()
@@ -84,10 +87,11 @@ def run(main: Callable[[], None]) -> None:
         print(f'{name}: {message}', file=sys.stderr)
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
-        # MMEngine takes whatever happens while it writes a config for an error of its syntax
-        if KeyboardInterrupt in (type(error), type(error.__context__)):
+        number = signal_behind(error)
+        if number == signal.SIGINT:
             print('Interrupted.', file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+        if number is not None:
+            sys.exit(128 + number)
         keep_traceback(error)
         traceback.print_exc()
         print(f'\nStopped by {type(error).__name__}, which the lines above trace. If a setting is '

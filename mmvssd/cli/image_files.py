@@ -13,12 +13,10 @@ from mmcv.transforms import Resize
 from mmengine.logging import print_log
 from PIL import Image
 
+from mmvssd.engine.record.pictures import FORMATS
 from mmvssd.errors import DataError
-
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-
-#: How the file begins that Git LFS puts in the place of one that it has not fetched.
-LFS_POINTER = b'version https://git-lfs'
+from mmvssd.foreign_files import LFS_POINTER, kind_of
+from mmvssd.phrases import emptiness
 
 
 class Limits(NamedTuple):
@@ -49,9 +47,8 @@ def find_images(path: str) -> List[Path]:
     Raises:
         DataError: There is no such file or folder, or no image in it.
     """
-    if not path.strip():
-        raise DataError(f'images: got {path!r}, expected an image or a folder; an empty name often '
-                        'comes from a variable that is not set')
+    if emptiness(path):
+        raise DataError(f'images: {emptiness(path)}')
     root = Path(path)
     if not _is_folder(root):
         if not os.path.lexists(root):
@@ -61,10 +58,10 @@ def find_images(path: str) -> List[Path]:
         files = sorted(root.iterdir())
     except OSError as error:
         raise DataError(f'{path}: cannot be listed ({error.strerror})') from error
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
-    others = _count([file for file in files if file.suffix.lower() not in SUFFIXES])
+    images = [file for file in files if file.suffix.lower() in FORMATS]
+    others = _count([file for file in files if file.suffix.lower() not in FORMATS])
     if not images:
-        raise DataError(f'{path}: holds no image ({", ".join(SUFFIXES)})'
+        raise DataError(f'{path}: holds no image ({", ".join(FORMATS)})'
                         + f'; it holds {others}' * bool(others))
     if others:
         print_log(f'{path}: not looked at: {others}', logger='current')
@@ -113,13 +110,9 @@ def _unreadable(file: Path) -> Optional[str]:
     if status.st_size == 0:
         return 'is empty: 0 bytes'
     try:
-        with open(file, 'rb') as content:
-            start = content.read(len(LFS_POINTER))
+        return f'is {LFS_POINTER}' if kind_of(file) == LFS_POINTER else None
     except OSError as error:
         return error.strerror
-    if start == LFS_POINTER:
-        return 'is a pointer of Git LFS, the image was not fetched: git lfs pull'
-    return None
 
 
 def image_size(file: Path) -> Optional[Tuple[int, int]]:

@@ -1,5 +1,4 @@
 """From a command line's options to MMEngine's Runner, for all three hosts."""
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -21,6 +20,7 @@ from mmvssd.engine.record.drawing import VISUALIZERS
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.host_internals import scale_rate_for
 from mmvssd.paths import configs_dir
+from mmvssd.phrases import emptiness, similar
 from mmvssd.processes import is_first
 
 
@@ -50,8 +50,8 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
         merge(cfg, options)
     if work_dir is None:
         work_dir = cfg.get('work_dir')
-    if work_dir is not None and not str(work_dir).strip():
-        raise ConfigError(f'--work-dir: got {work_dir!r}; is a variable of your script not set?')
+    if work_dir is not None and emptiness(work_dir):
+        raise ConfigError(f'--work-dir: {emptiness(work_dir)}')
     cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
     return cfg
 
@@ -64,7 +64,7 @@ def find_config(path: str) -> Path:
             return candidate
     recipes = [file for file in sorted(root.rglob('*.py')) if '_base_' not in file.parts]
     names = {file.stem: str(file.relative_to(root)) for file in recipes}
-    close = difflib.get_close_matches(Path(path).stem, names, n=3, cutoff=0.3)
+    close = similar(Path(path).stem, names, cutoff=0.3)
     raise ConfigError(f'{path}: no such config, neither from {Path.cwd()} nor in {root}; '
                       f'similar: {", ".join(names[name] for name in close) or "none"}')
 
@@ -75,11 +75,11 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
 
     Args:
         cfg: The recipe; it is changed.
-        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins where
+        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins if
             there is none; a path goes on from that one; None leaves it to the recipe's ``resume``
             and ``load_from``.
-        amp: Train in mixed precision: bfloat16 on the CPU and on GPUs that have it, else float16
-            with a loss scale, unless the recipe's optim_wrapper says otherwise.
+        amp: Train in mixed precision, as the recipe's optim_wrapper says. If it does not, in
+            bfloat16 on the CPU and on GPUs that have it, else in float16 with a loss scale.
         auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images
             x steps whose gradients are added up.
 
@@ -119,8 +119,8 @@ def _mixed_precision(cfg: Config) -> str:
 def _start_from(cfg: Config, resume: Optional[str]) -> None:
     """Set what a run starts from, and with which seed; read it to see that it is whole."""
     for name, path in (('--resume', resume), ('load_from', cfg.get('load_from'))):
-        if path is not None and not str(path).strip():
-            raise ConfigError(f'{name}: got {path!r}; is a variable of your script not set?')
+        if path is not None and emptiness(path):
+            raise ConfigError(f'{name}: {emptiness(path)}')
     if resume is None and cfg.get('resume'):  # in the recipe, or by --cfg-options
         resume = cfg.get('load_from') or 'auto'
     restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0  # torchrun --max-restarts

@@ -19,6 +19,7 @@ from mmvssd.cli.launch import check_device, check_output_file, check_writable, r
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import picture_names, write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
+from mmvssd.phrases import emptiness
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
 MAX_PIXELS = 2**26
@@ -87,9 +88,8 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
 
 
 def _check_options(out_dir, score_thr, device, max_pixels):
-    if not out_dir.strip():
-        raise ConfigError(f'--out-dir: got {out_dir!r}, expected a folder; an empty name often '
-                          'comes from a variable that is not set')
+    if emptiness(out_dir):
+        raise ConfigError(f'--out-dir: {emptiness(out_dir)}')
     if not 0 <= score_thr <= 1:  # nor is it NaN
         raise ConfigError(f'--score-thr: got {score_thr}, expected a score from 0 to 1')
     if max_pixels < 1:

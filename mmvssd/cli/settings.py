@@ -3,7 +3,6 @@
 MMEngine builds everything from dicts, and an error of what is built does not name its dict. But the
 frames of the traceback hold it, and the recipe says where it belongs.
 """
-import difflib
 import inspect
 import logging
 import re
@@ -25,7 +24,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmvssd.checkpoint import unwrapped
+from mmvssd.engine.record.signals import signal_behind
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import suggestion
 
 #: Settings that a recipe may be without, and that something reads all the same.
 RUNNER_SETTINGS = {*inspect.signature(Runner).parameters, 'runner_type', 'strategy', 'unguarded'}
@@ -78,7 +79,7 @@ def _import_again(cfg: Config) -> None:
 
 
 def _newness(cfg: Config, keys: List[str]) -> Optional[str]:
-    """What is to be said of a setting that the recipe does not have, None if it may be meant."""
+    """Say that the recipe does not have a setting; None if it may be meant."""
     found = cfg
     for depth, key in enumerate(keys):
         if isinstance(found, (list, tuple)) and key.isdigit() and int(key) < len(found):
@@ -90,14 +91,14 @@ def _newness(cfg: Config, keys: List[str]) -> Optional[str]:
             if known is None or key in known:
                 return None
             whose = '.'.join(keys[:depth]) or 'the recipe'
-            return f'{whose} has no {key}{_suggestion(key, known)}'
+            return f'{whose} has no {key}{suggestion(key, known)}'
         else:
             return None  # a value is replaced, or merging refuses
     return None
 
 
 def _settings_of(cfg: Config, entry, keys: List[str]) -> Optional[Set[str]]:
-    """Settings that a dict has or may have; None if what is built of it refuses all others."""
+    """Return what a dict has or may have; None if what is built of it refuses all else."""
     if not keys:
         return set(entry) | RUNNER_SETTINGS
     kind = entry.get('type')
@@ -111,7 +112,7 @@ def _settings_of(cfg: Config, entry, keys: List[str]) -> Optional[Set[str]]:
 
 
 def _swallowed(kind, present: Set[str]) -> Optional[Set[str]]:
-    """Arguments that a class knows if it swallows others in ``**kwargs``, else None."""
+    """Return the arguments that a class knows if it swallows others in ``**kwargs``, else None."""
     known, swallows = present | {'type', '_scope_', '_delete_'}, False
     for base in inspect.getmro(kind) if inspect.isclass(kind) else (kind, ):
         constructor = base.__dict__.get('__init__') if inspect.isclass(kind) else kind
@@ -125,7 +126,7 @@ def _swallowed(kind, present: Set[str]) -> Optional[Set[str]]:
 
 
 def _class_of(name: str, scope: Optional[str]):
-    """What some registry has under a name, from a recipe's scope."""
+    """Return what some registry has under a name, from a recipe's scope."""
     for registry in vars(mmengine.registry).values():
         if isinstance(registry, Registry):
             with registry.switch_scope_and_registry(scope) as own:
@@ -156,10 +157,8 @@ def naming_settings(cfg: Config, everything: bool = False) -> Iterator[None]:
         built = [frame for frame in frames if _builds(frame)]
         # ours, and those of files, say all themselves
         explained = isinstance(error, OSError) or type(error).__module__.startswith('mmvssd.')
-        # MMEngine takes Ctrl-C, while it writes a config, for an error of its syntax
-        interrupted = isinstance(error.__context__, KeyboardInterrupt)
         concerned = _key_of_running(cfg, frames)
-        if explained or interrupted or not (built or everything or concerned):
+        if explained or signal_behind(error) or not (built or everything or concerned):
             raise
         keep_traceback(error)
         key = _key_of(cfg, frames) or concerned
@@ -199,7 +198,7 @@ def _concerns(option: str, key: Key) -> bool:
 
 
 def _key_of(cfg: Config, frames: List[FrameType]) -> Key:
-    """Key of the dict that the innermost frame of MMEngine's has of a recipe; () if none has."""
+    """Return the key of a recipe's dict that MMEngine's innermost frame has; () if none has."""
     dicts = list(_dicts(cfg))
     for frame in filter(_builds, reversed(frames)):
         for value in frame.f_locals.values():
@@ -212,7 +211,7 @@ def _key_of(cfg: Config, frames: List[FrameType]) -> Key:
 
 
 def _key_of_running(cfg: Config, frames: List[FrameType]) -> Key:
-    """Key of the innermost object whose methods were running and that an option sets; () if none.
+    """Return the key of the innermost running object that an option sets; () if none does.
 
     An error of a hook or a layer is one of a setting only if its settings were given.
     """
@@ -235,7 +234,7 @@ def _key_of_running(cfg: Config, frames: List[FrameType]) -> Key:
 
 
 def _keys_of_object(cfg: Config, owner, places: Dict[int, str]) -> Iterator[str]:
-    """Keys of the dicts that an object may have been built of."""
+    """Yield the keys of the dicts that an object may have been built of."""
     if id(owner) in places:
         yield places[id(owner)]
     if isinstance(owner, OptimWrapper):
@@ -250,7 +249,7 @@ def _keys_of_object(cfg: Config, owner, places: Dict[int, str]) -> Iterator[str]
 
 
 def _dicts(value, key: Key = ()) -> Iterator[Tuple[Key, dict]]:
-    """All dicts of a recipe but the recipe itself, the innermost first, by key."""
+    """Yield all dicts of a recipe but the recipe itself by key, the innermost first."""
     entries = (value.items() if isinstance(value, (dict, Config)) else
                ((str(i), entry) for i, entry in enumerate(value)))
     for name, entry in entries:
@@ -271,26 +270,33 @@ def _same(one: dict, other: dict) -> bool:
 
 
 def _message(error: Exception, built: Optional[FrameType]) -> str:
-    """An error in a sentence, with a suggestion for what may be misspelt."""
+    """Put an error in a sentence, with a suggestion for what may be misspelt."""
     names = built.f_locals if built is not None else {}
-    text = _shortened(str(error.args[0]) if error.args else 'no message')
+    text = _shortened(str(error.args[0] if error.args else '') or _origin(error))
     unknown = re.match(r'(\S+) is not in the (?:\w+::)?([\w ]+) registry', text)
     if unknown:
         registry = names.get('registry')
         known = _names(registry) if isinstance(registry, Registry) else set()
         return (f'there is no {unknown[2]} with the name {unknown[1]}'
-                f'{_suggestion(unknown[1], known)}')
+                f'{suggestion(unknown[1], known)}')
     text = re.sub(r'^class `\w+` in [\w/.]+: ', '', text)
     unexpected = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unexpected:
         taker = names.get('obj_cls') or (DataLoader if 'DataLoader' in text else None)
         known = _arguments(taker) if taker else set()
-        return f'{text}{_suggestion(unexpected[1], known)}'
+        return f'{text}{suggestion(unexpected[1], known)}'
     return f'{type(error).__name__}: {text}'
 
 
+def _origin(error: Exception) -> str:
+    """Name the function that raised an error without a message."""
+    frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return (f'raised without a message by {frame.f_code.co_name} of '
+            f'{frame.f_globals.get("__name__", "a script")}')
+
+
 def _arguments(taker) -> Set[str]:
-    """Arguments of a constructor, and of those that it hands others to."""
+    """Return the arguments of a constructor, and of those that it hands others to."""
     kinds = inspect.getmro(taker) if inspect.isclass(taker) else (taker, )
     found = set()
     for kind in kinds:
@@ -301,7 +307,7 @@ def _arguments(taker) -> Set[str]:
 
 
 def _names(registry: Registry) -> Set[str]:
-    """Names in a registry and in those above it."""
+    """Return the names in a registry and in those above it."""
     names = set()
     while registry is not None:
         names |= set(registry.module_dict)
@@ -309,12 +315,7 @@ def _names(registry: Registry) -> Set[str]:
     return names
 
 
-def _suggestion(name: str, known: Set[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(map(str, known)), n=3, cutoff=0.6)
-    return f'; did you mean {" or ".join(close)}?' if close else ''
-
-
 def _shortened(text, longest: int = 500) -> str:
-    """A message without the whole configs that hosts put into theirs."""
+    """Return a message without the whole configs that hosts put into theirs."""
     text = str(text)
     return text if len(text) <= longest else f'{text[:longest]}...'

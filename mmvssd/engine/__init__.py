@@ -24,13 +24,15 @@ from mmvssd.engine.record import (
 from mmvssd.engine.train import (
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
+    LearningRateDecayOptimizerConstructor,
     MESAHook,
     ResumableEarlyStoppingHook,
 )
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'DataSurveyHook',
            'EpochBasedTrainLoop', 'FiniteCheckHook', 'GuardedRunner', 'GuardsHook',
-           'IterBasedTrainLoop', 'MESAHook', 'MeanLossHook', 'PredictionDrawingHook',
+           'IterBasedTrainLoop', 'LearningRateDecayOptimizerConstructor', 'MESAHook',
+           'MeanLossHook', 'PredictionDrawingHook',
            'ResumableBatchSampler', 'ResumableEarlyStoppingHook', 'RunRecordHook',
            'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'TensorboardVisBackend',
            'TestedWeightsHook', 'WorkDirHook']

@@ -15,6 +15,8 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS as HOST_HOOKS
 from mmengine.registry import LOOPS as HOST_LOOPS
+from mmengine.registry import MODELS as HOST_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as HOST_CONSTRUCTORS
 from mmengine.registry import RUNNERS as HOST_RUNNERS
 from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop as HostEpochBasedTrainLoop
@@ -30,10 +32,12 @@ from mmvssd.engine.record import MeanLossHook, RunRecordHook
 from mmvssd.engine.train import (
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
+    LearningRateDecayOptimizerConstructor,
     ResumableEarlyStoppingHook,
 )
 from mmvssd.errors import ConfigError
 from mmvssd.host_internals import DEFAULT_HOOKS, built_loop
+from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.registry import HOOKS, RUNNERS
 
 
@@ -98,8 +102,9 @@ def guard(cfg: Config) -> None:
     """Give a config the resumable loop and all guards, in place; a second time changes nothing.
 
     MMEngine's two training loops, its EarlyStoppingHook (with the loops) and its CheckpointHook are
-    exchanged for those of this package, with the same settings. Loops and hooks of other classes
-    stay.
+    exchanged for those of this package, with the same settings. So is the decay of learning rates
+    of MMDetection and MMSegmentation, which stops at this package's backbones. Loops and hooks of
+    other classes stay.
 
     A config leaves guards out by name: ``unguarded=['finite_check', 'train_loop']``, or for a hook
     ``default_hooks=dict(finite_check=None)``. ``unguarded=['checkpoint']`` leaves MMEngine's own
@@ -118,6 +123,8 @@ def guard(cfg: Config) -> None:
     resumable = TRAIN_LOOP not in unguarded
     if cfg.get('train_cfg') is not None:
         cfg['train_cfg'] = _loop(cfg['train_cfg'], resumable, scope)
+    if isinstance(cfg.get('optim_wrapper'), dict):
+        cfg['optim_wrapper'] = _optim_wrapper(cfg, scope)
     hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))  # as MMEngine does
     safe = 'checkpoint' not in unguarded
     hooks = {name: _kept(hook, safe, resumable, scope) for name, hook in hooks.items()}
@@ -135,7 +142,7 @@ def guard(cfg: Config) -> None:
 
 
 def _unguarded(cfg: Config, hooks: dict) -> List[str]:
-    """Names of what is left out; hooks that are None for it are taken out of ``hooks``."""
+    """Name what is left out; hooks that are None for it are taken out of ``hooks``."""
     named = cfg.get('unguarded') or []
     named = [named] if isinstance(named, str) else list(named)
     _require_known('unguarded', named, (TRAIN_LOOP, *GUARDS))
@@ -155,7 +162,7 @@ def _require_known(setting: str, names: List[str], known: tuple) -> None:
 
 
 def _loop(train_cfg, resumable: bool, scope: Optional[str]):
-    """The same settings with the resumable loop or MMEngine's, if the loop is one of the two."""
+    """Return the settings with the resumable loop or MMEngine's, if it is one of the two."""
     if not isinstance(train_cfg, dict):  # a loop that was built
         return train_cfg
     settings = dict(train_cfg)
@@ -169,8 +176,21 @@ def _loop(train_cfg, resumable: bool, scope: Optional[str]):
     return _exchanged(train_cfg, settings, kind, RESUMABLE_LOOPS, resumable)
 
 
+def _optim_wrapper(cfg: Config, scope: Optional[str]) -> dict:
+    """Return the settings with a decay of learning rates that knows this package's backbones."""
+    settings = cfg['optim_wrapper']
+    kind = _class_of(settings.get('constructor'), HOST_CONSTRUCTORS, scope)
+    ours = LearningRateDecayOptimizerConstructor
+    backbones = (_class_of(part['backbone'], HOST_MODELS, scope)
+                 for part in dicts_of(cfg.get('model')) if isinstance(part.get('backbone'), dict))
+    if (kind is None or kind.__name__ != ours.__name__
+            or not any(found and issubclass(found, BaseBackbone) for found in backbones)):
+        return settings
+    return dict(settings, constructor=_name(ours))
+
+
 def _kept(hook, safe: bool, resumable: bool, scope: Optional[str]):
-    """The same settings with this package's hook or MMEngine's, if it is one of a pair."""
+    """Return the settings with this package's hook or MMEngine's, if it is one of a pair."""
     if not isinstance(hook, dict):
         return hook
     kind = _class_of(hook, HOST_HOOKS, scope)
@@ -198,7 +218,7 @@ def _require_counts(cfg: Config, hooks: dict) -> None:
 
 def _exchanged(given: dict, settings: dict, kind: Optional[type], pairs: Dict[type, type],
                to_ours: bool) -> dict:
-    """Settings with the other class of a pair; what was given if its class is not to change."""
+    """Return settings with the other class of a pair; those given if theirs is to stay."""
     if not to_ours:
         pairs = {ours: host for host, ours in pairs.items()}
     other = pairs.get(kind)
@@ -224,7 +244,7 @@ def _name(kind: type) -> str:
 
 
 def _class_of(entry, registry: Registry, scope: Optional[str]) -> Optional[type]:
-    """The class that an entry of a config builds, None if it is unknown: building says so.
+    """Return the class that an entry of a config builds; None if it is unknown: building says so.
 
     Args:
         entry: A dict with a ``type``, a class, a class's name, or what was built.

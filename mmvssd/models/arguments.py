@@ -4,12 +4,13 @@ Integers and numbers of NumPy are taken, and returned as Python's. Booleans are 
 and no text is a number: such a value was meant for another argument, or comes from a file or a
 command line that was not read as it should be.
 """
-import difflib
 import math
 from numbers import Integral, Real
 from typing import Any, Iterable, Optional, Sequence, Union
 
 import numpy as np
+
+from mmvssd.phrases import short, suggestion
 
 
 def check_integer(what: str, value: Any, least: int, most: Optional[int] = None) -> int:
@@ -18,7 +19,7 @@ def check_integer(what: str, value: Any, least: int, most: Optional[int] = None)
             or (most is not None and value > most)):
         fits = f'an integer from {least} to {most}' if most is not None else (
             f'an integer of {least} or more')
-        raise ValueError(f'{what}: got {_text(value)}, expected {fits}')
+        raise ValueError(f'{what}: got {short(value, 80)}, expected {fits}')
     return int(value)
 
 
@@ -35,14 +36,14 @@ def check_number(what: str, value: Any, fits: str, *, least: float = -math.inf,
     """
     if (not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value)
             or not least <= value < below):
-        raise ValueError(f'{what}: got {_text(value)}, expected {fits}')
+        raise ValueError(f'{what}: got {short(value, 80)}, expected {fits}')
     return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_flag(what: str, value: Any) -> bool:
     """Return True or False; ValueError if it is neither."""
     if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f'{what}: got {_text(value)}, expected True or False')
+        raise ValueError(f'{what}: got {short(value, 80)}, expected True or False')
     return bool(value)
 
 
@@ -57,7 +58,7 @@ def check_sequence(what: str, value: Any, length: Optional[int] = None, of: str 
     """
     if not isinstance(value, (list, tuple, range, np.ndarray)):
         expected = 'a list' if length is None else f'a list of {length}'
-        raise ValueError(f'{what}: got {_text(value)}, expected {expected}{of and f", {of}"}')
+        raise ValueError(f'{what}: got {short(value, 80)}, expected {expected}{of and f", {of}"}')
     entries = tuple(value)
     if not entries:
         raise ValueError(f'{what}: got an empty list, expected entries{of and f", {of}"}')
@@ -88,17 +89,5 @@ def check_keys(what: str, given: Iterable, known: Sequence[str],
                          f'known: {", ".join(known)}{close}')
 
 
-def suggestion(name: Any, known: Iterable[str]) -> str:
-    """Return a sentence that suggests the name that is most alike; empty if none is."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    return f'; did you mean {by_lower[close[0]]!r}?' if close else ''
-
-
-def _text(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f'{text[:77]}...'
-
-
 __all__ = ['check_flag', 'check_integer', 'check_keys', 'check_name', 'check_number',
-           'check_sequence', 'suggestion']
+           'check_sequence']

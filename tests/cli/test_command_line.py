@@ -1,5 +1,7 @@
 """What the command lines share: their arguments and how they end."""
 import argparse
+import signal
+import sys
 
 import pytest
 from mmengine.logging import MMLogger
@@ -70,10 +72,14 @@ def test_other_errors_keep_their_traceback(capsys, tmp_path, error):
     assert 'raise error' in (tmp_path / 'log').read_text()
 
 
-def test_ctrl_c_ends_with_one_message(capsys):
-    """MMEngine may have turned it into an error of a config's syntax, which it is not."""
+@pytest.mark.parametrize(('error', 'number', 'said'), [
+    (KeyboardInterrupt(), signal.SIGINT, 'Interrupted.\n'),
+    (SystemExit(128 + signal.SIGTERM), signal.SIGTERM, ''),
+    (SystemExit(128 + signal.SIGHUP), signal.SIGHUP, '')])
+def test_signals_end_without_a_traceback(capsys, error, number, said):
+    """MMEngine may have turned one into an error of a config's syntax, which it is not."""
     def interrupted():
-        raise KeyboardInterrupt
+        raise error
 
     def disguised():
         try:
@@ -84,8 +90,21 @@ def test_ctrl_c_ends_with_one_message(capsys):
     for main in (interrupted, disguised):
         with pytest.raises(SystemExit) as raised:
             run(main)
-        assert raised.value.code == 130
-        assert capsys.readouterr().err == 'Interrupted.\n'
+        assert raised.value.code == 128 + number
+        assert capsys.readouterr().err == said
+
+
+def test_an_exit_of_another_kind_hides_no_error(capsys):
+    def fail():
+        try:
+            sys.exit(1)
+        except SystemExit:
+            raise ZeroDivisionError  # noqa: B904
+
+    with pytest.raises(SystemExit) as raised:
+        run(fail)
+    assert raised.value.code == 1
+    assert 'Stopped by ZeroDivisionError' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('option', ['--work-dir', '--resume'])

@@ -45,8 +45,8 @@ def test_all_that_is_named_like_an_image_is_found(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(('path', 'message'), [
-    ('', "images: got '', expected an image or a folder"),
-    (' ', "images: got ' ', "),
+    ('', "images: got ''; is a variable of your script not set"),
+    (' ', "images: got ' '; "),
     ('gone', 'gone: no such image or folder'),
     ('n' * 300, 'nnn: cannot be looked at|nnn: no such image'),
     ('empty', 'empty: holds no image .*; it holds 1 .txt, 1 folder$'),

@@ -168,6 +168,16 @@ def test_what_only_the_running_training_refuses(monkeypatch, option, fail, messa
             fails_while_running(monkeypatch, other, 7, fail)
 
 
+@pytest.mark.parametrize('error', [NotImplementedError, NotImplementedError(), AssertionError('')])
+def test_an_error_without_a_message(error):
+    def refuse():
+        raise error
+
+    with pytest.raises(ConfigError, match=r'Error: raised without a message by refuse of .*test'), \
+            naming_settings(Config({}), everything=True):
+        refuse()
+
+
 def test_modules_that_an_option_imports(tmp_path, monkeypatch):
     for imports in ('no_such_module', 3):
         with pytest.raises(ConfigError, match='--cfg-options: custom_imports: '):
@@ -198,6 +208,19 @@ def test_what_says_all_itself_passes(error):
     with pytest.raises(type(error)) as caught, naming_settings(recipe_of(CLASSIFIER), True):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), SystemExit(128 + 15)], ids=repr)
+def test_a_signal_is_no_error_of_a_setting(error):
+    """MMEngine takes it for an error of the syntax while it writes a config."""
+    def disguised():
+        try:
+            raise error
+        except BaseException:
+            raise SyntaxError('Failed to format the config file')  # noqa: B904
+
+    with pytest.raises(SyntaxError), naming_settings(recipe_of(CLASSIFIER), True):
+        disguised()
 
 
 def test_arrays_in_a_config():

@@ -33,7 +33,7 @@ def wrong(build, message):
     (5, 'arch: got 5, expected a name'), ([], r'arch: got \[\]'), (NAN, 'arch: got nan'),
     (b'tiny', 'arch: got b'), ({}, r"unknown keys \[\], missing keys \['embed_dims'"),
     ({1: 2}, r'unknown keys \[1\]'), ({1: 2, 'a': 3}, r"unknown keys \[1, 'a'\]"),
-    (dict(embed_dim=16, depths=(1, )), "did you mean 'embed_dims'"),
+    (dict(embed_dim=16, depths=(1, )), 'did you mean embed_dims'),
     ('Tiny-S2L5', 'unknown name|did you mean'),
 ])
 def test_archs(family, nano, arch, message):
@@ -41,10 +41,10 @@ def test_archs(family, nano, arch, message):
 
 
 def test_similar_names_are_suggested():
-    wrong(lambda: VSSD('Tiny'), r"arch: unknown name 'Tiny'; .*; did you mean 'tiny'\?")
-    wrong(lambda: VMamba('tiny-s218'), r"did you mean 'tiny-s1l8'|did you mean 'tiny-s2l5'")
-    wrong(lambda: VSSD(dict(VSSD_NANO, stem='residul')), "did you mean 'residual'")
-    wrong(lambda: VSSD(dict(VSSD_NANO, mixers=('nc-ssd', ) * 4)), "did you mean 'nc_ssd'")
+    wrong(lambda: VSSD('Tiny'), r"arch: unknown name 'Tiny'; .*; did you mean tiny\?")
+    wrong(lambda: VMamba('tiny-s218'), r'did you mean tiny-s1l8|did you mean tiny-s2l5')
+    wrong(lambda: VSSD(dict(VSSD_NANO, stem='residul')), 'did you mean residual')
+    wrong(lambda: VSSD(dict(VSSD_NANO, mixers=('nc-ssd', ) * 4)), 'did you mean nc_ssd')
 
 
 @pytest.mark.parametrize(('family', 'nano'), FAMILIES)

@@ -4,7 +4,6 @@ from typing import Optional
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from torch import nn
 
 from mmvssd.checkpoint import (
     Mismatch,
@@ -19,9 +18,11 @@ from mmvssd.checkpoint import (
 )
 from mmvssd.engine.checkpoints import class_order
 from mmvssd.engine.data.checks import data_of, data_sets_in
-from mmvssd.engine.data.names import classes_of, learns_no_classes, some
+from mmvssd.engine.data.heads import has_own_classes
+from mmvssd.engine.data.names import classes_of
 from mmvssd.errors import CheckpointError
 from mmvssd.host_internals import built_loop, is_resuming, source_of
+from mmvssd.phrases import some
 from mmvssd.registry import HOOKS
 
 LEAVE_OUT = "To load what fits all the same, leave this check out: unguarded=['checkpoint_check']"
@@ -74,7 +75,7 @@ def _check_classes(source: str, checkpoint: dict, runner) -> None:
     Raises:
         CheckpointError: Their number or their order is another.
     """
-    if _knows_other_classes(unwrapped(runner.model)):
+    if not has_own_classes(unwrapped(runner.model)):
         return
     try:
         trained = dataset_meta(source, checkpoint).get('classes')
@@ -108,15 +109,6 @@ def _classes_in(dataset) -> Optional[list]:
         return None
     inside = (classes_of(one) for one in data_sets_in(dataset))
     return classes_of(dataset) or next((named for named in inside if named), None)
-
-
-def _knows_other_classes(model: nn.Module) -> bool:
-    """Tell whether a model can be tested on other classes than those it was trained on.
-
-    A detector or a segmentor that is told its classes in words, or a retriever by images.
-    """
-    told = ('language_model', 'text_encoder', 'text_backbone', 'prototype')
-    return learns_no_classes(model) or any(hasattr(model, name) for name in told)
 
 
 def _of_backbone(mismatch: Mismatch) -> Mismatch:

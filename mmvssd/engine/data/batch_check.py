@@ -8,44 +8,38 @@ from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of, needs_labels
-from mmvssd.engine.data.names import learns_no_classes
+from mmvssd.engine.data.heads import (
+    HEADS,
+    heads_of,
+    learner_of,
+    learns_no_classes,
+    sizes_of,
+)
 from mmvssd.errors import DataError
 from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.registry import HOOKS
 
-#: Where the hosts' models keep the head that classifies, and what its labels are in a data sample.
-LABELS_OF_HEADS = (
-    ('roi_head.bbox_head', 'gt_instances.labels'),
-    ('bbox_head', 'gt_instances.labels'),
-    ('decode_head', 'gt_sem_seg.data'),
-    ('head', 'gt_label'),
-)
-
 
 class BatchCheck:
     """Compare batches with what a model takes: channels of images, range of labels, boxes.
 
-    It sees them as the pipeline leaves them. Past that, a grey image goes through as a colour one
-    or not according to the host, a fourth channel is dropped or fails in the normalisation, and a
-    label out of range fails in the loss: on a GPU as an assertion that names nothing.
+    It sees them as the pipeline leaves them. Past that, hosts differ in whether a grey image passes
+    for a colour one. A fourth channel is dropped, or fails in the normalisation. A label out of
+    range fails in the loss, on a GPU as an assertion that names nothing.
 
     Args:
         model: A model of one of the hosts, not wrapped.
     """
 
     def __init__(self, model: nn.Module):
+        model = learner_of(model)
         self.channels = channels_of(model)
         self.label, self.num_classes, self.ignored = None, None, None
-        for path, label in () if learns_no_classes(model) else LABELS_OF_HEADS:
-            head = _get(model, path)
-            if isinstance(head, nn.ModuleList):  # the stages of a cascade
-                head = head[-1]
-            if isinstance(getattr(head, 'num_classes', None), int):
-                self.label, self.num_classes = label, head.num_classes
+        for path, head in () if learns_no_classes(model) else heads_of(model):
+            if HEADS[path] and sizes_of(head):
+                self.label, self.num_classes = HEADS[path], max(sizes_of(head))
                 self.ignored = getattr(head, 'ignore_index', None)
-                if getattr(head, 'out_channels', None) == 1:  # one score for two classes
-                    self.num_classes = 2
                 break
 
     @classmethod
@@ -69,9 +63,16 @@ class BatchCheck:
         batch = arguments[0]
         if not isinstance(batch, dict):
             return
-        samples = batch.get('data_samples') or []
-        self._check_images(batch.get('inputs'), samples)
         training = len(arguments) > 1 and arguments[1]
+        images, samples = batch.get('inputs'), batch.get('data_samples') or []
+        if not isinstance(images, dict):
+            self._check(images, samples, training)
+            return
+        for branch in images:  # of semi-supervised training, with None for images of the others
+            self._check(images[branch], samples[branch] if samples else [], training)
+
+    def _check(self, images, samples: Sequence, training: bool) -> None:
+        self._check_images(images, samples)
         if training:  # in evaluation a metric may ignore more labels than the loss
             self._check_labels(samples)
             self._check_boxes(samples)
@@ -102,7 +103,7 @@ class BatchCheck:
 
     @staticmethod
     def _check_boxes(samples: Sequence) -> None:
-        """RoIAlign reads from memory that is not its own at a box that is not finite."""
+        """Raise DataError at a box that is not finite: RoIAlign would read memory not its own."""
         for index, sample in enumerate(samples):
             boxes = _get(sample, 'gt_instances.bboxes')
             boxes = getattr(boxes, 'tensor', boxes)
@@ -111,7 +112,7 @@ class BatchCheck:
                                 'annotations, and the steps of the pipeline')
 
     def _out_of_range(self, labels: Tensor) -> Optional[int]:
-        """A label that does not fit, or None."""
+        """Return a label that does not fit, or None."""
         values = labels.cpu().numpy()  # three times as fast as PyTorch on label maps
         wrong = (values < 0) | (values >= self.num_classes)
         if self.ignored is not None:
@@ -128,7 +129,7 @@ class DataCheckHook(Hook):
 
     def before_run(self, runner) -> None:
         """Raise DataError if a data set cannot serve; have the model's batches checked."""
-        channels = channels_of(unwrapped(runner.model))
+        channels = channels_of(learner_of(unwrapped(runner.model)))
         for phase in ('train', 'val', 'test'):
             loop = built_loop(runner, phase)
             dataset = data_of(loop)

@@ -6,8 +6,8 @@ from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
 from mmvssd.errors import DataError
+from mmvssd.phrases import some
 
-SHOWN = 5  # names listed in an error
 PROBED = 100  # entries of a data set whose files are looked at
 
 WAYS_OUT = ('The sample recipes need tools/dataset_tools/make_sample_data.py to be run first; for '
@@ -31,7 +31,7 @@ def check_data(cfg: Config, *phases: str) -> None:
 
 
 def _data_paths(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:
-    """Local files and folders that a phase reads, each with the setting that names it."""
+    """Yield local files and folders that a phase reads, each with the setting that names it."""
     for dataset in dicts_of(cfg.get(f'{phase}_dataloader')):
         root = dataset.get('data_root')
         if is_local(root) and not any(map(is_remote, dicts_of(dataset))):
@@ -87,14 +87,14 @@ def _name(dataset, phase: str) -> str:
 
 
 def _check_categories(dataset, phase: str) -> None:
-    """A COCO file of other categories gives images without annotations."""
+    """Raise DataError at a COCO file of other categories, of which no annotation is read."""
     if getattr(dataset, 'cat_ids', None) == [] and dataset.metainfo.get('classes'):
         raise DataError(f'{_name(dataset, phase)}: ' + _other_classes(
             f"{dataset.ann_file} has no category of the recipe's", dataset.metainfo['classes']))
 
 
 def _check_annotations(datasets: Sequence, phase: str) -> None:
-    """One of several may well be without: images of nothing, or to be labelled by the model."""
+    """Raise DataError if no data set has annotations; a few may show nothing, or get labels."""
     coco = [dataset for dataset in datasets if hasattr(dataset, 'cat_img_map')]
     if coco and not any(any(dataset.cat_img_map.values()) for dataset in coco):
         files = ', '.join(str(dataset.ann_file) for dataset in coco)
@@ -117,7 +117,7 @@ def _check_files(dataset, phase: str, labelled: bool) -> None:
 
 
 def _check_channels(dataset, channels: int) -> None:
-    """Where images are not loaded as colour ones, a later step may fail at them, and not say so."""
+    """Raise DataError at images, not loaded as colour ones, with other channels than a model's."""
     for load in steps_of(dataset)[:1]:
         if getattr(load, 'color_type', 'color') == 'color':
             continue
@@ -148,6 +148,7 @@ def data_of(loop):
 
 
 def data_sets_in(dataset) -> Iterator:
+    """Yield a data set, or those in it if it wraps others."""
     inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
     if inner is None:
         yield dataset
@@ -156,7 +157,7 @@ def data_sets_in(dataset) -> Iterator:
 
 
 def _probed(dataset) -> List[dict]:
-    """Some entries, evenly spread: looking for all of ImageNet's files would take minutes."""
+    """Return some entries, evenly spread; looking for all files of ImageNet would take minutes."""
     if not hasattr(dataset, 'get_data_info'):
         return []
     step = max(1, len(dataset) // PROBED)
@@ -165,16 +166,12 @@ def _probed(dataset) -> List[dict]:
 
 
 def _other_classes(what: str, classes: Sequence[str]) -> str:
-    return (f'{what}; its classes are {_some(classes)}. Set metainfo.classes of the data sets, and '
+    return (f'{what}; its classes are {some(classes)}. Set metainfo.classes of the data sets, and '
             "num_classes of the heads, to the file's")
 
 
-def _some(names: Sequence) -> str:
-    return ', '.join(map(str, names[:SHOWN])) + ' ...' * (len(names) > SHOWN)
-
-
 def dicts_of(node) -> Iterator[dict]:
-    """All dicts of a config's branch, also those of data sets that wrap others."""
+    """Yield all dicts of a config's branch, also those of data sets that wrap others."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
@@ -184,5 +181,5 @@ def dicts_of(node) -> Iterator[dict]:
 
 
 def is_local(path: Optional[str]) -> bool:
-    """Whether a setting names a file or folder of this machine."""
+    """Tell whether a setting names a file or folder of this machine."""
     return isinstance(path, str) and bool(path) and '://' not in path

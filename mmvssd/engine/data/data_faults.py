@@ -9,8 +9,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmvssd.compat.patching import when_imported, wrap_once
-from mmvssd.engine.data.checks import data_of, data_sets_in
-from mmvssd.engine.data.data_survey import UNREADABLE, DataSurveyHook
+from mmvssd.engine.data.checks import data_of, data_sets_in, steps_of
+from mmvssd.engine.data.data_survey import DataSurveyHook
+from mmvssd.engine.data.data_survey.images import UNREADABLE
 from mmvssd.engine.data.findings import WARN
 from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.host_internals import built_loop, is_resuming
@@ -99,7 +100,7 @@ class Fault:
 
 
 def faults_of(dataset) -> Dict[str, Fault]:
-    """What the data sets in a data set left out, by kind."""
+    """Sum up what the data sets in a data set left out, by kind."""
     faults = {}
     for leaf in data_sets_in(dataset):
         for kind, fault in getattr(leaf, ATTRIBUTE, {}).items():
@@ -153,7 +154,9 @@ def _is_empty(annotation: dict, image: dict) -> bool:
 def _filter(original, dataset):
     """Leave out images as the original does, and note those that have no annotation."""
     kept = original(dataset)
-    if not dataset.test_mode:
+    # images that a teacher labels have no annotations to miss
+    taught = any(type(step).__name__ == 'LoadEmptyAnnotations' for step in steps_of(dataset))
+    if not dataset.test_mode and not taught:
         names = {entry['img_id'] for entry in kept}
         for entry in dataset.data_list:
             if not entry['instances']:

@@ -1,8 +1,9 @@
 """What a look at whole data sets finds: faults that stop a run, doubts that it is warned of."""
 from dataclasses import asdict, dataclass, field
-from typing import Dict, Iterable, List, Optional
+from functools import partial
+from typing import Callable, Dict, Iterable, List, Optional
 
-from mmvssd.errors import printable
+from mmvssd.errors import DataError, printable
 
 #: A fault that cannot be meant, and one that may be.
 STOP, WARN = 'stop', 'warn'
@@ -67,6 +68,20 @@ class Findings:
         if example is not None and len(found.first) < EXAMPLES:
             found.first.append(example)
 
+    def look_at(self, what: str, look: Callable[[], None]) -> None:
+        """Look at something; what cannot be looked at is noted and stops nothing.
+
+        Args:
+            what: What it is called, the part of it after ``': its'``.
+            look: What looks, and notes what it finds.
+        """
+        try:
+            look()
+        except DataError as error:
+            self.stop(what.partition(': its')[0], str(error))
+        except Exception as error:  # of a data set that is unlike those that are known
+            self.not_looked_at.append(f'{what} ({type(error).__name__}: {error})')
+
     def of(self, severity: str) -> List[Finding]:
         """Return the findings of a severity, in the order in which they were made."""
         return [found for found in self._found.values() if found.severity == severity]
@@ -88,6 +103,18 @@ class Findings:
     def as_json(self) -> List[dict]:
         """Return the findings as data that :func:`from_json` reads."""
         return [asdict(found) for found in self._found.values()]
+
+
+class Place:
+    """One setting or file, for what is found there.
+
+    Args:
+        findings: Where it is noted.
+        where: The setting that names it, with the file.
+    """
+
+    def __init__(self, findings: Findings, where: str):
+        self.stop, self.warn = partial(findings.stop, where), partial(findings.warn, where)
 
 
 def from_json(content: List[dict]) -> List[Finding]:

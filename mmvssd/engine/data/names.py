@@ -1,18 +1,14 @@
 """Names of classes: whether the recipe, the files, the phases and the heads agree on them."""
-import difflib
 import os
 from collections import Counter
-from operator import attrgetter
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 from torch import nn
 
 from mmvssd.engine.data.coco import Summary
 from mmvssd.engine.data.findings import Findings
-
-#: Heads of the hosts' models whose classes are those of the data.
-HEADS = ('roi_head.bbox_head', 'roi_head.mask_head', 'bbox_head', 'decode_head', 'auxiliary_head',
-         'head')
+from mmvssd.engine.data.heads import heads_of, sizes_of
+from mmvssd.phrases import similar, some
 
 SET_BOTH = 'Set metainfo.classes of the data sets and num_classes of the heads to the same'
 ORDER = ("MMDetection numbers classes in the order of the file's categories, whatever the order of "
@@ -67,11 +63,10 @@ def check_categories(dataset, summary: Summary, where: str, findings: Findings) 
         return
     moved = [(name, label) for name, label in zip(kept, classes) if name != label]
     if missing:
-        known = {name: close for name in missing
-                 for close in difflib.get_close_matches(name, names, n=1)}
-        similar = ''.join(f'; {name} may be meant to be {close}' for name, close in known.items())
+        close = ''.join(f'; {name} may be meant to be {other}' for name in missing
+                        for other in similar(name, names, most=1))
         what = f'{len(missing)} of the {len(classes)} classes are no categories of the file: ' + (
-            some(missing) + similar)
+            some(missing) + close)
         if moved:
             findings.stop(where, f'{what}. This moves the labels of {len(moved)} others: boxes of '
                                  f'{moved[0][0]} would be trained and named as {moved[0][1]}',
@@ -134,38 +129,6 @@ def check_heads(model: nn.Module, classes: Sequence[str], where: str, findings: 
                                  f'num_classes={head.num_classes}', advice=SET_BOTH)
 
 
-def learns_no_classes(model: nn.Module) -> bool:
-    """Tell whether a model learns something else than the classes of its data."""
-    kinds = {kind.__name__ for kind in type(model).__mro__}
-    # a region proposal network learns objects of any class, a depth estimator no classes
-    return bool(kinds & {'RPN', 'DepthEstimator'})
-
-
-def heads_of(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
-    """Yield the heads whose classes are those of the data, each with its path in the model."""
-    for path in HEADS:
-        try:
-            head = attrgetter(path)(model)
-        except AttributeError:
-            continue
-        for one in head if isinstance(head, nn.ModuleList) else [head]:
-            yield path, one
-
-
-def sizes_of(head: nn.Module) -> Tuple[int, ...]:
-    """Return the numbers of classes that fit a head; empty if it does not tell."""
-    number = getattr(head, 'num_classes', None)
-    if not isinstance(number, int):
-        return ()
-    # one score for two classes
-    return (number, 2) if getattr(head, 'out_channels', None) == 1 else (number, )
-
-
 def doubled(names: Sequence) -> List[str]:
     """Return the names that occur more than once."""
     return sorted(str(name) for name, count in Counter(map(str, names)).items() if count > 1)
-
-
-def some(names: Sequence) -> str:
-    """List the first of some names."""
-    return ', '.join(map(str, names[:5])) + ' ...' * (len(names) > 5)

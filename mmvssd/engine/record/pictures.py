@@ -10,7 +10,7 @@ import numpy as np
 
 from mmvssd.files import write_whole
 
-#: Endings of the formats that pictures are written in; others become ``.png``.
+#: Endings of the formats that images are read in and pictures written; others become ``.png``.
 FORMATS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 #: Bytes of a name: file systems take 255, and a name's temporary form is longer.
 LONGEST_NAME = 200

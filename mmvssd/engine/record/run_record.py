@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from mmvssd import compat
+from mmvssd.checkpoint import way_on
 from mmvssd.engine.record import resumed_settings, run_facts
 from mmvssd.engine.record.signals import EndingSignals
 from mmvssd.files import strict_json, write_whole
@@ -33,8 +34,8 @@ class RunRecordHook(Hook):
     implementation each op ran; and how the run ended. Until that is known its ``status`` is
     ``running``. A process that is killed leaves it so: :func:`read_record` says ``killed`` then,
     and so does the file from the next run in the work dir on. A learning rate that is scaled, or
-    that is for another batch, is logged as a warning, and so is what a resumed run was told
-    otherwise than the run before it.
+    that is for another batch, is logged as a warning. So is each setting in which a resumed run
+    differs from the one before it. A training that a signal ends says how it goes on.
 
     The file is written before the run, after its first iteration and at its end.
     """
@@ -46,13 +47,15 @@ class RunRecordHook(Hook):
         self._file: Optional[Path] = None
         self._record = {}
         self._has_seen_ops = False
-        self._signals = EndingSignals(self._note_signal)
+        self._runner = None
+        self._signals = EndingSignals(self._note_signal, self._say_way_on)
 
     def before_run(self, runner) -> None:
         """Write what is known before the model's weights are."""
         devices = run_facts.devices()  # every process tells its own
         dispatch.forget_used()
         self._has_seen_ops = False
+        self._runner = runner
         if is_main_process():
             settle_killed(runner.work_dir)
             self._file = _free_file(Path(runner.log_dir))
@@ -119,11 +122,19 @@ class RunRecordHook(Hook):
         """Add what stopped the run; :mod:`mmvssd.compat.failed_runs` calls this."""
         reason = self._signals.received or f'{type(error).__name__}: {error}'
         self._end(runner, status='stopped', error=reason)
+        if self._signals.received:
+            self._say_way_on()
 
     def _note_signal(self, name: str) -> None:
         """Write it down at once: there may be no time for more."""
         self._record.update(status='stopped', error=name, ended=_now())
         self._write()
+
+    def _say_way_on(self) -> None:
+        if self._record.get('mode') == 'train':
+            print_log(f'The training was {self._signals.received} after iteration '
+                      f'{self._runner.iter}: {way_on(self._runner.work_dir)}', logger='current',
+                      level=logging.WARNING)
 
     def _see_ops(self) -> None:
         if not self._has_seen_ops:
@@ -192,7 +203,7 @@ def _mode(runner) -> str:
 
 
 def _checkpoint(runner) -> Optional[str]:
-    """What will be loaded; with a host's --resume MMEngine looks for it, and keeps no note."""
+    """Return what will be loaded; for a host's --resume MMEngine looks for it and keeps no note."""
     if is_resuming(runner) and source_of(runner) is None:
         return find_latest_checkpoint(runner.work_dir)
     return source_of(runner)
@@ -203,7 +214,7 @@ def _now() -> str:
 
 
 def _recipe(filename: Optional[str]) -> Optional[str]:
-    """A recipe's path, below the project's configs where it is one of these."""
+    """Return a recipe's path, below the project's configs if it is one of these."""
     if filename is None:
         return None
     path, root = Path(filename).resolve(), configs_dir()
@@ -211,7 +222,7 @@ def _recipe(filename: Optional[str]) -> Optional[str]:
 
 
 def _config(runner) -> str:
-    """Where in the run's folder its whole config is, with all that the command line changed.
+    """Return the path in the run's folder of its config, with all that the command line changed.
 
     The visualizer writes it there, unless it was told to keep nothing; then it is written now. The
     one in the work dir is replaced at the next start.
@@ -225,7 +236,7 @@ def _config(runner) -> str:
 
 
 def _free_file(folder: Path) -> Path:
-    """``run.json``, or ``run_2.json`` and so on where one Runner trains and then tests."""
+    """Return ``run.json``, or ``run_2.json`` and so on if one Runner trains and then tests."""
     file, number = folder / 'run.json', 1
     while file.exists():
         number += 1

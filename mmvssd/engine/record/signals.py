@@ -22,10 +22,11 @@ class EndingSignals:
     Args:
         note: Is called with what was received, such as 'ended by SIGTERM', before the error is
             raised.
+        last_word: Is called before a process ends that has not come to raise an error.
     """
 
-    def __init__(self, note: Callable[[str], None]):
-        self._note = note
+    def __init__(self, note: Callable[[str], None], last_word: Callable[[], None]):
+        self._note, self._last_word = note, last_word
         self._pid = os.getpid()
         self._before: Dict[signal.Signals, object] = {}
         self._number: Optional[signal.Signals] = None
@@ -33,7 +34,7 @@ class EndingSignals:
 
     @property
     def received(self) -> Optional[str]:
-        """What ended the run; None if no signal has."""
+        """Return what ended the run; None if no signal has."""
         return None if self._number is None else f'ended by {self._number.name}'
 
     def watch(self) -> None:
@@ -102,7 +103,21 @@ class EndingSignals:
         if self._number is None and self._before:
             self._number = number
             self._note(self.received)
+            self._last_word()
             os._exit(128 + number)
+
+
+def signal_behind(error: BaseException) -> Optional[signal.Signals]:
+    """Return the signal that an error came from; None if it came from none.
+
+    MMEngine takes whatever happens while it writes a config for an error of its syntax.
+    """
+    for one in (error, error.__context__):
+        if isinstance(one, KeyboardInterrupt):
+            return signal.SIGINT
+        if isinstance(one, SystemExit) and one.code in [128 + number for number in ENDING]:
+            return signal.Signals(one.code - 128)
+    return None
 
 
 def _forget_in_child() -> None:

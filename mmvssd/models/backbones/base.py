@@ -103,9 +103,9 @@ class BaseBackbone(BaseModule):
         """Compute features of an image batch of any size.
 
         With ``sizes``, each image gets the features that it gets in a batch of one, and zeros
-        beside them: padding adds nothing to a state or an attention, and every convolution sees at
-        an image's border the zeros that it sees at the border of a batch. In training mode
-        BatchNorm's statistics still run over the whole grid, as in training without it.
+        beside them. Padding adds nothing to a state or an attention. Every convolution sees the
+        same zeros at an image's border as at the border of a batch. In training mode BatchNorm's
+        statistics still run over the whole grid, as in training without it.
 
         Args:
             x: Images (N, in_channels, H, W), padded at the right and below.
@@ -139,7 +139,7 @@ class BaseBackbone(BaseModule):
         return tuple(outputs)
 
     def _check_image(self, x: Tensor) -> None:
-        # texts only where a check failed: a size that torch.compile left open has none
+        # texts only if a check failed: a size that torch.compile left open has none
         name = type(self).__name__
         if not isinstance(x, Tensor):
             raise ValueError(f'{name}: got an input of type {type(x).__name__}, expected a tensor '
@@ -171,7 +171,7 @@ class BaseBackbone(BaseModule):
             super().init_weights()
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
-        """Return how deep a parameter lies, for MMPreTrain's layer-wise decay of learning rates.
+        """Return how deep a parameter lies, for layer-wise decay of learning rates.
 
         The stem is layer 0, each block a layer, with it what follows up to the next one. Output
         norms, and what comes behind the backbone, are the last layer.
@@ -248,7 +248,7 @@ def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int
 
 
 def _drop_path_rates(arch: Arch, rate: Optional[float]) -> List[List[float]]:
-    """Rate of each block of each stage, from 0 linearly to ``rate``."""
+    """Return the rate of each block of each stage, from 0 linearly to ``rate``."""
     rate = arch.drop_path_rate if rate is None else check_drop_path_rate('drop_path_rate', rate)
     last = max(sum(arch.depths) - 1, 1)
     rates = iter([rate * i / last for i in range(sum(arch.depths))])

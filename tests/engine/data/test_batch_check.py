@@ -111,6 +111,31 @@ def test_images_alone_pass(watched):
         check(model.data_preprocessor, (dict(inputs=[image[:2]]), ))
 
 
+def test_branches_of_semi_supervised_training(watched):
+    """The student learns from batches by branch, with None for images of the others."""
+    host, model, num_classes = watched
+    if host != 'mmdet':
+        pytest.skip('no such training')
+    pair = nn.Module()
+    pair.student, pair.teacher = model, model
+
+    def check(label=0, channels=3, bad_box=False):
+        batch, other = batch_of(host, label, channels), batch_of(host)
+        if bad_box:
+            batch['data_samples'][1].gt_instances.bboxes[0, 2] = float('nan')
+        BatchCheck(pair)(None, (dict(
+            inputs=dict(unsup_teacher=other['inputs'], sup=[None, *batch['inputs']]),
+            data_samples=dict(unsup_teacher=other['data_samples'],
+                              sup=[None, *batch['data_samples']])), True))
+
+    check()
+    for settings, message in ((dict(label=num_classes), f'its label is {num_classes}'),
+                              (dict(channels=4), 'the image has 4 channels'),
+                              (dict(bad_box=True), 'a box is not finite')):
+        with pytest.raises(DataError, match=f'some.jpg: {message}'):
+            check(**settings)
+
+
 def test_models_that_do_not_say_pass():
     check = BatchCheck(nn.Module())
     check(None, (dict(inputs=torch.zeros(1, 5, 8, 8)), ))

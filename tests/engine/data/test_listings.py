@@ -182,6 +182,54 @@ def test_labels_of_the_folders_class(tmp_path, content):
     assert look_at_list(tmp_path, content, classes=('zero', 'one', 'two', 'train')) == [[], []]
 
 
+def numbered(label_of, folder_of='{shard}'):
+    """A list of 200 images of ten classes, each in one of ten folders with numbers too."""
+    return ''.join(
+        f'{folder_of.format(shard=index % 10, label=index // 7 % 10)}/{index}.jpg '
+        f'{label_of(index % 10, index // 7 % 10)}\n' for index in range(200))
+
+
+@pytest.mark.parametrize(('content', 'stops', 'doubts'), [
+    # parts of the data, with images of all classes, in folders without the class or with it
+    (numbered(lambda shard, label: label), 0, 1),
+    (numbered(lambda shard, label: label, '{shard}/{label}'), 0, 0),
+    (numbered(lambda shard, label: label, '{label}/{shard}'), 0, 0),
+    (numbered(lambda shard, label: label, 'train/{shard}'), 0, 1),
+    # folders of classes, with labels that are counted from 1, or turned round
+    (numbered(lambda shard, label: (shard + 1) % 10), 1, 0),
+    (numbered(lambda shard, label: 9 - shard), 1, 0),
+    (numbered(lambda shard, label: (label + 1) % 10, '{shard}/{label}'), 1, 0),
+    (numbered(lambda shard, label: (label + 1) % 10, '{label}/{shard}'), 1, 0),
+])
+@pytest.mark.parametrize('name', [str, 'abcdefghij'.__getitem__])
+def test_folders_with_numbers_may_be_parts_of_the_data(tmp_path, content, stops, doubts, name):
+    content = re.sub(r'(\d)(?=/)', lambda found: str(name(int(found[1]))), content)
+    found = look_at_list(tmp_path, content, classes=[str(name(index)) for index in range(10)])
+    assert [len(texts) for texts in found] == [stops, doubts]
+
+
+def test_labels_that_contradict_folders_of_words(tmp_path):
+    """A folder with a word for a name is no part of the data, however its labels are mixed."""
+    names = [f'word{chr(97 + index)}' for index in range(10)]
+    content = re.sub(r'(\d)(?=/)', lambda found: names[int(found[1])],
+                     numbered(lambda shard, label: label))
+    assert len(look_at_list(tmp_path, content, classes=names)[0]) == 1
+
+
+@pytest.mark.parametrize(('name', 'message'), [
+    ('"a"', r"1 lines whose path is in quotes.*line 1: '\"a\"'.*A line is the NAME"),
+    ("'x/a'", 'in quotes'), ('x\\a', '1 lines whose path has backslashes, expected /'),
+    ('C:\\data\\a', 'backslashes'), ('a 3', '1 lines with a label'), ('"a".jpg', 'with an ending'),
+])
+def test_names_with_more_than_a_name(tmp_path, name, message):
+    stops, doubts = look_at_list(tmp_path, f'{name}\nb\n', listings.check_name_list)
+    assert not doubts
+    assert len(stops) == 1
+    assert re.search(message, stops[0])
+    make(tmp_path, f'{name}.jpg')  # a name like any other here
+    assert look_at_list(tmp_path, f'{name}\nb\n', listings.check_name_list) == [[], []]
+
+
 def test_lists_of_names(tmp_path):
     def look(content):
         return look_at_list(tmp_path, content, listings.check_name_list)

@@ -365,6 +365,10 @@ def test_a_signal_ends_it_and_is_written_down(tmp_path, number, swallows):
     assert (record['status'], record['error']) == ('stopped', f'ended by {number.name}')
     assert record['reached']['iteration'] == 1
     assert signal.getsignal(number) is before
+    (log, ) = tmp_path.glob('*/*.log')
+    assert log.read_text().count('The training was') == 1
+    assert (f'WARNING - The training was ended by {number.name} after iteration 1: no checkpoint '
+            'was written yet') in log.read_text()
 
 
 def test_one_that_waits_outside_python_ends_all_the_same():
@@ -372,7 +376,8 @@ def test_one_that_waits_outside_python_ends_all_the_same():
     code = ('import signal, threading, time\n'
             'from mmvssd.engine.record import signals\n'
             'signals.PATIENCE = 0.2\n'
-            'ending = signals.EndingSignals(lambda text: print(text, flush=True))\n'
+            'ending = signals.EndingSignals(lambda text: print(text, flush=True),\n'
+            '                               lambda: print("the last word", flush=True))\n'
             'ending.watch()\n'
             'for number in signals.ENDING:  # a handler whose turn never comes\n'
             '    signal.signal(number, lambda *args: None)\n'
@@ -383,7 +388,8 @@ def test_one_that_waits_outside_python_ends_all_the_same():
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
-    assert (out, process.returncode) == ('ended by SIGTERM\n', 128 + signal.SIGTERM)
+    assert (out, process.returncode) == (
+        'ended by SIGTERM\nthe last word\n', 128 + signal.SIGTERM)
 
 
 def test_handlers_of_the_users_own_stay(tmp_path):

@@ -11,9 +11,11 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from mmvssd.cli.launch import build_trainer, load_config
-from mmvssd.datasets import make_sample_data
-from mmvssd.engine.data import data_faults, data_survey
-from mmvssd.engine.data.data_survey import CACHE, DataSurveyHook
+from mmvssd.engine.data import coco, data_faults
+from mmvssd.engine.data.data_survey import DataSurveyHook, hook
+from mmvssd.engine.data.data_survey.files import Files
+from mmvssd.engine.data.data_survey.hook import CACHE
+from mmvssd.engine.data.data_survey.images import steps_below
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
@@ -23,13 +25,6 @@ CLASSIFIER = 'samples/vssd-nano_1xb64_digits.py'
 DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
 SEGMENTOR = 'samples/upernet_vssd-nano_1xb8_digits.py'
 KINDS = {CLASSIFIER: 'imagenet', DETECTOR: 'coco', SEGMENTOR: 'ade20k'}
-
-
-@pytest.fixture
-def digits(tmp_path):
-    """Folder of sample data that a test may spoil."""
-    return make_sample_data(tmp_path / 'digits', num_scenes=(4, 4), num_crops=(4, 4),
-                            progress=False)
 
 
 @pytest.fixture
@@ -56,7 +51,7 @@ def recipe(digits, tmp_path):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(data_survey, '_log', lambda line, level=logging.WARNING: lines.append(line))
+    monkeypatch.setattr(hook, '_log', lambda line, level=logging.WARNING: lines.append(line))
     return lines
 
 
@@ -265,7 +260,7 @@ def test_data_sets_in_others(recipe, digits, kind):
     spoil_coco(digits, lambda coco: coco['annotations'][0].update(bbox=None))
     findings = Findings()
     with DefaultScope.overwrite_default_scope('mmdet'):
-        data_survey.Files(cfg, findings, FileFacts(None, math.inf)).check(['train'])
+        Files(cfg, findings, FileFacts(None, math.inf)).check(['train'])
     assert any('not four numbers' in str(found) for found in findings.of(STOP))
 
 
@@ -294,7 +289,7 @@ def test_files_elsewhere_are_not_looked_at(recipe):
     cfg = recipe(CLASSIFIER)
     findings = Findings()
     cfg.train_dataloader.dataset.pipeline[0].backend_args = dict(backend='petrel')
-    data_survey.Files(cfg, findings, None)._check_dataset('train', cfg.train_dataloader.dataset)
+    Files(cfg, findings, None)._check_dataset('train', cfg.train_dataloader.dataset)
     assert findings.not_looked_at == ['train_dataloader, CustomDataset: its files are elsewhere']
 
 
@@ -310,16 +305,16 @@ def test_it_is_left_out_by_name(recipe, digits):
 
 def test_the_others_wait_for_the_verdict_of_the_first(monkeypatch):
     """They look at nothing themselves, and stop with it."""
-    monkeypatch.setattr(data_survey, 'is_main_process', lambda: False)
-    monkeypatch.setattr(data_survey, 'broadcast_object_list',
+    monkeypatch.setattr(hook, 'is_main_process', lambda: False)
+    monkeypatch.setattr(hook, 'broadcast_object_list',
                         lambda stopped, src: stopped.__setitem__(0, True))
     with pytest.raises(DataError, match='the first process found faults'):
-        data_survey._decide_together(Findings(), lambda: pytest.fail('looked'))
+        hook._decide_together(Findings(), lambda: pytest.fail('looked'))
 
 
 def test_a_survey_that_fails_gives_a_verdict():
     findings = Findings()
-    data_survey._decide_together(findings, lambda: 1 / 0)
+    hook._decide_together(findings, lambda: 1 / 0)
     assert findings.not_looked_at == ['the data (ZeroDivisionError: division by zero)']
 
 
@@ -344,8 +339,8 @@ def test_the_last_line_says_what_was_looked_at(tmp_path, monkeypatch):
 def test_a_file_without_faults_is_read_once(recipe, digits, monkeypatch, said):
     pytest.importorskip('mmdet')
     reads = []
-    original = data_survey.coco.read_json
-    monkeypatch.setattr(data_survey.coco, 'read_json',
+    original = coco.read_json
+    monkeypatch.setattr(coco, 'read_json',
                         lambda file: reads.append(file) or original(file))
     spoil_coco(digits, lambda coco: coco['annotations'][0].update(image_id=99))
     warnings = [len(survey(recipe(DETECTOR)).findings.of(WARN)) for _ in range(2)]
@@ -364,5 +359,5 @@ def test_steps_inside_others():
     inner = SimpleNamespace()
     outer = SimpleNamespace(transforms=[SimpleNamespace(subroutines=[
         SimpleNamespace(transforms=[inner])])])
-    assert inner in list(data_survey._steps_below(outer))
-    assert list(data_survey._steps_below(None)) == [None]
+    assert inner in list(steps_below(outer))
+    assert list(steps_below(None)) == [None]

@@ -1,0 +1,34 @@
+"""Parts of messages: some of many names, a name that may be meant, a value in short."""
+import difflib
+from typing import Any, Iterable, List, Optional, Sequence
+
+SHOWN = 5  # names that a message lists
+
+
+def some(names: Sequence, separator: str = ', ') -> str:
+    """List the first of some names."""
+    return separator.join(map(str, names[:SHOWN])) + ' ...' * (len(names) > SHOWN)
+
+
+def similar(name: Any, known: Iterable, most: int = 3, cutoff: float = 0.6) -> List[str]:
+    """Return the known names that are most alike, the best first; capitals do not count."""
+    by_lower = {str(candidate).lower(): str(candidate) for candidate in sorted(map(str, known))}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=most, cutoff=cutoff)
+    return [by_lower[candidate] for candidate in close]
+
+
+def suggestion(name: Any, known: Iterable) -> str:
+    """Return a question that suggests the known names that are most alike; empty if none is."""
+    close = similar(name, known)
+    return f'; did you mean {" or ".join(close)}?' if close else ''
+
+
+def short(value: Any, longest: int = 60) -> str:
+    """Return a value as Python writes it, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else f'{text[:longest - 3]}...'
+
+
+def emptiness(text: Any) -> Optional[str]:
+    """Say that a name or a path is empty, as of a variable that is not set; None if it is not."""
+    return None if str(text).strip() else f'got {text!r}; is a variable of your script not set?'

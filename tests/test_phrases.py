@@ -1,0 +1,34 @@
+"""Parts of messages."""
+import pytest
+
+from mmvssd.phrases import emptiness, short, similar, some, suggestion
+
+
+def test_the_first_of_some_names():
+    assert some(()) == ''
+    assert some('abcde') == 'a, b, c, d, e'
+    assert some([1, 2, 3, 4, 5, 6], '; ') == '1; 2; 3; 4; 5 ...'
+
+
+@pytest.mark.parametrize(('name', 'known', 'expected'), [
+    ('batch_siz', ['batch_size', 'dataset'], '; did you mean batch_size?'),
+    ('TINY', ['tiny', 'small'], '; did you mean tiny?'),
+    ('linear', ['Linear', 'LinearHeads', 'other', 'Lineal', 'Liner'],
+     '; did you mean Linear or '),
+    (3, ['tiny'], ''), ('x', [], ''), ('aaa', [7, 'aab'], '; did you mean aab?'),
+])
+def test_names_that_are_alike(name, known, expected):
+    assert suggestion(name, known).startswith(expected)
+    assert bool(similar(name, known)) == bool(expected)
+    assert len(similar(name, known, most=1)) == bool(expected)
+
+
+def test_long_values_are_cut():
+    assert short('a') == "'a'"
+    assert short('a' * 100) == "'" + 'a' * 56 + '...'
+    assert len(short(list(range(100)), 80)) == 80
+
+
+def test_empty_names():
+    assert emptiness('a') is None
+    assert emptiness(' ') == "got ' '; is a variable of your script not set?"
