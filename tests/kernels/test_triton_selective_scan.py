@@ -59,7 +59,7 @@ def test_is_the_reference(kind, triton_device):
 
 
 @pytest.mark.parametrize('dtype', DTYPES[1:])
-@pytest.mark.parametrize('kind', [dict(L=196), dict(L=17, S=5)], ids=options)
+@pytest.mark.parametrize('kind', [dict(L=70), dict(L=17, S=5)], ids=options)
 def test_half_inputs(kind, dtype, triton_device):
     assert failures(draws(**kind), dtype, triton_device) == ()
 
@@ -79,7 +79,7 @@ def test_float64(kind, triton_device):
 
 
 def test_many_tokens(triton_device):
-    assert failures(draws(1, L=2401, D=8), torch.float32, triton_device) == ()
+    assert failures(draws(1, L=801, D=8), torch.float32, triton_device) == ()
 
 
 @pytest.mark.gpu
@@ -95,7 +95,7 @@ def test_chunks_channels_and_images_are_shared_out_in_any_way(monkeypatch, progr
                                                               triton_device):
     for name, value in dict(PROGRAMS=programs, BACKWARD_PROGRAMS=programs, CHUNK=1).items():
         monkeypatch.setattr(launch, name, value)
-    cases = draws(3, N=3, K=2, L=40, D=40)
+    cases = draws(2, N=3, K=2, L=40, D=40)
     assert failures(cases, torch.float32, triton_device) == ()
 
 
@@ -181,7 +181,7 @@ def test_every_number_is_written(poisoned_memory, triton_device):
 
 
 def test_two_runs_are_equal_bit_for_bit(triton_device):
-    case = make_case(N=2, K=2, L=130, D=40, S=2)
+    case = make_case(N=2, K=2, L=50, D=40, S=2)
     first, second = (results(case, case.cast(torch.bfloat16, triton_device), 'triton')
                      for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -241,7 +241,7 @@ def test_half_inputs_beside_float32_parameters(dtype, triton_device):
         assert torch.equal(got[name], expected[name].to(t.dtype))
 
 
-@pytest.mark.parametrize('kind', [dict(L=0), dict(L=1), dict(L=70, S=6)], ids=options)
+@pytest.mark.parametrize('kind', [dict(L=0), dict(L=1), dict(L=20, S=3)], ids=options)
 def test_operators_are_what_their_schemas_say(kind, triton_device):
     for dtype in (torch.float32, torch.bfloat16):
         inputs = tuple(make_case(**kind).cast(dtype, triton_device).values())

@@ -78,8 +78,8 @@ def test_is_the_reference(kind, pattern, triton_device):
 
 @pytest.mark.parametrize('kind', [
     dict(grid=(1, 1), N=8, D=48), dict(grid=(2, 1), D=24), dict(grid=(9, 7)),
-    dict(grid=(10, 13), S=5, D=8), dict(skip=False, bias=False), dict(R=0), dict(R=17, D=40),
-    dict(R=64, D=16), dict(S=24, D=3),
+    dict(grid=(5, 19), S=3, D=8), dict(skip=False, bias=False), dict(R=0), dict(R=17, D=40),
+    dict(R=64, D=16), dict(S=12, D=3),
 ], ids=options)
 def test_cross_is_the_reference(kind, triton_device):
     assert failures(draws(**kind), torch.float32, triton_device) == ()
@@ -119,10 +119,10 @@ def test_chunks_channels_and_images_are_shared_out_in_any_way(monkeypatch, progr
 
 
 @pytest.mark.parametrize('step', [1e-6, 1e3])
-@pytest.mark.parametrize('S', [1, 5])
+@pytest.mark.parametrize('S', [1, 3])
 def test_any_step_size(step, S, triton_device):
     wanted = torch.tensor(step, dtype=torch.float64)
-    cases = draws(3, grid=(7, 10), S=S)
+    cases = draws(3, grid=(3, 18), S=S)
     for case in cases:
         bias = case.tensors['dt_bias']
         case.tensors['dt_bias'] = (wanted if step > 30 else wanted.expm1().log()) + bias / 10
@@ -172,12 +172,12 @@ def test_strides_do_not_matter(triton_device):
 
 
 def test_every_number_is_written(poisoned_memory, triton_device):
-    for kind in (dict(grid=(7, 10)), dict(S=6, masked=True)):
-        assert failures(draws(3, **kind), torch.float32, triton_device) == ()
+    for kind in (dict(grid=(3, 18)), dict(S=3, masked=True)):
+        assert failures(draws(2, **kind), torch.float32, triton_device) == ()
 
 
 def test_two_runs_are_equal_bit_for_bit(triton_device):
-    case = make_case(N=2, grid=(7, 10), D=40, R=5)
+    case = make_case(N=2, grid=(3, 18), D=40, R=5)
     first, second = (results(case, case.cast(torch.bfloat16, triton_device), 'triton')
                      for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -214,7 +214,7 @@ def test_a_second_gradient_is_refused(triton_device):
         dx.sum().backward()
 
 
-@pytest.mark.parametrize('kind', [dict(grid=(0, 3)), dict(masked=True), dict(grid=(7, 10), S=6)],
+@pytest.mark.parametrize('kind', [dict(grid=(0, 3)), dict(masked=True), dict(grid=(2, 18), S=3)],
                          ids=options)
 def test_operators_are_what_their_schemas_say(kind, triton_device):
     for dtype in (torch.float32, torch.bfloat16):
