@@ -17,7 +17,7 @@ from mmvssd_kernels.nc_ssd import normalized, plain
 #: Largest state size and head width: a state is one tile.
 LARGEST = 64
 #: Tokens of the smallest tile.
-LEAST_TOKENS = 32
+LEAST_TOKENS = 16
 
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:

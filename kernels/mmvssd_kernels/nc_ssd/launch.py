@@ -28,7 +28,7 @@ class Call:
         others: Tensors like ``x``.
         BL: Tokens of a tile.
         heads: Heads of a tile.
-        halves: Whether states are two bfloat16 numbers each.
+        halves: Whether factors of products are bfloat16 numbers, two each if they are not inputs.
 
     Attributes:
         tensors: The arguments, copied unless what a token has lies side by side. In the place of
@@ -45,7 +45,7 @@ class Call:
                  heads: int = 1, halves: bool = False) -> None:
         N, L, h, P = x.shape
         S = B.shape[3]
-        self.SKIP, self.halves, self.dtype = D is not None, halves, sum_dtype(x.dtype)
+        self.SKIP, self.dtype = D is not None, sum_dtype(x.dtype)
         x, dt, A, B, C, D, *others = map(_dense, (x, dt, A, B, C, A if D is None else D, *others))
         self.tensors = x, dt, A, B, C, D, x if mask is None else mask.contiguous(), *others
         # stretches of whole tiles, and not so many that their states outweigh the tokens
@@ -54,16 +54,20 @@ class Call:
         split_length = -(-tiles // splits) * BL
         self.lengths = L, split_length
         self.grid = programs, -(-L // split_length), N
+        # halves are multiplied as they are
+        product, precision = ((self.dtype, 'ieee') if halves
+                              else triton_support.products(self.dtype, x.device))
         self.options = dict(
             h=h, P=P, S=S, MASKED=mask is not None,
             FAR=max(t.stride(1) for t in (x, dt, B, C, *others)) >= FAR, BL=BL,
             BS=max(16, power_of_two(S)), BP=max(16, power_of_two(P)),
-            ACC=triton_support.language(self.dtype), num_warps=4)
+            DTYPE=triton_support.language(product), PRECISION=precision,
+            ACC=triton_support.language(self.dtype), HALVES=halves, num_warps=4)
 
     def parts(self, state: Tensor) -> Tensor:
         """Allocate what stretches sum; it is the state itself if there is one stretch."""
         splits = self.grid[1]
-        size = state.numel() // (2 if self.halves else 1)
+        size = state.numel() // (2 if state.dtype == torch.bfloat16 else 1)
         return state if splits == 1 else state.new_empty((splits, size), dtype=self.dtype)
 
     def combine(self, parts: Tensor, state: Tensor) -> None:
@@ -71,8 +75,8 @@ class Call:
         if parts is not state:
             splits, size = parts.shape
             triton_support.kernels('nc_ssd').combine[-(-size // 256), ](
-                parts, state, splits, size, BE=256, ACC=self.options['ACC'], HALVES=self.halves,
-                num_warps=4)
+                parts, state, splits, size, BE=256, ACC=self.options['ACC'],
+                HALVES=state.dtype == torch.bfloat16, num_warps=4)
 
     def add_parameters(self, sums: Tensor, dA: Tensor, dD: Tensor) -> None:
         """Add sums (2, h, ...) to the gradients of A and D."""

@@ -7,7 +7,6 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from mmvssd_kernels import triton_support
 from mmvssd_kernels.nc_ssd import launch
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.triton_support import power_of_two
@@ -101,17 +100,13 @@ class _Call(launch.Call):
         size, small = B.shape[3], 32 if halves else 16
         columns = COLUMNS if size <= small else COLUMNS // 2
         BH = min(max(1, columns // BP), power_of_two(x.shape[2]))
-        super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH,
+        super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH, halves=halves,
                          BL=BL if halves or size <= 32 else BL // 2)
         self.kernels = _kernels()
         self.lengths += grid[1], max(grid)
         x, *others = self.tensors[0], *self.tensors[7:]
         self.align = math.gcd(16, *(stride for t in (x, *others) for stride in t.stride()[:2]))
-        product, precision = triton_support.products(
-            x.dtype if halves else self.dtype, x.device)
-        self.options.update(K=B.shape[3] // 4, ALIGN=self.align, BH=BH,
-                            DTYPE=triton_support.language(product), PRECISION=precision,
-                            HALVES=halves, num_stages=2)
+        self.options.update(K=B.shape[3] // 4, ALIGN=self.align, BH=BH, num_stages=2)
 
     def wide(self) -> dict:
         """Options of the outputs, which hold little but their tile."""

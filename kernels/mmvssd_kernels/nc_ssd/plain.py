@@ -65,13 +65,12 @@ class _Call(launch.Call):
         super().__init__(x, dt, A, B, C, D, mask, *others, BL=64 if halves else 32, halves=halves)
         self.kernels = triton_support.kernels('nc_ssd')
         self.capability = triton_support.capability(x.device)
-        product, precision = triton_support.products(x.dtype if halves else self.dtype, x.device)
-        self.options.update(G=B.shape[2], DTYPE=triton_support.language(product),
-                            PRECISION=precision, HALVES=halves, num_stages=3 if halves else 2)
+        self.options.update(G=B.shape[2], num_stages=3 if halves else 2)
 
     def narrow_options(self) -> dict:
         """Options of the gradients, whose many products leave registers for narrow tiles only."""
+        halves = self.options['HALVES']
         # before Hopper products keep their factors in registers
-        wide = not self.halves or self.capability >= (9, 0)
-        return {**self.options, 'BL': 64 if self.halves else 16,
+        wide = not halves or self.capability >= (9, 0)
+        return {**self.options, 'BL': 64 if halves else 16,
                 'BP': min(32 if wide else 16, self.options['BP']), 'num_stages': 1}
