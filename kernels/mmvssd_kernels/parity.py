@@ -132,12 +132,24 @@ def _error(own: Tensor, eager: Tensor, truth: Tensor) -> Error:
 @contextlib.contextmanager
 def _float32_products() -> Iterator[None]:
     """Products of float32 as accurate as float32 is, whatever the user allows."""
-    before = torch.get_float32_matmul_precision()
+    if hasattr(torch.backends.cuda.matmul, 'fp32_precision'):
+        # from PyTorch 2.9 on; the older getter raises once the newer setting was used
+        backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+        before = [backend.fp32_precision for backend in backends]
+        for backend in backends:
+            backend.fp32_precision = 'ieee'
+        try:
+            yield
+        finally:
+            for backend, precision in zip(backends, before):
+                backend.fp32_precision = precision
+        return
+    allowed = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('highest')
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(allowed)
 
 
 def failures(cases: Union[Case, Sequence[Case]], dtype: torch.dtype, device='cpu',

@@ -140,13 +140,13 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
         return dtype, 'ieee'
     if capability(device) < (8, 0):
         return torch.float32, 'ieee'
-    if dtype == torch.float32 and _tf32_allowed():
+    if dtype == torch.float32 and tf32_allowed():
         return dtype, 'tf32'
     parts = 'bf16x6' if dtype == torch.float32 else 'bf16x3'
     return torch.float32, parts if parts in _precisions() else 'tf32x3'
 
 
-def _tf32_allowed() -> bool:
+def tf32_allowed() -> bool:
     """Return whether PyTorch allows float32 products by TF32, in either of its settings."""
     matmul = torch.backends.cuda.matmul
     # from PyTorch 2.9 on; the older getter raises once the newer setting was used

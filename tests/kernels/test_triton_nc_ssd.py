@@ -326,15 +326,15 @@ def test_offsets_beyond_32_bits(triton_device):
     assert torch.equal(case.run(tensors, 'triton'), plain)
 
 
-def test_what_cannot_run_says_why(monkeypatch):
+def test_what_cannot_run_says_why(monkeypatch, triton_device):
     wide = make_case(P=65)
     with pytest.raises(RuntimeError, match=r'heads of width 65 .* at most 64 each'):
-        wide.run(wide.cast(torch.float32), 'triton')
+        wide.run(wide.cast(torch.float32, triton_device), 'triton')
     # 'auto' goes round it
-    wide.run(wide.cast(torch.float32), 'auto')
-    many = torch.zeros(2**16, 1, 1, 1)
+    wide.run(wide.cast(torch.float32, triton_device), 'auto')
+    many = torch.zeros(2**16, 1, 1, 1, device=triton_device)
     with pytest.raises(RuntimeError, match='65536 images of 1 tokens, more than a launch has room'):
-        nc_ssd(many, many[..., 0], torch.zeros(1), many, many, impl='triton')
+        nc_ssd(many, many[..., 0], many[0, 0, 0], many, many, impl='triton')
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     case = make_case()
     with pytest.raises(RuntimeError, match='Triton needs a CUDA GPU, and x is on cpu'):

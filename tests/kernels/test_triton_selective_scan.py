@@ -135,7 +135,7 @@ def test_a_step_of_minus_infinity_before_softplus_is_no_step(triton_device):
     assert failures([case], torch.float32, triton_device) == ()
 
 
-def test_strides_do_not_matter(triton_device):
+def test_strides_do_not_matter(triton_device, same):
     tensors = make_case(N=2, K=2, D=8, S=3, L=70).cast(torch.float32, triton_device)
     dense = {name: t.detach().clone().requires_grad_() for name, t in tensors.items()}
     tensors['B'] = tensors['B'].detach()[:, :1].expand(-1, 2, -1, -1).requires_grad_()
@@ -146,10 +146,10 @@ def test_strides_do_not_matter(triton_device):
     strided = {name: t.requires_grad_() for name, t in strided.items()}
     expected, got = (results(Case('selective_scan', {}), t, 'triton') for t in (dense, strided))
     for name, t in expected.items():
-        assert torch.equal(got[name], t), name
+        assert same(got[name], t), name
 
 
-def test_strides_of_the_gradient_do_not_matter(triton_device):
+def test_strides_of_the_gradient_do_not_matter(triton_device, same):
     tensors = make_case(L=40).cast(torch.float32, triton_device)
     y = selective_scan(**tensors, impl='triton')
     leaves = list(tensors.values())
@@ -157,8 +157,8 @@ def test_strides_of_the_gradient_do_not_matter(triton_device):
     expanded = torch.autograd.grad(y.sum(), leaves, retain_graph=True)
     permuted = torch.autograd.grad(y, leaves, torch.ones_like(y.mT.contiguous()).mT)
     for a, b, c in zip(dense, expanded, permuted):
-        assert torch.equal(a, b)
-        assert torch.equal(a, c)
+        assert same(a, b)
+        assert same(a, c)
 
 
 def test_offsets_beyond_31_bits(triton_device):

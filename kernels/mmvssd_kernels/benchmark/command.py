@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 
-from mmvssd_kernels import dispatch
+from mmvssd_kernels import dispatch, triton_support
 from mmvssd_kernels.benchmark.compare import (
     CHECKED,
     KINDS,
@@ -195,7 +195,8 @@ def _facts(plan: Plan) -> Dict[str, str]:
     return dict(device=device, torch=f'PyTorch {torch.__version__}', triton=_triton(),
                 python=f'Python {platform.python_version()}',
                 date=dt.date.today().isoformat(), implementation=f'impl {plan.impl}',
-                products='products of float32: ' + torch.get_float32_matmul_precision())
+                products='products of float32: ' + (
+                    'TF32' if triton_support.tf32_allowed() else 'float32'))
 
 
 def _triton() -> str:
