@@ -98,6 +98,17 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    """Skip what multiplies float64 in an interpreter of Triton that does not."""
+    try:
+        return (yield)
+    except Exception as error:
+        if 'Unsupported lhs dtype fp64' in str(error):
+            pytest.skip('this Triton multiplies no float64')
+        raise
+
+
 @pytest.fixture(autouse=True)
 def tensor_core_products(monkeypatch):
     """Lets the interpreter round the factors of a product as tensor cores do."""
@@ -107,8 +118,11 @@ def tensor_core_products(monkeypatch):
     interpreter = importlib.import_module('triton.runtime.interpreter')
     create_dot = interpreter.InterpreterBuilder.create_dot
     options = interpreter.interpreter_builder.options
+    # a Triton before 3.5 has no bfloat16 parts
+    known = {name.lower() for name in dir(interpreter._ir.INPUT_PRECISION)}
     monkeypatch.setattr(interpreter.interpreter_builder, 'options', dataclasses.replace(
-        options, allowed_dot_input_precisions=('ieee', 'tf32', 'tf32x3', 'bf16x3', 'bf16x6')))
+        options, allowed_dot_input_precisions=tuple(
+            name for name in ('ieee', 'tf32', 'tf32x3', 'bf16x3', 'bf16x6') if name in known)))
 
     def create(self, a, b, d, precision, max_num_imprecise_acc):
         def product(a, b, d):
