@@ -2,11 +2,14 @@
 import sys
 import traceback
 from importlib import metadata
-from typing import Collection, Iterator, Optional
+from typing import Collection, Optional
 
 #: Import name -> distribution, for those whose names differ and that the hosts need.
 DISTRIBUTIONS = {'PIL': 'pillow', 'cv2': 'opencv-python-headless', 'pkg_resources': 'setuptools<81',
                  'skimage': 'scikit-image', 'sklearn': 'scikit-learn', 'yaml': 'pyyaml'}
+
+#: Packages that raise if another package asks for what they no longer have.
+SERVANTS = {'numpy', 'torch'}
 
 
 def root_of(error: BaseException) -> BaseException:
@@ -54,9 +57,10 @@ def remedy(error: BaseException, known: Collection[str]) -> Optional[str]:
             return (f'the package {package} is missing: '
                     f"pip install '{DISTRIBUTIONS.get(package, package)}'")
         return _ask_for_another(package, f'has no module {cause.name}')
-    package = next((name for name in _packages_of(cause)
-                    if name not in known and distribution_of(name)), None)
-    return package and _ask_for_another(package, f'fails with {first_line(cause)}')
+    package = _asked_for(cause) or _raising(cause)
+    if package is None or package in known or not distribution_of(package):
+        return None
+    return _ask_for_another(package, f'fails with {first_line(cause)}')
 
 
 def _ask_for_another(package, fault):
@@ -64,15 +68,17 @@ def _ask_for_another(package, fault):
             f"-c requirements/constraints.txt --upgrade '{distribution_of(package) or package}'")
 
 
-def _packages_of(error: BaseException) -> Iterator[str]:
-    """Import names of the packages whose code an error went through, the innermost first.
+def _asked_for(error: BaseException) -> Optional[str]:
+    """Return the package that lacks a name, of an ImportError that says so."""
+    name = error.name if isinstance(error, ImportError) else None
+    package = name and name.partition('.')[0]
+    return None if package in SERVANTS else package
 
-    That of an ImportError's own name comes before them: the error is raised where it is asked for.
-    """
-    if isinstance(error, ImportError) and error.name:
-        yield error.name.partition('.')[0]
+
+def _raising(error: BaseException) -> Optional[str]:
+    """Return the package whose code raised an error, or asked :data:`SERVANTS` for the wrong."""
     frames = [frame for frame, _line in traceback.walk_tb(error.__traceback__)]
-    for frame in reversed(frames):
-        package = frame.f_globals.get('__name__', '').partition('.')[0]
-        if package not in sys.stdlib_module_names:
-            yield package
+    packages = (frame.f_globals.get('__name__', '').partition('.')[0]
+                for frame in reversed(frames))
+    return next((package for package in packages
+                 if package not in sys.stdlib_module_names | SERVANTS), None)
