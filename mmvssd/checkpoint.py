@@ -262,10 +262,14 @@ class _Inert:
 
 
 def _load_weights_alone(path: str) -> dict:
-    if not hasattr(torch.serialization, 'safe_globals'):  # before 2.5
+    allowed = torch.serialization.get_safe_globals()
+    try:
+        # PyTorch 2.4 has no context manager for it
+        torch.serialization.add_safe_globals([_stand_in(name) for name in _unsafe_names(path)])
         return torch.load(path, map_location='cpu', weights_only=True)
-    with torch.serialization.safe_globals([_stand_in(name) for name in _unsafe_names(path)]):
-        return torch.load(path, map_location='cpu', weights_only=True)
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
 
 
 def _unsafe_names(path: str) -> List[str]:
