@@ -46,7 +46,7 @@ NOT_INTERPRETED = ('Unsupported lhs dtype fp64', 'interpreter writes nothing wit
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call():
-    """Skip what the Triton at hand does not interpret."""
+    """Skip a test at what the Triton at hand does not interpret."""
     try:
         return (yield)
     except Exception as error:
@@ -54,6 +54,10 @@ def pytest_runtest_call():
         if reason:
             pytest.skip(f'this Triton: {reason}')
         raise
+
+
+#: The same in fixtures.
+pytest_runtest_setup = pytest_runtest_call
 
 
 @pytest.fixture(scope='session')
