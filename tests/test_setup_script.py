@@ -1,6 +1,6 @@
 """tools/setup.sh from beginning to end: with an index of tiny wheels on this machine, no network.
 
-What its Python decides is in tests/tools/test_setup.py.
+What its Python decides is in tests/tools/setup.
 """
 import base64
 import hashlib

@@ -47,7 +47,10 @@ def main(arguments):
     except SignalException as error:
         say(f'\nStopped by {signal.Signals(error.sigval).name}, and all processes with it.')
         return 128 + error.sigval
-    except (distributed.DistError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
+        # of an old PyTorch a port in use is a bare RuntimeError
+        if type(error) is RuntimeError and 'EADDR' not in str(error):
+            raise
         say(explain_connection(error, place, first))
         return 1
     return 0

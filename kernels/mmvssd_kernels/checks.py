@@ -74,7 +74,7 @@ def check_groups(groups: int, members: int, what: str) -> None:
 def check_grid(grid: Sequence[int], L: int, of: str) -> None:
     """Raise ValueError unless ``grid`` is (H, W) with H * W = L, the number of tokens in ``of``."""
     sides = tuple(grid) if isinstance(grid, (tuple, list, torch.Size)) else ()
-    if (len(sides) != 2 or not all(map(_is_integer, sides)) or min(sides) < 0
+    if (len(sides) != 2 or not all(map(_is_integer, sides)) or any(side < 0 for side in sides)
             or sides[0] * sides[1] != L):
         raise ValueError(f'grid: got {grid}, expected (H, W) with H * W = {L}, '
                          f'the number of tokens in {of}')

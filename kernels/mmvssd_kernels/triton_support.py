@@ -84,10 +84,13 @@ def _version_obstacle() -> Optional[str]:
     if not INSTALLED:
         return 'Triton is not installed: pip install triton'
     version = _version()
-    if tuple(map(int, re.findall(r'\d+', version)[:2])) < VERSION:
+    release = tuple(map(int, re.findall(r'\d+', version)[:2]))
+    if release < VERSION:
         needed = '.'.join(map(str, VERSION))
         return (f'Triton {version} is installed, {needed} is needed: '
                 f"pip install 'triton>={needed}'")
+    if interpreted() and release < (3, 2) and importlib.metadata.version('numpy') >= '2':
+        return f"Triton {version}'s interpreter writes nothing with NumPy 2: it needs NumPy 1"
     return None
 
 
@@ -178,7 +181,10 @@ def kernels(op: str) -> ModuleType:
 
 def power_of_two(size: int) -> int:
     """Return the smallest power of two that is not less."""
-    return 1 << max(int(size) - 1, 0).bit_length()  # in torch.jit.trace sizes are tensors
+    size, power = int(size), 1  # in torch.jit.trace sizes are tensors
+    while power < size:  # PyTorch 2.4 does not trace int.bit_length
+        power *= 2
+    return power
 
 
 def vector_stride(vector: Optional[Tensor]) -> Tuple[int, ...]:

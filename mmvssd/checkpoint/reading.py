@@ -16,6 +16,9 @@ from mmvssd.errors import CheckpointError
 from mmvssd.foreign_files import kind_of
 from mmvssd.phrases import emptiness
 
+#: Modules of which no program's settings hold anything; PyTorch after 2.4 refuses them by itself.
+MALICIOUS = ('nt', 'os', 'posix', 'sys')
+
 
 def read_checkpoint(path: str, *, weights_alone: bool = False) -> dict:
     """Read a checkpoint to the CPU; nothing of the file is run.
@@ -132,10 +135,16 @@ class _Inert:
 
 
 def _load_weights_alone(path: str) -> dict:
-    if not hasattr(torch.serialization, 'safe_globals'):  # before 2.5
+    allowed = torch.serialization.get_safe_globals()
+    try:
+        # PyTorch 2.4 has no context manager for it
+        torch.serialization.add_safe_globals([
+            _stand_in(name) for name in _unsafe_names(path)
+            if name.partition('.')[0] not in MALICIOUS])
         return torch.load(path, map_location='cpu', weights_only=True)
-    with torch.serialization.safe_globals([_stand_in(name) for name in _unsafe_names(path)]):
-        return torch.load(path, map_location='cpu', weights_only=True)
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
 
 
 def _unsafe_names(path: str) -> List[str]:

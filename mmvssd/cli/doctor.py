@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmvssd import compat, import_errors
 from mmvssd.compat import mmcv_ops, versions
 from mmvssd.families import FAMILIES
 from mmvssd.version import __version__
@@ -23,6 +24,9 @@ INSTALL = 'bash tools/setup.sh'
 
 #: Import package of a host -> its distribution.
 HOSTS = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
+
+#: Import packages that have rows of their own; an OpenCV without libGL has its own way out.
+KNOWN = {*HOSTS, 'mmvssd', 'mmvssd_kernels', 'mmcv', 'mmengine', 'torch', 'torchvision', 'cv2'}
 
 
 class Finding(NamedTuple):
@@ -74,8 +78,20 @@ def attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:
 
 
 def _failed(subject: str, error: Exception, remedy: str) -> Finding:
-    reason = (str(error).strip() or 'no message').splitlines()[0]
-    return Finding(subject, False, f'{type(error).__name__}: {reason}', remedy)
+    return Finding(subject, False, import_errors.first_line(error), remedy)
+
+
+def attempt_import(subject: str, check: Callable[[], str], remedy: str) -> Finding:
+    """Run a check that imports. The remedy is for what is no fault of another package."""
+    try:
+        return Finding(subject, True, check())
+    except Exception as error:
+        blamed = import_errors.remedy(error, KNOWN)
+        remedy = f'{blamed}, or {INSTALL}' if blamed else remedy
+        if compat.left_out():
+            remedy = (f'unset {compat.ENVIRONMENT_VARIABLE}, which leaves out patches that may be '
+                      f'needed; if that does not do: {remedy}')
+        return _failed(subject, error, remedy)
 
 
 def check_versions() -> List[Finding]:
@@ -130,15 +146,16 @@ def _triton():
 def check_hosts() -> List[Finding]:
     """Import the Runner, mmcv's ops and each host, and look the backbones up from there."""
     findings = [
-        attempt('mmengine Runner', _import_runner,
-                f'MMEngine does not import (see above); {INSTALL}, or for an OpenCV that lacks '
-                'libGL: pip install opencv-python-headless in its place'),
-        attempt('mmcv ops', _run_mmcv_ops, _mmcv_remedy()),
+        attempt_import('mmengine Runner', _import_runner,
+                       f'MMEngine does not import (see above); {INSTALL}, or for an OpenCV that '
+                       'lacks libGL: pip install opencv-python-headless in its place'),
+        attempt_import('mmcv ops', _run_mmcv_ops, _mmcv_remedy()),
     ]
     for host, distribution in HOSTS.items():
-        findings.append(attempt(f'{host} + mmvssd', lambda host=host: _look_up(host),
-                                _host_remedy(distribution)))
-    return findings
+        findings.append(attempt_import(f'{host} + mmvssd', lambda host=host: _look_up(host),
+                                       _host_remedy(distribution)))
+    return findings + [Finding(f'patch {name}', None, notice)
+                       for name, notice in compat.notices().items()]
 
 
 def _import_runner():

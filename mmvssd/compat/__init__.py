@@ -4,7 +4,8 @@ The docstring of a file says what the problem is and ends with what the patch is
 when ...``, or ``Feature: ...``. Its ``apply()`` is called right after the import of the module that
 :data:`PATCHES` names. It may run twice, asks no device anything, imports none of the hosts, and
 changes nothing if its problem is absent. If that depends on the machine, the file has an ``idle()``
-that returns the reason, or None.
+that returns the reason, or None. If the user should know what it did, it has a ``notice()`` that
+returns a line, or None.
 
 The environment variable ``MMVSSD_PATCHES`` leaves patches out: ``off`` all of them, a list such as
 ``-amp,-amp_ops`` some.
@@ -36,7 +37,9 @@ PATCHES = {
     'mmcv_ops': 'mmcv',
     'model_complexity': 'mmengine.analysis',
     'model_wrappers': 'mmengine.runner',
+    'multimodal': 'mmpretrain.utils.dependency',
     'negative_hue': 'mmcv',
+    'optional_packages': 'mmengine',
     'patch_log': 'mmengine.runner',
     'segmentation_pictures': 'mmseg.visualization',
     'torchvision_ops': 'torchvision.extension',
@@ -74,6 +77,10 @@ class Patch:
         if self._file is None:
             return f'{self.module} is not imported'
         return self._file.idle() if hasattr(self._file, 'idle') else None
+
+    def notice(self) -> Optional[str]:
+        """Return what the user should know of it, or None."""
+        return self._file.notice() if hasattr(self._file, 'notice') else None
 
 
 #: The patches that are not left out, by name.
@@ -117,6 +124,12 @@ def idle() -> Dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
+def notices() -> Dict[str, str]:
+    """Return what the user should know of patches in effect, by patch."""
+    lines = {name: patch.notice() for name, patch in _wanted.items()}
+    return {name: line for name, line in lines.items() if line}
+
+
 def left_out() -> List[str]:
     """Return the names of the patches that ``MMVSSD_PATCHES`` leaves out."""
     return [name for name in PATCHES if name not in _wanted]
@@ -130,4 +143,5 @@ def summary() -> str:
     return f'Patches of mmvssd {"; ".join(listed)}'
 
 
-__all__ = ['PATCHES', 'apply_all', 'idle', 'in_effect', 'left_out', 'summary']
+__all__ = ['ENVIRONMENT_VARIABLE', 'PATCHES', 'apply_all', 'idle', 'in_effect', 'left_out',
+           'notices', 'summary']

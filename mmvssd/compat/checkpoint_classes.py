@@ -7,7 +7,8 @@ A HistoryBuffer also carries its four statistics, which pickle writes as
 ``getattr(HistoryBuffer, 'min')``, and OneCycleLR its curve in the same way. ``getattr`` itself
 would let a file reach into any object, so what is allowed under its name is :func:`method`, which
 gives the six of :data:`METHODS` only. In the same way :func:`dtype` gives those that
-are allowed; :mod:`mmvssd.compat.checkpoint_contents` has seen to their states.
+are allowed; :mod:`mmvssd.compat.checkpoint_contents` has seen to their states. :func:`data` gives
+the bytes of an array.
 """
 import pickle
 
@@ -48,6 +49,7 @@ def safe_globals() -> dict:
         for module in _NUMPY_PATHS:
             allowed[f'{module}.{name}'] = _named(module, name, getattr(multiarray, name))
     allowed['builtins.getattr'] = _named('builtins', 'getattr', method)
+    allowed['_codecs.encode'] = _named('_codecs', 'encode', data)  # PyTorch 2.4 lacks it
     return allowed
 
 
@@ -75,6 +77,18 @@ def dtype(name, align, copy):
         raise pickle.UnpicklingError(f'this file holds an array or a number of the dtype {name!r}; '
                                      f'checkpoints hold {", ".join(DTYPES)}')
     return found
+
+
+def data(text, encoding):
+    """Return bytes, which protocol 2 of pickle writes as text in latin1: those of an array.
+
+    Raises:
+        pickle.UnpicklingError: for another encoding.
+    """
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'this file holds bytes as text in {encoding!r}, which no '
+                                     'pickle does')
+    return text.encode(encoding)
 
 
 def _path(entry):

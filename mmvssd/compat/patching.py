@@ -1,6 +1,7 @@
 """How a patch is laid over a function of MMEngine: around it, once, and when it is there."""
 import functools
 import sys
+import threading
 from typing import Any, Callable, Dict, List, Optional
 
 _MARK = '_mmvssd_compat'
@@ -50,27 +51,35 @@ def when_imported(name: str, patch: Callable[[Any], None]) -> None:
         patches.append(patch)
 
 
-class _AfterImport:
-    """Finds modules as the finders behind it do, and adds a step to the end of their import."""
+def fail_as_not_installed(package: str, tell: Callable[[Exception], None]) -> None:
+    """Make every error that ends a package's import an ``ImportError``, as of an absent one.
 
-    def __init__(self):
-        self.patches: Dict[str, List[Callable]] = {}
+    Args:
+        package: A package's top-level name. One that is imported already stays as it is.
+        tell: Called with the error, before it becomes an ``ImportError``.
+    """
+    if _failing not in sys.meta_path:
+        sys.meta_path.insert(0, _failing)
+    _failing.told.setdefault(package, tell)
+
+
+class _Finder:
+    """Finds modules as the finders behind it do, and runs their code in a way of its own."""
+
+    def wants(self, name: str) -> bool:
+        """Tell whether a module is this finder's business."""
+        raise NotImplementedError
+
+    def execute(self, name: str, stock: Callable[[Any], None], module) -> None:
+        """Run the code of the module of that name by ``stock(module)``."""
+        raise NotImplementedError
 
     def find_spec(self, name, path=None, target=None):
-        if name not in self.patches:
-            return None
-        spec = self._found_behind(name, path, target)
+        """Return the spec of the finders behind, or None."""
+        spec = self._found_behind(name, path, target) if self.wants(name) else None
         if spec is None or not hasattr(spec.loader, 'exec_module'):
             return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            # only after an import that worked; one that failed may be tried again
-            for patch in self.patches.pop(name, []):
-                patch(module)
-
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = functools.partial(self.execute, name, spec.loader.exec_module)
         return spec
 
     def _found_behind(self, name, path, target) -> Optional[Any]:
@@ -83,7 +92,51 @@ class _AfterImport:
         return None
 
 
+class _AfterImport(_Finder):
+    """Adds a step to the end of an import."""
+
+    def __init__(self):
+        self.patches: Dict[str, List[Callable]] = {}
+
+    def wants(self, name):
+        return name in self.patches
+
+    def execute(self, name, stock, module):
+        stock(module)
+        # only after an import that worked; one that failed may be tried again
+        for patch in self.patches.pop(name, []):
+            patch(module)
+
+
+class _FailingImports(_Finder):
+    """Makes every error out of a package's import an ImportError."""
+
+    def __init__(self):
+        self.told: Dict[str, Callable[[Exception], None]] = {}
+        self._under_way = threading.local()
+
+    def wants(self, name):
+        return name.partition('.')[0] in self.told
+
+    def execute(self, name, stock, module):
+        package = name.partition('.')[0]
+        # the package itself may expect an error of its own modules
+        is_outermost = not hasattr(self._under_way, package)
+        setattr(self._under_way, package, True)
+        try:
+            stock(module)
+        except Exception as error:
+            if isinstance(error, ImportError) or not is_outermost:
+                raise
+            self.told[package](error)
+            raise ImportError(f'{type(error).__name__}: {error}', name=name) from error
+        finally:
+            if is_outermost:
+                delattr(self._under_way, package)
+
+
 _finder = _AfterImport()
+_failing = _FailingImports()
 
 
 def _identity(patch):

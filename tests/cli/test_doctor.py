@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from mmvssd import import_errors
 from mmvssd.cli import doctor
 from mmvssd.compat import mmcv_ops, versions
 from mmvssd.families import FAMILIES
@@ -90,12 +91,45 @@ def test_hosts_name_what_to_install(monkeypatch):
 
     monkeypatch.setattr(importlib, 'import_module', nothing)
     monkeypatch.setattr(versions, 'installed', lambda name: None)
+    # the tests themselves raise, and a host has a package of that name
+    monkeypatch.setattr(import_errors, 'distribution_of', lambda package: None)
     findings = doctor.check_hosts()
     assert [finding.works for finding in findings] == [False] * 5
     assert "pip install 'mmpretrain>=1.2.0,<1.3'" in findings[-1].remedy
     assert all(doctor.INSTALL in finding.remedy for finding in findings)
     (finding,) = doctor.check_ops()
     assert finding.works is False
+
+
+def of_mmdet(monkeypatch, error):
+    """The row of MMDetection, whose import raises."""
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(versions, 'installed', dict(mmdet='3.3.0').get)
+    monkeypatch.setattr(import_errors, 'distribution_of', lambda package: None)
+    monkeypatch.setattr(importlib, 'import_module', fail)
+    return doctor.check_hosts()[2]
+
+
+def test_a_package_that_a_host_needs_is_missing(monkeypatch):
+    finding = of_mmdet(monkeypatch, ModuleNotFoundError("No module named 'six'", name='six'))
+    assert finding.seen == "ModuleNotFoundError: No module named 'six'"
+    assert finding.remedy == f"the package six is missing: pip install 'six', or {doctor.INSTALL}"
+
+
+def test_patches_that_are_left_out_come_first(monkeypatch):
+    monkeypatch.setattr(doctor.compat, 'left_out', lambda: ['multimodal'])
+    finding = of_mmdet(monkeypatch, TypeError('NoneType takes no arguments'))
+    assert finding.remedy == ('unset MMVSSD_PATCHES, which leaves out patches that may be needed; '
+                              'if that does not do: mmdet 3.3.0 does not work here (see the '
+                              f'table): {doctor.INSTALL}')
+
+
+def test_what_patches_have_to_say(monkeypatch):
+    monkeypatch.setattr(doctor.compat, 'notices', lambda: dict(multimodal='left out'))
+    monkeypatch.setattr(doctor, 'attempt_import', lambda *args: None)
+    assert doctor.check_hosts()[-1] == doctor.Finding('patch multimodal', None, 'left out')
 
 
 def test_who_serves_mmcvs_ops(monkeypatch):

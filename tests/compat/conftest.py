@@ -1,4 +1,5 @@
 """Fresh processes for tests whose subject is what a process does from its start."""
+import importlib
 import json
 import os
 import subprocess
@@ -40,3 +41,27 @@ def python():
 def train():
     """:func:`run_training`."""
     return run_training
+
+
+@pytest.fixture
+def make_package(tmp_path, monkeypatch):
+    """Make an importable package: ``make_package(name, __init__=text, ...)``; gone after the test.
+
+    One of that name that is imported already is put aside.
+    """
+    monkeypatch.syspath_prepend(tmp_path)
+    before = dict(sys.modules)
+
+    def make(name, **files):
+        for module in list(sys.modules):
+            if module.partition('.')[0] == name:
+                del sys.modules[module]
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / f'{file}.py').write_text(text)
+        importlib.invalidate_caches()
+
+    yield make
+    for module in set(sys.modules) - set(before):
+        del sys.modules[module]
+    sys.modules.update(before)

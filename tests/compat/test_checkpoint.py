@@ -234,7 +234,13 @@ def test_few_and_applied_once():
     before = set(torch.serialization.get_safe_globals())
     checkpoint_classes.allow()
     assert set(torch.serialization.get_safe_globals()) == before
-    assert len(checkpoint_classes.safe_globals()) <= 14
+    assert len(checkpoint_classes.safe_globals()) <= 15
+
+
+def test_bytes_that_a_pickle_writes_as_text():
+    assert checkpoint_classes.data('a\xff', 'latin1') == b'a\xff'
+    with pytest.raises(pickle.UnpicklingError, match="as text in 'zip'"):
+        checkpoint_classes.data('a', 'zip')
 
 
 def test_leaves_a_getattr_that_the_user_allowed(monkeypatch):

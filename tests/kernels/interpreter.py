@@ -20,7 +20,9 @@ def forget_nothing(monkeypatch):
         if self.fn.__module__ not in modules:
             interpreter._patch_lang(self.fn)
             modules.add(self.fn.__module__)
-        return self.rewrite()(*args, **kwargs)
+        # Triton 3.0 runs a function as it is written
+        function = self.rewrite() if hasattr(self, 'rewrite') else self.fn
+        return function(*args, **kwargs)
 
     monkeypatch.setattr(interpreter.GridExecutor, '__call__', start)
     monkeypatch.setattr(interpreter.InterpretedFunction, '__call__', call)

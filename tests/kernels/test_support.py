@@ -39,10 +39,24 @@ def test_a_triton_that_is_too_old_or_not_there(installed, version, told, caplog)
     assert record.getMessage().startswith('cross_scan: not using triton: Triton ')
 
 
-@pytest.mark.parametrize('version', ['3.0.0', '3.7.1', '3.1.0+git1', '4.0', '10.2'])
+@pytest.mark.parametrize('version', ['3.2.0', '3.7.1', '3.3.0+git1', '4.0', '10.2'])
 def test_versions_that_fit(installed, version):
     installed(version)
     assert triton_support.obstacle(GRID) is None
+
+
+@pytest.mark.parametrize(('version', 'numpy', 'fits'), [
+    ('3.0.0', '1.26.4', True), ('3.1.0+git1', '2.2.6', False), ('3.2.0', '2.0.0', True)])
+def test_an_interpreter_that_writes_nothing(installed, monkeypatch, version, numpy, fits):
+    installed(version)
+    monkeypatch.setattr(triton_support.importlib.metadata, 'version', lambda name: numpy)
+    reason = triton_support.obstacle(GRID)
+    assert reason is None if fits else 'interpreter writes nothing with NumPy 2' in reason
+
+
+@pytest.mark.parametrize(('size', 'expected'), [(0, 1), (1, 1), (2, 2), (3, 4), (65, 128)])
+def test_power_of_two(size, expected):
+    assert triton_support.power_of_two(size) == expected
 
 
 def test_the_version_is_that_of_triton():

@@ -2,7 +2,7 @@
 
 They do not load beside a PyTorch for the CPU, so each stand-in takes what the real function's
 signature takes, and computes what torchvision documents: its own Python for RoIAlign, the loop of
-its kernels for the others.
+its kernels for the others. Like torchvision 0.19 to 0.21 on the CPU they take no halves.
 """
 import importlib
 import inspect
@@ -27,6 +27,9 @@ def served(monkeypatch):
         def call(*args, name=name, signature=signature, stand_in=stand_in, **kwargs):
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            for tensor in bound.arguments.values():
+                if isinstance(tensor, torch.Tensor) and tensor.element_size() < 4:
+                    raise RuntimeError(f'{name} not implemented for {tensor.dtype}')
             ran.append(name)
             return stand_in(**bound.arguments)
 
@@ -98,6 +101,26 @@ def test_roi_align(served, monkeypatch, aligned, ratio):
         results.append((y, x.grad))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
     assert ran == ['roi_align'] * 2  # forward, and once more for the gradient
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_halves(served, dtype):
+    """Results have the input's dtype, and are those in float32 but for its rounding."""
+    ops, ran = served
+    torch.manual_seed(0)
+    boxes = torch.tensor([[0., 0, 8, 8], [1, 1, 9, 9], [20, 20, 30, 30]]).to(dtype)
+    rois, results = torch.cat([boxes.new_zeros(3, 1), boxes / 2], 1), []
+    features = torch.randn(1, 4, 16, 16).to(dtype)
+    for kind in (dtype, torch.float32):
+        x = features.detach().to(kind).requires_grad_()
+        y = ops.roi_align(x, rois.to(kind), 7)
+        y.backward(torch.linspace(-1, 1, y.numel()).view_as(y).to(dtype).to(kind))
+        assert y.dtype == x.grad.dtype == kind
+        results.append((y, x.grad))
+    for rounded, exact in zip(*results):
+        torch.testing.assert_close(rounded, exact.to(dtype))
+    assert ops.nms(boxes, boxes.new_tensor([0.9, 0.8, 0.7]), 0.5)[1].tolist() == [0, 2]
+    assert ran == ['roi_align'] * 4 + ['nms']
 
 
 def test_roi_align_max_is_not_torchvisions(served):

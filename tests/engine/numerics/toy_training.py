@@ -3,6 +3,7 @@
 ``python toy_training.py '{"work_dir": ..., ...}'`` trains in a process of its own, for the tests
 that start several, and writes what they ask about to ``rank{n}.json``.
 """
+import copy
 import itertools
 import json
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import get_rank
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -19,6 +21,25 @@ from torch.utils.data import Dataset
 
 from mmvssd.engine import FiniteCheckHook
 from mmvssd.errors import NumericalFault
+
+#: Of breaking: what is said of it, and whether the image can be told.
+WAYS = {
+    'forward': (r'First in the forward pass, breaking \(Breaking\): its output \(2, 4, 6, 6\) has '
+                r'144 NaN and 0 Inf of 288 numbers; its inputs were finite', True),
+    'between forward': (r'First in the forward pass, block.last \(Conv2d\): its output .* its '
+                        r'inputs had 0 NaN and 144 Inf of 288 numbers already: block \(Block\) '
+                        r'makes them before it', True),
+    'backward': (r'First in the backward pass, breaking \(Breaking\): the gradient \(2, 4, 6, 6\) '
+                 r'of its input has 144 NaN and 0 Inf of 288 numbers; that of its output was '
+                 r'finite', True),
+    'between backward': (r'First in the backward pass, block.first \(Conv2d\): the gradient '
+                         r'\(2, 4, 6, 6\) that reaches its output has 144 NaN .*: block \(Block\) '
+                         r'makes them with that output', True),
+    'loss': (r'First in the forward pass, the model itself \(Toy\): its output \(\) has 0 NaN and '
+             r'1 Inf of 1 numbers; its inputs were finite', False),
+}
+WHAT = {'forward': 'loss and gradients', 'between forward': 'loss and gradients', 'loss': 'loss',
+        'backward': 'gradients', 'between backward': 'gradients'}
 
 NUMBERS = itertools.count()  # a run's name is that of its messages
 MARK = 100.0  # in a corner of the image at which modules misbehave
@@ -139,6 +160,50 @@ def build(work_dir, model, *hooks, epochs=1, optim_wrapper=None, **options):
 def weights_of(runner):
     """All weights in one list."""
     return torch.cat([t.detach().flatten() for t in runner.model.parameters()]).tolist()
+
+
+class Watch(Hook):
+    """Keeps what a step may change, from before and after each iteration."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self):
+        self.before, self.after, self.losses = [], [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.before.append(self.state(runner))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(outputs['loss'].item())
+
+    def state(self, runner):
+        return copy.deepcopy([runner.model.state_dict(), runner.optim_wrapper.state_dict()])
+
+
+class WatchAfter(Watch):
+    """The same from the end of each iteration."""
+
+    priority = 'LOWEST'
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.after.append((self.state(runner), torch.get_rng_state()))
+
+
+def same(a, b):
+    """Tell whether nested states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def toy(*arguments, **options):
+    """A :class:`Toy` of a fixed seed."""
+    torch.manual_seed(0)
+    return Toy(*arguments, **options)
 
 
 def main():

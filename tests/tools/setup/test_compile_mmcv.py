@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'setup' / 'compile_mmcv.py'
+FILE = Path(__file__).resolve().parents[3] / 'tools' / 'setup' / 'compile_mmcv.py'
 WORKING_COMPILER = shutil.which('true')
 
 
