@@ -78,7 +78,7 @@ def test_is_the_reference(kind, pattern, triton_device):
 
 @pytest.mark.parametrize('kind', [
     dict(grid=(1, 1), N=8, D=48), dict(grid=(2, 1), D=24), dict(grid=(9, 7)),
-    dict(grid=(5, 19), S=3, D=8), dict(skip=False, bias=False), dict(R=0), dict(R=17, D=40),
+    dict(grid=(5, 19), S=3, D=32), dict(skip=False, bias=False), dict(R=0), dict(R=17, D=40),
     dict(R=64, D=16), dict(S=12, D=3),
 ], ids=options)
 def test_cross_is_the_reference(kind, triton_device):
@@ -167,6 +167,35 @@ def test_strides_do_not_matter(triton_device, same):
     dense['D'] = strided['D'].contiguous()
     expected, got = (results(case, {name: t.requires_grad_() for name, t in tensors.items()},
                              'triton') for tensors in (dense, strided))
+    for name, t in expected.items():
+        assert same(got[name], t), name
+
+
+def by_columns(t):
+    """The same numbers, columns behind each other in memory where rows were."""
+    return t.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def test_columns_that_lie_behind_each_other(triton_device, same):
+    """No tensor of rows, such as the output, may be taken for one of columns."""
+    case = make_case(N=2, grid=(3, 5), masked=True)
+    tensors = case.cast(torch.float32, triton_device)
+    turned = {name: (by_columns(t.detach()) if name in (*LOCAL, 'mask') else t.detach())
+              .requires_grad_(t.requires_grad) for name, t in tensors.items()}
+    expected, got = (results(case, t, 'triton') for t in (tensors, turned))
+    for name, t in expected.items():
+        assert same(got[name], t), name
+
+
+def test_backward_may_get_other_strides(triton_device, same):
+    """As from saved tensors that were moved, or computed again."""
+    case = make_case(grid=(4, 6))
+    tensors = case.cast(torch.float32, triton_device)
+    expected = results(case, tensors, 'triton')
+    cropped = dict(tensors, x=torch.cat([tensors['x'].detach()] * 2, 2)[:, :, :6].requires_grad_())
+    assert not cropped['x'].is_contiguous()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().clone(), lambda t: t):
+        got = results(case, cropped, 'triton')
     for name, t in expected.items():
         assert same(got[name], t), name
 

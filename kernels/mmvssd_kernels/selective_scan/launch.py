@@ -119,7 +119,8 @@ def tiles(rows: int, columns: int) -> int:
     """Tiles of a grid at most, whichever axis sequences run along."""
     if 1 in (rows, columns):
         return _tiles_of(rows * columns)
-    return max(rows * _tiles_of(columns), columns * _tiles_of(rows))
+    # a plain max would tie a traced program to the larger side
+    return torch.sym_max(rows * _tiles_of(columns), columns * _tiles_of(rows))
 
 
 def _tiles_of(W: int) -> int:
@@ -137,7 +138,12 @@ class Scan:
     """
 
     def __init__(self, inputs: Inputs, axes: Sequence[Axis], forward: int, softplus: bool) -> None:
-        self.inputs, self.axes, self.forward = inputs, axes, forward
+        mask = inputs.mask
+        if mask is not None:
+            mask = _one_line(mask[:, None, :, :, None])[:, 0, :, :, 0]
+        self.inputs = inputs._replace(
+            mask=mask, **{name: _one_line(getattr(inputs, name)) for name in ('u', 'dt', 'B', 'C')})
+        inputs, self.axes, self.forward = self.inputs, axes, forward
         self.N, self.G, rows, columns, self.D = inputs.u.shape
         self.K, self.S = inputs.B.shape[1], inputs.A.shape[1]
         self.R = 0 if inputs.weight is None else inputs.weight.shape[2]
@@ -161,16 +167,15 @@ class Scan:
         chunks = self._chunks(images * blocks, PROGRAMS)
         carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, width, backward=False)
         for i, axis in enumerate(self.axes):
-            inputs, (out, ) = _turned(self.inputs, axis, y)
-            grid = _grid(inputs)
+            inputs, (out, ), grid, near = _turned(self.inputs, axis, y)
             self.kernels.outputs[(blocks * chunks * images, )](
                 *self._pointers(inputs, inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, y),
-                carry, states, y, self.N, self.K, chunks, self.most_tiles, axis.first, axis.step,
+                carry, states, y, self.N, chunks, self.most_tiles, axis.first, axis.step,
                 *grid, -(-grid.tiles // chunks), *self._strides(inputs, inputs.u),
-                *inputs.D.stride(), *inputs.B.stride()[:3], *inputs.C.stride()[:3],
-                *_mask_strides(inputs.mask), *out.stride()[:3],
-                **_near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
-                MK=_mask_step(inputs.mask), COUNT=axis.count, DIRECTIONS=axis.directions,
+                *inputs.D.stride(), *inputs.B.stride(), *inputs.C.stride(),
+                *_mask_strides(inputs.mask), *out.stride(),
+                **near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, M=inputs.mask, Y=out),
+                COUNT=axis.count, DIRECTIONS=axis.directions,
                 ADD=int(i > 0), **self._flags, **self._products(), **width, num_stages=1)
 
     def parts(self, t: Tensor, view: Callable[[Tensor], Tensor]) -> Parts:
@@ -190,8 +195,7 @@ class Scan:
             dB: Takes that of B.
             dC: Takes that of C.
         """
-        if not _is_one_line(dy):  # as the inputs may be
-            dy = dy.contiguous()
+        dy = _one_line(dy)
         width = dict(BD=WIDE, LANES=64, num_warps=2)
         blocks = -(-self.D // WIDE)
         programs = self.N * self.G * blocks
@@ -201,19 +205,18 @@ class Scan:
         slots = chunks * -(-self.N // images)
         sums = states.new_empty(slots, self.K, 2 + self.S + self.R, self.D)
         for i, axis in enumerate(self.axes):
-            inputs, out = _turned(self.inputs, axis, dy, du, ddt.view, dB.view)
-            grid = _grid(inputs)
-            near = _near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out[0], X=out[1],
-                         Q=out[2], P=out[3])
+            inputs, out, grid, near = _turned(self.inputs, axis, dy, du, ddt.view, dB.view)
+            known = near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, M=inputs.mask,
+                         Y=out[0], X=out[1], Q=out[2], P=out[3])
             self.kernels.gradients[(blocks * slots * self.G, )](
                 *self._pointers(inputs, inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
                 states, carry, dy, du, ddt.whole, dB.whole, dC.whole, sums, self.N, self.K, chunks,
                 self.most_tiles, images, axis.first, axis.step, *grid, -(-grid.tiles // chunks),
                 int(i > 0), *self._strides(inputs, inputs.u), *inputs.D.stride(),
-                *inputs.B.stride()[:3], *inputs.C.stride()[:3], *_mask_strides(inputs.mask),
-                *out[0].stride()[:3], *out[1].stride()[:3], *out[2].stride()[:3],
-                ddt.whole.stride(0), *out[3].stride()[:3], dB.whole.stride(0), **near,
-                MK=_mask_step(inputs.mask), COUNT=axis.count, DIRECTIONS=axis.directions,
+                *inputs.B.stride(), *inputs.C.stride(), *_mask_strides(inputs.mask),
+                *out[0].stride(), *out[1].stride(), *out[2].stride(), ddt.whole.stride(0),
+                *out[3].stride(), dB.whole.stride(0), **known, COUNT=axis.count,
+                DIRECTIONS=axis.directions,
                 **self._flags, **self._products(gradients=True), **width, num_stages=1)
         return Sums(*sums.sum(0).split_with_sizes([1, 1, self.S, self.R], dim=1))
 
@@ -231,15 +234,14 @@ class Scan:
                                states.new_empty(*shape[:3], self.D))
         programs = self.N * self.G * chunks * -(-self.D // width['BD'])
         for axis in self.axes:
-            inputs, (turned, projection) = _turned(self.inputs, axis, u, B)
-            grid = _grid(inputs)
+            inputs, (turned, projection), grid, near = _turned(self.inputs, axis, u, B)
             self.kernels.chunk_ends[(programs, )](
                 turned, *self._pointers(inputs, projection)[1:], _pointer(inputs.mask, u), totals,
-                ends, self.N, self.K, chunks, axis.first, axis.step, *grid,
+                ends, self.N, chunks, axis.first, axis.step, *grid,
                 -(-grid.tiles // chunks), *self._strides(inputs, turned),
-                *projection.stride()[:3], *_mask_strides(inputs.mask),
-                **_near(U=turned, T=inputs.dt, B=projection), MK=_mask_step(inputs.mask),
-                COUNT=axis.count, DIRECTIONS=axis.directions, BACKWARD=backward, **self._flags,
+                *projection.stride(), *_mask_strides(inputs.mask),
+                **near(U=turned, T=inputs.dt, B=projection, M=inputs.mask), COUNT=axis.count,
+                DIRECTIONS=axis.directions, BACKWARD=backward, **self._flags,
                 **self._products(), **width, num_stages=1)
         BC, BE = 16, 64
         blocks = -(-self.S * self.D // BE)
@@ -255,7 +257,7 @@ class Scan:
 
     def _strides(self, inputs: Inputs, u: Tensor) -> Tuple[int, ...]:
         weight = (0, 0, 0) if inputs.weight is None else inputs.weight.stride()
-        return (*u.stride()[:3], *inputs.dt.stride()[:3], *weight, *inputs.bias.stride(),
+        return (*u.stride(), *inputs.dt.stride(), *weight, *inputs.bias.stride(),
                 *inputs.A.stride())
 
     def _products(self, gradients: bool = False) -> dict:
@@ -277,47 +279,45 @@ def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
     return {f'{prefix}DTYPE': triton_support.language(dtype), f'{prefix}PRECISION': precision}
 
 
-def _turned(inputs: Inputs, axis: Axis, *others: Tensor) -> Tuple[Inputs, List[Tensor]]:
-    """The inputs as the axis runs through them, and other tensors of such a layout: lines first."""
+def _turned(inputs: Inputs, axis: Axis, *others: Tensor) -> tuple:
+    """Turn the inputs and other tensors of such a layout, so that sequences run along lines.
+
+    Returns:
+        The inputs, the others, their :class:`Grid`, and :func:`_near` or :func:`_far`.
+    """
     rows, columns = inputs.u.shape[2:4]
-    # a column is a line, and not a line for each of its tokens
-    if (columns if not axis.transposed else rows) > 1 or rows == columns:
-        turn = axis.transposed
-    else:
-        turn = not axis.transposed
+    turn = axis.transposed
+    if (rows if turn else columns) == 1:  # a single line, and not one for each token
+        turn = not turn
     if not turn:
-        return inputs, list(others)
+        return inputs, list(others), Grid(1, rows * columns, _tiles_of(rows * columns)), _near
     mask = inputs.mask
     if mask is not None:
         mask = mask.transpose(1, 2)
     names = ('u', 'dt', 'B', 'C')
     turned = [t.transpose(2, 3) for t in (*(getattr(inputs, name) for name in names), *others)]
-    return inputs._replace(mask=mask, **dict(zip(names, turned))), turned[len(names):]
+    return (inputs._replace(mask=mask, **dict(zip(names, turned))), turned[len(names):],
+            Grid(columns, rows, _tiles_of(rows)), _far)
 
 
-def _grid(inputs: Inputs) -> Grid:
-    """Lines of a grid; those that lie behind each other in memory, in all inputs, are one."""
-    lines, W = inputs.u.shape[2:4]
-    located = [inputs.u, inputs.dt, inputs.B, inputs.C]
-    if inputs.mask is not None:
-        located.append(inputs.mask[:, None, :, :, None])
-    if all(_is_one_line(t) for t in located):
-        lines, W = 1, lines * W
-    return Grid(lines, W, _tiles_of(W))
+def _one_line(t: Tensor) -> Tensor:
+    """Return (N, G, rows, columns, c) with rows that lie behind each other, as if they were one.
+
+    How a grid is cut into tiles follows from its shape only: backward may get tensors of other
+    strides than forward.
+    """
+    return t if t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3) else t.contiguous()
 
 
-def _is_one_line(t: Tensor) -> bool:
-    """Whether lines of (N, G, lines, W, c) lie behind each other, as if they were one."""
-    return t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3)
+def _near(M: Optional[Tensor], **tensors: Tensor) -> dict:
+    """Return distances of neighbouring tokens, for which kernels are compiled."""
+    return dict(MK=0 if M is None else M.stride(2),
+                **{f'{name}K': t.stride(3) for name, t in tensors.items()})
 
 
-def _near(**tensors: Tensor) -> dict:
-    """Distances of neighbouring tokens and channels, which kernels are compiled for."""
-    names = dict(U='UD', T='TC', B='BC', C='CC', Y='YD', X='XD', Q='QC', P='PC')
-    found = {}
-    for name, t in tensors.items():
-        found.update({f'{name}K': t.stride(3), names[name]: t.stride(4)})
-    return found
+def _far(M: Optional[Tensor], **tensors: Tensor) -> dict:
+    """Return no distances: those of a column follow the width, and would compile anew for each."""
+    return dict(MK=0, **{f'{name}K': 0 for name in tensors})
 
 
 def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:
@@ -325,8 +325,4 @@ def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:
 
 
 def _mask_strides(mask: Optional[Tensor]) -> Tuple[int, ...]:
-    return (0, 0) if mask is None else mask.stride()[:2]
-
-
-def _mask_step(mask: Optional[Tensor]) -> int:
-    return 0 if mask is None else mask.stride(2)
+    return (0, 0, 0) if mask is None else mask.stride()

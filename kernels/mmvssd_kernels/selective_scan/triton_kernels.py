@@ -26,7 +26,9 @@ from mmvssd_kernels.triton_math import dot
 # what changes from image to image, or from rows to columns: to compile for those that are multiples
 # of 16 would gain nothing
 VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'first', 'step', 'lines',
-           'W', 'per_line', 'per_chunk', 'add_du', 'stride_mn', 'stride_mr']
+           'W', 'per_line', 'per_chunk', 'add_du', 'stride_mn', 'stride_mr', 'stride_mk',
+           'stride_uk', 'stride_tk', 'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk',
+           'stride_qk', 'stride_pk']
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -120,7 +122,7 @@ def last(left, right):
 @triton.jit
 def channels(block, BD: tl.constexpr, LANES: tl.constexpr):
     """Numbers of a block's channels, of which a lane has BD / LANES side by side."""
-    o_d = block.to(tl.int64) * BD + tl.arange(0, BD)
+    o_d = block * BD + tl.arange(0, BD)
     return tl.max_contiguous(tl.multiple_of(o_d, BD // LANES), BD // LANES)
 
 
@@ -135,20 +137,21 @@ def order(reverse, BL: tl.constexpr):
 def place(j, begin, count, per_line, reverse, BL: tl.constexpr):
     """Number, line and first column of a chunk's tile j, in the order of the sequence."""
     tile = begin + tl.where(reverse, count - 1 - j, j)
-    return tile, (tile // per_line).to(tl.int64), (tile % per_line * BL).to(tl.int64)
+    return tile.to(tl.int64), (tile // per_line).to(tl.int64), (tile % per_line * BL).to(tl.int64)
 
 
 @triton.jit
-def valid(p_mask, line, o_w, W, stride_mr, MK: tl.constexpr, MASKED: tl.constexpr):
+def valid(p_mask, line, o_w, W, stride_mr, mk, MASKED: tl.constexpr):
     """Which columns o_w of a line exist and are no padding."""
     m_t = o_w < W
     if MASKED:
-        m_t = m_t & (tl.load(p_mask + line * stride_mr + o_w * MK, mask=m_t, other=0) != 0)
+        m_t = m_t & (tl.load(p_mask + line * stride_mr + o_w.to(tl.int64) * mk, mask=m_t,
+                             other=0) != 0)
     return m_t
 
 
 @triton.jit
-def load_tile(p, o_t, o_c, m_t, m_c, T: tl.constexpr, C: tl.constexpr):
+def load_tile(p, o_t, o_c, m_t, m_c, T, C):
     """Numbers of tokens and channels, T and C apart; 0 if there is none, whatever padding holds."""
     return tl.load(p + o_c.to(tl.int64)[None, :] * C + o_t.to(tl.int64)[:, None] * T,
                    mask=m_t[:, None] & m_c[None, :], other=0)
@@ -169,7 +172,7 @@ def load_weight(p_weight, o_d, m_d, stride_wd, stride_wr, R: tl.constexpr, BR: t
 
 
 @triton.jit
-def steps(p_dt, o_t, m_t, b_weight, b_bias, o_d, m_d, TK: tl.constexpr, TC: tl.constexpr,
+def steps(p_dt, o_t, m_t, b_weight, b_bias, o_d, m_d, stride_k, stride_c,
           SOFTPLUS: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
           PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Step sizes (BL, BD), 0 at padding, and their derivative by what softplus is taken of.
@@ -178,10 +181,10 @@ def steps(p_dt, o_t, m_t, b_weight, b_bias, o_d, m_d, TK: tl.constexpr, TC: tl.c
     """
     if BR:
         o_r = tl.arange(0, BR)
-        b_dt = load_tile(p_dt, o_t, o_r, m_t, o_r < R, TK, TC)
+        b_dt = load_tile(p_dt, o_t, o_r, m_t, o_r < R, stride_k, stride_c)
         b_z = tl.associative_scan(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 0, last)
     else:
-        b_z = load_tile(p_dt, o_t, o_d, m_t, m_d, TK, TC).to(ACC)
+        b_z = load_tile(p_dt, o_t, o_d, m_t, m_d, stride_k, stride_c).to(ACC)
     b_delta = b_z + b_bias[None, :]
     b_slope = tl.full(b_z.shape, 1, dtype=ACC)
     if SOFTPLUS:
@@ -190,14 +193,15 @@ def steps(p_dt, o_t, m_t, b_weight, b_bias, o_d, m_d, TK: tl.constexpr, TC: tl.c
 
 
 @triton.jit(do_not_specialize=VARYING)
-def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N, K, chunks,
+def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N, chunks,
                first, step, lines, W, per_line, per_chunk,
-               stride_un, stride_ug, stride_ur, stride_tn, stride_tg, stride_tr,
+               stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
+               stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
                stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As,
-               stride_Bn, stride_Bg, stride_Br, stride_mn, stride_mr,
-               UK: tl.constexpr, UD: tl.constexpr, TK: tl.constexpr, TC: tl.constexpr,
-               BK: tl.constexpr, BC: tl.constexpr, MK: tl.constexpr, D: tl.constexpr,
-               S: tl.constexpr, R: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
+               stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
+               stride_mn, stride_mr, stride_mk, UK: tl.constexpr, TK: tl.constexpr,
+               BK: tl.constexpr, MK: tl.constexpr, D: tl.constexpr, S: tl.constexpr,
+               R: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
                BACKWARD: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
                BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, LANES: tl.constexpr,
                DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
@@ -206,12 +210,16 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     BACKWARD: u is dy and B is C, the chunk runs from its end, and p_end is what it hands back to
     the one before, with g_t = exp(delta_t A) (dy_t C_t + g_{t+1}).
     """
+    uk = UK if UK else stride_uk
+    tk = TK if TK else stride_tk
+    B_k = BK if BK else stride_Bk
+    mk = MK if MK else stride_mk
     blocks = tl.cdiv(D, BD)
     pid = tl.program_id(0)
-    block = pid % blocks
+    block = (pid % blocks).to(tl.int64)
     c = pid // blocks % chunks
     n = (pid // blocks // chunks % N).to(tl.int64)
-    group = pid // blocks // chunks // N
+    group = (pid // blocks // chunks // N).to(tl.int64)
     o_d = channels(block, BD, LANES)
     m_d = o_d < D
     begin = c * per_chunk
@@ -223,7 +231,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     for direction in range(DIRECTIONS):
         o_t = order((direction == 1) != BACKWARD, BL)
         for i in range(COUNT):
-            k = (first + group + (direction * COUNT + i) * step).to(tl.int64)
+            k = first + group + (direction * COUNT + i) * step
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
             b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
             at = (k * N + n) * chunks + c
@@ -237,22 +245,22 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
             for j in range(count):
                 _, line, start = place(j, begin, count, per_line, (direction == 1) != BACKWARD,
                                        BL)
-                m_t = valid(p_mask, line, start + o_t, W, stride_mr, MK, MASKED)
-                b_u = load_tile(p_u + line * stride_ur + start * UK, o_t, o_d, m_t, m_d, UK,
-                                UD).to(ACC)
+                m_t = valid(p_mask, line, start + o_t, W, stride_mr, mk, MASKED)
+                b_u = load_tile(p_u + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk,
+                                stride_ud).to(ACC)
                 b_delta, _ = steps(p_dt + n * stride_tn + k * stride_tg + line * stride_tr
-                                   + start * TK, o_t, m_t, b_weight, b_bias, o_d, m_d, TK, TC,
-                                   SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
+                                   + start * tk, o_t, m_t, b_weight, b_bias, o_d, m_d, tk,
+                                   stride_tc, SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
                 b_total += tl.sum(b_delta, axis=0)
                 b_input = b_u if BACKWARD else b_delta * b_u
-                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * BK
-                        + o_t * BK)
+                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * B_k
+                        + o_t.to(tl.int64) * B_k)
                 for s in range(S):
                     if S > 1:
                         b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
                                           ACC)
                         b_before = tl.load(p_h + s * D, mask=m_d, other=0)
-                    b_B = tl.load(p_Bk + s * BC, mask=m_t, other=0).to(ACC)
+                    b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
                     b_a = decay(b_delta, b_A[None, :], ACC)
                     b_b = b_input * b_B[:, None]
                     if BACKWARD:
@@ -303,15 +311,16 @@ def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride
 
 
 @triton.jit(do_not_specialize=VARYING)
-def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_state, p_y, N, K,
+def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_state, p_y, N,
             chunks, tiles, first, step, lines, W, per_line, per_chunk,
-            stride_un, stride_ug, stride_ur, stride_tn, stride_tg, stride_tr,
+            stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
+            stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
             stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
-            stride_Bn, stride_Bg, stride_Br, stride_Cn, stride_Cg, stride_Cr,
-            stride_mn, stride_mr, stride_yn, stride_yg, stride_yr,
-            UK: tl.constexpr, UD: tl.constexpr, TK: tl.constexpr, TC: tl.constexpr,
-            BK: tl.constexpr, BC: tl.constexpr, CK: tl.constexpr, CC: tl.constexpr,
-            MK: tl.constexpr, YK: tl.constexpr, YD: tl.constexpr, D: tl.constexpr,
+            stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
+            stride_Cn, stride_Cg, stride_Cr, stride_Ck, stride_Cs,
+            stride_mn, stride_mr, stride_mk, stride_yn, stride_yg, stride_yr, stride_yk, stride_yd,
+            UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
+            MK: tl.constexpr, YK: tl.constexpr, D: tl.constexpr,
             S: tl.constexpr, R: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
             ADD: tl.constexpr, SOFTPLUS: tl.constexpr,
             MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
@@ -322,12 +331,18 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     p_carry, the state before each chunk, moves along and is overwritten. p_state (K, N, tiles, S,
     D) takes the state before each tile. ADD: to what y holds, the outputs of the other axis.
     """
+    uk = UK if UK else stride_uk
+    tk = TK if TK else stride_tk
+    B_k = BK if BK else stride_Bk
+    C_k = CK if CK else stride_Ck
+    mk = MK if MK else stride_mk
+    yk = YK if YK else stride_yk
     blocks = tl.cdiv(D, BD)
     pid = tl.program_id(0)
-    block = pid % blocks
+    block = (pid % blocks).to(tl.int64)
     c = pid // blocks % chunks
     n = (pid // blocks // chunks % N).to(tl.int64)
-    group = pid // blocks // chunks // N
+    group = (pid // blocks // chunks // N).to(tl.int64)
     o_d = channels(block, BD, LANES)
     m_d = o_d < D
     begin = c * per_chunk
@@ -338,9 +353,10 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     p_y += n * stride_yn + group * stride_yg
     p_mask += n * stride_mn
     for direction in range(DIRECTIONS):
+        tl.debug_barrier()  # a direction adds to what the one before has stored
         o_t = order(direction == 1, BL)
         for i in range(COUNT):
-            k = (first + group + (direction * COUNT + i) * step).to(tl.int64)
+            k = first + group + (direction * COUNT + i) * step
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
             b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
             b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
@@ -349,18 +365,18 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             b_before = tl.load(p_h, mask=m_d, other=0)
             for j in range(count):
                 tile, line, start = place(j, begin, count, per_line, direction == 1, BL)
-                m_t = valid(p_mask, line, start + o_t, W, stride_mr, MK, MASKED)
-                b_u = load_tile(p_u + line * stride_ur + start * UK, o_t, o_d, m_t, m_d, UK,
-                                UD).to(ACC)
+                m_t = valid(p_mask, line, start + o_t, W, stride_mr, mk, MASKED)
+                b_u = load_tile(p_u + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk,
+                                stride_ud).to(ACC)
                 b_delta, _ = steps(p_dt + n * stride_tn + k * stride_tg + line * stride_tr
-                                   + start * TK, o_t, m_t, b_weight, b_bias, o_d, m_d, TK, TC,
-                                   SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
+                                   + start * tk, o_t, m_t, b_weight, b_bias, o_d, m_d, tk,
+                                   stride_tc, SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
                 b_delta_u = b_delta * b_u
                 b_y = b_u * b_D[None, :]
-                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * BK
-                        + o_t * BK)
-                p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * stride_Cr + start * CK
-                        + o_t * CK)
+                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * B_k
+                        + o_t.to(tl.int64) * B_k)
+                p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * stride_Cr + start * C_k
+                        + o_t.to(tl.int64) * C_k)
                 p_before = p_state + ((k * N + n) * tiles + tile) * S * D + o_d
                 for s in range(S):
                     if S > 1:
@@ -368,8 +384,8 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                                           ACC)
                         b_before = tl.load(p_h + s * D, mask=m_d, other=0)
                     tl.store(p_before + s * D, b_before, mask=m_d)
-                    b_B = tl.load(p_Bk + s * BC, mask=m_t, other=0).to(ACC)
-                    b_C = tl.load(p_Ck + s * CC, mask=m_t, other=0).to(ACC)
+                    b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
+                    b_C = tl.load(p_Ck + s * stride_Cs, mask=m_t, other=0).to(ACC)
                     b_a = decay(b_delta, b_A[None, :], ACC)
                     b_b = b_delta_u * b_B[:, None]
                     b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
@@ -380,8 +396,8 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                         tl.store(p_h + s * D, b_before, mask=m_d)
                 # padding gets its zero
                 m_y = (start + o_t < W)[:, None] & m_d[None, :]
-                p_tile = (p_y + line * stride_yr + start * YK + o_t[:, None] * YK
-                          + o_d[None, :] * YD)
+                p_tile = (p_y + line * stride_yr + start * yk + o_t.to(tl.int64)[:, None] * yk
+                          + o_d[None, :] * stride_yd)
                 more = ADD + direction * COUNT + i > 0
                 b_y += tl.load(p_tile, mask=m_y & more, other=0)
                 tl.store(p_tile, b_y, mask=m_y)
@@ -391,19 +407,20 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
 def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, p_carry, p_dy,
                p_du, p_ddt, p_dB, p_dC, p_dparameters, N, K, chunks, tiles, images,
               first, step, lines, W, per_line, per_chunk, add_du,
-              stride_un, stride_ug, stride_ur, stride_tn, stride_tg, stride_tr,
+              stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
+              stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
               stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
-              stride_Bn, stride_Bg, stride_Br, stride_Cn, stride_Cg, stride_Cr,
-              stride_mn, stride_mr, stride_yn, stride_yg, stride_yr, stride_xn, stride_xg,
-              stride_xr, stride_qn, stride_qg, stride_qr, stride_qb, stride_pn, stride_pg,
-              stride_pr, stride_pb,
-              UK: tl.constexpr, UD: tl.constexpr, TK: tl.constexpr, TC: tl.constexpr,
-              BK: tl.constexpr, BC: tl.constexpr, CK: tl.constexpr, CC: tl.constexpr,
-              MK: tl.constexpr, YK: tl.constexpr, YD: tl.constexpr, XK: tl.constexpr,
-              XD: tl.constexpr, QK: tl.constexpr, QC: tl.constexpr, PK: tl.constexpr,
-              PC: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
-              COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
-              SOFTPLUS: tl.constexpr, MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
+              stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
+              stride_Cn, stride_Cg, stride_Cr, stride_Ck, stride_Cs,
+              stride_mn, stride_mr, stride_mk, stride_yn, stride_yg, stride_yr, stride_yk,
+              stride_yd, stride_xn, stride_xg, stride_xr, stride_xk, stride_xd,
+              stride_qn, stride_qg, stride_qr, stride_qk, stride_qc, stride_qb,
+              stride_pn, stride_pg, stride_pr, stride_pk, stride_ps, stride_pb,
+              UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
+              MK: tl.constexpr, YK: tl.constexpr, XK: tl.constexpr, QK: tl.constexpr,
+              PK: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
+              COUNT: tl.constexpr, DIRECTIONS: tl.constexpr, SOFTPLUS: tl.constexpr,
+              MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
               BR: tl.constexpr, LANES: tl.constexpr, DTYPE: tl.constexpr,
               PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr,
               ACC: tl.constexpr):
@@ -420,13 +437,22 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     D) of bias, D, A and weight, are the own of the chunk and images. Strides x are those of du, q
     of ddt (channels in place of ranks if step sizes are given), p of dB and dC.
     """
+    uk = UK if UK else stride_uk
+    tk = TK if TK else stride_tk
+    B_k = BK if BK else stride_Bk
+    C_k = CK if CK else stride_Ck
+    mk = MK if MK else stride_mk
+    yk = YK if YK else stride_yk
+    xk = XK if XK else stride_xk
+    qk = QK if QK else stride_qk
+    pk = PK if PK else stride_pk
     blocks = tl.cdiv(D, BD)
     pid = tl.program_id(0)
-    block = pid % blocks
+    block = (pid % blocks).to(tl.int64)
     c = pid // blocks % chunks
     portions = tl.cdiv(N, images)
     portion = pid // blocks // chunks % portions
-    group = pid // blocks // chunks // portions
+    group = (pid // blocks // chunks // portions).to(tl.int64)
     o_d = channels(block, BD, LANES)
     m_d = o_d < D
     o_r = tl.arange(0, BR if BR else 1)
@@ -437,9 +463,10 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     first_image = (portion * images).to(tl.int64)
     slot = (portion * chunks + c).to(tl.int64)
     for direction in range(DIRECTIONS):
+        tl.debug_barrier()  # a direction adds to what the one before has stored
         o_t = order(direction == 1, BL)
         for i in range(COUNT):
-            k = (first + group + (direction * COUNT + i) * step).to(tl.int64)
+            k = first + group + (direction * COUNT + i) * step
             more = add_du + direction * COUNT + i > 0
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
             b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
@@ -458,21 +485,21 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 p_h = p_state + (k * N + n) * tiles * S * D + o_d
                 p_un = p_u + n * stride_un + group * stride_ug
                 p_dtk = p_dt + n * stride_tn + k * stride_tg
-                p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t * BK
-                p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t * CK
-                p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t * PK
+                p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t.to(tl.int64) * B_k
+                p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t.to(tl.int64) * C_k
+                p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t.to(tl.int64) * pk
                 b_after = tl.load(p_g, mask=m_d, other=0)
                 for j in range(count):
                     tile, line, start = place(j, begin, count, per_line, direction == 0, BL)
-                    m_t = valid(p_mask + n * stride_mn, line, start + o_t, W, stride_mr, MK,
+                    m_t = valid(p_mask + n * stride_mn, line, start + o_t, W, stride_mr, mk,
                                 MASKED)
-                    b_u = load_tile(p_un + line * stride_ur + start * UK, o_t, o_d, m_t, m_d, UK,
-                                    UD).to(ACC)
+                    b_u = load_tile(p_un + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk,
+                                    stride_ud).to(ACC)
                     b_dy = load_tile(p_dy + n * stride_yn + group * stride_yg + line * stride_yr
-                                     + start * YK, o_t, o_d, m_t, m_d, YK, YD).to(ACC)
-                    b_delta, b_slope = steps(p_dtk + line * stride_tr + start * TK, o_t, m_t,
-                                             b_weight, b_bias, o_d, m_d, TK, TC, SOFTPLUS, R, BR,
-                                             DTYPE, PRECISION, ACC)
+                                     + start * yk, o_t, o_d, m_t, m_d, yk, stride_yd).to(ACC)
+                    b_delta, b_slope = steps(p_dtk + line * stride_tr + start * tk, o_t, m_t,
+                                             b_weight, b_bias, o_d, m_d, tk, stride_tc,
+                                             SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
                     b_delta_u = b_delta * b_u
                     b_du = tl.zeros((BL, BD), dtype=ACC)
                     b_ddelta = tl.zeros((BL, BD), dtype=ACC)
@@ -483,10 +510,10 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                               ACC)
                             b_after = tl.load(p_g + s * D, mask=m_d, other=0)
                         b_before = tl.load(p_h + (tile * S + s) * D, mask=m_d, other=0)
-                        b_B = tl.load(p_Bk + line * stride_Br + start * BK + s * BC, mask=m_t,
-                                      other=0).to(ACC)
-                        b_C = tl.load(p_Ck + line * stride_Cr + start * CK + s * CC, mask=m_t,
-                                      other=0).to(ACC)
+                        b_B = tl.load(p_Bk + line * stride_Br + start * B_k + s * stride_Bs,
+                                      mask=m_t, other=0).to(ACC)
+                        b_C = tl.load(p_Ck + line * stride_Cr + start * C_k + s * stride_Cs,
+                                      mask=m_t, other=0).to(ACC)
                         b_a = decay(b_delta, b_A[None, :], ACC)
                         b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                         b_b = b_delta_u * b_B[:, None] + b_c
@@ -498,9 +525,9 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                             follow_with_last, reverse=True)
                         b_after = tl.sum(tl.where(m_first, b_back, 0), axis=0)
                         b_w = b_g * b_c
-                        tl.store(p_dB + p_pk + line * stride_pr + start * PK + s * PC,
+                        tl.store(p_dB + p_pk + line * stride_pr + start * pk + s * stride_ps,
                                  tl.sum(b_g * b_delta_u, axis=1), mask=m_w)
-                        tl.store(p_dC + p_pk + line * stride_pr + start * PK + s * PC,
+                        tl.store(p_dC + p_pk + line * stride_pr + start * pk + s * stride_ps,
                                  tl.sum(b_h * b_dy, axis=1), mask=m_w)
                         b_du += b_g * b_B[:, None]
                         b_ddelta += b_w * b_A[None, :]
@@ -516,22 +543,24 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                     b_dD += tl.sum(b_dy * b_u, axis=0)
                     m_td = m_w[:, None] & m_d[None, :]
                     p_tile = (p_du + n * stride_xn + group * stride_xg + line * stride_xr
-                              + start * XK + o_t[:, None] * XK + o_d[None, :] * XD)
+                              + start * xk + o_t.to(tl.int64)[:, None] * xk
+                              + o_d[None, :] * stride_xd)
                     b_du = b_du * b_delta + b_dy * b_D[None, :]
                     b_du += tl.load(p_tile, mask=m_td & more, other=0).to(ACC)
                     tl.store(p_tile, b_du, mask=m_td)
                     p_ddtk = (p_ddt + n * stride_qn + k * stride_qg + line * stride_qr
-                              + start * QK)
+                              + start * qk)
                     if BR:
-                        b_dt = load_tile(p_dtk + line * stride_tr + start * TK, o_t, o_r, m_t,
-                                         o_r < R, TK, TC)
+                        b_dt = load_tile(p_dtk + line * stride_tr + start * tk, o_t, o_r, m_t,
+                                         o_r < R, tk, stride_tc)
                         b_dweight += dot(tl.trans(b_dt), b_dz, GRAD_DTYPE, GRAD_PRECISION, ACC)
                         b_ddt = dot(b_dz, tl.trans(b_weight), GRAD_DTYPE, GRAD_PRECISION, ACC)
-                        tl.store(p_ddtk + block * stride_qb + o_t[:, None] * QK
-                                 + o_r[None, :] * QC, b_ddt,
+                        tl.store(p_ddtk + block * stride_qb + o_t.to(tl.int64)[:, None] * qk
+                                 + o_r[None, :] * stride_qc, b_ddt,
                                  mask=m_w[:, None] & (o_r < R)[None, :])
                     else:
-                        tl.store(p_ddtk + o_t[:, None] * QK + o_d[None, :] * QC, b_dz, mask=m_td)
+                        tl.store(p_ddtk + o_t.to(tl.int64)[:, None] * qk
+                                 + o_d[None, :] * stride_qc, b_dz, mask=m_td)
             tl.store(p_sums, b_dbias, mask=m_d)
             tl.store(p_sums + D, b_dD, mask=m_d)
             if S == 1:
