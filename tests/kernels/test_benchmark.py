@@ -402,6 +402,25 @@ def test_command_needs_pytorch_alone(tmp_path):
         in done.stderr
 
 
+@pytest.mark.slow
+def test_compiling_runs_every_row_once(monkeypatch, capsys):
+    chosen = ('--compile', '--op', 'cross_scan', '--stage', '0', '--images', '1x32x32')
+    assert command.main([*chosen, '--dtype', 'float32']) == 0
+    assert capsys.readouterr().out == (
+        'cross_scan vmamba-tiny-s2l5:0:1x32x32 float32: ran\n'
+        '1 of 1 rows ran, or found no memory\n')
+    # nothing can be patched in the children, which are new processes
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    assert command.main([*chosen, '--impl', 'triton', '--dtype', 'float32']) == 1
+    assert 'Triton needs a CUDA GPU' in capsys.readouterr().out
+
+
+def test_compiling_checks_and_writes_nothing(capsys):
+    with pytest.raises(SystemExit):
+        command.main(['--compile', '--check'])
+    assert '--compile times and checks nothing' in capsys.readouterr().err
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='times on a GPU, and there is none')
 def test_on_a_gpu(tmp_path):

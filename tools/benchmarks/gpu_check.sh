@@ -90,7 +90,7 @@ timeout --kill-after="$KILL" "$IMPORT" "$python" -c 'import mmvssd, mmpretrain, 
     >/dev/null 2>&1 || hosts=0
 
 compile() {  # what is timed later is compiled first, each model and the ops beside each other
-    local model models=()
+    local model models=() status=0
     if ((hosts)); then
         for model in "${MODELS[@]}"; do
             "$python" tools/benchmarks/backbone_speed.py "$model" --settings "${SETTINGS[@]}" \
@@ -98,8 +98,11 @@ compile() {  # what is timed later is compiled first, each model and the ops bes
             models+=($!)
         done
     fi
-    "$python" tools/benchmarks/op_speed.py --quick --compile
-    ((hosts == 0)) || wait "${models[@]}"
+    "$python" tools/benchmarks/op_speed.py --quick --compile || status=1
+    for model in "${models[@]}"; do
+        wait "$model" || status=1
+    done
+    return $status
 }
 step compile "$COMPILE" bash -c "$(declare -p python hosts MODELS SETTINGS); $(declare -f compile)
 compile"

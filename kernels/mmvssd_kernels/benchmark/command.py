@@ -28,16 +28,18 @@ from mmvssd_kernels.benchmark.compare import (
     time_rows,
 )
 from mmvssd_kernels.benchmark.report import Report
-from mmvssd_kernels.benchmark.timing import Timing, copy_bandwidth
+from mmvssd_kernels.benchmark.timing import Timing, attempt, copy_bandwidth
 from mmvssd_kernels.benchmark.workloads import IMAGES, USERS, Images, Workload, workloads
 
 DTYPES = ('float32', 'bfloat16', 'float16')
+#: Processes of ``--compile``: each has a part of the GPU's memory, and of its time.
+MOST_PROCESSES = 16
 #: Batches and grids of ``--check``: one token, one tile, a few, and that before a timing.
 GRIDS = ((1, (1, 1)), (3, (4, 4)), (2, (7, 9)), CHECKED)
 
 
 def parser(program: str) -> argparse.ArgumentParser:
-    """The options."""
+    """Return the options."""
     parser = argparse.ArgumentParser(program, description=(
         'Time the ops at the shapes of the published models, beside the reference in eager and '
         'compiled. Exit status 1: an implementation is wrong or fails. Such a row is not timed.'))
@@ -100,6 +102,8 @@ def main(arguments: Optional[Sequence[str]] = None,
             options.error(f'--impl: got {plan.impl}, which {op} does not have; it has: '
                           f'{", ".join(dispatch.choices(op))}; --op chooses other ops')
     dtypes = [getattr(torch, name) for name in args.dtype]
+    if args.warm and (args.check or args.out):
+        options.error('--compile times and checks nothing: leave out --check and --out')
     if args.warm:
         return _compile(chosen, dtypes, plan)
     if args.check:
@@ -133,20 +137,22 @@ def _plan(args: argparse.Namespace, device: torch.device) -> Plan:
 
 
 def _compile(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan) -> int:
-    """Run every row once; those that fail are named, and told in full by a timing."""
+    """Run every row once; that memory is full is no fault, as it is none in a timing."""
     tasks = [(workload, dtype, plan.impl, str(plan.device))
              for workload in chosen for dtype in dtypes]
-    failed = 0
+    bad = 0
     # the children are new processes: CUDA does not survive a fork
     with concurrent.futures.ProcessPoolExecutor(
-            max_workers=min(len(tasks), os.cpu_count() or 1),
+            max_workers=min(len(tasks), len(os.sched_getaffinity(0)), MOST_PROCESSES),
             mp_context=multiprocessing.get_context('spawn')) as pool:
-        for (workload, dtype, *_), failure in zip(tasks, pool.map(run_once, *zip(*tasks))):
-            failed += failure is not None
+        runs = [pool.submit(run_once, *task) for task in tasks]
+        for (workload, dtype, *_), run in zip(tasks, runs):
+            failure = attempt(run.result)  # of a process that died too
+            bad += failure is not None and failure.cell == 'failed'
             outcome = 'ran' if failure is None else f'{failure.cell}: {failure.reason}'
             print(f'{workload.op} {workload.name} {str(dtype)[6:]}: {outcome}', flush=True)
-    print(f'{len(tasks) - failed} of {len(tasks)} rows ran')
-    return 1 if failed else 0
+    print(f'{len(tasks) - bad} of {len(tasks)} rows ran, or found no memory')
+    return 1 if bad else 0
 
 
 def _check(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan) -> int:
@@ -189,7 +195,7 @@ def _time(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan,
 
 
 def _facts(plan: Plan) -> Dict[str, str]:
-    """What rows are measured with."""
+    """Return what rows are measured with."""
     device = (torch.cuda.get_device_name(plan.device) if plan.device.type == 'cuda'
               else f'{platform.machine()} CPU with {torch.get_num_threads()} threads')
     return dict(device=device, torch=f'PyTorch {torch.__version__}', triton=_triton(),

@@ -29,22 +29,22 @@ class Row(NamedTuple):
 
     @property
     def dtype_name(self) -> str:
-        """The dtype without its module."""
+        """Return the dtype without its module."""
         return str(self.dtype).split('.')[1]
 
     @property
     def name(self) -> str:
-        """What this row is about."""
+        """Say what this row is about."""
         return f'{self.workload.op} {self.workload.name} {self.dtype_name} {self.direction}'
 
     @property
     def direction(self) -> str:
-        """What of the op is timed."""
+        """Say what of the op is timed."""
         return 'forward + backward' if self.backward else 'forward'
 
     @property
     def is_bad(self) -> bool:
-        """Whether the implementation is wrong, or fails; that its memory is full is no fault."""
+        """Tell whether the implementation is wrong or fails; full memory is no fault."""
         own = self.results.get('own')
         return isinstance(own, Failure) and own.cell in ('wrong', 'failed')
 
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
     end: Optional[float] = None
 
     def kinds_of(self, row: Row) -> List[str]:
-        """What is timed of a row now."""
+        """Return what is timed of a row now."""
         if self.end is not None and time.monotonic() >= self.end:
             return ['own']
         return [kind for kind in self.kinds if kind != 'compiled' or self.compiles(row)]

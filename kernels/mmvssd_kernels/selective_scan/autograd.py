@@ -14,7 +14,7 @@ AXES = (launch.Axis(transposed=False, first=0, step=0, count=1, directions=1), )
 
 
 def obstacle(u: Tensor, delta: Tensor, A: Tensor, *others, **options) -> Optional[str]:
-    """Why the kernels cannot run on these arguments of ``selective_scan``; None if they can."""
+    """Say why the kernels cannot run on arguments of ``selective_scan``; None if they can."""
     return triton_support.obstacle(u) or launch.obstacle(A.shape[1])
 
 
@@ -38,7 +38,7 @@ def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
           'Tensor delta_bias, Tensor? mask, bool delta_softplus) -> (Tensor, Tensor)',
           _fake_forward)
 def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
-    """Outputs (N, K*D, L), and states before tiles (K, N, tiles, S, D)."""
+    """Compute outputs (N, K*D, L), and states before tiles (K, N, tiles, S, D)."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask, delta_softplus)
     y, states = _fake_forward(*inputs)
     if y.numel():
@@ -56,7 +56,7 @@ def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_sof
           'bool delta_softplus) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
 def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
-    """Gradients of the seven inputs, contiguous and in their dtypes."""
+    """Compute gradients of the seven inputs, contiguous and in their dtypes."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask)
     results = _fake_backward(dy, *inputs, states, delta_softplus)
     if dy.numel() == 0:

@@ -1,8 +1,8 @@
-"""Launches of the kernels that ``selective_scan`` and ``selective_scan_2d`` share.
+"""Launch the kernels that ``selective_scan`` and ``selective_scan_2d`` share.
 
-A chunk of tokens for each program: chunks run from zero for their last state alone, these are
-carried from chunk to chunk, and then each chunk runs for its outputs from the state before it.
-Backward does the same in the other direction, with the states that forward keeps.
+A program takes a chunk of a sequence. If there are several, each runs from zero for its last
+state first. These states are carried from chunk to chunk. Backward does the same in the other
+direction, with the states that forward keeps.
 """
 from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -50,7 +50,7 @@ class Grid(NamedTuple):
 
     @property
     def tiles(self) -> int:
-        """All tiles."""
+        """Return the number of all tiles."""
         return self.lines * self.per_line
 
 
@@ -58,7 +58,7 @@ class Inputs(NamedTuple):
     """Inputs of K sequences, as views of any strides.
 
     Attributes:
-        u: (N, G, rows, columns, D), with G = K where each sequence has its own input, else 1.
+        u: (N, G, rows, columns, D), with G = K if each sequence has its own input, else 1.
         dt: Low-rank step sizes (N, K, rows, columns, R), or without ``weight`` step sizes, D wide.
         weight: (K, D, R), or None.
         A: (K*D, S).
@@ -102,12 +102,12 @@ class Parts(NamedTuple):
     view: Tensor
 
     def sum(self) -> Tensor:
-        """The gradient."""
+        """Return the gradient."""
         return self.whole[0] if len(self.whole) == 1 else self.whole.sum(0)
 
 
 def obstacle(S: int, R: int = 0) -> Optional[str]:
-    """Why the kernels cannot run with this state size and rank; None if they can."""
+    """Say why the kernels cannot run with this state size and rank; None if they can."""
     if S > LARGEST_STATE:
         return f'the state size is {S}, and the kernels take at most {LARGEST_STATE}'
     if R > LARGEST_RANK:
@@ -116,7 +116,7 @@ def obstacle(S: int, R: int = 0) -> Optional[str]:
 
 
 def tiles(rows: int, columns: int) -> int:
-    """Tiles of a grid at most, whichever axis sequences run along."""
+    """Return the most tiles that a grid has, whichever axis sequences run along."""
     if 1 in (rows, columns):
         return _tiles_of(rows * columns)
     # a plain max would tie a traced program to the larger side
@@ -133,7 +133,7 @@ class Scan:
     Args:
         inputs: The inputs.
         axes: The axes along which sequences run.
-        forward: Number of the first sequence that runs from the end; K where none does.
+        forward: Number of the first sequence that runs from the end; K if none does.
         softplus: Whether softplus makes the step sizes positive.
     """
 
@@ -179,7 +179,7 @@ class Scan:
                 ADD=int(i > 0), **self._flags, **self._products(), **width, num_stages=1)
 
     def parts(self, t: Tensor, view: Callable[[Tensor], Tensor]) -> Parts:
-        """Memory for a gradient like t; ``view`` brings such a tensor to the layout of inputs."""
+        """Allocate a gradient like t; ``view`` brings such a tensor to the layout of inputs."""
         whole = t.new_empty(-(-self.D // WIDE), *t.shape, dtype=self.dtype)
         return Parts(whole, view(whole[0]))
 
@@ -221,12 +221,12 @@ class Scan:
         return Sums(*sums.sum(0).split_with_sizes([1, 1, self.S, self.R], dim=1))
 
     def _chunks(self, programs: int, wanted: int) -> int:
-        """In how many chunks sequences are cut."""
+        """Return in how many chunks sequences are cut."""
         return max(1, min(-(-wanted // programs), self.most_tiles // CHUNK))
 
     def _carry(self, u: Tensor, B: Tensor, states: Tensor, chunks: int, width: dict,
                backward: bool) -> Tensor:
-        """States before each chunk (K, N, chunks, S, D), or gradients of those after it."""
+        """Return states before each chunk (K, N, chunks, S, D), or gradients of those after it."""
         shape = (self.K, self.N, chunks, self.S, self.D)
         if chunks == 1:
             return states.new_zeros(shape)
@@ -261,7 +261,7 @@ class Scan:
                 *inputs.A.stride())
 
     def _products(self, gradients: bool = False) -> dict:
-        """How step sizes are widened, and with ``gradients`` their gradients multiplied."""
+        """Say how step sizes are widened, and with ``gradients`` their gradients multiplied."""
         device, dtype = self.inputs.u.device, self.dtype
         if self.inputs.weight is not None and dtype != torch.float64:
             dtype = torch.promote_types(self.inputs.dt.dtype, self.inputs.weight.dtype)

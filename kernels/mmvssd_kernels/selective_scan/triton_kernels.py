@@ -4,8 +4,8 @@ Per channel and entry s of the state, in the order in which a sequence runs::
 
     h_t = exp(delta_t A_s) h_{t-1} + delta_t B_{t,s} u_t,   y_t = sum_s C_{t,s} h_t + D u_t
 
-A grid has lines of W tokens; for sequences that run over columns the host exchanges the two, and
-lines that lie behind each other in memory are one. A tile is BL tokens of a line and BD channels.
+A grid has lines of W tokens. For sequences that run over columns the host exchanges the two; rows
+are one line. A tile is BL tokens of a line and BD channels.
 A program takes the tiles of a chunk one after the other, and the state along. Lanes of a warp lie
 side by side along channels, so that a scan along the tokens of a tile stays in the registers of a
 thread. Places beyond the end of a line have a step of 0, with which the state passes as it is.
@@ -35,7 +35,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def exponential(b_x):
-    """exp(x) to the last digits: a GPU computes 2**t, and rounding t = x log2(e) would show.
+    """Compute exp(x) to the last digits: a GPU has 2**t, and rounding t = x log2(e) would show.
 
     What rounding took from t, and the constant's next digits, are made good.
     """
@@ -47,8 +47,11 @@ def exponential(b_x):
 
 @triton.jit
 def decay(b_delta, b_A, ACC: tl.constexpr):
-    """exp(delta A). Close to 1, where a state lasts over many tokens and errors add up, a fitted
-    polynomial: its last sum alone is rounded, where a GPU's 2**t errs by up to two last digits."""
+    """Compute exp(delta A), close to 1 by a fitted polynomial.
+
+    There a state lasts over many tokens, and errors add up. Only the polynomial's last sum rounds;
+    a GPU's 2**t errs by up to two last digits.
+    """
     b_x = b_delta * b_A
     if tl.float64 == ACC:
         b_a = tl.exp(b_x)
@@ -64,7 +67,7 @@ def decay(b_delta, b_A, ACC: tl.constexpr):
 
 @triton.jit
 def log1p(b_e):
-    """log(1 + e) for 0 <= e <= 1, to the last digits however small e is: a fitted polynomial."""
+    """Compute log(1 + e) for 0 <= e <= 1 by a fitted polynomial, to the last digits of any e."""
     b_p = b_e * 0.005253458 - 0.029588507
     b_p = b_p * b_e + 0.07836167
     b_p = b_p * b_e - 0.1367477
@@ -77,7 +80,7 @@ def log1p(b_e):
 
 @triton.jit
 def softplus(b_z, ACC: tl.constexpr):
-    """log(1 + exp(z)) and its derivative; both keep their digits however small they are."""
+    """Compute log(1 + exp(z)) and its derivative; small ones keep their digits too."""
     if tl.float64 == ACC:
         b_e = tl.exp(-tl.abs(b_z))
         b_w = 1 + b_e
@@ -99,13 +102,13 @@ def follow(a_left, b_left, a_right, b_right):
 
 @triton.jit
 def follow_with_rest(a_left, b_left, c_left, a_right, b_right, c_right):
-    """The same, and c, which is b without the last step's own input: a_t h_{t-1}."""
+    """Join them, and c, which is b without the last step's own input: a_t h_{t-1}."""
     return a_left * a_right, a_right * b_left + b_right, a_right * b_left + c_right
 
 
 @triton.jit
 def follow_with_last(a_left, b_left, p_left, q_left, a_right, b_right, p_right, q_right):
-    """The same, and g -> p g + q, which is without the last step's own decay."""
+    """Join them, and g -> p g + q, which is without the last step's own decay."""
     return (a_left * a_right, a_right * b_left + b_right, a_left * p_right,
             p_right * b_left + q_right)
 
@@ -121,28 +124,28 @@ def last(left, right):
 
 @triton.jit
 def channels(block, BD: tl.constexpr, LANES: tl.constexpr):
-    """Numbers of a block's channels, of which a lane has BD / LANES side by side."""
+    """Number a block's channels, of which a lane has BD / LANES side by side."""
     o_d = block * BD + tl.arange(0, BD)
     return tl.max_contiguous(tl.multiple_of(o_d, BD // LANES), BD // LANES)
 
 
 @triton.jit
 def order(reverse, BL: tl.constexpr):
-    """Places of a tile's tokens on their line, in the order of the sequence."""
+    """Return places of a tile's tokens on their line, in the order of the sequence."""
     o_l = tl.arange(0, BL)
     return tl.where(reverse, BL - 1 - o_l, o_l)
 
 
 @triton.jit
 def place(j, begin, count, per_line, reverse, BL: tl.constexpr):
-    """Number, line and first column of a chunk's tile j, in the order of the sequence."""
+    """Return number, line and first column of a chunk's tile j, in the sequence's order."""
     tile = begin + tl.where(reverse, count - 1 - j, j)
     return tile.to(tl.int64), (tile // per_line).to(tl.int64), (tile % per_line * BL).to(tl.int64)
 
 
 @triton.jit
 def valid(p_mask, line, o_w, W, stride_mr, mk, MASKED: tl.constexpr):
-    """Which columns o_w of a line exist and are no padding."""
+    """Tell which columns o_w of a line exist and are no padding."""
     m_t = o_w < W
     if MASKED:
         m_t = m_t & (tl.load(p_mask + line * stride_mr + o_w.to(tl.int64) * mk, mask=m_t,
@@ -152,20 +155,20 @@ def valid(p_mask, line, o_w, W, stride_mr, mk, MASKED: tl.constexpr):
 
 @triton.jit
 def load_tile(p, o_t, o_c, m_t, m_c, T, C):
-    """Numbers of tokens and channels, T and C apart; 0 if there is none, whatever padding holds."""
+    """Load numbers of tokens and channels, T and C apart; 0 if there is none, or padding."""
     return tl.load(p + o_c.to(tl.int64)[None, :] * C + o_t.to(tl.int64)[:, None] * T,
                    mask=m_t[:, None] & m_c[None, :], other=0)
 
 
 @triton.jit
 def load_vector(p, o, m, stride, ACC: tl.constexpr):
-    """Numbers of a vector as ACC; 0 where there is none."""
+    """Load numbers of a vector as ACC; 0 if there is none."""
     return tl.load(p + o * stride, mask=m, other=0).to(ACC)
 
 
 @triton.jit
 def load_weight(p_weight, o_d, m_d, stride_wd, stride_wr, R: tl.constexpr, BR: tl.constexpr):
-    """The weight that widens step sizes, (BR, BD)."""
+    """Load the weight that widens step sizes, (BR, BD)."""
     o_r = tl.arange(0, BR if BR else 1)
     return tl.load(p_weight + o_d[None, :] * stride_wd + o_r[:, None] * stride_wr,
                    mask=(o_r < R)[:, None] & m_d[None, :], other=0)
@@ -175,7 +178,7 @@ def load_weight(p_weight, o_d, m_d, stride_wd, stride_wr, R: tl.constexpr, BR: t
 def steps(p_dt, o_t, m_t, b_weight, b_bias, o_d, m_d, stride_k, stride_c,
           SOFTPLUS: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
           PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """Step sizes (BL, BD), 0 at padding, and their derivative by what softplus is taken of.
+    """Compute step sizes (BL, BD), 0 at padding, and their derivative by what softplus is of.
 
     They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
     """
@@ -205,10 +208,10 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                BACKWARD: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
                BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, LANES: tl.constexpr,
                DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """What each chunk makes of nothing: p_total, and p_end from a state of zero.
+    """Compute what each chunk makes of nothing: p_total, and p_end from a state of zero.
 
-    BACKWARD: u is dy and B is C, the chunk runs from its end, and p_end is what it hands back to
-    the one before, with g_t = exp(delta_t A) (dy_t C_t + g_{t+1}).
+    BACKWARD: u is dy, B is C, and the chunk runs from its end. Then p_end is what it hands back to
+    the one before, g_t = exp(delta_t A) (dy_t C_t + g_{t+1}).
     """
     uk = UK if UK else stride_uk
     tk = TK if TK else stride_tk
@@ -278,7 +281,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
 @triton.jit(do_not_specialize=VARYING)
 def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride_Ad, stride_As,
           BACKWARD: tl.constexpr, BC: tl.constexpr, BE: tl.constexpr, ACC: tl.constexpr):
-    """The state before each chunk, from what each makes of nothing.
+    """Compute the state before each chunk, from what each makes of nothing.
 
     Sequences from number ``forward`` on are reversed; BACKWARD goes the other way, and p_state is
     the gradient of the state after each chunk. A program takes BE of the D * S entries.
@@ -326,7 +329,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
             LANES: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
             ACC: tl.constexpr):
-    """Outputs of each chunk from the state before it, all sequences along the axis added up.
+    """Compute outputs of each chunk from the state before it, adding sequences along the axis.
 
     p_carry, the state before each chunk, moves along and is overwritten. p_state (K, N, tiles, S,
     D) takes the state before each tile. ADD: to what y holds, the outputs of the other axis.
@@ -424,8 +427,10 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
               BR: tl.constexpr, LANES: tl.constexpr, DTYPE: tl.constexpr,
               PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr,
               ACC: tl.constexpr):
-    """Gradients of all inputs. A program takes a chunk and a block of channels, of several images
-    one after the other, each from its end.
+    """Compute gradients of all inputs.
+
+    A program takes a chunk and a block of channels, of several images one after the other, each
+    from its end.
 
     With e_t = C_t dy_t, and h run again from the state before each tile,
 

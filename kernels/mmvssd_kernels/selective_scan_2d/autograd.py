@@ -28,7 +28,7 @@ FORWARD = {'cross': 2, 'unidirectional': 4, 'bidirectional': 2}
 
 def obstacle(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor, *others,
              **options) -> Optional[str]:
-    """Why the kernels cannot run on these arguments of ``selective_scan_2d``; None if they can."""
+    """Say why the kernels cannot run on arguments of ``selective_scan_2d``; None if they can."""
     return triton_support.obstacle(x) or launch.obstacle(A.shape[1], dt.shape[4])
 
 
@@ -51,7 +51,7 @@ def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
           'Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, str pattern) -> (Tensor, Tensor)',
           _fake_forward)
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
-    """Outputs (N, H, W, D), and states before tiles (4, N, tiles, S, D)."""
+    """Compute outputs (N, H, W, D), and states before tiles (4, N, tiles, S, D)."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)
     y, states = _fake_forward(*inputs)
     if y.numel():
@@ -70,7 +70,7 @@ def _fake_backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, patt
           'str pattern) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
 def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
-    """Gradients of the eight inputs, contiguous and in their dtypes."""
+    """Compute gradients of the eight inputs, contiguous and in their dtypes."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask)
     results = _fake_backward(dy, *inputs, states, pattern)
     if dy.numel() == 0:

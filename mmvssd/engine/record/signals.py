@@ -9,6 +9,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds after which a process ends that SIGTERM or SIGHUP found waiting outside Python, such as
 #: for another process.
 PATIENCE = 10
+#: Seconds that its last word may take then.
+LAST_WORD = 2
 _STOCK = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -102,9 +104,14 @@ class EndingSignals:
         """End the process if its main thread has not even begun to."""
         if self._number is None and self._before:
             self._number = number
-            self._note(self.received)
-            self._last_word()
-            os._exit(128 + number)
+            try:
+                self._note(self.received)
+                # it looks at files, and the main thread may hold the log: neither may keep it
+                last_word = threading.Thread(target=self._last_word, daemon=True)
+                last_word.start()
+                last_word.join(LAST_WORD)
+            finally:
+                os._exit(128 + number)
 
 
 def signal_behind(error: BaseException) -> Optional[signal.Signals]:
