@@ -28,6 +28,7 @@ from mmvssd.phrases import similar, suggestion
 Maker = Callable[[], nn.Module]
 
 HOSTS = ('mmpretrain', 'mmdet', 'mmseg')
+LONGEST_LABEL = 200  # bytes; file systems take 255, and a file's temporary name is longer
 NUM_CLASSES = 1000  # of ImageNet, for which the peers' sizes are published
 
 
@@ -87,7 +88,8 @@ class ModelName:
             checkpoint, label = f'{checkpoint}={label}', None
         if label is None:
             label = _plain(name) + (f'@{Path(checkpoint).stem}' if checkpoint else '')
-        if not label.strip() or label.startswith('.') or not label.isprintable():
+        if (not label.strip() or label.startswith('.') or not label.isprintable()
+                or len(label.encode()) > LONGEST_LABEL):
             raise ConfigError(f'model: got {text!r}, whose label {label!r} is no name of a file')
         return cls(name, checkpoint, label)
 

@@ -53,7 +53,7 @@ def test_an_equals_sign_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['', ' ', '@a.pth', 'vssd-tiny@', 'vssd-tiny=', 'a=.x',
-                                  'a=../c', 'a=b\n'])
+                                  'a=../c', 'a=b\n', 'a=' + 201 * 'b'])
 def test_names_of_another_form(text):
     with pytest.raises(ConfigError, match='^model: got '):
         ModelName.parse(text)
