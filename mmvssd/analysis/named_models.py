@@ -328,8 +328,8 @@ def build_named(name: ModelName, *, size: int = 224, seed: int = 0,
             if 'Pretrained' in _kinds(getattr(module, 'init_cfg', None)):
                 module.init_cfg = None
         model.init_weights()
-    if name.checkpoint and not fresh:
-        load_weights(name.checkpoint, model)
+        if name.checkpoint and not fresh:
+            load_weights(name.checkpoint, model)
     model.eval()
     return NamedModel(name, model, model.backbone if name.is_recipe else model, normalization)
 
@@ -375,7 +375,7 @@ def _kinds(init_cfg) -> List[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MMEngine from printing a line for each parameter that is drawn."""
+    """Keep MMEngine from printing a line for each parameter that is drawn or loaded."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)

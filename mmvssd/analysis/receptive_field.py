@@ -12,7 +12,7 @@ evaluation mode.
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -328,7 +328,8 @@ def _gives_rows(layer: str) -> bool:
 
 def measure(models: Sequence[ModelName], files: Sequence[Path], settings: Settings, *,
             before: bool = False, failures: Optional[Dict[Path, str]] = None,
-            each: Callable[[Row], None] = lambda row: None) -> List[Row]:
+            done: Sequence[Row] = (),
+            each: Callable[[List[Row]], None] = lambda rows: None) -> List[Row]:
     """Measure the receptive fields of some models on the same photographs.
 
     Args:
@@ -337,7 +338,8 @@ def measure(models: Sequence[ModelName], files: Sequence[Path], settings: Settin
         settings: What is measured.
         before: Measure each model that has a checkpoint without it as well.
         failures: Gets the photographs that cannot be read, with the reason.
-        each: Is given each row when it is there.
+        done: Rows of an earlier run with these settings, which are not measured again.
+        each: Is given the rows so far after each of them.
 
     Returns:
         A row for each model, behind that of its state before.
@@ -354,25 +356,36 @@ def measure(models: Sequence[ModelName], files: Sequence[Path], settings: Settin
     pictures = _read(files, settings, failures)
     for name in models:  # weights, layers and shapes are wrong before a minute is spent
         probe(name, settings)
-    rows = []
+    known = {(row.model, row.state): row for row in done}
+    rows: List[Row] = []
     with Progress() as progress:
         task = progress.add_task('receptive fields', total=len(runs) * len(pictures))
-        for name, state in runs:
-            named = _build(name, settings, fresh=state != 'trained')
-            net = feature_reader(*find_feature(named, settings))
-
-            def images(named=named, name=name):
-                for file, picture in pictures:
-                    progress.update(task, description=name.label)
-                    yield str(file), normalized(picture, named.normalization).to(settings.device)
-                    progress.advance(task)
-
-            try:
-                rows.append(Row(name, state, mean_map(net, images(), settings.gradient)))
-            except DataError as error:
-                raise DataError(f'{name.label} ({state}): {error}') from error
-            each(rows[-1])
+        for run in runs:
+            progress.update(task, description=run[0].label)
+            rows.append(known.get(run) or _measure_one(
+                *run, pictures, settings, lambda: progress.advance(task)))
+            progress.update(task, completed=len(rows) * len(pictures))
+            each(rows)
     return rows
+
+
+def _measure_one(name: ModelName, state: str, pictures: Sequence[Tuple[Path, np.ndarray]],
+                 settings: Settings, advance: Callable[[], None]) -> Row:
+    named = _build(name, settings, fresh=state != 'trained')
+    net = feature_reader(*find_feature(named, settings))
+
+    def images() -> Iterator[Tuple[str, Tensor]]:
+        for file, picture in pictures:
+            yield str(file), normalized(picture, named.normalization).to(settings.device)
+            advance()
+
+    try:
+        measured = mean_map(net, images(), settings.gradient)
+    except DataError as error:
+        raise DataError(f'{name.label} ({state}): {error}') from error
+    # as it is written, so that a run that goes on from the file has the same numbers
+    measured.map = measured.map.astype(np.float32).astype(np.float64)
+    return Row(name, state, measured)
 
 
 def check_settings(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Receptive fields as a figure, a table and files."""
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Sequence
 
@@ -9,7 +10,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from mmvssd.analysis.receptive_field import DISPLAYS, SHARES, Row, numbers
+from mmvssd.analysis.named_models import ModelName
+from mmvssd.analysis.receptive_field import DISPLAYS, SHARES, ReceptiveField, Row, numbers
+from mmvssd.errors import ConfigError
 from mmvssd.files import strict_json, write_whole
 
 #: What the colours of a figure stand for; each takes (H, W) and gives 0 .. 1.
@@ -21,38 +24,88 @@ FIGURES: Dict[str, Callable[[np.ndarray], np.ndarray]] = {
 FORMULAS = {'power': '(a / max a)$^{0.2}$', 'log': 'log$_{10}$(a + 1), over its maximum',
             'linear': 'a / max a'}
 MOST_BYTES = 300_000  # of a figure
+JSON = 'receptive_field.json'
 
 
-def write_row(row: Row, folder: Path) -> None:
-    """Write a row's map, float32 (H, W), to ``<title>.npy``."""
+def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path) -> None:
+    """Write the last row's map, float32 (H, W), to ``<title>.npy``, and all rows to the JSON.
+
+    Args:
+        rows: What was measured so far.
+        protocol: How.
+        folder: It is there.
+    """
     content = io.BytesIO()
-    np.save(content, row.field.map.astype(np.float32))
-    write_whole(folder / f'{row.title}.npy', content.getvalue())
+    np.save(content, rows[-1].field.map.astype(np.float32))
+    write_whole(folder / f'{rows[-1].title}.npy', content.getvalue())
+    entries = [_entry(row) for row in rows]
+    write_whole(folder / JSON, strict_json(dict(protocol=protocol, models=entries), indent=1))
 
 
-def write_report(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path,
-                 display: str = 'power') -> None:
-    """Write ``receptive_field`` as ``.json``, ``.csv``, ``.md`` and ``.png``.
+def read_rows(models: Sequence[ModelName], protocol: Mapping[str, object],
+              folder: Path) -> List[Row]:
+    """Read the rows that :func:`write_rows` wrote for these models by the same protocol.
+
+    Rows of a checkpoint that was written since are left out.
+
+    Args:
+        models: The models.
+        protocol: How they are measured; what the figure looks like does not count.
+        folder: Where the rows are, if there are any.
+
+    Raises:
+        ConfigError: What is there cannot be read.
+    """
+    file = folder / JSON
+    if not file.exists():
+        return []
+    try:
+        content = json.loads(file.read_text())
+        if {**content['protocol'], 'display': ''} != {**protocol, 'display': ''}:
+            print(f'{file}: is of other settings, versions or another machine; all is measured '
+                  'again')
+            return []
+        rows = []
+        for model in models:
+            for entry in content['models']:
+                if _facts(model) == {key: entry[key] for key in _facts(model)}:
+                    values = np.load(folder / entry['map']).astype(np.float64)
+                    rows.append(Row(model, entry['state'], ReceptiveField(
+                        values, tuple(entry['grid']), entry['images_used'],
+                        entry['images_left_out'])))
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f'--continue: {file} or a map beside it cannot be read '
+                          f'({type(error).__name__}: {error}); start anew without it') from error
+    return rows
+
+
+def _facts(model: ModelName) -> dict:
+    """Return what tells a model, and the content of its checkpoint, from others."""
+    content = None
+    if model.checkpoint and Path(model.checkpoint).is_file():
+        status = Path(model.checkpoint).stat()
+        content = f'{status.st_size} bytes, {status.st_mtime_ns}'
+    return dict(model=model.name, checkpoint=model.checkpoint, checkpoint_file=content,
+                label=model.label)
+
+
+def write_report(rows: Sequence[Row], folder: Path, display: str = 'power') -> None:
+    """Write ``receptive_field`` as ``.csv``, ``.md`` and ``.png``.
 
     Args:
         rows: What was measured.
-        protocol: How, for the JSON.
         folder: It is there.
         display: One of :data:`FIGURES`.
     """
-    entries = [_entry(row) for row in rows]
-    for ending, content in (
-            ('json', strict_json(dict(protocol=protocol, models=entries), indent=1)),
-            ('csv', _as_csv(rows)), ('md', _as_markdown(rows)),
-            ('png', draw(rows, display))):
+    for ending, content in (('csv', _as_csv(rows)), ('md', _as_markdown(rows)),
+                            ('png', draw(rows, display))):
         write_whole(folder / f'receptive_field.{ending}', content)
 
 
 def _entry(row: Row) -> dict:
-    return dict(model=row.model.name, checkpoint=row.model.checkpoint, label=row.model.label,
-                state=row.state, map=f'{row.title}.npy', grid=row.field.grid,
-                images_used=row.field.used, images_left_out=row.field.left_out,
-                **numbers(row.field))
+    return dict(_facts(row.model), state=row.state, map=f'{row.title}.npy',
+                grid=list(row.field.grid), images_used=row.field.used,
+                images_left_out=row.field.left_out, **numbers(row.field))
 
 
 def _columns() -> List[str]:

@@ -1,6 +1,7 @@
 """Receptive fields against toys whose fields are known."""
 import csv
 import json
+import os
 import re
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mmvssd.analysis import receptive_field
 from mmvssd.analysis.named_models import Feature, ModelName, build_named
 from mmvssd.analysis.receptive_field import (
+    DISPLAYS,
     Settings,
     check_settings,
     coverage,
@@ -23,7 +26,7 @@ from mmvssd.analysis.receptive_field import (
     numbers,
     square_sides,
 )
-from mmvssd.analysis.receptive_field_report import draw, write_report, write_row
+from mmvssd.analysis.receptive_field_report import draw, read_rows, write_report, write_rows
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.models import VSSD, VMamba
 
@@ -190,10 +193,11 @@ def mean_of(values):
 def test_displays():
     values = np.zeros((9, 9))
     values[4, 4], values[4, 5] = 9, 9e-5
-    field = mean_of(values)
-    assert numbers(field)['coverage'] == 1 / 81
-    power = numbers(field)['sides']['power']
-    assert power == {'0.2': 1, '0.3': 1, '0.5': 1, '0.99': 3}  # 1 and 0.1
+    assert numbers(mean_of(values))['coverage'] == 1 / 81
+    # 1 and 0.1, of which the centre has 1 / 1.1; log10(10) and almost nothing
+    assert square_sides(DISPLAYS['power'](values), [0.909, 0.91]) == [1, 3]
+    assert DISPLAYS['log'](values)[4, 4] == 1
+    assert numbers(mean_of(values))['sides']['power']['0.99'] == 3
 
 
 def test_crosses():
@@ -308,10 +312,11 @@ def test_before_and_after(nano, photographs, tmp_path):
     torch.save(dict(state_dict=build_named(ModelName.parse(nano)).model.state_dict()), file)
     model = ModelName.parse(f'{nano}@{file}=mine')
     seen = []
-    rows = measure([model], photographs, Settings(size=64), before=True, each=seen.append)
+    rows = measure([model], photographs, Settings(size=64), before=True,
+                   each=lambda rows: seen.append(len(rows)))
     assert [(row.title, row.state) for row in rows] == [('mine before', 'before'),
                                                         ('mine', 'trained')]
-    assert seen == rows
+    assert seen == [1, 2]
     assert (rows[0].field.grid, rows[0].field.used) == ((2, 2), 2)
     np.testing.assert_array_equal(rows[0].field.map, rows[1].field.map)  # the same weights
     other = measure([model], photographs, Settings(size=64, seed=1), before=True)
@@ -321,8 +326,8 @@ def test_before_and_after(nano, photographs, tmp_path):
 
 def test_what_is_written(nano, photographs, tmp_path):
     rows = measure([ModelName.parse(nano)], photographs, Settings(size=64))
-    write_row(rows[0], tmp_path)
-    write_report(rows, dict(seed=0), tmp_path)
+    write_rows(rows, dict(seed=0), tmp_path)
+    write_report(rows, tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / f'{nano}.npy'),
                                   rows[0].field.map.astype(np.float32))
     written = json.loads((tmp_path / 'receptive_field.json').read_text())
@@ -336,6 +341,38 @@ def test_what_is_written(nano, photographs, tmp_path):
     with Image.open(tmp_path / 'receptive_field.png') as figure:
         assert figure.width >= 800
     assert (tmp_path / 'receptive_field.png').stat().st_size < 300_000
+
+
+def test_a_run_goes_on(nano, photographs, tmp_path, monkeypatch, capsys):
+    file = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=build_named(ModelName.parse(nano)).model.state_dict()), file)
+    models = [ModelName.parse(nano), ModelName.parse(f'{nano}@{file}')]
+    protocol = dict(seed=0, display='power')
+    assert read_rows(models, protocol, tmp_path) == []
+
+    def stop(rows):
+        write_rows(rows, protocol, tmp_path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(models, photographs, Settings(size=64), each=stop)
+    done = read_rows(models, dict(protocol, display='log'), tmp_path)
+    assert [row.title for row in done] == [nano]
+    calls = []
+    monkeypatch.setattr(receptive_field, 'mean_map',
+                        lambda *args: calls.append(args) or mean_map(*args))
+    rows = measure(models, photographs, Settings(size=64), done=done,
+                   each=lambda rows: write_rows(rows, protocol, tmp_path))
+    assert len(calls) == 1
+    assert numbers(rows[0].field) == numbers(rows[1].field)  # read, and measured
+    assert len(read_rows(models, protocol, tmp_path)) == 2
+    os.utime(file, ns=(0, 0))  # another checkpoint
+    assert [row.title for row in read_rows(models, protocol, tmp_path)] == [nano]
+    assert read_rows(models, dict(protocol, seed=1), tmp_path) == []
+    assert 'is of other settings' in capsys.readouterr().out
+    (tmp_path / f'{nano}.npy').write_bytes(b'')
+    with pytest.raises(ConfigError, match='--continue: .*start anew'):
+        read_rows(models, protocol, tmp_path)
 
 
 @pytest.mark.parametrize('display', ['power', 'log', 'linear'])

@@ -20,7 +20,13 @@ from mmvssd.analysis.receptive_field import (
     check_settings,
     measure,
 )
-from mmvssd.analysis.receptive_field_report import FIGURES, print_rows, write_report, write_row
+from mmvssd.analysis.receptive_field_report import (
+    FIGURES,
+    print_rows,
+    read_rows,
+    write_report,
+    write_rows,
+)
 from mmvssd.analysis.speed_report import machine
 from mmvssd.cli.command_line import named, run
 from mmvssd.cli.launch import check_device, check_writable
@@ -37,12 +43,12 @@ def main() -> None:
     files = choose_photographs(args.images, args.num_images, args.seed)
     check_writable(args.out, '--out')
     folder, failures = Path(args.out), {}
-    rows = measure(models, files, settings, before=args.before, failures=failures,
-                   each=lambda row: write_row(row, folder))
     protocol = dict(settings._asdict(), display=args.display, images=list(map(str, files)),
-                    images_unreadable={str(file): why for file, why in failures.items()},
                     mmvssd=__version__, torch=torch.__version__, machine=machine(args.device))
-    write_report(rows, protocol, folder, args.display)
+    rows = measure(models, files, settings, before=args.before, failures=failures,
+                   done=read_rows(models, protocol, folder) if args.resume else (),
+                   each=lambda rows: write_rows(rows, protocol, folder))
+    write_report(rows, folder, args.display)
     print_rows(rows, f'Effective receptive field, {args.size} pixels: {machine(args.device)}')
     for row in rows:
         for image, why in row.field.left_out.items():
@@ -56,6 +62,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('models', type=named, nargs='+', metavar='MODEL')
     parser.add_argument('--out', type=named, required=True, metavar='FOLDER',
                         help='folder for receptive_field.png, .md, .csv, .json and the raw maps')
+    parser.add_argument('--continue', action='store_true', dest='resume',
+                        help='go on from the models that an earlier run has written to FOLDER')
     parser.add_argument('--before', action='store_true',
                         help='draw each model without its checkpoint above it')
     parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
