@@ -170,7 +170,7 @@ def draw(rows: Sequence[Row], display: str = 'power') -> bytes:
     H, W = rows[0].field.map.shape
     columns = max(len(models), 3)  # or the texts would not fit
     figure = Figure(figsize=(2.4 * columns + 1.2, 2.75 * (1 + upper) + 1),
-                    layout='constrained')
+                    layout='compressed')
     grid = figure.subplots(1 + upper, len(models), squeeze=False)
     for axes in grid.flat:
         axes.axis('off')

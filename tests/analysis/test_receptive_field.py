@@ -250,6 +250,10 @@ def test_layers_of_others():
     x = torch.randn(1, 3, 64, 64)
     _, reader = reader_of('deit-small', layer='layers.3', layout='tokens')
     assert reader(x).shape == (1, 384, 4, 4)
+    _, reader = reader_of('deit-small', layer='ln1', layout='tokens')
+    _, whole = reader_of('deit-small')
+    with torch.no_grad():  # the class token is no cell
+        torch.testing.assert_close(reader(x), whole(x))
     _, reader = reader_of('resnet-50', layer='layer1', layout='nchw')
     assert reader(x).shape == (1, 256, 16, 16)
     _, reader = reader_of('resnet-50', layer='layer1')
