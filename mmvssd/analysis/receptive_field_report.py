@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Sequence
 
@@ -25,6 +26,7 @@ FORMULAS = {'power': '(a / max a)$^{0.2}$', 'log': 'log$_{10}$(a + 1), over its 
             'linear': 'a / max a'}
 MOST_BYTES = 300_000  # of a figure
 JSON = 'receptive_field.json'
+ACROSS = 4  # panels in a line, legible at a width of 800 pixels
 
 
 def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path) -> None:
@@ -166,22 +168,24 @@ def draw(rows: Sequence[Row], display: str = 'power') -> bytes:
     """Draw the maps, a column for each model, states before above those after; return a PNG."""
     from matplotlib.figure import Figure
     models = list(dict.fromkeys(row.model for row in rows))
-    upper = any(row.state == 'before' for row in rows)
+    states = 1 + any(row.state == 'before' for row in rows)
+    lines = math.ceil(len(models) / ACROSS)
+    across = math.ceil(len(models) / lines)
     H, W = rows[0].field.map.shape
-    columns = max(len(models), 3)  # or the texts would not fit
-    figure = Figure(figsize=(2.4 * columns + 1.2, 2.75 * (1 + upper) + 1),
-                    layout='compressed')
-    grid = figure.subplots(1 + upper, len(models), squeeze=False)
+    figure = Figure(figsize=(2.4 * max(across, 3) + 1.2,  # with fewer the texts would not fit
+                             2.75 * states * lines + 1), layout='compressed')
+    grid = figure.subplots(states * lines, across, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
     for row in rows:
-        axes = grid[0 if row.state == 'before' else -1, models.index(row.model)]
+        line, column = divmod(models.index(row.model), across)
+        axes = grid[states * line + (states - 1) * (row.state != 'before'), column]
         axes.axis('on')
         shown = axes.imshow(FIGURES[display](row.field.map), cmap='RdYlGn', vmin=-1, vmax=1)
-        axes.set_title(f'{row.model.label}\n{_state(row, upper)}', fontsize=10)
+        axes.set_title(f'{row.model.label}\n{_state(row, states > 1)}', fontsize=10)
         axes.set_xticks([0, W // 2, W - 1], [0, W // 2, W])
         axes.set_yticks([0, H // 2, H - 1], [0, H // 2, H])
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=9)
         axes.set_xlabel('pixels', fontsize=9)
     for axes in grid[:, 0]:
         axes.set_ylabel('pixels', fontsize=9)
@@ -207,7 +211,8 @@ def _compressed(figure) -> bytes:
     for dpi in (130, 110, 95, 80, 65, 50):
         picture, packed = io.BytesIO(), io.BytesIO()
         figure.savefig(picture, dpi=dpi, format='png')
-        Image.open(picture).convert('RGB').quantize(256).save(packed, 'png', optimize=True)
+        Image.open(picture).convert('RGB').quantize(
+            256, method=Image.Quantize.MAXCOVERAGE).save(packed, 'png', optimize=True)
         if packed.tell() <= MOST_BYTES:
             break
     return packed.getvalue()
