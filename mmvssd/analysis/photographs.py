@@ -1,6 +1,7 @@
 """Photographs that models are looked into with: listed, picked, resized, normalized."""
 import importlib.resources
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from mmvssd.analysis.named_models import Normalization
 from mmvssd.cli.image_files import Limits, find_images, obstacle
+from mmvssd.engine.record.pictures import FORMATS
 from mmvssd.errors import ConfigError, DataError
 from mmvssd.phrases import emptiness
 
@@ -39,7 +41,7 @@ def choose_photographs(sources: Sequence[str], most: int, seed: int = 0) -> List
     """List photographs, sorted by path.
 
     Args:
-        sources: Files, folders, or the words ``sklearn`` and ``skimage`` for the pictures that
+        sources: Files, folders with all below them, or the words ``sklearn`` and ``skimage`` for the pictures that
             these packages bundle.
         most: Of more than that, the first of a permutation are taken.
         seed: Of the permutation.
@@ -63,7 +65,9 @@ def _files_of(source: str) -> List[Path]:
     if emptiness(source):
         raise ConfigError(f'--images: {emptiness(source)}')
     if source not in BUNDLED:
-        return find_images(source)
+        inside = [file for file in sorted(Path(source).rglob('*'))  # as ImageNet's classes are
+                  if file.suffix.lower() in FORMATS] if os.path.isdir(source) else []
+        return inside or find_images(source)
     if importlib.util.find_spec(source) is None:
         raise ConfigError(f'--images: {source} is not installed: pip install '
                           f'{DISTRIBUTIONS[source]}, or name pictures of your own with --images')

@@ -194,7 +194,7 @@ def draw(rows: Sequence[Row], display: str = 'power') -> bytes:
     bar.set_label(FORMULAS[display], fontsize=10)
     images = max(row.field.used for row in rows)
     figure.suptitle(f'Effective receptive field, {W} x {H} pixels, mean of {images} '
-                    f'photograph{"s" * (images > 1)}', fontsize=12)
+                    f'image{"s" * (images > 1)}', fontsize=12)
     figure.supxlabel('Green: pixels that move the centre of the last feature map; a is the '
                      'gradient to the pixel.\nA spot: local. A cross: rows and columns. Green '
                      'everywhere: global.', fontsize=10)

@@ -36,6 +36,14 @@ def test_a_choice_is_the_seeds(folder):
     assert everything == sorted(folder.iterdir())
 
 
+def test_folders_in_folders(folder):
+    (folder / 'n01440764').mkdir()
+    (folder / '0.png').rename(folder / 'n01440764' / 'a.JPEG')
+    (folder / 'n01440764' / 'a.txt').touch()
+    files = choose_photographs([str(folder)], 50)
+    assert [file.name for file in files] == [*(f'{i}.png' for i in range(1, 9)), 'a.JPEG']
+
+
 def test_scikit_learns():
     pytest.importorskip('sklearn')
     files = choose_photographs(['sklearn'], 50)
