@@ -41,8 +41,8 @@ def choose_photographs(sources: Sequence[str], most: int, seed: int = 0) -> List
     """List photographs, sorted by path.
 
     Args:
-        sources: Files, folders with all below them, or the words ``sklearn`` and ``skimage`` for the pictures that
-            these packages bundle.
+        sources: Files, folders with all below them, or the words ``sklearn`` and ``skimage`` for
+            the pictures that these packages bundle.
         most: Of more than that, the first of a permutation are taken.
         seed: Of the permutation.
 

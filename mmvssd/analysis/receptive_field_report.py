@@ -4,12 +4,12 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Sequence
+from typing import Callable, Dict, List, Mapping, Sequence, Union
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.receptive_field import DISPLAYS, SHARES, ReceptiveField, Row, numbers
@@ -29,6 +29,14 @@ JSON = 'receptive_field.json'
 ACROSS = 4  # panels in a line, legible at a width of 800 pixels
 
 
+def _write(file: Path, content: Union[str, bytes]) -> None:
+    try:
+        write_whole(file, content)
+    except OSError as error:
+        raise ConfigError(f'--out: {file} cannot be written ({error.strerror}); make room '
+                          'and go on with --continue, or name another folder') from error
+
+
 def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path) -> None:
     """Write the last row's map, float32 (H, W), to ``<title>.npy``, and all rows to the JSON.
 
@@ -39,9 +47,9 @@ def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path
     """
     content = io.BytesIO()
     np.save(content, rows[-1].field.map.astype(np.float32))
-    write_whole(folder / f'{rows[-1].title}.npy', content.getvalue())
+    _write(folder / f'{rows[-1].title}.npy', content.getvalue())
     entries = [_entry(row) for row in rows]
-    write_whole(folder / JSON, strict_json(dict(protocol=protocol, models=entries), indent=1))
+    _write(folder / JSON, strict_json(dict(protocol=protocol, models=entries), indent=1))
 
 
 def read_rows(models: Sequence[ModelName], protocol: Mapping[str, object],
@@ -101,7 +109,7 @@ def write_report(rows: Sequence[Row], folder: Path, display: str = 'power') -> N
     """
     for ending, content in (('csv', _as_csv(rows)), ('md', _as_markdown(rows)),
                             ('png', draw(rows, display))):
-        write_whole(folder / f'receptive_field.{ending}', content)
+        _write(folder / f'receptive_field.{ending}', content)
 
 
 def _entry(row: Row) -> dict:
@@ -149,8 +157,8 @@ def _as_markdown(rows: Sequence[Row]) -> str:
 
 def print_rows(rows: Sequence[Row], title: str) -> None:
     """Print a table with the sides of the raw maps, cross and coverage."""
-    table = Table('model', 'state', 'grid', *(f'{share:g}' for share in SHARES),
-                  'cross / uniform', 'coverage', title=title,
+    table = Table(Column('model', overflow='fold'), 'state', 'grid',
+                  *(f'{share:g}' for share in SHARES), 'cross / uniform', 'coverage', title=title,
                   caption='0.2 to 0.99: side in pixels of the square around the centre that holds '
                   "this share of the map; cross: share in the centre's rows and columns, beside "
                   "a uniform map's; coverage: share of the pixels above a hundredth of the maximum")

@@ -63,7 +63,8 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
         names: Names of ``makers``, each with any of :data:`OPTIONS` after a '+', such as
             ``vssd-tiny+bfloat16+compile``.
         settings: What is timed.
-        makers: Makers of the backbones by name; None takes those of :func:`backbones`.
+        makers: Makers of the backbones by name; None takes those of
+            :func:`~mmvssd.analysis.named_models.backbones` for the size of each setting.
         device: A device of PyTorch.
         rounds: Steps of each backbone; the median counts.
         warmup: Steps before those.
@@ -76,17 +77,18 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
     """
     if rounds < 1:
         raise ValueError(f'--rounds: got {rounds}, expected a positive number')
-    makers = backbones() if makers is None else makers
+    known = backbones() if makers is None else makers
     for name in names:
         base, *options = name.split('+')
-        if base not in makers or set(options) - set(OPTIONS):
-            raise ValueError(f'backbone: unknown name {name!r}; known: {", ".join(makers)}, each '
+        if base not in known or set(options) - set(OPTIONS):
+            raise ValueError(f'backbone: unknown name {name!r}; known: {", ".join(known)}, each '
                              f'with +{", +".join(OPTIONS)} after it')
     rows = []
     with Progress() as progress:
         task = progress.add_task('timing', total=len(settings) * (warmup + rounds) * len(names))
         for setting in settings:
-            steps = {name: _make_step(makers, name, setting, device) for name in names}
+            sized = backbones(setting.size) if makers is None else makers
+            steps = {name: _make_step(sized, name, setting, device) for name in names}
             seconds = {name: [] for name in names}
             memory = dict.fromkeys(names, 0.)
             for turn in range(warmup + rounds):

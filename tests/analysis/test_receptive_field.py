@@ -1,5 +1,6 @@
 """Receptive fields against toys whose fields are known."""
 import csv
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmvssd.analysis import receptive_field
+from mmvssd.analysis import receptive_field, receptive_field_report
 from mmvssd.analysis.named_models import Feature, ModelName, build_named
 from mmvssd.analysis.receptive_field import (
     DISPLAYS,
@@ -377,6 +378,16 @@ def test_a_run_goes_on(nano, photographs, tmp_path, monkeypatch, capsys):
     (tmp_path / f'{nano}.npy').write_bytes(b'')
     with pytest.raises(ConfigError, match='--continue: .*start anew'):
         read_rows(models, protocol, tmp_path)
+
+
+def test_no_room(nano, photographs, tmp_path, monkeypatch):
+    def fail(file, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(receptive_field_report, 'write_whole', fail)
+    with pytest.raises(ConfigError, match='--out: .*npy cannot be written .No space left'):
+        measure([ModelName.parse(nano)], photographs, Settings(size=64),
+                each=lambda rows: write_rows(rows, {}, tmp_path))
 
 
 @pytest.mark.parametrize('display', ['power', 'log', 'linear'])
