@@ -418,6 +418,8 @@ def last_feature(backbone: nn.Module, final_norm: str = 'published') -> Feature:
             Swin and DeiT.
     """
     kind = 'ours' if isinstance(backbone, BaseBackbone) else type(backbone).__name__
+    if kind == 'TIMMBackbone':
+        return Feature('', 'output', _layout_of_timm(backbone.timm_model))
     last = next(iter(reversed(tuple(getattr(backbone, 'out_indices', ())))), None)
     norms = {'ours': (f'norm{last}', 'nhwc'), 'ConvNeXt': (f'norm{last}', 'nchw'),
              'SwinTransformer': (f'norm{last}', 'tokens'), 'VisionTransformer': ('ln1', 'tokens')}
@@ -427,3 +429,10 @@ def last_feature(backbone: nn.Module, final_norm: str = 'published') -> Feature:
         return Feature('', 'output', 'nchw')
     layer, layout = norms[kind]
     return Feature(layer, 'input', layout)
+
+
+def _layout_of_timm(model: nn.Module) -> str:
+    """Say in which layout a model of timm gives its features; many give channels last."""
+    if hasattr(model, 'num_prefix_tokens'):
+        return 'tokens'
+    return str(getattr(model, 'output_fmt', 'NCHW')).lower().replace('nlc', 'tokens')

@@ -288,7 +288,9 @@ def as_map(value, feature: Feature, model: nn.Module) -> Tensor:
 
 def _grid_of_tokens(tokens: Tensor, where: str, model: nn.Module) -> Tensor:
     backbone = getattr(model, 'backbone', model)
-    extra = getattr(backbone, 'num_extra_tokens', 0)  # a class token comes first
+    # a class token comes first
+    extra = getattr(getattr(backbone, 'timm_model', None), 'num_prefix_tokens',
+                    getattr(backbone, 'num_extra_tokens', 0))
     side = math.isqrt(tokens.shape[1] - extra)
     if side**2 != tokens.shape[1] - extra:
         raise ConfigError(f'{where} has {tokens.shape[1]} tokens, {extra} of them no part of the '
@@ -423,17 +425,26 @@ def _read(files: Sequence[Path], settings: Settings,
 
 
 def probe(name: ModelName, settings: Settings) -> None:
-    """Build a model, and if its layer is asked for, run it once on noise.
+    """Build a model and run it once, without a gradient.
 
     Raises:
-        ConfigError: The layer is missing or gives no map.
+        ConfigError: The layer is missing or gives no map, or another's model does not take the
+            size.
         CheckpointError: The checkpoint is another model's.
     """
     named = _build(name, settings, fresh=False)
     reader = feature_reader(*find_feature(named, settings))
-    if settings.layer is not None:
+    try:
         with torch.no_grad():
             reader(torch.zeros(1, 3, settings.size, settings.size, device=settings.device))
+    except ConfigError:
+        raise
+    except Exception as error:  # each model checks its input in its own way
+        if isinstance(named.backbone, BaseBackbone):
+            raise
+        first = (str(error).strip() or 'no message').splitlines()[0]
+        raise ConfigError(f'{name.label}: does not run on {settings.size} x {settings.size} pixels '
+                          f'({type(error).__name__}: {first})') from error
 
 
 def _build(name: ModelName, settings: Settings, fresh: bool) -> NamedModel:

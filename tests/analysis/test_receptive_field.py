@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from mmvssd.analysis import receptive_field, receptive_field_report
-from mmvssd.analysis.named_models import Feature, ModelName, build_named
+from mmvssd.analysis.named_models import Feature, ModelName, build_named, last_feature
 from mmvssd.analysis.receptive_field import (
     DISPLAYS,
     Settings,
@@ -260,6 +260,36 @@ def test_layers_of_others():
     _, reader = reader_of('resnet-50', layer='layer1')
     with pytest.raises(ConfigError, match=r'has the shape \(1, 256, 16, 16\); expected --layout'):
         reader(x)
+
+
+@pytest.mark.parametrize(('facts', 'shape'), [
+    (dict(), (1, 5, 2, 2)), (dict(output_fmt='NHWC'), (1, 2, 2, 5)),
+    (dict(num_prefix_tokens=1), (1, 5, 5))])
+def test_models_of_timm(facts, shape):
+    class TIMMBackbone(nn.Module):
+        def forward(self, x):
+            y = torch.arange(20.).view(1, 5, 2, 2)
+            if 'output_fmt' in facts:
+                y = y.permute(0, 2, 3, 1)
+            elif facts:
+                y = torch.cat([torch.zeros(1, 1, 5), y.flatten(2).mT], 1)
+            assert y.shape == shape
+            return (y, )
+
+    backbone = TIMMBackbone()
+    backbone.timm_model = nn.Module()
+    for name, value in facts.items():
+        setattr(backbone.timm_model, name, value)
+    y = feature_reader(backbone, last_feature(backbone))(None)
+    torch.testing.assert_close(y, torch.arange(20.).view(1, 5, 2, 2))
+
+
+def test_a_size_that_another_does_not_take(photographs, tmp_path):
+    pytest.importorskip('mmpretrain')
+    recipe = tmp_path / 'hivit.py'
+    recipe.write_text("_base_ = 'mmpretrain::hivit/hivit-tiny-p16_16xb64_in1k.py'")
+    with pytest.raises(ConfigError, match='^hivit: does not run on 100 x 100 pixels'):
+        measure([ModelName.parse(str(recipe))], photographs, Settings(size=100))
 
 
 def test_layers_of_a_detector():
