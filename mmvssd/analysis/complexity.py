@@ -121,7 +121,7 @@ def count_model(model: nn.Module, shape: Pair, batch_size: int = 1) -> Complexit
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         images = torch.randn(batch_size, _channels(model), *shape).to(device)
-        analysis = analyze(_TensorMode(model), images)
+        analysis = analyze(TensorMode(model), images)
         counts = {name: both_ways(counter)
                   for name, counter in analysis.by_module_and_operator().items()}
     operations = counts['']
@@ -158,7 +158,7 @@ def _channels(model: nn.Module) -> int:
     return backbone.in_channels if isinstance(backbone, BaseBackbone) else 3
 
 
-class _TensorMode(nn.Module):
+class TensorMode(nn.Module):
     """Turns a host's model into one from images to tensors, as tracing wants it."""
 
     def __init__(self, model: nn.Module) -> None:

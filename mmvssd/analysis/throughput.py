@@ -6,20 +6,17 @@ take turns, one step each a round, and what is reported is the median over round
 import statistics
 import time
 from contextlib import nullcontext
-from functools import partial
-from typing import Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, ContextManager, List, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmvssd.families import every_arch
+from mmvssd.analysis.named_models import Maker, backbones
 
 #: What a name may end with, after a '+': autocast to that dtype, or torch.compile.
 OPTIONS = ('bfloat16', 'float16', 'compile')
 MODES = ('infer', 'train')
-
-Maker = Callable[[], nn.Module]
 
 
 class Setting(NamedTuple):
@@ -57,25 +54,6 @@ class Speed(NamedTuple):
     memory: float
 
 
-def backbones() -> Dict[str, Maker]:
-    """Makers of the backbones by name: all of ours, and mmpretrain's to compare with."""
-    makers = {f'{family.name}-{arch}': partial(family.backbone, arch)
-              for family, arch in every_arch()}
-    outputs = dict(out_indices=(0, 1, 2, 3))
-    makers.update({
-        'resnet-50': lambda: _of_mmpretrain('ResNet', depth=50, **outputs),
-        'swin-tiny': lambda: _of_mmpretrain('SwinTransformer', arch='tiny', **outputs),
-        'convnext-tiny': lambda: _of_mmpretrain('ConvNeXt', arch='tiny',
-                                                gap_before_final_norm=False, **outputs),
-    })
-    return makers
-
-
-def _of_mmpretrain(kind: str, **settings) -> nn.Module:
-    import mmpretrain.models
-    return getattr(mmpretrain.models, kind)(**settings)
-
-
 def measure(names: Sequence[str], settings: Sequence[Setting], *,
             makers: Optional[Mapping[str, Maker]] = None, device: str = 'cpu', rounds: int = 7,
             warmup: int = 2) -> List[Speed]:
@@ -85,7 +63,8 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
         names: Names of ``makers``, each with any of :data:`OPTIONS` after a '+', such as
             ``vssd-tiny+bfloat16+compile``.
         settings: What is timed.
-        makers: Makers of the backbones by name; None takes those of :func:`backbones`.
+        makers: Makers of the backbones by name; None takes those of
+            :func:`~mmvssd.analysis.named_models.backbones` for the size of each setting.
         device: A device of PyTorch.
         rounds: Steps of each backbone; the median counts.
         warmup: Steps before those.
@@ -98,17 +77,18 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
     """
     if rounds < 1:
         raise ValueError(f'--rounds: got {rounds}, expected a positive number')
-    makers = backbones() if makers is None else makers
+    known = backbones() if makers is None else makers
     for name in names:
         base, *options = name.split('+')
-        if base not in makers or set(options) - set(OPTIONS):
-            raise ValueError(f'backbone: unknown name {name!r}; known: {", ".join(makers)}, each '
+        if base not in known or set(options) - set(OPTIONS):
+            raise ValueError(f'backbone: unknown name {name!r}; known: {", ".join(known)}, each '
                              f'with +{", +".join(OPTIONS)} after it')
     rows = []
     with Progress() as progress:
         task = progress.add_task('timing', total=len(settings) * (warmup + rounds) * len(names))
         for setting in settings:
-            steps = {name: _make_step(makers, name, setting, device) for name in names}
+            sized = backbones(setting.size) if makers is None else makers
+            steps = {name: _make_step(sized, name, setting, device) for name in names}
             seconds = {name: [] for name in names}
             memory = dict.fromkeys(names, 0.)
             for turn in range(warmup + rounds):

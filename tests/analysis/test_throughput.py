@@ -46,11 +46,13 @@ class Recorder(torch.nn.Module):
 
 def test_each_takes_its_turn(monkeypatch):
     calls, clock = [], iter(range(1000))
-    monkeypatch.setattr(throughput, 'backbones', lambda: dict(a=lambda: Recorder(calls),
-                                                              b=lambda: Recorder(calls)))
+    sizes = []
+    monkeypatch.setattr(throughput, 'backbones', lambda size=224: sizes.append(size) or dict(
+        a=lambda: Recorder(calls), b=lambda: Recorder(calls)))
     monkeypatch.setattr(throughput.time, 'perf_counter', lambda: next(clock))
     rows = measure(['a', 'b+bfloat16'], [Setting('infer', 2, 8), Setting('train', 1, 4)],
                    rounds=3, warmup=1)
+    assert sizes == [224, 8, 4]  # for the names, and then as large as the images
     infer, train = calls[:8], calls[8:]
     assert infer == [(False, False, (2, 3, 8, 8), False), (False, False, (2, 3, 8, 8), True)] * 4
     assert train == [(True, True, (1, 3, 4, 4), False), (True, True, (1, 3, 4, 4), True)] * 4
