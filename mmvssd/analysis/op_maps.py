@@ -41,8 +41,8 @@ class OpMaps:
         """Count the tokens L."""
         return math.prod(self.grid)
 
-    def row(self, kind: str, token: int) -> Tensor:
-        """Compute what one token reads of each token, (L,), without a matrix."""
+    def rows(self, kind: str, tokens: Sequence[int]) -> Tensor:
+        """Compute what some tokens read of each token, (tokens, L), without the whole map."""
         raise NotImplementedError
 
     def diagonal(self, kind: str) -> Tensor:
@@ -53,12 +53,12 @@ class OpMaps:
         """Compute the whole map (L, L); ``tick`` gets the share that is done."""
         raise NotImplementedError
 
-    def output(self, token: int) -> Tensor:
-        """Compute the op's output at a token from the rows of each channel."""
+    def outputs(self, tokens: Sequence[int]) -> Tensor:
+        """Compute the op's outputs at some tokens from the rows of each channel, (tokens, D)."""
         raise NotImplementedError
 
-    def returned(self, token: int) -> Tensor:
-        """Return the output that the op gave at a token, in the shape of :meth:`output`."""
+    def returned(self, tokens: Sequence[int]) -> Tensor:
+        """Return the outputs that the op gave at some tokens, (tokens, D)."""
         raise NotImplementedError
 
 
@@ -76,10 +76,9 @@ def self_check(maps: OpMaps, tokens: Sequence[int]) -> float:
     Raises:
         RuntimeError: The error is above :data:`TOLERANCE`, or not finite.
     """
-    expected = torch.stack([maps.returned(token) for token in tokens]).double()
-    found = torch.stack([maps.output(token) for token in tokens])
+    expected = maps.returned(tokens).double()
     largest = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
-    error = ((found - expected).abs().max() / largest).item()
+    error = ((maps.outputs(tokens) - expected).abs().max() / largest).item()
     if not error <= TOLERANCE:  # a NaN is no small error
         raise RuntimeError(f'the maps do not describe this op: at {len(tokens)} tokens they give '
                            f'other outputs than it, relative error {error:.1e}, expected at most '
@@ -108,6 +107,6 @@ def scaled(values: Tensor, scale: str) -> Tensor:
 
 
 def token_at(x: float, y: float, grid: Tuple[int, int]) -> int:
-    """Find the token at a place, 0 <= x, y < 1 from the left and from the top of the image."""
+    """Find the token at a place, 0 <= x, y <= 1 from the left and from the top of the image."""
     H, W = grid
-    return math.floor(y * H) * W + math.floor(x * W)
+    return min(math.floor(y * H), H - 1) * W + min(math.floor(x * W), W - 1)

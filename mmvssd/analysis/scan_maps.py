@@ -248,17 +248,26 @@ class RouteMaps(OpMaps):
         """Compute the output of each route at the row-major tokens, (L, channels)."""
         raise NotImplementedError
 
-    def route_rows(self, kind: str, token: int) -> List[Tensor]:
-        """Compute a token's row of each route's map, at row-major tokens, (L,) each."""
-        rows = []
+    def route_rows(self, kind: str, tokens: Sequence[int]) -> List[Tensor]:
+        """Compute some tokens' rows of each route's map, at row-major tokens, (tokens, L) each."""
+        found = []
         for k in range(len(self.orders)):
             route = self.route(k)
-            rows.append(route.place(map_row(route.kernel(kind), route.position(token))))
-        return rows
+            kernel = route.kernel(kind)
+            found.append(torch.stack([route.place(map_row(kernel, route.position(token)))
+                                      for token in tokens]))
+        return found
 
-    def row(self, kind: str, token: int) -> Tensor:
-        """Compute what one token reads of each token, (L,)."""
-        return self.share * sum(self.route_rows(kind, token))
+    def rows(self, kind: str, tokens: Sequence[int]) -> Tensor:
+        """Compute what some tokens read of each token, (tokens, L)."""
+        return self.share * sum(self.route_rows(kind, tokens))
+
+    def outputs_of_routes(self, tokens: Sequence[int]) -> Iterator[Tensor]:
+        """Compute each route's outputs at some tokens from the rows of its channels."""
+        for k in range(len(self.orders)):
+            route = self.route(k)
+            yield torch.stack([route_output(route, route.position(token)).flatten()
+                               for token in tokens])
 
     def route_diagonals(self, kind: str) -> List[Tensor]:
         """Compute the diagonal of each route's map, at row-major tokens, (L,) each."""
@@ -326,11 +335,10 @@ class SelectiveScanMaps(RouteMaps):
                                route.A[0], B, C, route.D[0], delta_softplus=False)
             yield y[0].mT[route.tokens.argsort()]
 
-    def output(self, token: int) -> Tensor:
-        """Compute the op's output at a token from the rows of each channel, (D,)."""
-        routes = map(self.route, range(len(self.orders)))
-        return sum(route_output(route, route.position(token)) for route in routes).flatten()
+    def outputs(self, tokens: Sequence[int]) -> Tensor:
+        """Compute the op's outputs at some tokens from the rows of each channel, (tokens, D)."""
+        return sum(self.outputs_of_routes(tokens))
 
-    def returned(self, token: int) -> Tensor:
-        """Return the output that the op gave at a token, (D,)."""
-        return self._result[token]
+    def returned(self, tokens: Sequence[int]) -> Tensor:
+        """Return the outputs that the op gave at some tokens, (tokens, D)."""
+        return self._result[tokens]

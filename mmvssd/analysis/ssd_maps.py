@@ -11,14 +11,14 @@ with the features q and k, the softmax w, the rotary turn R and the scale c of
 :mod:`mmvssd_kernels.nc_ssd.reference`. Maps are means over heads. ``M`` is the operator: applied to
 a head's tokens it gives the op's output, up to the skip D.
 """
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd.analysis.op_maps import OpMaps, silent
-from mmvssd.analysis.scan_maps import BLOCK, Route, RouteMaps, route_output, route_tokens
+from mmvssd.analysis.scan_maps import BLOCK, Route, RouteMaps, route_tokens
 from mmvssd_kernels.cross_scan.orders import ROWS, ROWS_REVERSED
 from mmvssd_kernels.nc_ssd.reference import rotary_table, rotate
 
@@ -31,13 +31,9 @@ class _MatrixMaps(OpMaps):
 
     kinds = ('attention', 'operator')
 
-    def rows(self, kind: str, targets: slice) -> Tensor:
-        """Compute the rows of some targets, (targets, L)."""
+    def rows(self, kind: str, tokens: Union[Sequence[int], slice]) -> Tensor:
+        """Compute what some tokens read of each token, (tokens, L)."""
         raise NotImplementedError
-
-    def row(self, kind: str, token: int) -> Tensor:
-        """Compute what one token reads of each token, (L,)."""
-        return self.rows(kind, slice(token, token + 1))[0]
 
     def full(self, kind: str, tick: Callable[[float], None] = silent) -> Tensor:
         """Compute the whole map (L, L)."""
@@ -81,10 +77,10 @@ class NCSSDMaps(_MatrixMaps):
         """Sum the token weights over the heads of a group, (L, G): head j reads group j % G."""
         return self.m.unflatten(1, (-1, self.B.shape[1])).sum(1)
 
-    def rows(self, kind: str, targets: slice) -> Tensor:
-        """Compute the rows of some targets, (targets, L)."""
+    def rows(self, kind: str, tokens: Union[Sequence[int], slice]) -> Tensor:
+        """Compute what some tokens read of each token, (tokens, L)."""
         groups = self.B.shape[1]
-        products = (self.C[targets, g] @ self.B[:, g].mT for g in range(groups))
+        products = (self.C[tokens, g] @ self.B[:, g].mT for g in range(groups))
         if kind == 'attention':
             return sum(products) / groups
         gains = self._gains
@@ -102,14 +98,14 @@ class NCSSDMaps(_MatrixMaps):
         products = torch.einsum('gn,sgn->sg', self.C[token], self.B)
         return products.repeat(1, self.m.shape[1] // self.B.shape[1]) * self.m
 
-    def output(self, token: int) -> Tensor:
-        """Compute the op's output at a token from the rows of each head, (h, P)."""
-        rows = self._head_rows(token)
-        return torch.einsum('sh,shp->hp', rows, self.x) + self.D[:, None] * self.x[token]
+    def outputs(self, tokens: Sequence[int]) -> Tensor:
+        """Compute the op's outputs at some tokens from the rows of each head, (tokens, h * P)."""
+        read = [torch.einsum('sh,shp->hp', self._head_rows(token), self.x) for token in tokens]
+        return (torch.stack(read) + self.D[:, None] * self.x[tokens]).flatten(1)
 
-    def returned(self, token: int) -> Tensor:
-        """Return the output that the op gave at a token, (h, P)."""
-        return self._result[token]
+    def returned(self, tokens: Sequence[int]) -> Tensor:
+        """Return the outputs that the op gave at some tokens, (tokens, h * P)."""
+        return self._result[tokens].flatten(1)
 
 
 class NormalizedNCSSDMaps(NCSSDMaps):
@@ -134,12 +130,12 @@ class NormalizedNCSSDMaps(NCSSDMaps):
         """Return the token weights L w, (L, h)."""
         return self.length * self.softmax
 
-    def rows(self, kind: str, targets: slice) -> Tensor:
-        """Compute the rows of some targets, (targets, L)."""
-        products = self.q[targets] @ self.k.mT
+    def rows(self, kind: str, tokens: Union[Sequence[int], slice]) -> Tensor:
+        """Compute what some tokens read of each token, (tokens, L)."""
+        products = self.q[tokens] @ self.k.mT
         if kind == 'attention':
             return products
-        return products * (self.factor[targets] @ self.softmax.mT) / self.m.shape[1]
+        return products * (self.factor[tokens] @ self.softmax.mT) / self.m.shape[1]
 
     def diagonal(self, kind: str) -> Tensor:
         """Compute what each token reads of itself, (L,)."""
@@ -184,15 +180,13 @@ class SSDMaps(RouteMaps):
         """Return the output of each call at the row-major tokens, (L, h * P)."""
         return (result.double().flatten(1) for result in self._results)
 
-    def output(self, token: int) -> Tensor:
-        """Compute the calls' outputs at a token from the rows of each head, (h * P,)."""
-        routes = map(self.route, range(len(self.orders)))
-        return torch.cat([route_output(route, route.position(token)).flatten()
-                          for route in routes])
+    def outputs(self, tokens: Sequence[int]) -> Tensor:
+        """Compute the calls' outputs at some tokens from the rows of each head, (tokens, h * P)."""
+        return torch.cat(list(self.outputs_of_routes(tokens)), 1)
 
-    def returned(self, token: int) -> Tensor:
-        """Return the calls' outputs at a token, (h * P,)."""
-        return torch.cat([result[token].flatten() for result in self._results])
+    def returned(self, tokens: Sequence[int]) -> Tensor:
+        """Return the calls' outputs at some tokens, (tokens, h * P)."""
+        return torch.cat([result[tokens].flatten(1) for result in self._results], 1)
 
 
 class AttentionMaps(_MatrixMaps):
@@ -214,27 +208,27 @@ class AttentionMaps(_MatrixMaps):
         self.q, self.k, self.v = qkv[0].double().unflatten(-1, (3, num_heads, -1)).unbind(1)
         self._result = result[0]
 
-    def _heads(self, targets: slice) -> Iterator[Tensor]:
-        """Compute each head's rows of some targets of the grid, (targets, extra + L)."""
-        q = self.q[self.extra:][targets]
+    def _heads(self, tokens: Union[Sequence[int], slice]) -> Iterator[Tensor]:
+        """Compute each head's rows of some tokens of the grid, (tokens, extra + L)."""
+        q = self.q[self.extra:][tokens]
         for head in range(q.shape[1]):
             scores = q[:, head] @ self.k[:, head].mT
             yield (scores / q.shape[-1]**0.5).softmax(-1)
 
-    def rows(self, kind: str, targets: slice) -> Tensor:
-        """Compute the rows of some targets, (targets, L)."""
-        return sum(self._heads(targets))[:, self.extra:] / self.q.shape[1]
+    def rows(self, kind: str, tokens: Union[Sequence[int], slice]) -> Tensor:
+        """Compute what some tokens read of each token, (tokens, L)."""
+        return sum(self._heads(tokens))[:, self.extra:] / self.q.shape[1]
 
     def diagonal(self, kind: str) -> Tensor:
         """Compute what each token reads of itself, (L,)."""
         blocks = (slice(a, a + BLOCK) for a in range(0, self.length, BLOCK))
         return torch.cat([self.rows(kind, block).diagonal(block.start) for block in blocks])
 
-    def output(self, token: int) -> Tensor:
-        """Compute attention's output at a token from the rows of each head, (h * P,)."""
-        rows = self._heads(slice(token, token + 1))
-        return torch.cat([row[0] @ self.v[:, head] for head, row in enumerate(rows)])
+    def outputs(self, tokens: Sequence[int]) -> Tensor:
+        """Compute attention's outputs at some tokens from the rows of each head."""
+        return torch.cat([rows @ self.v[:, head]
+                          for head, rows in enumerate(self._heads(tokens))], 1)
 
-    def returned(self, token: int) -> Tensor:
-        """Return attention's output at a token, (h * P,)."""
-        return self._result[self.extra + token]
+    def returned(self, tokens: Sequence[int]) -> Tensor:
+        """Return attention's outputs at some tokens, (tokens, h * P)."""
+        return self._result[self.extra:][tokens]

@@ -62,8 +62,8 @@ def lower(L) -> Tensor:
 def test_rows_add_up_to_what_the_op_returned(grid, S, pattern):
     maps = maps_of(arguments(grid, S), pattern)
     tokens = range(maps.length)
-    expected = torch.stack([maps.returned(token) for token in tokens])
-    found = torch.stack([maps.output(token) for token in tokens])
+    expected = maps.returned(tokens)
+    found = maps.outputs(tokens)
     assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
     assert self_check(maps, tokens) <= 1e-12
     # the routes' own outputs as well
@@ -92,7 +92,7 @@ def test_a_map_of_another_op_is_refused():
 def test_full_map_rows_and_diagonal_agree(grid, pattern, kind):
     maps = maps_of(arguments(grid), pattern)
     full = maps.full(kind)
-    rows = torch.stack([maps.row(kind, token) for token in range(maps.length)])
+    rows = maps.rows(kind, range(maps.length))
     torch.testing.assert_close(full, rows, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(full.diagonal(), maps.diagonal(kind), rtol=1e-12, atol=1e-12)
 
@@ -229,7 +229,7 @@ def test_many_tokens_take_no_square():
     given['A'] *= 1e-6
     maps = SelectiveScanMaps(**given, pattern='cross', result=torch.zeros(1, 160, 160, width))
     with Sizes() as sizes:
-        row, diagonal = maps.row('operator', L // 2), maps.diagonal('operator')
+        row, diagonal = maps.rows('operator', [L // 2]), maps.diagonal('operator')
     assert row.count_nonzero() == diagonal.count_nonzero() == L
     assert L * width * 8 <= sizes.largest <= 4 * L * width * 8
 
@@ -260,7 +260,8 @@ def test_scaling():
 def test_places():
     assert token_at(0, 0, (2, 3)) == 0
     assert token_at(0.5, 0.5, (2, 3)) == 4
-    assert token_at(0.999, 0.999, (2, 3)) == 5
+    assert token_at(0.999, 0.34, (2, 3)) == 2
+    assert token_at(1, 1, (2, 3)) == 5
     assert spread(5) == [0, 1, 2, 3, 4]
     assert spread(1) == [0]
     assert len(spread(1024)) == 16
