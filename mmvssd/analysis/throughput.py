@@ -6,20 +6,17 @@ take turns, one step each a round, and what is reported is the median over round
 import statistics
 import time
 from contextlib import nullcontext
-from functools import partial
-from typing import Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, ContextManager, List, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmvssd.families import every_arch
+from mmvssd.analysis.named_models import Maker, backbones
 
 #: What a name may end with, after a '+': autocast to that dtype, or torch.compile.
 OPTIONS = ('bfloat16', 'float16', 'compile')
 MODES = ('infer', 'train')
-
-Maker = Callable[[], nn.Module]
 
 
 class Setting(NamedTuple):
@@ -55,25 +52,6 @@ class Speed(NamedTuple):
     images_per_second: float
     seconds: float
     memory: float
-
-
-def backbones() -> Dict[str, Maker]:
-    """Makers of the backbones by name: all of ours, and mmpretrain's to compare with."""
-    makers = {f'{family.name}-{arch}': partial(family.backbone, arch)
-              for family, arch in every_arch()}
-    outputs = dict(out_indices=(0, 1, 2, 3))
-    makers.update({
-        'resnet-50': lambda: _of_mmpretrain('ResNet', depth=50, **outputs),
-        'swin-tiny': lambda: _of_mmpretrain('SwinTransformer', arch='tiny', **outputs),
-        'convnext-tiny': lambda: _of_mmpretrain('ConvNeXt', arch='tiny',
-                                                gap_before_final_norm=False, **outputs),
-    })
-    return makers
-
-
-def _of_mmpretrain(kind: str, **settings) -> nn.Module:
-    import mmpretrain.models
-    return getattr(mmpretrain.models, kind)(**settings)
 
 
 def measure(names: Sequence[str], settings: Sequence[Setting], *,
