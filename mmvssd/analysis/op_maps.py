@@ -4,7 +4,7 @@ A map is a matrix over the tokens of a grid: entry ``[t, s]`` says how much toke
 s. Tokens count row by row, token ``y * W + x``. Maps describe one image and are float64.
 """
 import math
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -65,6 +65,11 @@ class OpMaps:
 def spread(length: int, count: int = 16) -> List[int]:
     """Choose up to ``count`` of ``length`` tokens, evenly, the first and the last among them."""
     return sorted({round(i * (length - 1) / max(count - 1, 1)) for i in range(count)})
+
+
+def picked(values: Tensor, tokens: Union[Sequence[int], slice]) -> Tensor:
+    """Take some tokens of (L, ...); PyTorch would take a tuple for places in several axes."""
+    return values[tokens if isinstance(tokens, slice) else list(tokens)]
 
 
 def self_check(maps: OpMaps, tokens: Sequence[int]) -> float:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvssd.analysis.op_maps import OpMaps, silent
+from mmvssd.analysis.op_maps import OpMaps, picked, silent
 from mmvssd.ops import selective_scan
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.cross_scan.orders import Order
@@ -341,4 +341,4 @@ class SelectiveScanMaps(RouteMaps):
 
     def returned(self, tokens: Sequence[int]) -> Tensor:
         """Return the outputs that the op gave at some tokens, (tokens, D)."""
-        return self._result[tokens]
+        return picked(self._result, tokens)

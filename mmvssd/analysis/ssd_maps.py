@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvssd.analysis.op_maps import OpMaps, silent
+from mmvssd.analysis.op_maps import OpMaps, picked, silent
 from mmvssd.analysis.scan_maps import BLOCK, Route, RouteMaps, route_tokens
 from mmvssd_kernels.cross_scan.orders import ROWS, ROWS_REVERSED
 from mmvssd_kernels.nc_ssd.reference import rotary_table, rotate
@@ -80,7 +80,7 @@ class NCSSDMaps(_MatrixMaps):
     def rows(self, kind: str, tokens: Union[Sequence[int], slice]) -> Tensor:
         """Compute what some tokens read of each token, (tokens, L)."""
         groups = self.B.shape[1]
-        products = (self.C[tokens, g] @ self.B[:, g].mT for g in range(groups))
+        products = (picked(self.C[:, g], tokens) @ self.B[:, g].mT for g in range(groups))
         if kind == 'attention':
             return sum(products) / groups
         gains = self._gains
@@ -101,11 +101,11 @@ class NCSSDMaps(_MatrixMaps):
     def outputs(self, tokens: Sequence[int]) -> Tensor:
         """Compute the op's outputs at some tokens from the rows of each head, (tokens, h * P)."""
         read = [torch.einsum('sh,shp->hp', self._head_rows(token), self.x) for token in tokens]
-        return (torch.stack(read) + self.D[:, None] * self.x[tokens]).flatten(1)
+        return (torch.stack(read) + self.D[:, None] * picked(self.x, tokens)).flatten(1)
 
     def returned(self, tokens: Sequence[int]) -> Tensor:
         """Return the outputs that the op gave at some tokens, (tokens, h * P)."""
-        return self._result[tokens].flatten(1)
+        return picked(self._result, tokens).flatten(1)
 
 
 class NormalizedNCSSDMaps(NCSSDMaps):
@@ -132,10 +132,10 @@ class NormalizedNCSSDMaps(NCSSDMaps):
 
     def rows(self, kind: str, tokens: Union[Sequence[int], slice]) -> Tensor:
         """Compute what some tokens read of each token, (tokens, L)."""
-        products = self.q[tokens] @ self.k.mT
+        products = picked(self.q, tokens) @ self.k.mT
         if kind == 'attention':
             return products
-        return products * (self.factor[tokens] @ self.softmax.mT) / self.m.shape[1]
+        return products * (picked(self.factor, tokens) @ self.softmax.mT) / self.m.shape[1]
 
     def diagonal(self, kind: str) -> Tensor:
         """Compute what each token reads of itself, (L,)."""
@@ -186,7 +186,7 @@ class SSDMaps(RouteMaps):
 
     def returned(self, tokens: Sequence[int]) -> Tensor:
         """Return the calls' outputs at some tokens, (tokens, h * P)."""
-        return torch.cat([result[tokens].flatten(1) for result in self._results], 1)
+        return torch.cat([picked(result, tokens).flatten(1) for result in self._results], 1)
 
 
 class AttentionMaps(_MatrixMaps):
@@ -210,7 +210,7 @@ class AttentionMaps(_MatrixMaps):
 
     def _heads(self, tokens: Union[Sequence[int], slice]) -> Iterator[Tensor]:
         """Compute each head's rows of some tokens of the grid, (tokens, extra + L)."""
-        q = self.q[self.extra:][tokens]
+        q = picked(self.q[self.extra:], tokens)
         for head in range(q.shape[1]):
             scores = q[:, head] @ self.k[:, head].mT
             yield (scores / q.shape[-1]**0.5).softmax(-1)
@@ -231,4 +231,4 @@ class AttentionMaps(_MatrixMaps):
 
     def returned(self, tokens: Sequence[int]) -> Tensor:
         """Return attention's outputs at some tokens, (tokens, h * P)."""
-        return self._result[self.extra:][tokens]
+        return picked(self._result[self.extra:], tokens)
