@@ -1,7 +1,7 @@
 """Figures of the maps of an op, 800 pixels wide, each with a sentence on what it shows."""
 import io
 import textwrap
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ WIDTH = 8.0  # inches: 800 pixels
 FONT = 8
 COLUMNS = 4  # panels side by side
 LINE = 120  # characters of a line of a caption
+LARGEST = 300_000  # bytes of a figure
 
 SCOPE = ('The maps describe the op only. The convolution and SiLU before it, and the norm, gate '
          'and projection behind it, are not in them.')
@@ -25,8 +26,8 @@ ROUTES = ('Top: the order in which each route reads the tokens. Middle: its map 
           'row t for the token that reads, column s for the token that is read; nothing is read '
           'ahead. Bottom: the same with all tokens row by row. A column route looks like dense '
           'squares there: it has read all columns to the left, also below the token.')
-COMBINED = ('What the marked tokens read of the image, all routes together. The diagonal is what '
-            'each token reads of itself.')
+COMBINED = ('What the marked tokens read of the image{routes}. The diagonal is what each token '
+            'reads of itself.')
 SCAN = ("What the first route's token (white box) reads as the scan goes on. Hatched tokens have "
         'not been scanned yet.')
 DECAY = ("How much of a token is left when a later one reads it, in each route's own order. A "
@@ -34,10 +35,11 @@ DECAY = ("How much of a token is left when a later one reads it, in each route's
 WEIGHTS = ('How much each token puts into the one state that all tokens read. {unit} Each panel '
            'has its own scale, given in its title.')
 OUTPUTS = "Length of each route's own output at each token, over its channels."
-PEER = 'Attention of a transformer on the same image, mean over heads.'
+PEER = ('Attention of a transformer on the same image, mean over heads: what the marked tokens '
+        'read, and what each token reads of itself.')
 
-KIND_NAMES = {'attention': 'attention C·B', 'decayed': 'attention with decay',
-              'decay': 'decay', 'operator': 'operator'}
+KIND_NAMES = {'attention': 'attention', 'decayed': 'attention with decay', 'decay': 'decay',
+              'operator': 'operator'}
 
 
 class Picture(NamedTuple):
@@ -70,7 +72,8 @@ def draw(collected, image: np.ndarray, settings, title: str) -> Dict[str, Pictur
     figures = {}
     if 'routes' in arrays:
         figures['routes.png'] = _routes(collected, settings, title)
-    figures['combined.png'] = _combined(collected, image, settings, title, COMBINED)
+    caption = COMBINED.format(routes=', all routes together' if collected.orders else '')
+    figures['combined.png'] = _combined(collected, image, settings, title, caption)
     if 'scan' in arrays:
         figures['scan.png'] = _scan(collected, settings, title)
     if 'decays' in arrays:
@@ -87,12 +90,12 @@ def draw_peer(collected, image: np.ndarray, settings, title: str) -> Picture:
     return _combined(collected, image, settings, title, PEER)
 
 
-def _sheet(panels: int, rows: Optional[int] = None, extra: float = 0.9):
-    """A figure with panels that are about square, and its axes in reading order."""
-    columns = min(panels, COLUMNS) if rows is None else panels // rows
-    rows = -(-panels // columns) if rows is None else rows
-    figure = Figure(figsize=(WIDTH, rows * (WIDTH / max(columns, 3) + 0.15) + extra), dpi=DPI,
-                    layout='constrained')
+def _sheet(panels: int, columns: int = COLUMNS):
+    """Make a figure with square panels, and list its axes in reading order."""
+    columns = min(panels, columns)
+    rows = -(-panels // columns)
+    side = 0.86 * WIDTH / max(columns, 3)  # what a bar leaves
+    figure = Figure(figsize=(WIDTH, rows * (side + 0.3) + 1), dpi=DPI, layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for unused in axes[panels:]:
         unused.set_axis_off()
@@ -102,14 +105,14 @@ def _sheet(panels: int, rows: Optional[int] = None, extra: float = 0.9):
 def _finish(figure: Figure, title: str, caption: str, collected) -> Picture:
     figure.suptitle(title, fontsize=FONT + 2)
     text = f'{caption} {check_line(collected)}'
-    figure.supxlabel('\n'.join(textwrap.wrap(text, LINE)), fontsize=FONT)
+    figure.supxlabel('\n'.join(textwrap.wrap(text, LINE, break_on_hyphens=False)), fontsize=FONT)
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=DPI)
-    # a palette of 256 colours: a third of the bytes, and no difference to see
-    small = io.BytesIO()
-    drawn = Image.open(content).convert('RGB')
-    drawn.quantize(256, dither=Image.Dither.NONE).save(small, format='png', optimize=True)
-    return Picture(title, caption, small.getvalue())
+    if content.tell() > LARGEST:  # a palette takes a third of the bytes
+        drawn = Image.open(content).convert('RGB').quantize(256)
+        content = io.BytesIO()
+        drawn.save(content, format='png', optimize=True)
+    return Picture(title, caption, content.getvalue())
 
 
 def _bar(figure: Figure, drawn, axes, label: str) -> None:
@@ -125,7 +128,7 @@ def _bar_label(settings) -> str:
 
 def _matrix(axes, values: Tensor, title: str, limits: Sequence[float]):
     """Draw a map (L, L); row t reads column s."""
-    drawn = axes.imshow(values, cmap='viridis', origin='upper', vmin=limits[0], vmax=limits[1],
+    drawn = axes.imshow(values.numpy(), cmap='viridis', origin='upper', vmin=limits[0], vmax=limits[1],
                         interpolation='antialiased')
     axes.set_title(title, fontsize=FONT)
     axes.tick_params(labelsize=FONT - 2)
@@ -148,12 +151,12 @@ def _place(tokens: Tensor, values: Tensor) -> Tensor:
 def _routes(collected, settings, title: str) -> Picture:
     from mmvssd.analysis.scan_maps import route_tokens
     count = len(collected.orders)
-    figure, axes = _sheet(3 * count, rows=3)
+    figure, axes = _sheet(3 * count, columns=count)
     own = [scaled(values, settings.scale) for values in collected.arrays['routes']]
     limits = _limits(own)
     for k, order in enumerate(collected.orders):
         _arrows(axes[k], order, f'route {k}: {_order_name(order)}')
-        drawn = _matrix(axes[count + k], own[k], 'in its own order' if k else 'own order', limits)
+        drawn = _matrix(axes[count + k], own[k], 'in its own order', limits)
         placed = _place(route_tokens(collected.grid, order), own[k])
         _matrix(axes[2 * count + k], placed, 'tokens row by row', limits)
     for row in (1, 2):
@@ -165,7 +168,7 @@ def _routes(collected, settings, title: str) -> Picture:
 
 
 def _order_name(order) -> str:
-    return ('columns' if order.transposed else 'rows') + (', from the end' if order.reverse else '')
+    return ('columns' if order.transposed else 'rows') + (', backwards' if order.reverse else '')
 
 
 def _arrows(axes, order, title: str, side: int = 4) -> None:
@@ -199,7 +202,7 @@ def _overlay(axes, image: np.ndarray, values: Tensor, grid, title: str, settings
     heat = F.interpolate(values.view(1, 1, *grid), size, mode='bilinear', align_corners=False)
     _show(axes, image, title)
     low, high = (0, 1) if settings is None or settings.scale != 'none' else _limits([values])
-    return axes.imshow(heat[0, 0], cmap='jet', alpha=0.5, vmin=low, vmax=high)
+    return axes.imshow(heat[0, 0].numpy(), cmap='jet', alpha=0.5, vmin=low, vmax=high)
 
 
 def _box(axes, token: int, grid, shape, color='white') -> None:
@@ -212,12 +215,12 @@ def _box(axes, token: int, grid, shape, color='white') -> None:
 
 def _combined(collected, image: np.ndarray, settings, title: str, caption: str) -> Picture:
     arrays, grid = collected.arrays, collected.grid
-    overlays = {'diagonal: what a token reads of itself': (arrays['diagonal'], None)}
+    overlays = {'diagonal: read of itself': (arrays['diagonal'], None)}
     for (x, y), token, row in zip(settings.queries, collected.tokens, arrays['rows']):
-        overlays[f'read by the token at {x:g}, {y:g}'] = (row, token)
-    figure, axes = _sheet(1 + ('full' in arrays) + len(overlays))
-    _show(axes[0], image, f'{image.shape[1]} x {image.shape[0]} pixels, {grid[1]} x {grid[0]} '
-                          'tokens')
+        overlays[f'read from {x:g}, {y:g}'] = (row, token)
+    panels = 1 + ('full' in arrays) + len(overlays)
+    figure, axes = _sheet(panels, columns=4 if panels == 4 else 3)
+    _show(axes[0], image, f'{grid[1]} x {grid[0]} tokens')
     for token in collected.tokens:
         _box(axes[0], token, grid, image.shape)
     rest = axes[1:]
@@ -242,7 +245,7 @@ def _scan(collected, settings, title: str) -> Picture:
     figure, axes = _sheet(len(rows))
     for axis, row, position in zip(axes, rows, collected.positions):
         shown = scaled(row[:position + 1], settings.scale)
-        values = np.ma.masked_all(H * W)
+        values = np.ma.masked_array(np.zeros(H * W), mask=True)
         values[:position + 1] = shown.numpy()
         axis.set_facecolor('0.85')
         axis.patch.set(hatch='////', edgecolor='0.6')
@@ -277,7 +280,8 @@ def _weights(collected, image: np.ndarray, title: str) -> Picture:
     figure, axes = _sheet(1 + len(panels))
     _show(axes[0], image, 'image')
     for axis, (name, values) in zip(axes[1:], panels.items()):
-        drawn = axis.imshow(scaled(values, 'minmax').view(grid), cmap='viridis', vmin=0, vmax=1)
+        drawn = axis.imshow(scaled(values, 'minmax').view(grid).numpy(), cmap='viridis', vmin=0,
+                            vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_title(f'{name}: {values.min():.3g} to {values.max():.3g}', fontsize=FONT)
     _bar(figure, drawn, axes, 'min to max of a panel')
