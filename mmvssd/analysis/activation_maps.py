@@ -263,8 +263,9 @@ def _of_routes(maps: RouteMaps, tokens: Sequence[int], settings: Settings, tick)
             full = placed if full is None else full.add_(placed)
         arrays['full'] = full
         arrays['routes'] = torch.stack(own)
-        decays = [maps.route_map('decay', k, lambda done, k=k: tick(
-            (count + k + done) / (2 * count))).float().cpu() for k in range(count)]
+        decays = own if kind == 'decay' else [
+            maps.route_map('decay', k, lambda done, k=k: tick((count + k + done) / (2 * count))
+                           ).float().cpu() for k in range(count)]
         arrays['decays'] = torch.stack(decays)
     tick(1)
     return arrays, positions

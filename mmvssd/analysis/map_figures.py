@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,8 +23,8 @@ LARGEST = 300_000  # bytes of a figure
 SCOPE = ('The maps describe the op only. The convolution and SiLU before it, and the norm, gate '
          'and projection behind it, are not in them.')
 ROUTES = ('Top: the order in which each route reads the tokens. Middle: its map in its own order, '
-          'row t for the token that reads, column s for the token that is read; nothing is read '
-          'ahead. Bottom: the same with all tokens row by row. A column route looks like dense '
+          'row t for the token that reads, column s for the token that is read. Nothing is read '
+          'ahead: the plain triangle is 0. Bottom: the same with all tokens row by row. A column route looks like dense '
           'squares there: it has read all columns to the left, also below the token.')
 COMBINED = ('What the marked tokens read of the image{routes}. The diagonal is what each token '
             'reads of itself.')
@@ -108,11 +108,18 @@ def _finish(figure: Figure, title: str, caption: str, collected) -> Picture:
     figure.supxlabel('\n'.join(textwrap.wrap(text, LINE, break_on_hyphens=False)), fontsize=FONT)
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=DPI)
-    if content.tell() > LARGEST:  # a palette takes a third of the bytes
-        drawn = Image.open(content).convert('RGB').quantize(256)
+    return Picture(title, caption, _small(content))
+
+
+def _small(content: io.BytesIO) -> bytes:
+    """Return a PNG with as many shades of each colour as fit into :data:`LARGEST`, 8 at least."""
+    drawn = Image.open(content).convert('RGB')
+    for bits in (7, 6, 5, 4, 3):
+        if content.tell() <= LARGEST:
+            break
         content = io.BytesIO()
-        drawn.save(content, format='png', optimize=True)
-    return Picture(title, caption, content.getvalue())
+        ImageOps.posterize(drawn, bits).save(content, format='png', optimize=True)
+    return content.getvalue()
 
 
 def _bar(figure: Figure, drawn, axes, label: str) -> None:
@@ -128,8 +135,8 @@ def _bar_label(settings) -> str:
 
 def _matrix(axes, values: Tensor, title: str, limits: Sequence[float]):
     """Draw a map (L, L); row t reads column s."""
-    drawn = axes.imshow(values.numpy(), cmap='viridis', origin='upper', vmin=limits[0], vmax=limits[1],
-                        interpolation='antialiased')
+    drawn = axes.imshow(values.numpy(), cmap='viridis', vmin=limits[0], vmax=limits[1],
+                        origin='upper', interpolation='antialiased')
     axes.set_title(title, fontsize=FONT)
     axes.tick_params(labelsize=FONT - 2)
     last = len(values) - 1
