@@ -24,8 +24,9 @@ SCOPE = ('The maps describe the op only. The convolution and SiLU before it, and
          'and projection behind it, are not in them.')
 ROUTES = ('Top: the order in which each route reads the tokens. Middle: its map in its own order, '
           'row t for the token that reads, column s for the token that is read. Nothing is read '
-          'ahead: the plain triangle is 0. Bottom: the same with all tokens row by row. A column route looks like dense '
-          'squares there: it has read all columns to the left, also below the token.')
+          'ahead: the plain triangle is 0. Bottom: the same with all tokens row by row. A column '
+          'route looks like dense squares there: it has read all columns to the left, also below '
+          'the token.')
 COMBINED = ('What the marked tokens read of the image{routes}. The diagonal is what each token '
             'reads of itself.')
 SCAN = ("What the first route's token (white box) reads as the scan goes on. Hatched tokens have "
@@ -282,7 +283,7 @@ def _decay(collected, settings, title: str) -> Picture:
 
 def _weights(collected, image: np.ndarray, title: str) -> Picture:
     weights, grid = collected.arrays['weights'], collected.grid
-    panels = {'mean of the heads': weights.mean(1),
+    panels = {'mean': weights.mean(1),
               **{f'head {j}': head for j, head in enumerate(weights.T)}}
     figure, axes = _sheet(1 + len(panels))
     _show(axes[0], image, 'image')
