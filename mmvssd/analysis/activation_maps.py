@@ -162,8 +162,9 @@ def find_peer(name: ModelName, layer: int, settings: Settings, seed: int = 0) ->
     named = build_named(name, size=settings.size, seed=seed)
     backbone = named.backbone
     layers = getattr(backbone, 'layers', [])
+    # others, such as BEiT's, add a bias to the scores
     attentions = [entry.attn for entry in layers
-                  if hasattr(getattr(entry, 'attn', None), 'qkv')]
+                  if type(getattr(entry, 'attn', None)).__name__ == 'MultiheadAttention']
     if not attentions or len(attentions) != len(layers) or not hasattr(backbone, 'patch_embed'):
         raise ConfigError(f'--peer: {name.name} has no attention over all tokens in its layers; '
                           'deit-small has')
@@ -279,6 +280,19 @@ def _combined(maps: RouteMaps, values: Sequence[Tensor], settings: Settings,
     return sum(scaled(each, settings.scale) for each in values) / (count or len(values))
 
 
+class Explored(NamedTuple):
+    """A photograph that is done: its folder, its maps, and whether it had to be enlarged."""
+
+    folder: Path
+    maps: Collected
+    enlarged: bool
+
+
+def constant(collected: Collected) -> List[str]:
+    """List the arrays whose values are all equal; pictures show them as 0."""
+    return [name for name, values in collected.arrays.items() if values.min() == values.max()]
+
+
 def facts_of(collected: Collected) -> dict:
     """Return what maps.json says of an op's maps."""
     ranges = {}
@@ -301,7 +315,7 @@ def observe(site: Site, image: Tensor, settings: Settings) -> OpMaps:
 
 def explore(site: Site, files: Sequence[Path], settings: Settings, folder: Path, *,
             protocol: dict, failures: Dict[Path, str],
-            peer: Optional[Site] = None) -> Iterator[Tuple[Path, Collected]]:
+            peer: Optional[Site] = None) -> Iterator[Explored]:
     """Draw and write the maps on each photograph, in a folder of its own.
 
     Args:
@@ -314,7 +328,7 @@ def explore(site: Site, files: Sequence[Path], settings: Settings, folder: Path,
         peer: A transformer to draw beside.
 
     Yields:
-        A photograph's folder, once it is complete, and the maps.
+        Each photograph, once its folder is complete.
 
     Raises:
         ConfigError: The folder cannot be written to.
@@ -333,8 +347,9 @@ def explore(site: Site, files: Sequence[Path], settings: Settings, folder: Path,
                 found[name] = collect(maps, wanted, lambda done, i=i, bar=bar: progress.update(
                     bar, completed=i + done))
         target = folder / names[file]
-        facts = dict(protocol, image=str(file), enlarged=picture.enlarged,
+        facts = dict(protocol, image=str(file), enlarged=picture.enlarged, map=settings.kind,
                      **settings._asdict(), **facts_of(found['maps']))
+        del facts['kind']  # as the option is called
         if peer:
             facts['peer'] = dict(title=peer.title, **facts_of(found['peer']))
         try:
@@ -343,7 +358,7 @@ def explore(site: Site, files: Sequence[Path], settings: Settings, folder: Path,
         except OSError as error:
             raise ConfigError(f'--out: {target} cannot be written to ({error.strerror or error})'
                               ) from error
-        yield target, found['maps']
+        yield Explored(target, found['maps'], picture.enlarged)
 
 
 def folder_names(files: Sequence[Path]) -> Dict[Path, str]:

@@ -223,7 +223,9 @@ def _box(axes, token: int, grid, shape, color='white') -> None:
 
 def _combined(collected, image: np.ndarray, settings, title: str, caption: str) -> Picture:
     arrays, grid = collected.arrays, collected.grid
-    overlays = {'diagonal: read of itself': (arrays['diagonal'], None)}
+    overlays = {}
+    if settings.kind != 'decay':  # nothing of a token has decayed yet when it reads itself
+        overlays['diagonal: read of itself'] = (arrays['diagonal'], None)
     for (x, y), token, row in zip(settings.queries, collected.tokens, arrays['rows']):
         overlays[f'read from {x:g}, {y:g}'] = (row, token)
     panels = 1 + ('full' in arrays) + len(overlays)

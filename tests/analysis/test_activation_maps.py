@@ -11,6 +11,7 @@ from mmvssd.analysis.activation_maps import (
     Settings,
     check_settings,
     collect,
+    constant,
     explore,
     find_peer,
     find_site,
@@ -140,7 +141,7 @@ def test_of_a_large_grid_no_map_is_made(monkeypatch):
 @pytest.mark.parametrize('scale', ['minmax', 'none'])
 def test_files(name, stage, figures, scale, photograph, tmp_path):
     settings = SMALL._replace(stage=stage, block=0, scale=scale, queries=((0.2, 0.2), (0.8, 0.8)))
-    (folder, found), = explore(site_of(name, settings), [photograph], settings, tmp_path,
+    (folder, found, _), = explore(site_of(name, settings), [photograph], settings, tmp_path,
                                protocol=dict(model=name), failures={})
     assert folder == tmp_path / 'noise'
     assert {file.name for file in folder.iterdir()} == figures | FILES
@@ -154,6 +155,8 @@ def test_files(name, stage, figures, scale, photograph, tmp_path):
         np.testing.assert_array_equal(arrays['full'], found.arrays['full'])
     facts = json.loads((folder / 'maps.json').read_text())
     assert facts['model'] == name
+    assert facts['map'] == 'attention'
+    assert facts['queries'] == [[0.2, 0.2], [0.8, 0.8]]
     assert facts['self_check'] == dict(relative_error=found.check, tokens=found.checked)
     assert facts['grid'] == list(found.grid)
     assert facts['ranges']['full']['max'] == found.arrays['full'].max().item()
@@ -167,8 +170,10 @@ def test_a_constant_map_is_drawn(photograph, tmp_path, monkeypatch):
     site = site_of('vmamba-nano')
     with torch.no_grad():
         site.mixer.x_proj_weight.zero_()
-    (folder, found), = explore(site, [photograph], SMALL, tmp_path, protocol={}, failures={})
+    (folder, found, _), = explore(site, [photograph], SMALL, tmp_path, protocol={}, failures={})
     assert not found.arrays['full'].any()
+    assert {'full', 'rows', 'diagonal', 'routes'} <= set(constant(found))
+    assert constant(collected('vmamba-nano')) == []
     assert (folder / 'combined.png').is_file()
 
 
@@ -177,7 +182,7 @@ def test_a_transformer_beside(photograph, tmp_path):
     settings = SMALL._replace(kind='operator')
     peer = find_peer(ModelName.parse('deit-small'), -1, settings)
     assert peer.title == 'deit-small, layer 11'
-    (folder, _), = explore(site_of('vmamba-nano'), [photograph], settings, tmp_path, protocol={},
+    (folder, _, _), = explore(site_of('vmamba-nano'), [photograph], settings, tmp_path, protocol={},
                            failures={}, peer=peer)
     assert (folder / 'peer.png').is_file()
     facts = json.loads((folder / 'maps.json').read_text())['peer']
@@ -195,7 +200,7 @@ def test_what_cannot_be_read_is_left_out(photograph, tmp_path):
     failures = {}
     done = list(explore(site_of('vssd-nano'), [broken, photograph], SMALL, tmp_path / 'out',
                         protocol={}, failures=failures))
-    assert [folder.name for folder, _ in done] == ['noise']
+    assert [photograph.folder.name for photograph in done] == ['noise']
     assert list(failures) == [broken]
 
 
@@ -264,14 +269,17 @@ def test_settings_that_do_not_fit(changes, message):
 def test_command(run_tool, tmp_path, photograph):
     pytest.importorskip('mmpretrain')
     out = run_tool('analysis_tools/activation_maps.py', 'samples/vmamba-nano_1xb64_digits.py',
-                   '--images', photograph, '--size', 64, '--query', 0.1, 0.1, '--out', 'a/b',
-                   '--device', 'cpu')
-    assert '4 x 4' in out
+                   '--images', photograph, '--size', 96, '--query', 0.1, 0.1, '--out', 'a/b',
+                   '--device', 'cpu', '--map', 'decay')
+    assert '6 x 6' in out
+    assert '1 images are smaller than 96 pixels and were enlarged' in out
+    assert 'without shades: diagonal' in out
     assert {file.name for file in (tmp_path / 'a/b/noise').iterdir()} == ALL_ROUTES | FILES
     out = run_tool('analysis_tools/activation_maps.py', 'vssd-micro', '--images', 'sklearn',
                    '--size', 64, '--out', 'c', '--device', 'cpu', '--max-tokens', 15)
-    assert 'without whole maps: 16 tokens are more than --max-tokens 15' in out
+    assert 'Without whole maps: 16 tokens are more than --max-tokens 15' in out
     assert {file.name for file in (tmp_path / 'c').iterdir()} == {'china', 'flower'}
+    assert 'enlarged' not in out
     (tmp_path / 'file').touch()
     for arguments, message in (
             (['vssd-tini', '--out', 'o'], "got 'vssd-tini'"),
@@ -279,6 +287,8 @@ def test_command(run_tool, tmp_path, photograph):
             (['vssd-micro', '--out', 'o', '--images', 'none.png'], 'none.png: no such image'),
             (['vssd-micro', '--out', 'o', '--query', 2, 2], 'ConfigError: --query: got 2 2'),
             (['vssd-micro', '--out', 'o', '--map', 'decay'], 'ConfigError: --map: got'),
+            (['vssd-micro', '--out', 'o', '--peer', 'deit-small', '--size', 100],
+             'ConfigError: --size: got 100, and deit-small takes multiples of 16'),
             (['vssd-micro', '--out', 'o', '--device', 'cuda:99'], 'ConfigError: --device')):
         out = run_tool('analysis_tools/activation_maps.py', *arguments, expect=2)
         assert message in out

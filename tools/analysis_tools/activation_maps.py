@@ -15,6 +15,7 @@ from mmvssd.analysis.activation_maps import (
     COMBINATIONS,
     Settings,
     check_settings,
+    constant,
     explore,
     find_peer,
     find_site,
@@ -47,16 +48,23 @@ def main() -> None:
                     machine=machine(args.device))
     table = Table('image', 'tokens', 'self-check', 'folder', title=f'{site.title}: '
                   f'{machine(args.device)}')
-    failures = {}
-    for folder, found in explore(site, files, settings, Path(args.out), protocol=protocol,
-                                 failures=failures, peer=peer):
-        height, width = found.grid
-        table.add_row(folder.name, f'{width} x {height}', f'{found.check:.0e}', str(folder))
-        if 'full' not in found.arrays:
-            print(f'{folder}: without whole maps: {width * height} tokens are more than '
-                  f'--max-tokens {args.max_tokens}')
+    failures, constants, enlarged = {}, set(), 0
+    for done in explore(site, files, settings, Path(args.out), protocol=protocol,
+                        failures=failures, peer=peer):
+        height, width = done.maps.grid
+        table.add_row(done.folder.name, f'{width} x {height}', f'{done.maps.check:.0e}',
+                      str(done.folder))
+        constants.update(constant(done.maps))
+        enlarged += done.enlarged
     if table.row_count:
         Console().print(table)
+        if width * height > args.max_tokens:
+            print(f'Without whole maps: {width * height} tokens are more than --max-tokens '
+                  f'{args.max_tokens}.')
+    if constants:
+        print(f'Of one value everywhere, and so without shades: {", ".join(sorted(constants))}.')
+    if enlarged:
+        print(f'{enlarged} images are smaller than {args.size} pixels and were enlarged.')
     report_failures(failures, len(files))
 
 
