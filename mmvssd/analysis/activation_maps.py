@@ -3,7 +3,6 @@
 The maps describe the op only. The convolution and SiLU before it, and the norm, gate and projection
 behind it, are not in them.
 """
-import io
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -36,7 +35,7 @@ from mmvssd.analysis.photographs import check_size, each_picture, normalized
 from mmvssd.analysis.scan_maps import RouteMaps, map_row
 from mmvssd.analysis.ssd_maps import AttentionMaps
 from mmvssd.errors import ConfigError
-from mmvssd.files import strict_json, write_whole
+from mmvssd.files import strict_json, write_whole, written_whole
 from mmvssd.models.backbones.base import BaseBackbone
 
 #: How the routes of a map become one: added up as they are, or scaled first and averaged.
@@ -118,6 +117,9 @@ def find_site(name: ModelName, settings: Settings, seed: int = 0) -> Site:
         raise ConfigError(f'{name.name}: its backbone is a {type(named.backbone).__name__}, which '
                           'has no op of ours; give an arch such as vmamba-tiny-s2l5, or a recipe '
                           'with a VSSD or a VMamba; --peer takes deit-small')
+    if named.backbone.in_channels != 3:
+        raise ConfigError(f'{name.name}: its backbone takes {named.backbone.in_channels} channels; '
+                          'photographs have 3')
     mixer = _mixer(named.backbone, name.name, settings)
     check_mixer(mixer)
     _check_kind(mixer, settings)
@@ -224,6 +226,7 @@ def collect(maps: OpMaps, settings: Settings, tick: Callable[[float], None] = si
 
     Raises:
         RuntimeError: The maps do not describe the op.
+        NumericalFault: The op's outputs are not finite.
     """
     checked = spread(maps.length)
     error = self_check(maps, checked)
@@ -381,13 +384,12 @@ def _write(folder: Path, found: Dict[str, Collected], titles: Dict[str, str], im
         figures['peer.png'] = map_figures.draw_peer(found['peer'], image, settings, titles['peer'])
     for name, figure in figures.items():
         write_whole(folder / name, figure.png)
-    content = io.BytesIO()
     arrays = {name: values.numpy() for name, values in found['maps'].arrays.items()}
     if 'peer' in found:
         arrays.update({f'peer_{name}': values.numpy()
                        for name, values in found['peer'].arrays.items()})
-    np.savez_compressed(content, **arrays)
-    write_whole(folder / 'maps.npz', content.getvalue())
+    with written_whole(folder / 'maps.npz') as partial, open(partial, 'wb') as file:
+        np.savez_compressed(file, **arrays)
     write_whole(folder / 'maps.md', _page(titles['maps'], found['maps'], figures, facts))
     # last: a folder with it is complete
     write_whole(folder / 'maps.json', strict_json(facts, indent=2))

@@ -9,6 +9,8 @@ from typing import Callable, List, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
+from mmvssd.errors import NumericalFault
+
 #: Kinds of maps. An op has all of them, or 'attention' and 'operator' only.
 KINDS = ('attention', 'decayed', 'decay', 'operator')
 #: Ways to scale a map for a picture.
@@ -80,8 +82,12 @@ def self_check(maps: OpMaps, tokens: Sequence[int]) -> float:
 
     Raises:
         RuntimeError: The error is above :data:`TOLERANCE`, or not finite.
+        NumericalFault: The op's outputs are not finite.
     """
     expected = maps.returned(tokens).double()
+    if not expected.isfinite().all():
+        raise NumericalFault("the op's outputs are not finite on this image, so they have no maps; "
+                             "the model's weights may be broken, try another checkpoint")
     largest = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
     error = ((maps.outputs(tokens) - expected).abs().max() / largest).item()
     if not error <= TOLERANCE:  # a NaN is no small error

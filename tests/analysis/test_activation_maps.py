@@ -237,6 +237,15 @@ def test_what_has_no_map(name, changes, message):
         site_of(name, SMALL._replace(**changes))
 
 
+def test_a_model_of_other_than_three_channels(tmp_path):
+    pytest.importorskip('mmpretrain')
+    recipe = tmp_path / 'grey.py'
+    recipe.write_text("default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', "
+                      "backbone=dict(type='mmvssd.VSSD', arch='nano', in_channels=1))")
+    with pytest.raises(ConfigError, match='grey.py: its backbone takes 1 channels; photographs'):
+        site_of(str(recipe))
+
+
 @pytest.mark.parametrize(('name', 'layer', 'message'), [
     ('deit-small', 12, '--peer-layer: got 12, expected -12 to 11'),
     ('resnet-50', 0, '--peer: resnet-50 has no attention over all tokens'),

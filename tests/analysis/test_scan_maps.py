@@ -20,6 +20,7 @@ from mmvssd.analysis.scan_maps import (
     route_output,
     route_tokens,
 )
+from mmvssd.errors import NumericalFault
 from mmvssd_kernels import selective_scan_2d
 from mmvssd_kernels.cross_scan import ORDERS
 
@@ -82,6 +83,10 @@ def test_a_map_of_another_op_is_refused():
     with pytest.raises(RuntimeError, match='the maps do not describe this op: .* 3.0e-04'):
         self_check(maps, range(12))
     maps._result = maps._result * math.nan
+    with pytest.raises(NumericalFault, match="the op's outputs are not finite"):
+        self_check(maps, range(12))
+    maps = maps_of(arguments((3, 4)))
+    maps.outputs = lambda tokens: maps.returned(tokens) * math.nan
     with pytest.raises(RuntimeError, match='do not describe'):
         self_check(maps, range(12))
 
