@@ -229,14 +229,17 @@ def _combined(collected, image: np.ndarray, settings, title: str, caption: str) 
     for (x, y), token, row in zip(settings.queries, collected.tokens, arrays['rows']):
         overlays[f'read from {x:g}, {y:g}'] = (row, token)
     panels = 1 + ('full' in arrays) + len(overlays)
-    figure, axes = _sheet(panels, columns=4 if panels == 4 else 3)
+    in_a_line = panels == 4 and settings.scale != 'none'  # else each has a bar of its own
+    figure, axes = _sheet(panels, columns=4 if in_a_line else 3)
     _show(axes[0], image, f'{grid[1]} x {grid[0]} tokens')
     for token in collected.tokens:
         _box(axes[0], token, grid, image.shape)
     rest = axes[1:]
     if 'full' in arrays:
         values = scaled(arrays['full'], settings.scale)
-        _matrix(rest[0], values, 'map: row t reads column s', _limits([values]))
+        drawn = _matrix(rest[0], values, 'map: row t reads column s', _limits([values]))
+        if settings.scale == 'none':
+            _bar(figure, drawn, rest[0], 'value')
         rest = rest[1:]
     for axis, (name, (values, token)) in zip(rest, overlays.items()):
         drawn = _overlay(axis, image, scaled(values, settings.scale), grid, name, settings)

@@ -93,6 +93,14 @@ def test_what_each_op_has(name, stage, arrays):
     torch.testing.assert_close(found.arrays['full'][list(found.tokens)], found.arrays['rows'])
 
 
+def test_maps_of_another_op_are_not_collected():
+    maps = observe(site_of('vmamba-nano'), image(), SMALL)
+    assert 0 < collect(maps, SMALL).check < 1e-5
+    maps._result = maps._result * 1.01
+    with pytest.raises(RuntimeError, match='the maps do not describe this op'):
+        collect(maps, SMALL)
+
+
 def test_queries_and_the_stages_of_a_scan():
     found = collected('vmamba-nano', SMALL._replace(queries=((0, 0), (1, 1), (0.5, 0.25)),
                                                     scan_stages=3, kind='operator'))
@@ -215,8 +223,8 @@ def test_no_room_for_the_output(photograph, tmp_path, monkeypatch):
 
 
 def test_pictures_of_one_name(tmp_path):
-    files = [tmp_path / name for name in ('a/x.png', 'b/x.jpg', 'c/x-2.png', 'y.png')]
-    assert list(folder_names(files).values()) == ['x', 'x-2', 'x-2-2', 'y']
+    files = [tmp_path / name for name in ('a/x.png', 'b/x.jpg', 'c/x-2.png', 'd/x.gif', 'y.png')]
+    assert list(folder_names(files).values()) == ['x', 'x-2', 'x-2-2', 'x-3', 'y']
 
 
 @pytest.mark.parametrize(('name', 'changes', 'message'), [
