@@ -32,7 +32,7 @@ from mmvssd.analysis.op_maps import (
     token_at,
 )
 from mmvssd.analysis.photographs import check_size, each_picture, normalized
-from mmvssd.analysis.scan_maps import RouteMaps, map_row
+from mmvssd.analysis.scan_maps import RouteMaps, map_row, place_map
 from mmvssd.analysis.ssd_maps import AttentionMaps
 from mmvssd.errors import ConfigError
 from mmvssd.files import strict_json, write_whole, written_whole
@@ -263,7 +263,7 @@ def _of_routes(maps: RouteMaps, tokens: Sequence[int], settings: Settings, tick)
         for k in range(count):
             values = maps.route_map(kind, k, lambda done, k=k: tick((k + done) / (2 * count)))
             own.append(values.float().cpu())
-            placed = _combined(maps, [maps.route(k).place_map(values)], settings, count)
+            placed = _combined(maps, [place_map(values, maps.route(k).tokens)], settings, count)
             full = placed if full is None else full.add_(placed)
         arrays['full'] = full
         arrays['routes'] = torch.stack(own)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd.analysis.op_maps import scaled
+from mmvssd.analysis.scan_maps import place_map, route_tokens
 
 DPI = 100
 WIDTH = 8.0  # inches: 800 pixels
@@ -151,13 +152,7 @@ def _limits(values: Sequence[Tensor]) -> Sequence[float]:
     return min(v.min().item() for v in values), max(v.max().item() for v in values)
 
 
-def _place(tokens: Tensor, values: Tensor) -> Tensor:
-    order = tokens.argsort()
-    return values[order[:, None], order]
-
-
 def _routes(collected, settings, title: str) -> Picture:
-    from mmvssd.analysis.scan_maps import route_tokens
     count = len(collected.orders)
     figure, axes = _sheet(3 * count, columns=count)
     own = [scaled(values, settings.scale) for values in collected.arrays['routes']]
@@ -165,7 +160,7 @@ def _routes(collected, settings, title: str) -> Picture:
     for k, order in enumerate(collected.orders):
         _arrows(axes[k], order, f'route {k}: {_order_name(order)}')
         drawn = _matrix(axes[count + k], own[k], 'in its own order', limits)
-        placed = _place(route_tokens(collected.grid, order), own[k])
+        placed = place_map(own[k], route_tokens(collected.grid, order))
         _matrix(axes[2 * count + k], placed, 'tokens row by row', limits)
     for row in (1, 2):
         axes[row * count].set_ylabel('token t, which reads', fontsize=FONT)
@@ -181,7 +176,6 @@ def _order_name(order) -> str:
 
 def _arrows(axes, order, title: str, side: int = 4) -> None:
     """Draw an order on a small grid: arrows along it, a dot at its start."""
-    from mmvssd.analysis.scan_maps import route_tokens
     tokens = route_tokens((side, side), order)
     x, y = (tokens % side).numpy(), (tokens // side).numpy()
     for start, (dx, dy) in zip(zip(x, y), zip(np.diff(x), np.diff(y))):

@@ -111,11 +111,6 @@ class Route(NamedTuple):
         placed[self.tokens[:len(values)]] = values
         return placed
 
-    def place_map(self, values: Tensor) -> Tensor:
-        """Bring a map of positions to one of row-major tokens: ``F[pi[t], pi[s]] = M[t, s]``."""
-        order = self.tokens.argsort()
-        return values[order[:, None], order]
-
 
 def route_tokens(grid: Tuple[int, int], order: Order) -> Tensor:
     """List the row-major token at each position of a route, (L,)."""
@@ -123,6 +118,17 @@ def route_tokens(grid: Tuple[int, int], order: Order) -> Tensor:
     tokens = torch.arange(H * W).view(H, W)
     tokens = (tokens.mT if order.transposed else tokens).flatten()
     return tokens.flip(0) if order.reverse else tokens
+
+
+def place_map(values: Tensor, tokens: Tensor) -> Tensor:
+    """Bring a map of a route's positions to row-major tokens: ``F[pi[t], pi[s]] = M[t, s]``.
+
+    Args:
+        values: M, (L, L).
+        tokens: pi, the token at each position, (L,).
+    """
+    order = tokens.argsort()
+    return values[order[:, None], order]
 
 
 def channel_rows(kernel: Kernel, position: int) -> Iterator[Tuple[Kernel, Tensor]]:
@@ -287,7 +293,7 @@ class RouteMaps(OpMaps):
         total, count = 0, len(self.orders)
         for k in range(count):
             values = self.route_map(kind, k, lambda done, k=k: tick((k + done) / count))
-            total = total + self.share * self.route(k).place_map(values)
+            total = total + self.share * place_map(values, self.route(k).tokens)
         return total
 
 

@@ -21,6 +21,7 @@ from mmvssd.analysis.activation_maps import (
 from mmvssd.analysis.map_figures import LARGEST
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.op_maps import scaled
+from mmvssd.analysis.scan_maps import place_map
 from mmvssd.errors import ConfigError
 from mmvssd.families import FAMILIES
 from mmvssd.models import VSSD, VMamba
@@ -122,7 +123,7 @@ def test_mean_scales_each_route_first():
     settings = SMALL._replace(combine='mean', kind='operator')
     maps = observe(site_of('vmamba-nano'), image(), settings)
     found = collect(maps, settings)
-    expected = sum(scaled(maps.route(k).place_map(maps.route_map('operator', k)), 'minmax')
+    expected = sum(scaled(place_map(maps.route_map('operator', k), maps.route(k).tokens), 'minmax')
                    for k in range(4)) / 4
     torch.testing.assert_close(found.arrays['full'], expected.float())
     rows = sum(scaled(row, 'minmax') for row in maps.route_rows('operator', found.tokens)) / 4

@@ -17,6 +17,7 @@ from mmvssd.analysis.scan_maps import (
     full_map,
     map_diagonal,
     map_row,
+    place_map,
     route_output,
     route_tokens,
 )
@@ -208,7 +209,7 @@ def test_orders():
     assert columns_back.tolist() == [5, 2, 4, 1, 3, 0]
     route = hand_made(6)._replace(tokens=columns)
     assert route.position(4) == 3
-    placed = route.place_map(lower(6))
+    placed = place_map(lower(6), columns)
     # a token reads those above it in its column, and all columns to its left
     assert placed[4].tolist() == [1, 1, 0, 1, 1, 0]
     assert route.place(torch.arange(1., 5)).tolist() == [1, 3, 0, 2, 4, 0]
