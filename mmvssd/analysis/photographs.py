@@ -172,5 +172,5 @@ def normalized(image: np.ndarray, normalization: Normalization) -> Tensor:
     """
     channels = image if normalization.rgb else image[..., ::-1]
     mean, std = (torch.tensor(values) for values in (normalization.mean, normalization.std))
-    pixels = torch.from_numpy(np.ascontiguousarray(channels)).float()
+    pixels = torch.from_numpy(np.array(channels)).float()
     return ((pixels - mean) / std).permute(2, 0, 1)[None].contiguous()
