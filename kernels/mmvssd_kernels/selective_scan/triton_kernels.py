@@ -21,7 +21,7 @@ p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import dot
+from mmvssd_kernels.triton_math import decay, dot, softplus
 
 # what changes from image to image, or from rows to columns: to compile for those that are multiples
 # of 16 would gain nothing
@@ -29,69 +29,6 @@ VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'first', 
            'W', 'per_line', 'per_chunk', 'add_du', 'stride_mn', 'stride_mr', 'stride_mk',
            'stride_uk', 'stride_tk', 'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk',
            'stride_qk', 'stride_pk']
-
-LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def exponential(b_x):
-    """Compute exp(x) to the last digits: a GPU has 2**t, and rounding t = x log2(e) would show.
-
-    What rounding took from t, and the constant's next digits, are made good.
-    """
-    b_t = b_x * LOG2_E
-    b_lost = tl.fma(b_x, LOG2_E, -b_t) + b_x * 1.925963033500e-08
-    b_e = tl.exp2(b_t)
-    return tl.fma(b_e, b_lost * 0.6931471805599453, b_e)
-
-
-@triton.jit
-def decay(b_delta, b_A, ACC: tl.constexpr):
-    """Compute exp(delta A), close to 1 by a fitted polynomial.
-
-    There a state lasts over many tokens, and errors add up. Only the polynomial's last sum rounds;
-    a GPU's 2**t errs by up to two last digits.
-    """
-    b_x = b_delta * b_A
-    if tl.float64 == ACC:
-        b_a = tl.exp(b_x)
-    else:
-        b_p = b_x * 0.0013916039605066180 + 0.008351953700184822
-        b_p = b_p * b_x + 0.041666582226753235
-        b_p = b_p * b_x + 0.16666622459888458
-        b_p = b_p * b_x + 0.5
-        b_p = b_p * b_x + 1
-        b_a = tl.where(tl.abs(b_x) < 0.25, b_p * b_x + 1, tl.exp2(b_x * LOG2_E))
-    return b_a
-
-
-@triton.jit
-def log1p(b_e):
-    """Compute log(1 + e) for 0 <= e <= 1 by a fitted polynomial, to the last digits of any e."""
-    b_p = b_e * 0.005253458 - 0.029588507
-    b_p = b_p * b_e + 0.07836167
-    b_p = b_p * b_e - 0.1367477
-    b_p = b_p * b_e + 0.1911143
-    b_p = b_p * b_e - 0.2484437
-    b_p = b_p * b_e + 0.3331927
-    b_p = b_p * b_e - 0.49999502
-    return b_e * b_e * b_p + b_e
-
-
-@triton.jit
-def softplus(b_z, ACC: tl.constexpr):
-    """Compute log(1 + exp(z)) and its derivative; small ones keep their digits too."""
-    if tl.float64 == ACC:
-        b_e = tl.exp(-tl.abs(b_z))
-        b_w = 1 + b_e
-        # log(1 + e) = log(w) + (what rounding took from w) / w
-        b_log = tl.log(b_w) + (b_e - (b_w - 1)) / b_w
-    else:
-        # beyond it is 0, and infinity would be none of a whole multiple
-        b_e = exponential(tl.where(tl.abs(b_z) > 120, -120, -tl.abs(b_z)))
-        b_w = 1 + b_e
-        b_log = log1p(b_e)
-    return tl.maximum(b_z, 0) + b_log, tl.where(b_z > 0, 1, b_e) / b_w
 
 
 @triton.jit
