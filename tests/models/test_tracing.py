@@ -29,9 +29,8 @@ def test_traced(mixer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mixer', ['nc_ssd', 'attention', 'ss2d'])
+@pytest.mark.parametrize('mixer', [*MIXERS, 'ss2d'])
 def test_exported_with_open_sizes(mixer):
-    """Not of 'ssd': its reference has a step for each 256 tokens."""
     torch.manual_seed(0)
     model = backbone(mixer)
     sizes = {0: torch.export.Dim('N', max=64), 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}

@@ -4,7 +4,7 @@ Symbols: N images, L tokens, h heads of width P, state S, G groups of r = h / G 
 cut into c chunks of T tokens. Within a chunk a token reads its predecessors in one matrix product
 with a matrix of decays; what came before the chunk it reads from the state that chunks hand on.
 """
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -42,29 +42,37 @@ def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tens
     x (N, L, h, P), a (N, L, h), B and C (N, L, G, S) -> (N, L, h, P).
     """
     L, G = B.shape[1:3]
-    T = max(min(chunk_size, L), 1)
+    T, c = _cut(L, chunk_size)
     # (N, L, h, P) -> (N, G, r, c, T, P), and the same for the others, whose r is 1
-    x, a, B, C = (_chunks(t, G, T) for t in (x, a[..., None], B, C))
+    x, a, B, C = (_chunks(t, G, T, c) for t in (x, a[..., None], B, C))
     a = a.squeeze(-1)
     decay = _decays(a)  # (N, G, r, c, T, T): from token j (row) to token i (column)
     y = ((B @ C.mT) * decay).mT @ x
     # what a chunk adds to the state: its tokens, decayed from each to the last
     added = (B * decay[..., -1:]).mT @ x  # (N, G, r, c, S, P)
-    from_start = a.cumsum(-1).exp()
+    from_start = a.cumsum(-1)
     state = _carry(added, from_start[..., -1])
-    y = y + from_start[..., None] * (C @ state)
+    y = y + from_start.exp()[..., None] * (C @ state)
     # (N, G, r, c, T, P) -> (N, L, h, P)
     return y.permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(1, 2)[:, :L]
 
 
-def _chunks(t: Tensor, G: int, T: int) -> Tensor:
-    """Cut (N, L, G * r, ...) into whole chunks, (N, G, r, c, T, ...); the last is filled with 0.
+def _cut(L: int, chunk_size: int) -> Tuple[int, int]:
+    """Return the tokens of a chunk, and how many chunks hold L tokens: one at least."""
+    if isinstance(L, torch.SymInt):
+        # left open by an export, which would take a single chunk for a constant
+        return chunk_size, torch.sym_max(-(-L // chunk_size), 2)
+    T = max(min(chunk_size, L), 1)
+    return T, max(-(-L // T), 1)
 
-    A step of 0 neither decays nor adds. There is one chunk at least.
+
+def _chunks(t: Tensor, G: int, T: int, c: int) -> Tensor:
+    """Cut (N, L, G * r, ...) into whole chunks, (N, G, r, c, T, ...), filled up with 0.
+
+    A step of 0 neither decays nor adds.
     """
-    L = t.shape[1]
-    t = F.pad(t, (0, 0, 0, 0, 0, max(-(-L // T), 1) * T - L))
-    return t.unflatten(2, (G, -1)).unflatten(1, (-1, T)).permute(0, 3, 4, 1, 2, 5)
+    t = F.pad(t, (0, 0, 0, 0, 0, c * T - t.shape[1]))
+    return t.unflatten(2, (G, -1)).unflatten(1, (c, T)).permute(0, 3, 4, 1, 2, 5)
 
 
 def _decays(a: Tensor) -> Tensor:
@@ -80,11 +88,10 @@ def _decays(a: Tensor) -> Tensor:
     return sums.masked_fill(later.mT, -torch.inf).exp()
 
 
-def _carry(added: Tensor, decay: Tensor) -> Tensor:
-    """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their decays."""
-    state = torch.zeros_like(added[:, :, :, 0])
-    before = []
-    for own, factor in zip(added.unbind(3), decay.unbind(3)):
-        before.append(state)
-        state = factor[..., None, None] * state + own
-    return torch.stack(before, 3)
+def _carry(added: Tensor, a: Tensor) -> Tensor:
+    """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their sums of a.
+
+    A product over chunks, of which there are few, and no loop: its length would be a tracer's.
+    """
+    before, a = F.pad(added.flatten(4), (0, 0, 1, -1)), F.pad(a, (1, -1))
+    return (_decays(a).mT @ before).unflatten(4, added.shape[4:])
