@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from pathlib import Path
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mmvssd.analysis.named_models import ModelName
+from mmvssd.analysis.published_comparison import comparisons
 from mmvssd.analysis.published_speed import Speed
 from mmvssd.analysis.resolution_scaling import Count, Missing, Row
 from mmvssd.analysis.result_files import compressed, facts, write
@@ -163,8 +165,8 @@ def cell(field: Field, row: Row) -> str:
         return '-'
     if isinstance(value, Missing):
         return value.text
-    halved = field.mode and row.speeds[field.mode].batch != row.batch
-    return f'{value:{field.format}}' + (f' (batch {row.speeds[field.mode].batch})' if halved else '')
+    batch = row.speeds[field.mode].batch if field.mode else row.batch
+    return f'{value:{field.format}}' + f' (batch {batch})' * (batch != row.batch)
 
 
 def _columns() -> List[str]:
@@ -205,14 +207,15 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row], title: str) -> str:
-    """Write rows as a table, and below it why values are missing."""
+    """Write rows as a table, why values are missing, and tables beside the published numbers."""
     used = _used(rows)
     lines = [['model', 'size', 'batch', *(field.heading for field in used)]]
     lines.append(['---'] * len(lines[0]))
     lines += [[row.model.label.replace('|', '/'), row.size, str(row.batch),
                *(cell(field, row) for field in used)] for row in rows]
     table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
-    return f'{title}\n\n{table}' + ''.join(f'\n- {line}' for line in reasons(rows))
+    missing = ''.join(f'- {line}\n' for line in reasons(rows))
+    return '\n'.join(filter(None, (f'{title}\n', table, missing, comparisons(rows))))
 
 
 def reasons(rows: Sequence[Row]) -> List[str]:
@@ -240,6 +243,7 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
     those of a square with as many pixels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
     panels = [field for field in FIELDS if field.panel and any(map(_is_number, map(
         field.value, rows)))]
     models = list(dict.fromkeys(row.model for row in rows))
@@ -256,20 +260,26 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
                             if row.model == model and _is_number(field.value(row)))
             axes.plot(*zip(*points) if points else ([], []), label=model.label,
                       marker='osD^vPX*'[index % 8], markersize=5, color=f'C{index % 10}')
+        axes.set_xscale('log')
         if 'top-1' not in field.panel:
             axes.set_yscale('log')
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter('{x:g}')
+            axes.yaxis.set_minor_formatter('')
         axes.set_title(field.panel, fontsize=11)
-        axes.set_xticks(sides, [f'{side:.0f}' for side in sides], fontsize=9)
+        axes.set_xticks(sides, [f'{side:.0f}' for side in sides])
+        axes.set_xticks([], minor=True)
         axes.tick_params(labelsize=9)
         axes.set_xlabel('side of the image, pixels', fontsize=10)
         axes.set_ylabel(field.heading, fontsize=10)
         axes.grid(alpha=0.3, which='both')
-    figure.suptitle('Cost at rising resolution\n' + title.partition(': ')[2], fontsize=10)
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=3, fontsize=9,
-                  title='What to see: cost that grows with the pixels is a straight line of the '
-                  'same slope in each model;\na model that attends to all pairs of tokens bends '
-                  'up.', title_fontsize=9)
+    figure.suptitle('\n'.join([
+        'Cost of classifiers at rising resolution', *textwrap.wrap(title.partition(': ')[2], 100),
+        'What to see: cost that grows with the number of pixels is a straight line, the same slope '
+        'in each',
+        'model. One that attends to all pairs of tokens bends away from it.']), fontsize=10)
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=3,
+                  fontsize=9)
     return compressed(figure)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.published_speed import AMP
+from mmvssd.analysis.resolution_accuracy import measure_top1
 from mmvssd.analysis.resolution_scaling import (
     MODELS,
     SIZES,
@@ -21,6 +22,7 @@ from mmvssd.analysis.resolution_scaling import (
     failures,
     measure,
     parse_size,
+    size_text,
 )
 from mmvssd.analysis.resolution_scaling_report import (
     print_rows,
@@ -47,7 +49,11 @@ def main() -> None:
     protocol = dict(warmup=settings.warmup, steps=settings.steps, train_amp=settings.train_amp,
                     halve=settings.halve, seed=settings.seed, device=settings.device,
                     mmvssd=__version__, torch=torch.__version__, machine=machine(args.device))
-    rows = measure(models, settings,
+
+    def score(model, shape):
+        return measure_top1(model, shape, folder / 'top1' / f'{model.label}_{size_text(shape)}')
+
+    rows = measure(models, settings, score=score if args.accuracy else None,
                    done=read_rows(protocol, folder) if args.resume else (),
                    each=lambda rows: write_rows(rows, protocol, folder))
     title = _title(settings)
@@ -74,8 +80,10 @@ def _settings(args: argparse.Namespace) -> Settings:
 def _title(settings: Settings) -> str:
     title = f'Resolution scaling: {machine(settings.device)}'
     if settings.modes:
-        title += (f'; {settings.warmup} + {settings.steps} steps, inference in float32, training '
-                  f'in {settings.train_amp or "float32"}')
+        precisions = dict(infer='inference in float32',
+                          train=f'training in {settings.train_amp or "float32"}')
+        title += (f'; {settings.warmup} + {settings.steps} steps, '
+                  + ', '.join(precisions[mode] for mode in settings.modes))
     return title
 
 
@@ -103,6 +111,8 @@ def _arguments() -> argparse.Namespace:
                         help='steps that count; default: 30, on a CPU 3')
     parser.add_argument('--train-amp', choices=(*AMP, 'none'),
                         help='autocast in training; default: float16, on a CPU none')
+    parser.add_argument('--accuracy', action='store_true',
+                        help='test each RECIPE@CHECKPOINT at each size, on its own test set')
     parser.add_argument('--halve', action='store_true',
                         help='halve a batch that does not fit into memory, until it does')
     parser.add_argument('--no-flops', action='store_true',
