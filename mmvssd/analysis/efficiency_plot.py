@@ -129,7 +129,7 @@ def draw(dots: Sequence[Dot], accuracy: str, title: str) -> bytes:
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis('{x:g}')
     axes.tick_params(which='both', labelsize=9)
-    axes.margins(0.15)
+    axes.margins(0.2)
     axes.grid(alpha=0.3, which='both')
     axes.set_xlabel('inference, images/s', fontsize=10)
     axes.set_ylabel(f'top-1, {accuracy} (%)', fontsize=10)
@@ -155,14 +155,17 @@ def _name(dots: Sequence[Dot], axes) -> None:
         taken.append(Bbox([(x - radius, y - radius), (x + radius, y + radius)]))
     for dot in dots:
         gap = (AREA * dot.params / math.pi)**0.5 + 2
-        for x, y, across, up in ((0, gap, 'center', 'bottom'), (gap, 0, 'left', 'center'),
-                                 (-gap, 0, 'right', 'center'), (0, -gap, 'center', 'top'),
-                                 (0, gap + 12, 'center', 'bottom'), (0, -gap - 12, 'center', 'top')):
-            name = axes.annotate(f'{dot.label}, {dot.params:.1f} M',
-                                 (dot.images_per_second, dot.top1), (x, y), ha=across, va=up,
-                                 fontsize=9, textcoords='offset points')
+        places = [(0, gap), (gap, 0), (-gap, 0), (0, -gap), (0, gap + 12), (0, -gap - 12)]
+        for x, y in places:
+            name = axes.annotate(
+                f'{dot.label}, {dot.params:.1f} M', (dot.images_per_second, dot.top1), (x, y),
+                textcoords='offset points', fontsize=9,
+                ha='left' if x > 0 else 'right' if x else 'center',
+                va='bottom' if y > 0 else 'top' if y else 'center')
+            name.set_in_layout(False)  # or the axes would move below it
             box = name.get_window_extent()
-            if not any(box.overlaps(other) for other in taken) or (x, y) == (0, -gap - 12):
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if (x, y) == places[-1] or inside and not any(map(box.overlaps, taken)):
                 break
             name.remove()
         taken.append(box)
