@@ -4,17 +4,17 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Sequence, Union
+from typing import Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Column, Table
 
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.receptive_field import DISPLAYS, SHARES, ReceptiveField, Row, numbers
+from mmvssd.analysis.result_files import compressed, facts, write
 from mmvssd.errors import ConfigError
-from mmvssd.files import strict_json, write_whole
+from mmvssd.files import strict_json
 
 #: What the colours of a figure stand for; each takes (H, W) and gives 0 .. 1.
 FIGURES: Dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -24,17 +24,8 @@ FIGURES: Dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 FORMULAS = {'power': '(a / max a)$^{0.2}$', 'log': 'log$_{10}$(a + 1), over its maximum',
             'linear': 'a / max a'}
-MOST_BYTES = 300_000  # of a figure
 JSON = 'receptive_field.json'
 ACROSS = 4  # panels in a line, legible at a width of 800 pixels
-
-
-def _write(file: Path, content: Union[str, bytes]) -> None:
-    try:
-        write_whole(file, content)
-    except OSError as error:
-        raise ConfigError(f'--out: {file} cannot be written ({error.strerror}); make room '
-                          'and go on with --continue, or name another folder') from error
 
 
 def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path) -> None:
@@ -47,9 +38,9 @@ def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path
     """
     content = io.BytesIO()
     np.save(content, rows[-1].field.map.astype(np.float32))
-    _write(folder / f'{rows[-1].title}.npy', content.getvalue())
+    write(folder / f'{rows[-1].title}.npy', content.getvalue())
     entries = [_entry(row) for row in rows]
-    _write(folder / JSON, strict_json(dict(protocol=protocol, models=entries), indent=1))
+    write(folder / JSON, strict_json(dict(protocol=protocol, models=entries), indent=1))
 
 
 def read_rows(models: Sequence[ModelName], protocol: Mapping[str, object],
@@ -78,7 +69,7 @@ def read_rows(models: Sequence[ModelName], protocol: Mapping[str, object],
         rows = []
         for model in models:
             for entry in content['models']:
-                if _facts(model) == {key: entry[key] for key in _facts(model)}:
+                if facts(model) == {key: entry[key] for key in facts(model)}:
                     values = np.load(folder / entry['map']).astype(np.float64)
                     rows.append(Row(model, entry['state'], ReceptiveField(
                         values, tuple(entry['grid']), entry['images_used'],
@@ -87,16 +78,6 @@ def read_rows(models: Sequence[ModelName], protocol: Mapping[str, object],
         raise ConfigError(f'--continue: {file} or a map beside it cannot be read '
                           f'({type(error).__name__}: {error}); start anew without it') from error
     return rows
-
-
-def _facts(model: ModelName) -> dict:
-    """Return what tells a model, and the content of its checkpoint, from others."""
-    content = None
-    if model.checkpoint and Path(model.checkpoint).is_file():
-        status = Path(model.checkpoint).stat()
-        content = f'{status.st_size} bytes, {status.st_mtime_ns}'
-    return dict(model=model.name, checkpoint=model.checkpoint, checkpoint_file=content,
-                label=model.label)
 
 
 def write_report(rows: Sequence[Row], folder: Path, display: str = 'power') -> None:
@@ -109,11 +90,11 @@ def write_report(rows: Sequence[Row], folder: Path, display: str = 'power') -> N
     """
     for ending, content in (('csv', _as_csv(rows)), ('md', _as_markdown(rows)),
                             ('png', draw(rows, display))):
-        _write(folder / f'receptive_field.{ending}', content)
+        write(folder / f'receptive_field.{ending}', content)
 
 
 def _entry(row: Row) -> dict:
-    return dict(_facts(row.model), state=row.state, map=f'{row.title}.npy',
+    return dict(facts(row.model), state=row.state, map=f'{row.title}.npy',
                 grid=list(row.field.grid), images_used=row.field.used,
                 images_left_out=row.field.left_out, **numbers(row.field))
 
@@ -206,21 +187,9 @@ def draw(rows: Sequence[Row], display: str = 'power') -> bytes:
     figure.supxlabel('Green: pixels that move the centre of the last feature map; a is the '
                      'gradient to the pixel.\nA spot: local. A cross: rows and columns. Green '
                      'everywhere: global.', fontsize=10)
-    return _compressed(figure)
+    return compressed(figure)
 
 
 def _state(row: Row, upper: bool) -> str:
     return {'fresh': 'untrained', 'before': 'untrained',
             'trained': 'after training' if upper else 'trained'}[row.state]
-
-
-def _compressed(figure) -> bytes:
-    """Render with as many dots as :data:`MOST_BYTES` allow, in 256 colours."""
-    for dpi in (130, 110, 95, 80, 65, 50):
-        picture, packed = io.BytesIO(), io.BytesIO()
-        figure.savefig(picture, dpi=dpi, format='png')
-        Image.open(picture).convert('RGB').quantize(
-            256, method=Image.Quantize.MAXCOVERAGE).save(packed, 'png', optimize=True)
-        if packed.tell() <= MOST_BYTES:
-            break
-    return packed.getvalue()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmvssd.analysis import receptive_field, receptive_field_report
+from mmvssd.analysis import receptive_field, result_files
 from mmvssd.analysis.named_models import Feature, ModelName, build_named, last_feature
 from mmvssd.analysis.receptive_field import (
     DISPLAYS,
@@ -414,7 +414,7 @@ def test_no_room(nano, photographs, tmp_path, monkeypatch):
     def fail(file, content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(receptive_field_report, 'write_whole', fail)
+    monkeypatch.setattr(result_files, 'write_whole', fail)
     with pytest.raises(ConfigError, match='--out: .*npy cannot be written .No space left'):
         measure([ModelName.parse(nano)], photographs, Settings(size=64),
                 each=lambda rows: write_rows(rows, {}, tmp_path))
