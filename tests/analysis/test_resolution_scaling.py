@@ -3,6 +3,7 @@ import csv
 import errno
 import json
 import os
+import re
 
 import pytest
 import torch
@@ -11,7 +12,12 @@ from PIL import Image
 from mmvssd.analysis import resolution_scaling, result_files
 from mmvssd.analysis.complexity import count_model
 from mmvssd.analysis.named_models import ModelName, build_classifier
-from mmvssd.analysis.published_comparison import comparisons, gflops_table, speed_table
+from mmvssd.analysis.published_comparison import (
+    comparisons,
+    gflops_table,
+    published_tables,
+    speed_table,
+)
 from mmvssd.analysis.published_numbers import POINTS, SERIES, SIZES, published_top1, reproduced
 from mmvssd.analysis.published_speed import Speed
 from mmvssd.analysis.resolution_accuracy import measure_top1, resized
@@ -37,7 +43,9 @@ from mmvssd.analysis.resolution_scaling_report import (
 from mmvssd.datasets import make_sample_data
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.models import VSSD, VMamba
+from mmvssd.paths import project_root
 
+PAGE = (project_root() / 'docs' / 'scaling.md').read_text()
 NANO = dict(embed_dims=16, depths=(1, 1, 1, 1))
 RECIPE = 'samples/vssd-nano_1xb64_digits.py'
 ON_CPU = Settings(((32, 32), ), (2, ), warmup=0, steps=1, train_amp=None, device='cpu')
@@ -201,6 +209,25 @@ def test_published_counts(name, size, gflops):
     found = count_model(model, (size, size)).published / 1e9
     known = {(name, size), (name, size, gflops)} & DIFFERENT
     assert reproduced(found, gflops) != bool(known), found
+    columns = [line.split(' | ') for line in PAGE.splitlines() if f'| `{name}` | counted |' in line]
+    assert columns
+    for line in columns:
+        assert line[SIZES.index(size) + 4].strip(' |') == f'{found:.3f}'
+
+
+def test_the_pages_tables():
+    assert published_tables() in PAGE
+    rows = {}  # as the page has them
+    for line in PAGE.splitlines():
+        found = re.match(r'\| \| `([\w-]+)` \| counted \| ([\d.]+) \|(.*)\|$', line)
+        for size, text in zip(SIZES, found[3].split('|') if found else ()):
+            giga = round(1e9 * float(text))
+            rows[found[1], size] = made_up(found[1], size, 1, None, count=Count(
+                round(1e6 * float(found[2])), giga, giga))
+    assert len(rows) == 8 * 6
+    # each mark follows from the two numbers above it
+    expected = [line for line in gflops_table(rows.values()).splitlines() if 'counted' not in line]
+    assert set(expected) <= set(PAGE.splitlines())
 
 
 def test_reproduced():
@@ -417,8 +444,8 @@ def test_beside_the_published_numbers(rows):
     table = gflops_table([made_up('swin-tiny', 384, 1, None, None, Count(
         28_338_034, 14_048_606_208, 14_048_606_208))])
     assert '| VMamba, Table 4 | Swin-T | published | 28 | 4.5 | 14.5 |' in table
-    assert '|  |  | reproduced | yes | - | **no** | - |' in table
-    assert '|  |  | reproduced | yes | - | yes | - |' in table  # the appendix'
+    assert '| | | reproduced | yes | - | **no** | - |' in table
+    assert '| | | reproduced | yes | - | yes | - |' in table  # the appendix'
     assert table.count('14.049') == 2
     pair = [made_up('resnet-50', 224, 32, Speed(4000., 1., 32)),
             made_up('vmamba-tiny-s2l5', 224, 32, Speed(1000., 3000., 32)),
