@@ -165,7 +165,7 @@ def _name(dots: Sequence[Dot], axes) -> None:
             name.set_in_layout(False)  # or the axes would move below it
             box = name.get_window_extent()
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            if (x, y) == places[-1] or inside and not any(map(box.overlaps, taken)):
+            if (x, y) == places[-1] or (inside and not any(map(box.overlaps, taken))):
                 break
             name.remove()
         taken.append(box)

@@ -5,6 +5,7 @@ Hosts are imported when a name asks for one of their models.
 import copy
 import importlib.util
 import logging
+import math
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmvssd.checkpoint import load_pretrained, read_checkpoint, require_fit
 from mmvssd.cli.launch import load_config
@@ -336,8 +338,8 @@ def build_classifier(name: ModelName, *, size: int = 224, swin_window: int = 7,
     """Build a whole classifier of MMPreTrain by its name, in evaluation mode, on the CPU.
 
     An arch, a peer or a model of timm gets the head of :func:`classifier_config`. Weights are as
-    :func:`build_named` has them. Of a checkpoint of Swin with another window the tables of position
-    biases are resized, as MMPreTrain does it.
+    :func:`build_named` has them. A checkpoint of ``swin-tiny`` with windows of 7 fits those of
+    another size: its tables of position biases are resized, bicubic, as in Swin's own code.
 
     Args:
         name: The model; a recipe has to be one of a classifier.
@@ -369,13 +371,30 @@ def build_classifier(name: ModelName, *, size: int = 224, swin_window: int = 7,
         except CheckpointError:
             if name.name != 'swin-tiny' or swin_window == 7:
                 raise
-            model.load_state_dict(build_classifier(name, seed=seed).state_dict())
+            _load_windows(build_classifier(name, seed=seed).state_dict(), model)
     head = getattr(model, 'head', None)
     model.num_classes = NUM_CLASSES if head is None else getattr(head, 'num_classes', None)
     if model.num_classes is None:
         raise ConfigError(f'{name.name}: its {type(head).__name__} has no number of classes; give '
                           'a recipe of a classifier')
     return model
+
+
+def _load_windows(state: Dict[str, Tensor], model: nn.Module) -> None:
+    """Load a Swin's weights into one with other windows.
+
+    MMPreTrain's own hook for this calls what SciPy has no longer.
+    """
+    wanted = model.state_dict()
+    for name, value in state.items():
+        if name.endswith('relative_position_index'):
+            state[name] = wanted[name]
+        elif value.shape != wanted[name].shape:
+            before, after = (math.isqrt(len(table)) for table in (value, wanted[name]))
+            table = F.interpolate(value.T.view(1, -1, before, before), (after, after),
+                                  mode='bicubic')
+            state[name] = table.view(-1, after**2).T
+    model.load_state_dict(state)
 
 
 def classifier_recipe(name: ModelName) -> Config:

@@ -1,7 +1,14 @@
 """Measured numbers beside the published ones, as Markdown."""
 from typing import Iterator, List, Optional, Sequence, Tuple
 
-from mmvssd.analysis.published_numbers import SERIES, SIZES, Numbers, Series, reproduced
+from mmvssd.analysis.published_numbers import (
+    POINTS,
+    SERIES,
+    SIZES,
+    Numbers,
+    Series,
+    reproduced,
+)
 from mmvssd.analysis.published_speed import Speed
 from mmvssd.analysis.resolution_scaling import Count, Row
 
@@ -96,6 +103,27 @@ def memory_table(rows: Sequence[Row]) -> str:
         SIZES, SERIES[-1].batches))], lines)
 
 
+def published_tables() -> str:
+    """Write what is published and no arithmetic: speeds, memory and accuracies."""
+    lines = []
+    for series in SERIES:
+        rows = [(what, values) for what, values in (
+            ('images/s', series.images_per_second),
+            ('train images/s', series.train_images_per_second),
+            ('peak MiB', series.peak_mib), ('top-1', series.top1)) if values]
+        titles = [[series.source, series.model], *[['', '']] * len(rows)]
+        lines += [[*title, what, *('OOM' if value is None else f'{value}' for value in values)]
+                  for title, (what, values) in zip(titles, rows)]
+    at_sizes = _table(['source', 'model', '', *map(str, SIZES)], lines)
+    speeds = _table(['source', 'model', 'images/s', 'train images/s'], [
+        [point.source, point.model, f'{point.images_per_second}',
+         f'{point.train_images_per_second}'] for point in POINTS if point.images_per_second])
+    others = _table(['source', 'model', 'params (M)', 'GFLOPs', 'top-1'], [
+        [point.source, point.model, f'{point.params}', f'{point.gflops}', f'{point.top1}']
+        for point in POINTS if point.top1])
+    return '\n'.join([at_sizes, speeds, others])
+
+
 def _speed(row: Optional[Row], mode: str, attribute: str) -> Optional[float]:
     """Return what a row measured with the batch that it was asked for."""
     speed = row.speeds.get(mode) if row else None
@@ -122,5 +150,5 @@ def _ratio(value: Optional[float]) -> str:
 def _table(heading: List[str], lines: List[List[str]]) -> str:
     if not lines:
         return ''
-    return ''.join(f'| {" | ".join(line)} |\n'
+    return ''.join('|' + ''.join(f' {cell} |' if cell else ' |' for cell in line) + '\n'
                    for line in (heading, ['---'] * len(heading), *lines))
