@@ -20,7 +20,7 @@ from torch import nn
 
 from mmvssd.checkpoint import load_pretrained, read_checkpoint, require_fit
 from mmvssd.cli.launch import load_config
-from mmvssd.errors import ConfigError
+from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.families import every_arch
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.phrases import similar, suggestion
@@ -192,11 +192,15 @@ def _build_peer(name: str, size: int, out_indices: Sequence[int], swin_window: i
 
 
 def _of_mmpretrain(settings: dict) -> nn.Module:
-    if importlib.util.find_spec('mmpretrain') is None:
-        raise ConfigError(f'{settings["type"]}: comes with MMPreTrain: pip install mmpretrain')
+    _require_mmpretrain(settings['type'])
     import mmpretrain.models
     settings = copy.deepcopy(settings)
     return getattr(mmpretrain.models, settings.pop('type'))(**settings)
+
+
+def _require_mmpretrain(what: str) -> None:
+    if importlib.util.find_spec('mmpretrain') is None:
+        raise ConfigError(f'{what}: comes with MMPreTrain: pip install mmpretrain')
 
 
 def classifier_config(name: str, size: int = 224, swin_window: int = 7) -> dict:
@@ -318,20 +322,93 @@ def build_named(name: ModelName, *, size: int = 224, seed: int = 0,
         ConfigError: There is no such model, or its recipe cannot be built.
         CheckpointError: The checkpoint cannot be read, or is another model's.
     """
-    with torch.random.fork_rng(devices=[]), _quiet():
-        torch.manual_seed(seed)
+    with _seeded(seed):
         if name.is_recipe:
             model, normalization = _build_recipe(recipe_of(name))
         else:
             model, normalization = _build_backbone(name.name, size), IMAGENET
-        for module in model.modules():
-            if 'Pretrained' in _kinds(getattr(module, 'init_cfg', None)):
-                module.init_cfg = None
-        model.init_weights()
-        if name.checkpoint and not fresh:
-            load_weights(name.checkpoint, model)
-    model.eval()
+        _give_weights(model, None if fresh else name.checkpoint)
     return NamedModel(name, model, model.backbone if name.is_recipe else model, normalization)
+
+
+def build_classifier(name: ModelName, *, size: int = 224, swin_window: int = 7,
+                     seed: int = 0) -> nn.Module:
+    """Build a whole classifier of MMPreTrain by its name, in evaluation mode, on the CPU.
+
+    An arch, a peer or a model of timm gets the head of :func:`classifier_config`. Weights are as
+    :func:`build_named` has them. Of a checkpoint of Swin with another window the tables of position
+    biases are resized, as MMPreTrain does it.
+
+    Args:
+        name: The model; a recipe has to be one of a classifier.
+        size: Side of the images in pixels, for peers that are built for one size.
+        swin_window: Side of the windows of ``swin-tiny``, in tokens.
+        seed: Of the weights that are drawn.
+
+    Returns:
+        (N, 3, H, W) -> (N, classes), with the number of classes as ``num_classes``.
+
+    Raises:
+        ConfigError: There is no such model, it is no classifier, or it cannot be built.
+        CheckpointError: The checkpoint cannot be read, or is another model's.
+    """
+    with _seeded(seed):
+        if name.is_recipe:
+            model = _build_recipe(classifier_recipe(name))[0]
+        elif name.name.startswith('timm:'):
+            _require_timm(name.name)
+            model = _of_mmpretrain(dict(type='TimmClassifier', num_classes=NUM_CLASSES,
+                                        model_name=name.name.partition(':')[2]))
+        else:
+            settings = classifier_config(name.name, size, swin_window)
+            _require_mmpretrain(name.name)
+            init_default_scope('mmpretrain')
+            model = MODELS.build(settings)
+        try:
+            _give_weights(model, name.checkpoint)
+        except CheckpointError:
+            if name.name != 'swin-tiny' or swin_window == 7:
+                raise
+            model.load_state_dict(build_classifier(name, seed=seed).state_dict())
+    head = getattr(model, 'head', None)
+    model.num_classes = NUM_CLASSES if head is None else getattr(head, 'num_classes', None)
+    if model.num_classes is None:
+        raise ConfigError(f'{name.name}: its {type(head).__name__} has no number of classes; give '
+                          'a recipe of a classifier')
+    return model
+
+
+def classifier_recipe(name: ModelName) -> Config:
+    """Read a recipe that has to be one of a classifier of MMPreTrain.
+
+    Raises:
+        ConfigError: There is none, or its model is no classifier.
+    """
+    cfg = recipe_of(name)
+    if cfg.get('default_scope') != 'mmpretrain' or not cfg.model.get('head'):
+        raise ConfigError(f'{name.name}: its {cfg.model.type} is no classifier; '
+                          'tools/benchmarks/backbone_speed.py times backbones, and the log of a '
+                          "training a detector's or segmentor's own steps")
+    return cfg
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw weights from a seed, quietly, and leave the random state as it was."""
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        yield
+
+
+def _give_weights(model: nn.Module, checkpoint: Optional[str]) -> None:
+    """Draw a model's weights, whatever its config starts from; load a checkpoint's if there is."""
+    for module in model.modules():
+        if 'Pretrained' in _kinds(getattr(module, 'init_cfg', None)):
+            module.init_cfg = None
+    model.init_weights()
+    if checkpoint:
+        load_weights(checkpoint, model)
+    model.eval()
 
 
 def _build_backbone(name: str, size: int) -> nn.Module:
