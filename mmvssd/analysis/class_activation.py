@@ -302,16 +302,18 @@ def draw_all(subject: Subject, files: Sequence[Path], settings: Settings, folder
         Each photograph, once its files are there.
 
     Raises:
-        ConfigError: The folder cannot be written to.
+        ConfigError: The folder cannot be written to, or a picture would replace a photograph.
         NumericalFault: A score or a gradient is not finite.
     """
-    names, rows = folder_names(files), []
+    targets = {file: folder / f'{name}.png' for file, name in folder_names(files).items()}
+    _check_targets(targets)
+    rows = []
     with Progress(transient=True) as progress:
         bar = progress.add_task('class activation', total=len(files))
         for file, picture in each_picture(files, settings.size, 'crop', failures):
             image = normalized(picture.image, subject.normalization).to(settings.device)
             found = explain(subject, image, settings.category)
-            target = folder / f'{names[file]}.png'
+            target = targets[file]
             write_output(target, draw(subject, picture, found))
             write_output(target.with_suffix('.npy'), _npy(found.map))
             rows.append(_facts(subject, file, picture, found, target))
@@ -319,6 +321,14 @@ def draw_all(subject: Subject, files: Sequence[Path], settings: Settings, folder
                 dict(protocol, settings=settings._asdict(), images=rows), indent=1))
             progress.update(bar, completed=len(rows) + len(failures))
             yield Drawn(target, found, picture.enlarged)
+
+
+def _check_targets(targets: Dict[Path, Path]) -> None:
+    photographs = {file.resolve() for file in targets}
+    for target in targets.values():
+        if target.resolve() in photographs:
+            raise ConfigError(f'--out: {target} is one of the photographs, which its picture would '
+                              'replace; name another folder')
 
 
 def _npy(values: Tensor) -> bytes:

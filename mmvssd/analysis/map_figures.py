@@ -111,6 +111,7 @@ def _finish(figure: Figure, title: str, caption: str, collected) -> Picture:
 
 def finished(figure: Figure, title: str, text: str) -> bytes:
     """Put a title above a figure and a text below; return a PNG below :data:`LARGEST` bytes."""
+    title = title.replace('$', r'\$')  # a name's, which would begin a formula
     figure.suptitle('\n'.join(textwrap.wrap(title, TITLE_LINE)), fontsize=FONT + 2)
     figure.supxlabel('\n'.join(textwrap.wrap(text, LINE, break_on_hyphens=False)), fontsize=FONT)
     content = io.BytesIO()

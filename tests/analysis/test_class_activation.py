@@ -270,7 +270,7 @@ def checkpoint(tmp_path):
     model = find_subject(ModelName.parse(RECIPE), SMALL._replace(seed=3)).model
     file = tmp_path / 'weights.pth'
     torch.save(dict(state_dict=model.state_dict(), meta=dict(
-        dataset_meta=dict(classes=[f'digit {i}' for i in range(10)]))), file)
+        dataset_meta=dict(classes=[f'digit [/{i}]' for i in range(10)]))), file)
     return file
 
 
@@ -293,7 +293,7 @@ def test_files(photographs, checkpoint, tmp_path):
     assert written['model'] == 'x'
     assert written['settings']['category'] == 7
     entry = written['images'][1]
-    assert (entry['category'], entry['category_name']) == (7, 'digit 7 (7)')
+    assert (entry['category'], entry['category_name']) == (7, 'digit [/7] (7)')
     assert entry['grid'] == [2, 2]
     assert entry['max'] == done.found.map.max().item()
     assert entry['predicted_score'] == done.found.scores.max().item()
@@ -325,6 +325,27 @@ def test_maps_without_shades():
     assert class_activation.draw(subject_of(Toy([1., -1.])), picture, flat).startswith(b'\x89PNG')
 
 
+def test_a_photograph_is_not_replaced(photographs):
+    pytest.importorskip('mmpretrain')
+    subject = find_subject(ModelName.parse(RECIPE), SMALL)
+    folder = photographs[0].parent
+    before = photographs[0].read_bytes()
+    with pytest.raises(ConfigError, match='--out: .*a.png is one of the photographs'):
+        list(draw_all(subject, photographs, SMALL, folder / '..' / folder.name, protocol={},
+                      failures={}))
+    assert photographs[0].read_bytes() == before
+    assert len(list(folder.iterdir())) == len(photographs)
+
+
+def test_names_of_any_characters(photographs, tmp_path):
+    """No name is taken for a formula of a figure, or for a format of a table."""
+    pytest.importorskip('mmpretrain')
+    subject = find_subject(ModelName.parse(f'{RECIPE}=$x_{{$'), SMALL)
+    subject = subject._replace(classes=[r'$\frac$ [/red] %s {}'] * 10)
+    done = list(draw_all(subject, photographs[:1], SMALL, tmp_path, protocol={}, failures={}))
+    assert done[0].file.stat().st_size
+
+
 def test_no_room(photographs, tmp_path, monkeypatch):
     pytest.importorskip('mmpretrain')
 
@@ -350,7 +371,7 @@ def test_command(run_tool, photographs, checkpoint, tmp_path):
                  '--size', 64]
     out = run_tool(*arguments, '--images', 'photographs', '--out', 'a/b', expect=2)
     assert '1 of 3 images were left out:' in out
-    assert 'digit' in out
+    assert 'digit [/' in out
     assert {file.name for file in (tmp_path / 'a/b').iterdir()} == {
         'a.png', 'a.npy', 'c.png', 'c.npy', 'class_activation.json'}
     out = run_tool('analysis_tools/class_activation.py', 'vssd-micro', '--images', 'sklearn',

@@ -11,6 +11,7 @@ from typing import Optional
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mmvssd.analysis.class_activation import (
@@ -42,14 +43,15 @@ def main() -> None:
     protocol = dict(model=name.name, checkpoint=name.checkpoint, label=name.label,
                     mmvssd=__version__, torch=torch.__version__, machine=machine(args.device))
     table = Table('image', 'class', 'score', 'best class', 'score',
-                  title=f'Grad-CAM of {name.label}, {subject.activations.what}')
+                  title=f'Grad-CAM of {escape(name.label)}, {subject.activations.what}')
     failures, flat, enlarged = {}, [], 0
     for done in draw_all(subject, files, settings, Path(args.out), protocol=protocol,
                          failures=failures):
         found = done.found
-        table.add_row(done.file.stem, *(text for number in (found.category, found.predicted)
-                                        for text in (subject.class_name(number),
-                                                     f'{found.scores[number]:.3g}')))
+        table.add_row(escape(done.file.stem),
+                      *(text for number in (found.category, found.predicted)
+                        for text in (escape(subject.class_name(number)),
+                                     f'{found.scores[number]:.3g}')))
         enlarged += done.enlarged
         if flatness(found):
             flat.append(f'{done.file.stem}: {flatness(found)}')
