@@ -5,6 +5,7 @@ With the activations A (C, h, w) of a stage, and the class's score y before soft
     w_c = mean over the grid of dy / dA_c        map = relu(sum_c w_c A_c)        (h, w)
 """
 import io
+import json
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -278,16 +279,9 @@ def grad_cam(activations: Tensor, score: Tensor, subject: Subject) -> Tensor:
     return (weights * activations).sum(1)[0].relu().detach()
 
 
-class Drawn(NamedTuple):
-    """A photograph that is done: its picture's file, and what was found."""
-
-    file: Path
-    found: ClassActivation
-    enlarged: bool
-
-
 def draw_all(subject: Subject, files: Sequence[Path], settings: Settings, folder: Path, *,
-             protocol: dict, failures: Dict[Path, str]) -> Iterator[Drawn]:
+             protocol: dict, failures: Dict[Path, str],
+             done: Sequence[dict] = ()) -> Iterator[dict]:
     """Draw the map of each photograph, and write all numbers to one JSON as they come.
 
     Args:
@@ -297,9 +291,10 @@ def draw_all(subject: Subject, files: Sequence[Path], settings: Settings, folder
         folder: Gets ``<name>.png``, ``<name>.npy`` (h, w) float32, and the JSON.
         protocol: What the JSON says of model and machine.
         failures: Gets an entry for each photograph that cannot be read.
+        done: Entries of an earlier run, see :func:`read_rows`; these are not drawn again.
 
     Yields:
-        Each photograph, once its files are there.
+        The JSON's entry of each photograph, once its files are there.
 
     Raises:
         ConfigError: The folder cannot be written to, or a picture would replace a photograph.
@@ -307,10 +302,15 @@ def draw_all(subject: Subject, files: Sequence[Path], settings: Settings, folder
     """
     targets = {file: folder / f'{name}.png' for file, name in folder_names(files).items()}
     _check_targets(targets)
-    rows = []
+    known = {(entry['image'], entry['picture']): entry for entry in done}
+    kept = {file: known[str(file), target.name] for file, target in targets.items()
+            if (str(file), target.name) in known}
+    rows = list(kept.values())
+    yield from rows
+    rest = [file for file in files if file not in kept]
     with Progress(transient=True) as progress:
-        bar = progress.add_task('class activation', total=len(files))
-        for file, picture in each_picture(files, settings.size, 'crop', failures):
+        bar = progress.add_task('class activation', total=len(files), completed=len(rows))
+        for file, picture in each_picture(rest, settings.size, 'crop', failures):
             image = normalized(picture.image, subject.normalization).to(settings.device)
             found = explain(subject, image, settings.category)
             target = targets[file]
@@ -320,7 +320,31 @@ def draw_all(subject: Subject, files: Sequence[Path], settings: Settings, folder
             write_output(folder / FILE, strict_json(
                 dict(protocol, settings=settings._asdict(), images=rows), indent=1))
             progress.update(bar, completed=len(rows) + len(failures))
-            yield Drawn(target, found, picture.enlarged)
+            yield rows[-1]
+
+
+def read_rows(folder: Path, settings: Settings, protocol: dict) -> List[dict]:
+    """Read the entries that :func:`draw_all` wrote by the same protocol and settings.
+
+    Raises:
+        ConfigError: What is there cannot be read.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return []
+    try:
+        content = json.loads(file.read_text())
+        rows = [entry for entry in content.pop('images')
+                if all((folder / entry['picture']).with_suffix(ending).is_file()
+                       for ending in ('.png', '.npy')) and entry['image']]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f'--continue: {file} cannot be read ({type(error).__name__}: {error}); '
+                          'start anew without it') from error
+    if content != dict(protocol, settings=settings._asdict()):
+        print(f'{file}: is of another model, checkpoint, setting, version or machine; all is drawn '
+              'again')
+        return []
+    return rows
 
 
 def _check_targets(targets: Dict[Path, Path]) -> None:
@@ -345,7 +369,8 @@ def _facts(subject: Subject, file: Path, picture: Picture, found: ClassActivatio
                 predicted_name=subject.class_name(found.predicted),
                 predicted_score=found.scores[found.predicted].item(),
                 activations=subject.activations.what, grid=list(found.map.shape),
-                min=found.map.min().item(), max=found.map.max().item())
+                min=found.map.min().item(), max=found.map.max().item(),
+                note=flatness(found))
 
 
 def flatness(found: ClassActivation) -> str:

@@ -20,9 +20,11 @@ from mmvssd.analysis.class_activation import (
     find_activations,
     find_subject,
     flatness,
+    read_rows,
 )
 from mmvssd.analysis.map_figures import LARGEST
 from mmvssd.analysis.named_models import IMAGENET, ModelName
+from mmvssd.analysis.photographs import Picture, normalized, open_picture
 from mmvssd.errors import CheckpointError, ConfigError, NumericalFault
 
 RECIPE = 'samples/vssd-nano_1xb64_digits.py'
@@ -277,15 +279,16 @@ def checkpoint(tmp_path):
 def test_files(photographs, checkpoint, tmp_path):
     subject = find_subject(ModelName.parse(f'{RECIPE}@{checkpoint}=mine'), SMALL)
     failures, seen = {}, []
-    for done in draw_all(subject, photographs, SMALL._replace(category=7), tmp_path / 'a' / 'b',
-                         protocol=dict(model='x'), failures=failures):
+    for row in draw_all(subject, photographs, SMALL._replace(category=7), tmp_path / 'a' / 'b',
+                        protocol=dict(model='x'), failures=failures):
         written = json.loads((tmp_path / 'a/b/class_activation.json').read_text())
         seen.append(len(written['images']))
-        with Image.open(done.file) as picture:
-            assert picture.width == 800
-        assert done.file.stat().st_size < LARGEST
-        np.testing.assert_array_equal(np.load(done.file.with_suffix('.npy')), done.found.map)
-        assert done.enlarged
+        picture = tmp_path / 'a' / 'b' / row['picture']
+        with Image.open(picture) as opened:
+            assert opened.width == 800
+        assert picture.stat().st_size < LARGEST
+        values = np.load(picture.with_suffix('.npy'))
+        assert row['enlarged']
     assert seen == [1, 2]
     assert [file.name for file in failures] == ['b.png']
     assert {file.name for file in (tmp_path / 'a/b').iterdir()} == {
@@ -293,10 +296,45 @@ def test_files(photographs, checkpoint, tmp_path):
     assert written['model'] == 'x'
     assert written['settings']['category'] == 7
     entry = written['images'][1]
+    assert entry == row
     assert (entry['category'], entry['category_name']) == (7, 'digit [/7] (7)')
-    assert entry['grid'] == [2, 2]
-    assert entry['max'] == done.found.map.max().item()
-    assert entry['predicted_score'] == done.found.scores.max().item()
+    assert entry['grid'] == [2, 2] == list(values.shape)
+    image = normalized(open_picture(photographs[2], 64).image, IMAGENET)
+    found = explain(subject, image, 7)
+    np.testing.assert_allclose(values, found.map, rtol=1e-5)
+    assert entry['max'] == values.max()
+    assert entry['predicted_score'] == pytest.approx(found.scores.max().item(), rel=1e-5)
+    assert entry['predicted'] == int(found.scores.argmax())
+
+
+def test_a_run_goes_on(photographs, tmp_path, capsys):
+    pytest.importorskip('mmpretrain')
+    subject = find_subject(ModelName.parse(RECIPE), SMALL)
+    protocol, failures = dict(model='x', checkpoint=None), {}
+
+    def draw_to_the_end(done=(), files=photographs):
+        return list(draw_all(subject, files, SMALL, tmp_path / 'o', protocol=protocol,
+                             failures=failures, done=done))
+
+    assert read_rows(tmp_path / 'o', SMALL, protocol) == []
+    first, = draw_to_the_end(files=photographs[:1])
+    done = read_rows(tmp_path / 'o', SMALL, protocol)
+    assert done == [first]
+    (tmp_path / 'o' / 'a.npy').write_bytes(b'kept')
+    rows = draw_to_the_end(done)
+    assert [row['picture'] for row in rows] == ['a.png', 'c.png']
+    assert (tmp_path / 'o' / 'a.npy').read_bytes() == b'kept'  # not drawn again
+    assert read_rows(tmp_path / 'o', SMALL, protocol) == rows
+    assert [file.name for file in failures] == ['b.png']
+    assert read_rows(tmp_path / 'o', SMALL._replace(category=1), protocol) == []
+    assert read_rows(tmp_path / 'o', SMALL, dict(protocol, checkpoint='y')) == []
+    assert 'is of another model, checkpoint, setting' in capsys.readouterr().out
+    (tmp_path / 'o' / 'a.png').unlink()
+    assert read_rows(tmp_path / 'o', SMALL, protocol) == rows[1:]
+    for content in ('{', '[]', '{}', '{"images": [1]}', '{"images": 3}'):
+        (tmp_path / 'o' / 'class_activation.json').write_text(content)
+        with pytest.raises(ConfigError, match='--continue: .*json cannot be read'):
+            read_rows(tmp_path / 'o', SMALL, protocol)
 
 
 def test_the_recipes_normalization(tmp_path):
@@ -321,7 +359,7 @@ def test_maps_without_shades():
     assert flatness(flat) == 'The map is zero everywhere: no place speaks for the class.'
     assert 'one value' in flatness(flat._replace(map=torch.ones(2, 2)))
     assert not flatness(explain(subject_of(Toy([1., -1.])), x))
-    picture = class_activation.Picture(np.zeros((64, 64, 3), np.uint8), False)
+    picture = Picture(np.zeros((64, 64, 3), np.uint8), False)
     assert class_activation.draw(subject_of(Toy([1., -1.])), picture, flat).startswith(b'\x89PNG')
 
 
@@ -343,7 +381,7 @@ def test_names_of_any_characters(photographs, tmp_path):
     subject = find_subject(ModelName.parse(f'{RECIPE}=$x_{{$'), SMALL)
     subject = subject._replace(classes=[r'$\frac$ [/red] %s {}'] * 10)
     done = list(draw_all(subject, photographs[:1], SMALL, tmp_path, protocol={}, failures={}))
-    assert done[0].file.stat().st_size
+    assert (tmp_path / done[0]['picture']).stat().st_size
 
 
 def test_no_room(photographs, tmp_path, monkeypatch):
@@ -378,6 +416,9 @@ def test_command(run_tool, photographs, checkpoint, tmp_path):
                    '--size', 64, '--out', 'c', '--device', 'cpu', '--stage', 1, '--category', 999)
     assert 'the weights are fresh' in out
     assert 'class 999' in out
+    before = (tmp_path / 'a/b/a.png').stat().st_mtime_ns
+    run_tool(*arguments, '--images', 'photographs', '--out', 'a/b', '--continue', expect=2)
+    assert (tmp_path / 'a/b/a.png').stat().st_mtime_ns == before
     (tmp_path / 'file').touch()
     for extra, message in (
             (['--category', 10], 'ConfigError: --category: got 10, expected 0 to 9'),

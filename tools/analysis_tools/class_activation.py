@@ -19,7 +19,7 @@ from mmvssd.analysis.class_activation import (
     check_settings,
     draw_all,
     find_subject,
-    flatness,
+    read_rows,
 )
 from mmvssd.analysis.named_models import ModelName, check_models
 from mmvssd.analysis.photographs import choose_photographs, report_failures
@@ -40,28 +40,28 @@ def main() -> None:
     files = choose_photographs(args.images, args.num_images, args.seed)
     subject = find_subject(name, settings)
     check_writable(args.out, '--out')
-    protocol = dict(model=name.name, checkpoint=name.checkpoint, label=name.label,
+    protocol = dict(model=name.name, checkpoint=name.checkpoint,
+                    checkpoint_file=_content(name.checkpoint), label=name.label,
                     mmvssd=__version__, torch=torch.__version__, machine=machine(args.device))
     table = Table('image', 'class', 'score', 'best class', 'score',
                   title=f'Grad-CAM of {escape(name.label)}, {subject.activations.what}')
-    failures, flat, enlarged = {}, [], 0
-    for done in draw_all(subject, files, settings, Path(args.out), protocol=protocol,
-                         failures=failures):
-        found = done.found
-        table.add_row(escape(done.file.stem),
-                      *(text for number in (found.category, found.predicted)
-                        for text in (escape(subject.class_name(number)),
-                                     f'{found.scores[number]:.3g}')))
-        enlarged += done.enlarged
-        if flatness(found):
-            flat.append(f'{done.file.stem}: {flatness(found)}')
-    if table.row_count:
+    folder, failures, rows = Path(args.out), {}, []
+    done = read_rows(folder, settings, protocol) if args.resume else ()
+    for row in draw_all(subject, files, settings, folder, protocol=protocol, failures=failures,
+                        done=done):
+        rows.append(row)
+        table.add_row(escape(Path(row['picture']).stem), escape(row['category_name']),
+                      f'{row["score"]:.3g}', escape(row['predicted_name']),
+                      f'{row["predicted_score"]:.3g}')
+    if rows:
         Console().print(table)
         print(f'pictures in {args.out}')
     if not name.checkpoint:
         print('Without a checkpoint the weights are fresh: the map shows no class.')
-    for line in flat:
-        print(line)
+    for row in rows:
+        if row['note']:
+            print(f'{row["picture"]}: {row["note"]}')
+    enlarged = sum(row['enlarged'] for row in rows)
     if enlarged:
         print(f'{enlarged} images are smaller than {args.size} pixels and were enlarged.')
     report_failures(failures, len(files))
@@ -76,6 +76,14 @@ def _model(model: str, checkpoint: Optional[str]) -> ModelName:
     return replace(name, checkpoint=checkpoint)
 
 
+def _content(checkpoint: Optional[str]) -> Optional[str]:
+    """Tell a file's content from what was there before."""
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return None
+    status = Path(checkpoint).stat()
+    return f'{status.st_size} bytes, {status.st_mtime_ns}'
+
+
 def _arguments() -> argparse.Namespace:
     default = Settings()
     parser = argparse.ArgumentParser(description=__doc__,
@@ -87,6 +95,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('--out', type=named, required=True, metavar='FOLDER',
                         help='gets a picture and a map (.npy) of each image, and '
                         'class_activation.json')
+    parser.add_argument('--continue', action='store_true', dest='resume',
+                        help='go on from the images that an earlier run has drawn in FOLDER')
     parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
                         help='files or folders, or sklearn or skimage for the photographs that '
                         'these packages bundle (default: sklearn)')
