@@ -334,9 +334,7 @@ def read_rows(folder: Path, settings: Settings, protocol: dict) -> List[dict]:
         return []
     try:
         content = json.loads(file.read_text())
-        rows = [entry for entry in content.pop('images')
-                if all((folder / entry['picture']).with_suffix(ending).is_file()
-                       for ending in ('.png', '.npy')) and entry['image']]
+        rows = [entry for entry in content.pop('images') if _is_there(folder, entry)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f'--continue: {file} cannot be read ({type(error).__name__}: {error}); '
                           'start anew without it') from error
@@ -345,6 +343,11 @@ def read_rows(folder: Path, settings: Settings, protocol: dict) -> List[dict]:
               'again')
         return []
     return rows
+
+
+def _is_there(folder: Path, entry: dict) -> bool:
+    picture = folder / entry['picture']
+    return bool(entry['image']) and picture.is_file() and picture.with_suffix('.npy').is_file()
 
 
 def _check_targets(targets: Dict[Path, Path]) -> None:
