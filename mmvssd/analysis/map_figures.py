@@ -19,6 +19,7 @@ WIDTH = 8.0  # inches: 800 pixels
 FONT = 8
 COLUMNS = 4  # panels side by side
 LINE = 120  # characters of a line of a caption
+TITLE_LINE = 100
 LARGEST = 300_000  # bytes of a figure
 
 SCOPE = ('The maps describe the op only. The convolution and SiLU before it, and the norm, gate '
@@ -92,7 +93,7 @@ def draw_peer(collected, image: np.ndarray, settings, title: str) -> Picture:
     return _combined(collected, image, settings, title, PEER)
 
 
-def _sheet(panels: int, columns: int = COLUMNS):
+def sheet(panels: int, columns: int = COLUMNS):
     """Make a figure with square panels, and list its axes in reading order."""
     columns = min(panels, columns)
     rows = -(-panels // columns)
@@ -105,12 +106,17 @@ def _sheet(panels: int, columns: int = COLUMNS):
 
 
 def _finish(figure: Figure, title: str, caption: str, collected) -> Picture:
-    figure.suptitle(title, fontsize=FONT + 2)
-    text = f'{caption} {check_line(collected)}'
+    return Picture(title, caption, finished(figure, title, f'{caption} {check_line(collected)}'))
+
+
+def finished(figure: Figure, title: str, text: str) -> bytes:
+    """Put a title above a figure and a text below; return a PNG below :data:`LARGEST` bytes."""
+    title = title.replace('$', r'\$')  # a name's, which would begin a formula
+    figure.suptitle('\n'.join(textwrap.wrap(title, TITLE_LINE)), fontsize=FONT + 2)
     figure.supxlabel('\n'.join(textwrap.wrap(text, LINE, break_on_hyphens=False)), fontsize=FONT)
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=DPI)
-    return Picture(title, caption, _small(content))
+    return _small(content)
 
 
 def _small(content: io.BytesIO) -> bytes:
@@ -124,7 +130,8 @@ def _small(content: io.BytesIO) -> bytes:
     return content.getvalue()
 
 
-def _bar(figure: Figure, drawn, axes, label: str) -> None:
+def colour_bar(figure: Figure, drawn, axes, label: str) -> None:
+    """Put a bar of colours beside one or more panels."""
     bar = figure.colorbar(drawn, ax=axes, fraction=0.05, aspect=25)
     bar.ax.tick_params(labelsize=FONT - 1)
     bar.set_label(label, fontsize=FONT)
@@ -154,7 +161,7 @@ def _limits(values: Sequence[Tensor]) -> Sequence[float]:
 
 def _routes(collected, settings, title: str) -> Picture:
     count = len(collected.orders)
-    figure, axes = _sheet(3 * count, columns=count)
+    figure, axes = sheet(3 * count, columns=count)
     own = [scaled(values, settings.scale) for values in collected.arrays['routes']]
     limits = _limits(own)
     for k, order in enumerate(collected.orders):
@@ -164,7 +171,7 @@ def _routes(collected, settings, title: str) -> Picture:
         _matrix(axes[2 * count + k], placed, 'tokens row by row', limits)
     for row in (1, 2):
         axes[row * count].set_ylabel('token t, which reads', fontsize=FONT)
-        _bar(figure, drawn, axes[row * count:(row + 1) * count], _bar_label(settings))
+        colour_bar(figure, drawn, axes[row * count:(row + 1) * count], _bar_label(settings))
     for axis in axes[2 * count:]:
         axis.set_xlabel('token s, read', fontsize=FONT)
     return _finish(figure, f'{title}: {KIND_NAMES[settings.kind]} of each route', ROUTES, collected)
@@ -192,17 +199,18 @@ def _arrows(axes, order, title: str, side: int = 4) -> None:
     axes.set_title(title, fontsize=FONT)
 
 
-def _show(axes, image: np.ndarray, title: str) -> None:
+def show(axes, image: np.ndarray, title: str) -> None:
+    """Draw a photograph (H, W, 3) without axes."""
     axes.imshow(image)
     axes.set_axis_off()
     axes.set_title(title, fontsize=FONT)
 
 
-def _overlay(axes, image: np.ndarray, values: Tensor, grid, title: str, settings=None):
-    """Lay a map over the photograph, half and half; values (L,)."""
+def overlay(axes, image: np.ndarray, values: Tensor, grid, title: str, settings=None):
+    """Lay a map over the photograph, half and half; values (L,). Return what a bar is made of."""
     size = image.shape[:2]
     heat = F.interpolate(values.view(1, 1, *grid), size, mode='bilinear', align_corners=False)
-    _show(axes, image, title)
+    show(axes, image, title)
     low, high = (0, 1) if settings is None or settings.scale != 'none' else _limits([values])
     return axes.imshow(heat[0, 0].numpy(), cmap='jet', alpha=0.5, vmin=low, vmax=high)
 
@@ -224,8 +232,8 @@ def _combined(collected, image: np.ndarray, settings, title: str, caption: str) 
         overlays[f'read from {x:g}, {y:g}'] = (row, token)
     panels = 1 + ('full' in arrays) + len(overlays)
     in_a_line = panels == 4 and settings.scale != 'none'  # else each has a bar of its own
-    figure, axes = _sheet(panels, columns=4 if in_a_line else 3)
-    _show(axes[0], image, f'{grid[1]} x {grid[0]} tokens')
+    figure, axes = sheet(panels, columns=4 if in_a_line else 3)
+    show(axes[0], image, f'{grid[1]} x {grid[0]} tokens')
     for token in collected.tokens:
         _box(axes[0], token, grid, image.shape)
     rest = axes[1:]
@@ -233,23 +241,23 @@ def _combined(collected, image: np.ndarray, settings, title: str, caption: str) 
         values = scaled(arrays['full'], settings.scale)
         drawn = _matrix(rest[0], values, 'map: row t reads column s', _limits([values]))
         if settings.scale == 'none':
-            _bar(figure, drawn, rest[0], 'value')
+            colour_bar(figure, drawn, rest[0], 'value')
         rest = rest[1:]
     for axis, (name, (values, token)) in zip(rest, overlays.items()):
-        drawn = _overlay(axis, image, scaled(values, settings.scale), grid, name, settings)
+        drawn = overlay(axis, image, scaled(values, settings.scale), grid, name, settings)
         if token is not None:
             _box(axis, token, grid, image.shape)
         if settings.scale == 'none':
-            _bar(figure, drawn, axis, 'value')
+            colour_bar(figure, drawn, axis, 'value')
     if settings.scale != 'none':
-        _bar(figure, drawn, axes, _bar_label(settings))
+        colour_bar(figure, drawn, axes, _bar_label(settings))
     return _finish(figure, f'{title}: {KIND_NAMES[settings.kind]}', caption, collected)
 
 
 def _scan(collected, settings, title: str) -> Picture:
     rows, (H, W) = collected.arrays['scan'], collected.grid
     kind = 'operator' if settings.kind == 'attention' else settings.kind
-    figure, axes = _sheet(len(rows))
+    figure, axes = sheet(len(rows))
     for axis, row, position in zip(axes, rows, collected.positions):
         shown = scaled(row[:position + 1], settings.scale)
         values = np.ma.masked_array(np.zeros(H * W), mask=True)
@@ -262,21 +270,21 @@ def _scan(collected, settings, title: str) -> Picture:
         axis.set(xticks=[], yticks=[])
         axis.set_title(f'token {position + 1} of {H * W}', fontsize=FONT)
         if settings.scale == 'none':
-            _bar(figure, drawn, axis, 'value')
+            colour_bar(figure, drawn, axis, 'value')
     if settings.scale != 'none':
-        _bar(figure, drawn, axes, _bar_label(settings))
+        colour_bar(figure, drawn, axes, _bar_label(settings))
     return _finish(figure, f'{title}: {KIND_NAMES[kind]} during the scan', SCAN, collected)
 
 
 def _decay(collected, settings, title: str) -> Picture:
     decays = [scaled(values, settings.scale) for values in collected.arrays['decays']]
-    figure, axes = _sheet(len(decays))
+    figure, axes = sheet(len(decays))
     limits = _limits(decays)
     for k, (axis, order) in enumerate(zip(axes, collected.orders)):
         drawn = _matrix(axis, decays[k], f'route {k}: {_order_name(order)}', limits)
         axis.set_xlabel('token s, read', fontsize=FONT)
     axes[0].set_ylabel('token t, which reads', fontsize=FONT)
-    _bar(figure, drawn, axes, _bar_label(settings))
+    colour_bar(figure, drawn, axes, _bar_label(settings))
     return _finish(figure, f'{title}: decay of each route', DECAY, collected)
 
 
@@ -284,14 +292,14 @@ def _weights(collected, image: np.ndarray, title: str) -> Picture:
     weights, grid = collected.arrays['weights'], collected.grid
     panels = {'mean': weights.mean(1),
               **{f'head {j}': head for j, head in enumerate(weights.T)}}
-    figure, axes = _sheet(1 + len(panels))
-    _show(axes[0], image, 'image')
+    figure, axes = sheet(1 + len(panels))
+    show(axes[0], image, 'image')
     for axis, (name, values) in zip(axes[1:], panels.items()):
         drawn = axis.imshow(scaled(values, 'minmax').view(grid).numpy(), cmap='viridis', vmin=0,
                             vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_title(f'{name}: {values.min():.3g} to {values.max():.3g}', fontsize=FONT)
-    _bar(figure, drawn, axes, 'min to max of a panel')
+    colour_bar(figure, drawn, axes, 'min to max of a panel')
     normalized = torch.allclose(weights.mean(0), torch.ones(weights.shape[1]), atol=1e-3)
     unit = '1 is the mean over tokens.' if normalized else 'It is the step size times the decay.'
     return _finish(figure, f'{title}: token weights of NC-SSD', WEIGHTS.format(unit=unit),
@@ -300,9 +308,9 @@ def _weights(collected, image: np.ndarray, title: str) -> Picture:
 
 def _outputs(collected, image: np.ndarray, title: str) -> Picture:
     outputs: List[Tensor] = list(collected.arrays['route_outputs'])
-    figure, axes = _sheet(len(outputs))
+    figure, axes = sheet(len(outputs))
     for k, (axis, order) in enumerate(zip(axes, collected.orders)):
-        drawn = _overlay(axis, image, scaled(outputs[k], 'minmax'), collected.grid,
+        drawn = overlay(axis, image, scaled(outputs[k], 'minmax'), collected.grid,
                          f'route {k}: {_order_name(order)}')
-    _bar(figure, drawn, axes, 'min to max of a panel')
+    colour_bar(figure, drawn, axes, 'min to max of a panel')
     return _finish(figure, f'{title}: output of each route', OUTPUTS, collected)

@@ -8,6 +8,7 @@ from typing import Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from mmvssd.analysis.named_models import ModelName
@@ -146,7 +147,7 @@ def print_rows(rows: Sequence[Row], title: str) -> None:
     for row in rows:
         found = numbers(row.field)
         sides = found['sides']['raw'].values()
-        table.add_row(row.model.label, row.state, '{} x {}'.format(*row.field.grid),
+        table.add_row(escape(row.model.label), row.state, '{} x {}'.format(*row.field.grid),
                       *('not reached' if side is None else str(side) for side in sides),
                       f'{found["cross"]:.3f} / {found["cross_uniform"]:.3f}',
                       f'{found["coverage"]:.3f}')
@@ -171,7 +172,8 @@ def draw(rows: Sequence[Row], display: str = 'power') -> bytes:
         axes = grid[states * line + (states - 1) * (row.state != 'before'), column]
         axes.axis('on')
         shown = axes.imshow(FIGURES[display](row.field.map), cmap='RdYlGn', vmin=-1, vmax=1)
-        axes.set_title(f'{row.model.label}\n{_state(row, states > 1)}', fontsize=10)
+        label = row.model.label.replace('$', r'\$')  # which would begin a formula
+        axes.set_title(f'{label}\n{_state(row, states > 1)}', fontsize=10)
         axes.set_xticks([0, W // 2, W - 1], [0, W // 2, W])
         axes.set_yticks([0, H // 2, H - 1], [0, H // 2, H])
         axes.tick_params(labelsize=9)

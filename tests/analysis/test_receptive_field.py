@@ -426,6 +426,15 @@ def test_figures(nano, photographs, display):
     assert draw(rows, display).startswith(b'\x89PNG')
 
 
+def test_labels_of_any_characters(nano, photographs, capsys):
+    """None is taken for a formula of the figure, or for a format of the table."""
+    name = ModelName.parse(f'{nano}=$x_{{$ [red] %s')
+    rows = measure([name], photographs[:1], Settings(size=64))
+    assert draw(rows).startswith(b'\x89PNG')
+    receptive_field_report.print_rows(rows, 'title')
+    assert '$x_{$ [red] %s' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('settings', [
     dict(size=31), dict(size=64.), dict(resize='x'), dict(gradient='x'), dict(final_norm='x'),
     dict(layout='x'), dict(layout='nchw')])

@@ -47,6 +47,9 @@ VARIANTS = {
     'unidirectional': change('vmamba', pattern='unidirectional'),
     'bidirectional': change('vmamba', pattern='bidirectional', ssm_ratio=1),
     'cascade': change('vmamba', pattern='cascade', d_state=2),
+    'no conv': change('vmamba', conv=False, gated=True, d_state=4),
+    'mixed versions': change('vmamba', version='v0', mlp_ratio=2, stem='simple', conv_bias=False,
+                             downsample='norm', gated=False),
 }
 #: The nano archs, and those of the other published versions.
 VERSIONS = [*NANO, 'iccv2025', 'v0']

@@ -193,7 +193,7 @@ def test_autocast_leaves_steps_in_float32(variant):
 @pytest.mark.slow
 @pytest.mark.parametrize(('variant', 'training'), [
     ('vssd', False), *((name, True) for name in (*FAMILIES, 'attention first', 'iccv2025', 'v0',
-                                                 'cascade'))], indirect=['variant'])
+                                                 'cascade', 'no conv'))], indirect=['variant'])
 def test_compiles_to_one_graph(variant, training):
     """Forward, and backward in training, of a stem, a block, a downsample and two norms."""
     torch.manual_seed(0)

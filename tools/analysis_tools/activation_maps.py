@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mmvssd.analysis.activation_maps import (
@@ -46,14 +47,14 @@ def main() -> None:
                     seed=args.seed, pattern=getattr(site.mixer, 'pattern', None),
                     mixer=type(site.mixer).__name__, mmvssd=__version__, torch=torch.__version__,
                     machine=machine(args.device))
-    table = Table('image', 'tokens', 'self-check', 'folder', title=f'{site.title}: '
+    table = Table('image', 'tokens', 'self-check', 'folder', title=f'{escape(site.title)}: '
                   f'{machine(args.device)}')
     failures, constants, enlarged = {}, set(), 0
     for done in explore(site, files, settings, Path(args.out), protocol=protocol,
                         failures=failures, peer=peer):
         height, width = done.maps.grid
-        table.add_row(done.folder.name, f'{width} x {height}', f'{done.maps.check:.0e}',
-                      str(done.folder))
+        table.add_row(escape(done.folder.name), f'{width} x {height}', f'{done.maps.check:.0e}',
+                      escape(str(done.folder)))
         constants.update(constant(done.maps))
         enlarged += done.enlarged
     if table.row_count:

@@ -57,6 +57,15 @@ def check_drop_path_rate(what: str, rate: Any) -> float:
     return check_number(what, rate, f'0 <= {what.rpartition(" ")[2]} < 1', least=0, below=1)
 
 
+def check_mlp_ratio(ratio: Any, width: int) -> Union[int, float]:
+    """Return hidden over outer width of an MLP; ValueError unless it is 0 or gives a width."""
+    ratio = check_number('arch: mlp_ratio', ratio, '0 for no MLP, or a number above', least=0)
+    if 0 < ratio * width < 1:
+        raise ValueError(f'arch: mlp_ratio: got {ratio}, expected a hidden width mlp_ratio * '
+                         f'{width} of 1 or more, or 0 for no MLP')
+    return ratio
+
+
 def resolve_arch(arch: Union[str, dict], archs: Mapping[str, A], kind: Type[A]) -> A:
     """Turn a name of ``archs`` or a dict into settings; ValueError if it is neither."""
     if isinstance(arch, str):

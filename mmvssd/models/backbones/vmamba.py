@@ -5,12 +5,12 @@ one, with an MLP, a state of 1 and convolutional stem and downsamples. The paper
 are ``tiny-s2l5``, ``small-s2l15`` and ``base-s2l15``.
 """
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-from mmvssd.models.arguments import check_integer, check_name, check_number
-from mmvssd.models.backbones.arch import Arch
+from mmvssd.models.arguments import check_flag, check_integer, check_name, check_number
+from mmvssd.models.backbones.arch import Arch, check_mlp_ratio
 from mmvssd.models.backbones.base import BaseBackbone
-from mmvssd.models.layers import SS2D, Block
+from mmvssd.models.layers import DOWNSAMPLES, SS2D, STEMS, Block
 from mmvssd.models.layers.ss2d import PATTERNS
 from mmvssd.registry import MODELS
 
@@ -36,12 +36,20 @@ VERSIONS = {
 class VMambaArch(Arch):
     """Settings of a VMamba; a dict given as ``arch`` has these keys and those of :class:`Arch`.
 
+    What is None takes the version's own setting.
+
     Attributes:
         ssm_ratio: Inner width of the mixer over the stage's width.
         d_state: State size S.
         version: A name of :data:`VERSIONS`.
         pattern: Orders of the scans, of :data:`~mmvssd.models.layers.ss2d.PATTERNS`.
         drop_path_rate: Drop path rate of the last block, if the backbone names none.
+        gated: Multiply the mixer's result by a branch SiLU(z).
+        conv: Run a depthwise 3x3 convolution before the scans; its SiLU stays without it.
+        conv_bias: Give that convolution a bias.
+        mlp_ratio: Hidden width of the MLP over the stage's width; 0 for no MLP.
+        stem: A name of :data:`~mmvssd.models.layers.STEMS`.
+        downsample: A name of :data:`~mmvssd.models.layers.DOWNSAMPLES`.
     """
 
     ssm_ratio: float = 2
@@ -49,25 +57,38 @@ class VMambaArch(Arch):
     version: str = 'v05_noz'
     pattern: str = 'cross'
     drop_path_rate: float = 0.0
+    gated: Optional[bool] = None
+    conv: bool = True
+    conv_bias: Optional[bool] = None
+    mlp_ratio: Optional[float] = None
+    stem: Optional[str] = None
+    downsample: Optional[str] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_name('version', self.version, VERSIONS)
         check_name('pattern', self.pattern, PATTERNS)
         self.settle('d_state', check_integer('arch: d_state', self.d_state, 1))
         self.settle('ssm_ratio', check_number(
             'arch: ssm_ratio', self.ssm_ratio, 'an inner width ssm_ratio * '
             f'{self.embed_dims} of 1 or more', least=1 / self.embed_dims))
+        self.settle('conv', check_flag('arch: conv', self.conv))
+        self._settle_version()
+        for name in ('gated', 'conv_bias'):
+            self.settle(name, check_flag(f'arch: {name}', getattr(self, name)))
+        self.settle('mlp_ratio', check_mlp_ratio(self.mlp_ratio, self.embed_dims))
+        check_name('stem', self.stem, STEMS)
+        check_name('downsample', self.downsample, DOWNSAMPLES)
+        if self.conv_bias and not self.conv:
+            raise ValueError('arch: conv_bias is set, and conv is not: there is no convolution '
+                             'that could have a bias')
 
-    @property
-    def stem(self) -> str:
-        """Name of the version's stem."""
-        return VERSIONS[self.version].stem
-
-    @property
-    def downsample(self) -> str:
-        """Name of the version's downsample."""
-        return VERSIONS[self.version].downsample
+    def _settle_version(self) -> None:
+        """Fill in what was left open."""
+        own = VERSIONS[check_name('version', self.version, VERSIONS)]._asdict()
+        own['conv_bias'] = own['conv_bias'] and self.conv
+        for name, value in own.items():
+            if getattr(self, name) is None:
+                self.settle(name, value)
 
 
 _V0 = dict(d_state=16, version='v0')
@@ -99,7 +120,7 @@ class VMamba(BaseBackbone):
     @staticmethod
     def build_block(arch: VMambaArch, stage: int, drop_path: float) -> Block:
         """Make a block of a stage: SS2D and, in later versions, an MLP."""
-        dim, version = arch.dims[stage], VERSIONS[arch.version]
-        mixer = SS2D(dim, ssm_ratio=arch.ssm_ratio, d_state=arch.d_state, gated=version.gated,
-                     conv_bias=version.conv_bias, pattern=arch.pattern)
-        return Block(dim, mixer, version.mlp_ratio, drop_path)
+        dim = arch.dims[stage]
+        mixer = SS2D(dim, ssm_ratio=arch.ssm_ratio, d_state=arch.d_state, gated=arch.gated,
+                     conv=arch.conv, conv_bias=arch.conv_bias, pattern=arch.pattern)
+        return Block(dim, mixer, arch.mlp_ratio, drop_path)

@@ -15,7 +15,7 @@ from mmvssd.models.arguments import (
     check_number,
     check_sequence,
 )
-from mmvssd.models.backbones.arch import Arch
+from mmvssd.models.backbones.arch import Arch, check_mlp_ratio
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.models.layers import DOWNSAMPLES, STEMS, Attention, Block, NCSSDMixer, SSDMixer
 from mmvssd.models.layers.mixers import check_halves
@@ -69,11 +69,7 @@ class VSSDArch(Arch):
         self.settle('expansion', check_number(
             'arch: expansion', self.expansion, f'an inner width expansion * {self.embed_dims} of '
             '1 or more', least=1 / self.embed_dims))
-        self.settle('mlp_ratio', check_number(
-            'arch: mlp_ratio', self.mlp_ratio, '0 for no MLP, or a number above', least=0))
-        if 0 < self.mlp_ratio * self.embed_dims < 1:
-            raise ValueError(f'arch: mlp_ratio: got {self.mlp_ratio}, expected a hidden width '
-                             f'mlp_ratio * {self.embed_dims} of 1 or more, or 0 for no MLP')
+        self.settle('mlp_ratio', check_mlp_ratio(self.mlp_ratio, self.embed_dims))
         check_name('stem', self.stem, STEMS)
         check_name('downsample', self.downsample, DOWNSAMPLES)
         self._check_widths()

@@ -24,13 +24,14 @@ class SS2D(nn.Module):
         ssm_ratio: Inner width over ``dim``.
         d_state: State size S.
         gated: Multiply the result by a branch SiLU(z), as VMamba's first version does.
+        conv: Run a depthwise 3x3 convolution before the scans. Without it SiLU stays.
         conv_bias: Whether the depthwise convolution has a bias.
         pattern: Orders of the four sequences, one of :data:`PATTERNS`; 'cascade' scans each row
             in both directions, then each column.
     """
 
     def __init__(self, dim: int, *, ssm_ratio: float = 2, d_state: int = 1, gated: bool = False,
-                 conv_bias: bool = False, pattern: str = 'cross') -> None:
+                 conv: bool = True, conv_bias: bool = False, pattern: str = 'cross') -> None:
         super().__init__()
         self.d_inner = d_inner = int(ssm_ratio * dim)
         self.dt_rank = math.ceil(dim / 16)
@@ -40,7 +41,8 @@ class SS2D(nn.Module):
         self.op = KERNELS.get('selective_scan' if pattern == 'cascade' else 'selective_scan_2d')
 
         self.in_proj = SplitLinear(dim, [d_inner] * (2 if gated else 1))  # x, z
-        self.conv = GridConv2d(d_inner, d_inner, 3, padding=1, groups=d_inner, bias=conv_bias)
+        self.conv = GridConv2d(d_inner, d_inner, 3, padding=1, groups=d_inner,
+                               bias=conv_bias) if conv else None
         self.x_proj_weight = nn.Parameter(torch.empty(4, self.dt_rank + 2 * d_state, d_inner))
         self.dt_projs_weight = nn.Parameter(torch.empty(4, d_inner, self.dt_rank))
         self.dt_projs_bias = nn.Parameter(torch.empty(4, d_inner))
@@ -63,7 +65,7 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         """Mix tokens: (N, H, W, C) -> (N, H, W, C); the state passes padding unchanged."""
         x, *z = self.in_proj(x)
-        x = silu(self.conv(x, padding))
+        x = silu(x if self.conv is None else self.conv(x, padding))
         mask = None if padding is None else padding.mask
         y = (self._cascade if self.pattern == 'cascade' else self._scan)(x, mask)
         # float32 under autocast: a sum over thousands of tokens may be too large for float16

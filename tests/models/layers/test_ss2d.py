@@ -74,16 +74,18 @@ def written_out(mixer, x):
     """(H, W, C) -> (H, W, C)."""
     x = x @ mixer.in_proj.weight.T
     x, z = x.split(mixer.d_inner, -1) if mixer.gated else (x, None)
-    x = F.conv2d(x.permute(2, 0, 1)[None], mixer.conv.weight, mixer.conv.bias, padding=1,
-                 groups=mixer.d_inner)
-    y = mixer.norm(scans(mixer, F.silu(x[0].permute(1, 2, 0))))
+    if mixer.conv is not None:
+        x = F.conv2d(x.permute(2, 0, 1)[None], mixer.conv.weight, mixer.conv.bias, padding=1,
+                     groups=mixer.d_inner)[0].permute(1, 2, 0)
+    y = mixer.norm(scans(mixer, F.silu(x)))
     if mixer.gated:
         y = y * F.silu(z)
     return y @ mixer.out_proj.weight.T
 
 
 @pytest.mark.parametrize('options', [
-    dict(), dict(d_state=3, gated=True, conv_bias=True), dict(ssm_ratio=1, d_state=2)], ids=str)
+    dict(), dict(d_state=3, gated=True, conv_bias=True), dict(ssm_ratio=1, d_state=2),
+    dict(d_state=2, gated=True, conv=False), dict(conv=False)], ids=str)
 @pytest.mark.parametrize('pattern', PATTERNS)
 def test_against_the_recurrence(pattern, options):
     mixer = make_mixer(pattern=pattern, **options)
@@ -93,9 +95,10 @@ def test_against_the_recurrence(pattern, options):
         torch.testing.assert_close(mixer(x), expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize('conv', [dict(conv_bias=True), dict(conv=False)], ids=str)
 @pytest.mark.parametrize('pattern', PATTERNS)
-def test_gradients_against_the_recurrence(pattern):
-    mixer = make_mixer(pattern=pattern, d_state=2, gated=True, conv_bias=True)
+def test_gradients_against_the_recurrence(pattern, conv):
+    mixer = make_mixer(pattern=pattern, d_state=2, gated=True, **conv)
     x = torch.randn(2, 3, 4, 20, dtype=torch.float64, requires_grad=True)
     inputs = [x, *mixer.parameters()]
     expected = torch.stack([written_out(mixer, grid) for grid in x])
@@ -105,10 +108,11 @@ def test_gradients_against_the_recurrence(pattern):
         torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize('conv', [True, False])
 @pytest.mark.parametrize('pattern', PATTERNS)
-def test_padding_counts_as_absent(pattern):
+def test_padding_counts_as_absent(pattern, conv):
     """Whatever it holds, and however steps, inputs and outputs of it would look."""
-    mixer = make_mixer(pattern=pattern, d_state=2)
+    mixer = make_mixer(pattern=pattern, d_state=2, conv=conv)
     sizes = [(3, 2), (2, 5), (4, 5)]
     x = torch.randn(3, 4, 5, 20, dtype=torch.float64)
     with torch.no_grad():

@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""Draw the places of photographs that speak for a class: Grad-CAM of a classifier.
+
+MODEL is a recipe of a classifier (FILE.py, below configs/, or mmpretrain::PATH.py), an arch such as
+vssd-tiny, or a peer such as resnet-50; the latter have the head of ImageNet's 1000 classes.
+"""
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mmvssd.analysis.class_activation import (
+    Settings,
+    check_settings,
+    draw_all,
+    find_subject,
+    read_rows,
+)
+from mmvssd.analysis.named_models import ModelName, check_models
+from mmvssd.analysis.photographs import choose_photographs, report_failures
+from mmvssd.analysis.speed_report import machine
+from mmvssd.cli.command_line import named, run
+from mmvssd.cli.launch import check_device, check_writable
+from mmvssd.errors import ConfigError
+from mmvssd.version import __version__
+
+
+def main() -> None:
+    args = _arguments()
+    settings = Settings(args.size, args.stage, args.category, args.seed, args.device)
+    check_settings(settings)
+    check_device(args.device)
+    name = _model(args.model, args.checkpoint)
+    check_models([name], args.size)
+    files = choose_photographs(args.images, args.num_images, args.seed)
+    subject = find_subject(name, settings)
+    check_writable(args.out, '--out')
+    protocol = dict(model=name.name, checkpoint=name.checkpoint,
+                    checkpoint_file=_content(name.checkpoint), label=name.label,
+                    mmvssd=__version__, torch=torch.__version__, machine=machine(args.device))
+    table = Table('image', 'class', 'score', 'best class', 'score',
+                  title=f'Grad-CAM of {escape(name.label)}, {subject.activations.what}')
+    folder, failures, rows = Path(args.out), {}, []
+    done = read_rows(folder, settings, protocol) if args.resume else ()
+    for row in draw_all(subject, files, settings, folder, protocol=protocol, failures=failures,
+                        done=done):
+        rows.append(row)
+        table.add_row(escape(Path(row['picture']).stem), escape(row['category_name']),
+                      f'{row["score"]:.3g}', escape(row['predicted_name']),
+                      f'{row["predicted_score"]:.3g}')
+    if rows:
+        Console().print(table)
+        print(f'pictures in {args.out}')
+    if not name.checkpoint:
+        print('Without a checkpoint the weights are fresh: the map shows no class.')
+    for row in rows:
+        if row['note']:
+            print(f'{row["picture"]}: {row["note"]}')
+    enlarged = sum(row['enlarged'] for row in rows)
+    if enlarged:
+        print(f'{enlarged} images are smaller than {args.size} pixels and were enlarged.')
+    report_failures(failures, len(files))
+
+
+def _model(model: str, checkpoint: Optional[str]) -> ModelName:
+    name = ModelName.parse(model)
+    if checkpoint is None:
+        return name
+    if name.checkpoint:
+        raise ConfigError(f'CHECKPOINT: got {checkpoint}, and {model} names one already; give one')
+    return replace(name, checkpoint=checkpoint)
+
+
+def _content(checkpoint: Optional[str]) -> Optional[str]:
+    """Tell a file's content from what was there before."""
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return None
+    status = Path(checkpoint).stat()
+    return f'{status.st_size} bytes, {status.st_mtime_ns}'
+
+
+def _arguments() -> argparse.Namespace:
+    default = Settings()
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('model', type=named, metavar='MODEL')
+    parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
+                        help='its weights, which may also be given as MODEL@CHECKPOINT; default: '
+                        'fresh ones')
+    parser.add_argument('--out', type=named, required=True, metavar='FOLDER',
+                        help='gets a picture and a map (.npy) of each image, and '
+                        'class_activation.json')
+    parser.add_argument('--continue', action='store_true', dest='resume',
+                        help='go on from the images that an earlier run has drawn in FOLDER')
+    parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
+                        help='files or folders, or sklearn or skimage for the photographs that '
+                        'these packages bundle (default: sklearn)')
+    parser.add_argument('--num-images', type=int, default=50, metavar='N',
+                        help='of more images, N are drawn with the seed (default: %(default)s)')
+    parser.add_argument('--size', type=int, default=default.size, metavar='PIXELS',
+                        help='side of the images (default: %(default)s)')
+    parser.add_argument('--stage', type=int, help='stage whose activations are taken, from 0 '
+                        '(default: the last)')
+    parser.add_argument('--category', type=int, metavar='N',
+                        help='number of the class (default: the one with the best score)')
+    parser.add_argument('--seed', type=int, default=default.seed, help='of fresh weights and of '
+                        'the choice of images (default: %(default)s)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
+                        help='such as cpu or cuda:0; default: a GPU where there is one')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    run(main)
