@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from mmvssd.analysis.named_models import ModelName, build_classifier
 from mmvssd.analysis.published_comparison import (
     comparisons,
     gflops_table,
+    points_table,
     published_tables,
     speed_table,
 )
 from mmvssd.analysis.published_numbers import POINTS, SERIES, SIZES, published_top1, reproduced
 from mmvssd.analysis.published_speed import Speed
-from mmvssd.analysis.resolution_accuracy import measure_top1, resized
+from mmvssd.analysis.resolution_accuracy import check_accuracy, measure_top1, resized
 from mmvssd.analysis.resolution_scaling import (
     MODELS,
     Count,
@@ -36,6 +38,7 @@ from mmvssd.analysis.resolution_scaling import (
 )
 from mmvssd.analysis.resolution_scaling_report import (
     draw,
+    notes,
     read_rows,
     write_report,
     write_rows,
@@ -43,7 +46,7 @@ from mmvssd.analysis.resolution_scaling_report import (
 from mmvssd.datasets import make_sample_data
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.models import VSSD, VMamba
-from mmvssd.paths import project_root
+from mmvssd.paths import configs_dir, project_root
 
 PAGE = (project_root() / 'docs' / 'scaling.md').read_text()
 NANO = dict(embed_dims=16, depths=(1, 1, 1, 1))
@@ -139,10 +142,11 @@ def test_labels_once(nano):
         measure([nano[0]] * 2, ON_CPU)
 
 
-def test_a_checkpoint_of_another_model(nano, tmp_path):
+def test_a_checkpoint_of_another_model(nano, steps, tmp_path):
     torch.save(dict(state_dict=build_classifier(nano[1]).state_dict()), tmp_path / 'vssd.pth')
     with pytest.raises(CheckpointError, match='not the weights of this model'):
-        measure([ModelName.parse(f'vmamba-nano@{tmp_path}/vssd.pth')], ON_CPU)
+        measure([nano[0], ModelName.parse(f'vmamba-nano@{tmp_path}/vssd.pth')], ON_CPU)
+    assert not steps  # nor is the good one measured
 
 
 # Classifiers
@@ -387,7 +391,8 @@ def test_what_is_written(rows, tmp_path):
            '6000 (batch 8) | 70.00 |' in lines
     assert '| swin-tiny | 224 | 32 | 28.00 | 4.500 | 4.500 | OOM | OOM | failed | failed | - |' \
         in lines
-    assert '- swin-tiny at 224, train: ValueError: no' in lines
+    assert '- ValueError: no: swin-tiny 224 train' in lines
+    assert notes([rows[2]] * 2)[0] == 'out of memory: swin-tiny 224 infer, swin-tiny 224 infer'
     table = list(csv.DictReader((tmp_path / 'resolution_scaling.csv').open()))
     assert (table[1]['images/s'], table[1]['train batch']) == ('300.0', '8')
     assert table[2]['images/s'] == 'out of memory'
@@ -448,6 +453,7 @@ def test_beside_the_published_numbers(rows):
     assert '| | | reproduced | yes | - | yes | - |' in table  # the appendix'
     assert table.count('14.049') == 2
     pair = [made_up('resnet-50', 224, 32, Speed(4000., 1., 32)),
+            made_up('resnet-50', 384, 32, Speed(4000., 1., 32)),
             made_up('vmamba-tiny-s2l5', 224, 32, Speed(1000., 3000., 32)),
             made_up('vmamba-tiny-s2l5', 384, 32, Speed(1000., 3000., 16))]
     lines = speed_table(pair, 'images_per_second').splitlines()
@@ -455,6 +461,10 @@ def test_beside_the_published_numbers(rows):
     assert lines[3].startswith('| `vmamba-tiny-s2l5` | measured | 0.25 | - |')
     assert not speed_table(pair, 'train_images_per_second')
     assert 'Peak MiB' not in comparisons(pair)
+    assert not speed_table([replace(row, batch=1) for row in pair], 'images_per_second')
+    at_128 = [made_up('convnext-tiny', 224, 128, Speed(2000., 1., 128), Speed(500., 1., 128)),
+              made_up('vmamba-tiny-s2l5', 224, 128, Speed(1000., 3000., 128))]
+    assert points_table(at_128).splitlines()[2:] == ['| VMamba-T | 1.12 | 0.50 | 0.66 | - |']
     memory = comparisons([made_up('vssd-tiny-iccv2025', 224, 128, Speed(1., 1900.4, 128)),
                           made_up('vssd-tiny-iccv2025', 384, 32, Speed(1., 1900.4, 32))])
     assert '| VSSD-T | published | 1946 | 5537 |' in memory
@@ -488,6 +498,15 @@ def test_without_accuracy(nano, tmp_path):
     assert 'squares' in measure_top1(ModelName.parse(RECIPE), (64, 96), tmp_path).reason
 
 
+def test_recipes_without_a_test(tmp_path):
+    pytest.importorskip('mmpretrain')
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = '{configs_dir()}/{RECIPE}'\ntest_evaluator = None\n")
+    check_accuracy([ModelName.parse(f'{tmp_path}/mine.py')])  # it is not tested
+    with pytest.raises(ConfigError, match='has no test_evaluator'):
+        check_accuracy([ModelName.parse(f'{tmp_path}/mine.py@weights.pth')])
+
+
 @pytest.mark.slow
 def test_accuracy(nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -497,6 +516,7 @@ def test_accuracy(nano, tmp_path, monkeypatch):
     missing = measure_top1(name, (32, 32), tmp_path / 'top1' / 'a')
     assert missing.reason.startswith('no data: ')
     assert not missing.final  # they may come
+    assert not failures([made_up(RECIPE, 32, 1, None, top1=missing)])
     make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(1, 1), num_crops=(2, 2),
                      progress=False)
     seen = []
