@@ -2,6 +2,7 @@
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmvssd.analysis.published_numbers import (
+    APPENDIX_2,
     POINTS,
     SERIES,
     SIZES,
@@ -24,7 +25,8 @@ def comparisons(rows: Sequence[Row]) -> str:
     Args:
         rows: What was measured.
     """
-    parts = [('Multiply-adds in 1e9, beside the published ones', gflops_table(rows))]
+    parts = [('Multiply-adds in 1e9, beside the published ones', gflops_table(rows)),
+             ('Multiply-adds in 1e9 at 224, beside the published ones', gflops_at_224(rows))]
     for attribute, what in (('images_per_second', 'inference'),
                             ('train_images_per_second', 'training')):
         parts.append((f'Speed in {what} over that of {YARDSTICK} at the same size, beside the '
@@ -59,6 +61,18 @@ def gflops_table(rows: Sequence[Row]) -> str:
                       *(_mark(count.published / 1e9, published) if count else '-'
                         for count, published in zip(counts, series.gflops))])
     return _table(['source', 'model', '', 'params (M)', *map(str, SIZES)], lines)
+
+
+def gflops_at_224(rows: Sequence[Row]) -> str:
+    """Write counts at 224 beside those published for that size only; '' if there is none."""
+    counts = {row.model.name: row.count for row in rows
+              if row.shape == (224, 224) and isinstance(row.count, Count)}
+    lines = [[point.model, f'`{point.name}`', f'{point.params}', f'{count.params / 1e6:.2f}',
+              f'{point.gflops}', f'{count.published / 1e9:.3f}',
+              _mark(count.published / 1e9, point.gflops)]
+             for point in POINTS for count in [counts.get(point.name)] if point.gflops and count]
+    return _table([APPENDIX_2, '', 'params (M)', 'counted', 'GFLOPs', 'counted', 'reproduced'],
+                  lines)
 
 
 def _mark(measured: float, published: float) -> str:

@@ -15,6 +15,7 @@ from mmvssd.analysis.complexity import count_model
 from mmvssd.analysis.named_models import ModelName, build_classifier
 from mmvssd.analysis.published_comparison import (
     comparisons,
+    gflops_at_224,
     gflops_table,
     points_table,
     published_tables,
@@ -184,6 +185,15 @@ def test_a_checkpoint_of_swin_at_another_window(tmp_path):
         build_classifier(ModelName.parse(f'swin-tiny@{tmp_path}/other.pth'), swin_window=12)
 
 
+def test_a_classifier_of_timm():
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('timm')
+    model = build_classifier(ModelName.parse('timm:resnet10t'), seed=3)
+    assert model.num_classes == 1000
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 1000)
+    assert count_model(model, (64, 64)).full > 1e6
+
+
 # Counts
 
 def test_vmamba_is_linear_in_pixels(nano):
@@ -229,6 +239,12 @@ def test_the_pages_tables():
             rows[found[1], size] = made_up(found[1], size, 1, None, count=Count(
                 round(1e6 * float(found[2])), giga, giga))
     assert len(rows) == 8 * 6
+    at_224 = re.findall(r'\| `([\w:-]+)` \| \d+ \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \|', PAGE)
+    table = gflops_at_224([made_up(name, 224, 1, None, count=Count(
+        round(1e6 * float(params)), 0, round(1e9 * float(gflops))))
+        for name, params, gflops in at_224])
+    assert len(table.splitlines()) == 2 + 3 + 9
+    assert table in PAGE
     # each mark follows from the two numbers above it
     expected = [line for line in gflops_table(rows.values()).splitlines() if 'counted' not in line]
     assert set(expected) <= set(PAGE.splitlines())
@@ -435,7 +451,7 @@ def test_published_numbers_are_whole():
                         series.train_images_per_second, series.peak_mib):
             assert numbers is None or len(numbers) == len(SIZES)
     names = {series.name for series in SERIES} | {point.name for point in POINTS} - {None}
-    for name in names:
+    for name in (name for name in names if not name.startswith('timm:')):
         check([ModelName.parse(name)], ON_CPU._replace(shapes=((224, 224), )))
     assert set(MODELS) <= names
     assert published_top1('deit-small', 1024) == 46.9
@@ -470,6 +486,10 @@ def test_beside_the_published_numbers(rows):
     assert '| VSSD-T | published | 1946 | 5537 |' in memory
     assert '| `vssd-tiny-iccv2025` | measured | 1900 | - |' in memory
     assert comparisons(rows[:2]) == ''
+    point = made_up('timm:maxvit_base_tf_224', 224, 1, None,
+                    count=Count(119_470_000, 1, 24_039_000_000))
+    assert ('| `timm:maxvit_base_tf_224` | 120 | 119.47 | 23.4 | 24.039 | **no** |'
+            in comparisons([point]))
 
 
 # Accuracy
