@@ -172,8 +172,8 @@ def check(names: Sequence[ModelName], settings: Settings) -> None:
         elif name.name in PEERS:
             for shape in settings.shapes:
                 check_peer(name.name, shape)
-    for name in filter(lambda name: name.checkpoint, names):
-        # wrong weights are found before an hour is spent; HiViT's have a shape for each size
+    for name in filter(lambda name: name.checkpoint or name.is_recipe, names):
+        # what cannot be built is found before an hour is spent; HiViT's weights differ by size
         for shape in settings.shapes[:None if name.name == 'hivit-tiny' else 1]:
             _build(name, shape, settings)
 
