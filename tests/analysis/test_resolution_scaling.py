@@ -140,6 +140,14 @@ def test_what_does_not_fit(text, changes, message):
         check([ModelName.parse(text)], ON_CPU._replace(**changes))
 
 
+def test_a_recipe_of_another_host_with_a_head(tmp_path):
+    pytest.importorskip('mmpretrain')
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = '{configs_dir()}/{RECIPE}'\ndefault_scope = 'mmdet'\n")
+    with pytest.raises(ConfigError, match='its ImageClassifier is no classifier'):
+        check([ModelName.parse(f'{tmp_path}/mine.py')], ON_CPU)
+
+
 def test_labels_once(nano):
     with pytest.raises(ConfigError, match='vmamba-nano stands there more than once'):
         measure([nano[0]] * 2, ON_CPU)
@@ -482,6 +490,7 @@ def test_beside_the_published_numbers(rows):
     assert not speed_table([replace(row, batch=1) for row in pair], 'images_per_second')
     at_128 = [made_up('convnext-tiny', 224, 128, Speed(2000., 1., 128), Speed(500., 1., 128)),
               made_up('vmamba-tiny-s2l5', 224, 128, Speed(1000., 3000., 128))]
+    assert not points_table([replace(row, batch=32) for row in at_128])
     assert points_table(at_128).splitlines()[2:] == ['| VMamba-T | 1.12 | 0.50 | 0.66 | - |']
     memory = comparisons([made_up('vssd-tiny-iccv2025', 224, 128, Speed(1., 1900.4, 128)),
                           made_up('vssd-tiny-iccv2025', 384, 32, Speed(1., 1900.4, 32))])
