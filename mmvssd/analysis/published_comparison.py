@@ -2,6 +2,7 @@
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmvssd.analysis.published_numbers import (
+    APPENDIX_2,
     POINTS,
     SERIES,
     SIZES,
@@ -12,8 +13,10 @@ from mmvssd.analysis.published_numbers import (
 from mmvssd.analysis.published_speed import Speed
 from mmvssd.analysis.resolution_scaling import Count, Row
 
-#: Speeds are compared as ratios to that of this model at the same size.
+#: Speeds are compared as ratios to that of this model at the same size,
 YARDSTICK = 'resnet-50'
+#: and those of VMamba's Table 1 to that of this one.
+YARDSTICK_AT_128 = 'convnext-tiny'
 
 
 def comparisons(rows: Sequence[Row]) -> str:
@@ -22,11 +25,14 @@ def comparisons(rows: Sequence[Row]) -> str:
     Args:
         rows: What was measured.
     """
-    parts = [('Multiply-adds in 1e9, beside the published ones', gflops_table(rows))]
+    parts = [('Multiply-adds in 1e9, beside the published ones', gflops_table(rows)),
+             ('Multiply-adds in 1e9 at 224, beside the published ones', gflops_at_224(rows))]
     for attribute, what in (('images_per_second', 'inference'),
                             ('train_images_per_second', 'training')):
         parts.append((f'Speed in {what} over that of {YARDSTICK} at the same size, beside the '
                       'published ratio', speed_table(rows, attribute)))
+    parts.append((f'Speed over that of {YARDSTICK_AT_128} at 224 and a batch of 128, beside the '
+                  'published ratio', points_table(rows)))
     parts.append(('Peak MiB of inference, beside the published ones of the same batch',
                   memory_table(rows)))
     return '\n'.join(f'{title}:\n\n{table}' for title, table in parts if table)
@@ -57,6 +63,18 @@ def gflops_table(rows: Sequence[Row]) -> str:
     return _table(['source', 'model', '', 'params (M)', *map(str, SIZES)], lines)
 
 
+def gflops_at_224(rows: Sequence[Row]) -> str:
+    """Write counts at 224 beside those published for that size only; '' if there is none."""
+    counts = {row.model.name: row.count for row in rows
+              if row.shape == (224, 224) and isinstance(row.count, Count)}
+    lines = [[point.model, f'`{point.name}`', f'{point.params}', f'{count.params / 1e6:.2f}',
+              f'{point.gflops}', f'{count.published / 1e9:.3f}',
+              _mark(count.published / 1e9, point.gflops)]
+             for point in POINTS for count in [counts.get(point.name)] if point.gflops and count]
+    return _table([APPENDIX_2, '', 'params (M)', 'counted', 'GFLOPs', 'counted', 'reproduced'],
+                  lines)
+
+
 def _mark(measured: float, published: float) -> str:
     return 'yes' if reproduced(measured, published) else '**no**'
 
@@ -73,7 +91,7 @@ def speed_table(rows: Sequence[Row], attribute: str) -> str:
 
     def speeds(series: Series) -> Numbers:
         return tuple(_speed(row, mode, 'images_per_second')
-                     for row in _at_sizes(series.name, rows))
+                     for row in _at_sizes(series.name, rows, series.batches))
 
     table_4 = [series for series in SERIES if getattr(series, attribute)]
     base = next(series for series in table_4 if series.name == YARDSTICK)
@@ -86,6 +104,26 @@ def speed_table(rows: Sequence[Row], attribute: str) -> str:
         lines += [[series.model, 'published', *map(_ratio, published)],
                   [f'`{series.name}`', 'measured', *map(_ratio, measured)]]
     return _table(['model', '', *map(str, SIZES)], lines)
+
+
+def points_table(rows: Sequence[Row]) -> str:
+    """Write ratios of speeds at 224 and a batch of 128; '' if there is none."""
+    found = {row.model.name: row for row in rows if row.shape == (224, 224) and row.batch == 128}
+    timed = [point for point in POINTS if point.images_per_second]
+    base = next(point for point in timed if point.name == YARDSTICK_AT_128)
+    lines = []
+    for point in timed:
+        cells = []
+        for mode, attribute in (('infer', 'images_per_second'),
+                                ('train', 'train_images_per_second')):
+            published = getattr(point, attribute), getattr(base, attribute)
+            measured = [_speed(found.get(name), mode, 'images_per_second')
+                        for name in (point.name, base.name)]
+            cells += [_ratio(*_over(published[:1], published[1:])),
+                      _ratio(*_over(measured[:1], measured[1:]))]
+        if point is not base and {*cells[1::2]} != {'-'}:
+            lines.append([point.model, *cells])
+    return _table(['model', 'infer, published', 'measured', 'train, published', 'measured'], lines)
 
 
 def memory_table(rows: Sequence[Row]) -> str:

@@ -1,11 +1,11 @@
 """Accuracy of a trained classifier at a resolution, on its recipe's test set."""
 import copy
 from pathlib import Path
-from typing import List, Union
+from typing import List, Sequence, Union
 
 from mmvssd.analysis.named_models import ModelName, classifier_recipe
 from mmvssd.analysis.resolution_scaling import Missing, Shape
-from mmvssd.cli.launch import build_tester
+from mmvssd.cli.launch import build_tester, require
 from mmvssd.errors import ConfigError, DataError
 
 METRIC = 'accuracy/top1'
@@ -14,11 +14,18 @@ RESIZES = ('CenterCrop', 'EfficientNetCenterCrop', 'EfficientNetRandomCrop', 'Ra
            'RandomResizedCrop', 'Resize', 'ResizeEdge')
 
 
+def check_accuracy(names: Sequence[ModelName]) -> None:
+    """Raise ConfigError unless each recipe with a checkpoint says how it is tested."""
+    for name in names:
+        if name.is_recipe and name.checkpoint:
+            require(classifier_recipe(name), 'test_dataloader', 'test_cfg', 'test_evaluator')
+
+
 def measure_top1(name: ModelName, shape: Shape, work_dir: Path) -> Union[float, Missing]:
     """Test a recipe's checkpoint at a size, in float32.
 
     Args:
-        name: A classification recipe with a checkpoint.
+        name: A classification recipe with a checkpoint, see :func:`check_accuracy`.
         shape: Height and width of the images, a square.
         work_dir: Folder of the test's log.
 
@@ -26,7 +33,7 @@ def measure_top1(name: ModelName, shape: Shape, work_dir: Path) -> Union[float, 
         Percent; or why there is none: no recipe, no checkpoint, no square, or no data.
 
     Raises:
-        ConfigError: The recipe has no test, or its evaluator no top-1.
+        ConfigError: The recipe's evaluator has no top-1.
         CheckpointError: The checkpoint cannot be read.
     """
     size = shape[0]
@@ -38,9 +45,8 @@ def measure_top1(name: ModelName, shape: Shape, work_dir: Path) -> Union[float, 
     cfg.work_dir = str(work_dir)
     cfg.launcher, cfg.log_level = 'none', 'WARNING'
     cfg.experiment_name = work_dir.name  # several tests may start in one second
-    if cfg.get('test_dataloader'):
-        dataset = cfg.test_dataloader.dataset
-        dataset.pipeline = resized(dataset.get('pipeline') or [], size)
+    dataset = cfg.test_dataloader.dataset
+    dataset.pipeline = resized(dataset.get('pipeline') or [], size)
     try:
         found = build_tester(cfg, name.checkpoint).test()
     except DataError as error:

@@ -214,15 +214,18 @@ def as_markdown(rows: Sequence[Row], title: str) -> str:
     lines += [[row.model.label.replace('|', '/'), row.size, str(row.batch),
                *(cell(field, row) for field in used)] for row in rows]
     table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
-    missing = ''.join(f'- {line}\n' for line in reasons(rows))
+    missing = ''.join(f'- {line}\n' for line in notes(rows))
     return '\n'.join(filter(None, (f'{title}\n', table, missing, comparisons(rows))))
 
 
-def reasons(rows: Sequence[Row]) -> List[str]:
-    """Return a line for each value that is missing and was asked for."""
-    return [f'{row.model.label} at {row.size}, {what}: {value.reason}' for row in rows
-            for what, value in (('count', row.count), *row.speeds.items(), ('top-1', row.top1))
-            if isinstance(value, Missing)]
+def notes(rows: Sequence[Row]) -> List[str]:
+    """Return a line for each reason for which values are missing, with all that it holds for."""
+    places = {}
+    for row in rows:
+        for what, value in (('count', row.count), *row.speeds.items(), ('top-1', row.top1)):
+            if isinstance(value, Missing):
+                places.setdefault(value.reason, []).append(f'{row.model.label} {row.size} {what}')
+    return [f'{reason}: {", ".join(found)}' for reason, found in places.items()]
 
 
 def print_rows(rows: Sequence[Row], title: str) -> None:

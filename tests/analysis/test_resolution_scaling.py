@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,13 +15,15 @@ from mmvssd.analysis.complexity import count_model
 from mmvssd.analysis.named_models import ModelName, build_classifier
 from mmvssd.analysis.published_comparison import (
     comparisons,
+    gflops_at_224,
     gflops_table,
+    points_table,
     published_tables,
     speed_table,
 )
 from mmvssd.analysis.published_numbers import POINTS, SERIES, SIZES, published_top1, reproduced
 from mmvssd.analysis.published_speed import Speed
-from mmvssd.analysis.resolution_accuracy import measure_top1, resized
+from mmvssd.analysis.resolution_accuracy import check_accuracy, measure_top1, resized
 from mmvssd.analysis.resolution_scaling import (
     MODELS,
     Count,
@@ -36,6 +39,7 @@ from mmvssd.analysis.resolution_scaling import (
 )
 from mmvssd.analysis.resolution_scaling_report import (
     draw,
+    notes,
     read_rows,
     write_report,
     write_rows,
@@ -43,7 +47,7 @@ from mmvssd.analysis.resolution_scaling_report import (
 from mmvssd.datasets import make_sample_data
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.models import VSSD, VMamba
-from mmvssd.paths import project_root
+from mmvssd.paths import configs_dir, project_root
 
 PAGE = (project_root() / 'docs' / 'scaling.md').read_text()
 NANO = dict(embed_dims=16, depths=(1, 1, 1, 1))
@@ -121,6 +125,8 @@ def test_swins_windows():
     ('hivit-tiny', dict(shapes=((224, 256), )), 'got 224x256, and hivit-tiny takes squares'),
     ('vssd-tinny', {}, 'did you mean vssd-tiny'),
     ('samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py', {}, 'no classifier; .*backbone_speed.py'),
+    ('mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py', {},
+     'its MAEPretrainHead has no number of classes'),
     ('vssd-tiny', dict(shapes=((32, 32), ) * 2), '--sizes: one stands there more than once'),
     ('vssd-tiny', dict(batches=(1, 2)), '--batch: got 1 2'),
     ('vssd-tiny', dict(steps=0), '--steps: got 0, expected 1 or more'),
@@ -134,15 +140,24 @@ def test_what_does_not_fit(text, changes, message):
         check([ModelName.parse(text)], ON_CPU._replace(**changes))
 
 
+def test_a_recipe_of_another_host_with_a_head(tmp_path):
+    pytest.importorskip('mmpretrain')
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = '{configs_dir()}/{RECIPE}'\ndefault_scope = 'mmdet'\n")
+    with pytest.raises(ConfigError, match='its ImageClassifier is no classifier'):
+        check([ModelName.parse(f'{tmp_path}/mine.py')], ON_CPU)
+
+
 def test_labels_once(nano):
     with pytest.raises(ConfigError, match='vmamba-nano stands there more than once'):
         measure([nano[0]] * 2, ON_CPU)
 
 
-def test_a_checkpoint_of_another_model(nano, tmp_path):
+def test_a_checkpoint_of_another_model(nano, steps, tmp_path):
     torch.save(dict(state_dict=build_classifier(nano[1]).state_dict()), tmp_path / 'vssd.pth')
     with pytest.raises(CheckpointError, match='not the weights of this model'):
-        measure([ModelName.parse(f'vmamba-nano@{tmp_path}/vssd.pth')], ON_CPU)
+        measure([nano[0], ModelName.parse(f'vmamba-nano@{tmp_path}/vssd.pth')], ON_CPU)
+    assert not steps  # nor is the good one measured
 
 
 # Classifiers
@@ -178,6 +193,15 @@ def test_a_checkpoint_of_swin_at_another_window(tmp_path):
     torch.save(dict(state_dict={'head.fc.weight': torch.zeros(1)}), tmp_path / 'other.pth')
     with pytest.raises(CheckpointError):
         build_classifier(ModelName.parse(f'swin-tiny@{tmp_path}/other.pth'), swin_window=12)
+
+
+def test_a_classifier_of_timm():
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('timm')
+    model = build_classifier(ModelName.parse('timm:resnet10t'), seed=3)
+    assert model.num_classes == 1000
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 1000)
+    assert count_model(model, (64, 64)).full > 1e6
 
 
 # Counts
@@ -225,6 +249,12 @@ def test_the_pages_tables():
             rows[found[1], size] = made_up(found[1], size, 1, None, count=Count(
                 round(1e6 * float(found[2])), giga, giga))
     assert len(rows) == 8 * 6
+    at_224 = re.findall(r'\| `([\w:-]+)` \| \d+ \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \|', PAGE)
+    table = gflops_at_224([made_up(name, 224, 1, None, count=Count(
+        round(1e6 * float(params)), 0, round(1e9 * float(gflops))))
+        for name, params, gflops in at_224])
+    assert len(table.splitlines()) == 2 + 3 + 9
+    assert table in PAGE
     # each mark follows from the two numbers above it
     expected = [line for line in gflops_table(rows.values()).splitlines() if 'counted' not in line]
     assert set(expected) <= set(PAGE.splitlines())
@@ -387,7 +417,8 @@ def test_what_is_written(rows, tmp_path):
            '6000 (batch 8) | 70.00 |' in lines
     assert '| swin-tiny | 224 | 32 | 28.00 | 4.500 | 4.500 | OOM | OOM | failed | failed | - |' \
         in lines
-    assert '- swin-tiny at 224, train: ValueError: no' in lines
+    assert '- ValueError: no: swin-tiny 224 train' in lines
+    assert notes([rows[2]] * 2)[0] == 'out of memory: swin-tiny 224 infer, swin-tiny 224 infer'
     table = list(csv.DictReader((tmp_path / 'resolution_scaling.csv').open()))
     assert (table[1]['images/s'], table[1]['train batch']) == ('300.0', '8')
     assert table[2]['images/s'] == 'out of memory'
@@ -430,7 +461,7 @@ def test_published_numbers_are_whole():
                         series.train_images_per_second, series.peak_mib):
             assert numbers is None or len(numbers) == len(SIZES)
     names = {series.name for series in SERIES} | {point.name for point in POINTS} - {None}
-    for name in names:
+    for name in (name for name in names if not name.startswith('timm:')):
         check([ModelName.parse(name)], ON_CPU._replace(shapes=((224, 224), )))
     assert set(MODELS) <= names
     assert published_top1('deit-small', 1024) == 46.9
@@ -448,6 +479,7 @@ def test_beside_the_published_numbers(rows):
     assert '| | | reproduced | yes | - | yes | - |' in table  # the appendix'
     assert table.count('14.049') == 2
     pair = [made_up('resnet-50', 224, 32, Speed(4000., 1., 32)),
+            made_up('resnet-50', 384, 32, Speed(4000., 1., 32)),
             made_up('vmamba-tiny-s2l5', 224, 32, Speed(1000., 3000., 32)),
             made_up('vmamba-tiny-s2l5', 384, 32, Speed(1000., 3000., 16))]
     lines = speed_table(pair, 'images_per_second').splitlines()
@@ -455,11 +487,20 @@ def test_beside_the_published_numbers(rows):
     assert lines[3].startswith('| `vmamba-tiny-s2l5` | measured | 0.25 | - |')
     assert not speed_table(pair, 'train_images_per_second')
     assert 'Peak MiB' not in comparisons(pair)
+    assert not speed_table([replace(row, batch=1) for row in pair], 'images_per_second')
+    at_128 = [made_up('convnext-tiny', 224, 128, Speed(2000., 1., 128), Speed(500., 1., 128)),
+              made_up('vmamba-tiny-s2l5', 224, 128, Speed(1000., 3000., 128))]
+    assert not points_table([replace(row, batch=32) for row in at_128])
+    assert points_table(at_128).splitlines()[2:] == ['| VMamba-T | 1.12 | 0.50 | 0.66 | - |']
     memory = comparisons([made_up('vssd-tiny-iccv2025', 224, 128, Speed(1., 1900.4, 128)),
                           made_up('vssd-tiny-iccv2025', 384, 32, Speed(1., 1900.4, 32))])
     assert '| VSSD-T | published | 1946 | 5537 |' in memory
     assert '| `vssd-tiny-iccv2025` | measured | 1900 | - |' in memory
     assert comparisons(rows[:2]) == ''
+    point = made_up('timm:maxvit_base_tf_224', 224, 1, None,
+                    count=Count(119_470_000, 1, 24_039_000_000))
+    assert ('| `timm:maxvit_base_tf_224` | 120 | 119.47 | 23.4 | 24.039 | **no** |'
+            in comparisons([point]))
 
 
 # Accuracy
@@ -488,6 +529,15 @@ def test_without_accuracy(nano, tmp_path):
     assert 'squares' in measure_top1(ModelName.parse(RECIPE), (64, 96), tmp_path).reason
 
 
+def test_recipes_without_a_test(tmp_path):
+    pytest.importorskip('mmpretrain')
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = '{configs_dir()}/{RECIPE}'\ntest_evaluator = None\n")
+    check_accuracy([ModelName.parse(f'{tmp_path}/mine.py')])  # it is not tested
+    with pytest.raises(ConfigError, match='has no test_evaluator'):
+        check_accuracy([ModelName.parse(f'{tmp_path}/mine.py@weights.pth')])
+
+
 @pytest.mark.slow
 def test_accuracy(nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -497,6 +547,7 @@ def test_accuracy(nano, tmp_path, monkeypatch):
     missing = measure_top1(name, (32, 32), tmp_path / 'top1' / 'a')
     assert missing.reason.startswith('no data: ')
     assert not missing.final  # they may come
+    assert not failures([made_up(RECIPE, 32, 1, None, top1=missing)])
     make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(1, 1), num_crops=(2, 2),
                      progress=False)
     seen = []

@@ -13,7 +13,7 @@ import torch
 
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.published_speed import AMP
-from mmvssd.analysis.resolution_accuracy import measure_top1
+from mmvssd.analysis.resolution_accuracy import check_accuracy, measure_top1
 from mmvssd.analysis.resolution_scaling import (
     MODELS,
     SIZES,
@@ -25,6 +25,7 @@ from mmvssd.analysis.resolution_scaling import (
     size_text,
 )
 from mmvssd.analysis.resolution_scaling_report import (
+    notes,
     print_rows,
     read_rows,
     write_report,
@@ -44,6 +45,8 @@ def main() -> None:
     models = [ModelName.parse(text) for text in args.models]
     settings = _settings(args)
     check(models, settings)
+    if args.accuracy:
+        check_accuracy(models)
     check_writable(args.out, '--out')
     folder = Path(args.out)
     protocol = dict(warmup=settings.warmup, steps=settings.steps, train_amp=settings.train_amp,
@@ -59,6 +62,8 @@ def main() -> None:
     title = _title(settings)
     write_report(rows, title, folder)
     print_rows(rows, title)
+    for line in notes(rows):
+        print(line)
     if failures(rows):
         raise ConfigError('\n'.join(['some could not be measured; --continue tries these again:',
                                      *failures(rows)]))
