@@ -180,17 +180,23 @@ def run_installed(installed_python):
 
 
 class ToolServer:
-    """Runs Python tools in forks of a process that has done their imports; see tool_server.py."""
+    """Runs Python tools in forks of a process that has done their imports; see tool_server.py.
 
-    def __init__(self):
-        self.process = None
+    Args:
+        preloaded: Modules that it imports; none are all that tools of the project need.
+        env: Its environment while it imports them, by default that of the tests.
+    """
+
+    def __init__(self, *preloaded, env=None):
+        self.preloaded, self.env, self.process = preloaded, env, None
 
     def run(self, command, folder, environment, timeout):
         """Run a tool; returns a completed process, as ``subprocess.run`` does."""
         if self.process is None:
             self.process = subprocess.Popen(
-                [sys.executable, ROOT / 'tests' / 'tool_server.py'], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, start_new_session=True)
+                [sys.executable, ROOT / 'tests' / 'tool_server.py', *self.preloaded],
+                env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                start_new_session=True)
         with tempfile.NamedTemporaryFile('r') as output:
             request = dict(command=command, folder=str(folder), environment=environment,
                            output=output.name)
@@ -208,6 +214,20 @@ class ToolServer:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
             self.process = None
+
+
+@pytest.fixture(scope='module')
+def tool_server():
+    """Make a :class:`ToolServer` for a module's tests: ``tool_server(*preloaded, env=None)``."""
+    servers = []
+
+    def start(*preloaded, env=None):
+        servers.append(ToolServer(*preloaded, env=env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope='session')
