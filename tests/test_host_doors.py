@@ -239,7 +239,8 @@ def test_one_line_brings_the_guards(folder, run_after, tool_runner):
     weights, script = {}, tool('mmpretrain', 'train.py')
 
     def ours(*command):
-        done = tool_runner([str(ROOT / 'tools' / 'train.py'), *command], folder, os.environ, 600)
+        script = str(ROOT / 'tools' / 'train.py')
+        done = tool_runner([script, *command], folder, dict(os.environ), 600)
         assert done.returncode == 0, done.stdout[-5000:]
         return done.stdout
 
