@@ -180,6 +180,18 @@ def run_installed(installed_python):
     return run
 
 
+@pytest.fixture(scope='session')
+def without_mmdet(tmp_path_factory):
+    """The variable of an import path on which there is no MMDetection.
+
+    Its import is a third of what a process takes that trains a classifier.
+    """
+    folder = tmp_path_factory.mktemp('without')
+    (folder / 'mmdet.py').write_text('raise ModuleNotFoundError(name=__name__)\n')
+    paths = [str(folder), *filter(None, [os.environ.get('PYTHONPATH')])]
+    return dict(PYTHONPATH=os.pathsep.join(paths))
+
+
 class ToolServer:
     """Runs Python tools in forks of a process that has done their imports; see tool_server.py.
 

@@ -111,7 +111,7 @@ def test_models_of_the_hosts(host, data, tmp_path, monkeypatch, said):
 
 
 @pytest.mark.slow
-def test_sharded_weights(data, run_tool, tmp_path):
+def test_sharded_weights(data, run_tool, tmp_path, without_mmdet):
     """Two processes that hold half of the weights each."""
     (tmp_path / 'data').symlink_to(data / 'data')
     out = run_tool('dist_train.sh', 'samples/vssd-nano_1xb64_digits.py', 2, '--work-dir', 'run',
@@ -120,7 +120,7 @@ def test_sharded_weights(data, run_tool, tmp_path):
                    'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
                    'optim_wrapper.optimizer.lr=1e30', 'param_scheduler=None',
                    'runner_type=FlexibleRunner', 'strategy.type=mmvssd.ShardedStrategy', expect=2,
-                   env=dict(OMP_NUM_THREADS='1'))
+                   env=dict(without_mmdet, OMP_NUM_THREADS='1'))
     assert 'Iteration 2 of 16 (epoch 1, learning rate 1e+30): ' in out
     for rank in range(2):
         assert f'  First process {rank}, in the forward pass, ' in out
