@@ -94,8 +94,7 @@ class Published:
             pytest.skip(f'no outputs of {family}-{arch} are recorded')
         self.description = golden.describe(self.variant)
         self.load_cases = functools.partial(golden.load_cases, self.variant)
-        self._fill = functools.partial(golden.official_state_dict, self.variant)
-        self._weights = {}
+        self._fill, self._weights = golden.fill, {}
 
     def names(self, part):
         """Every published entry of 'backbone' or 'classifier' as an empty tensor."""
@@ -103,11 +102,14 @@ class Published:
                 for name, shape in self.description[part].items()}
 
     def weights(self, part):
-        """The entries of 'backbone' or 'classifier' filled with numbers."""
-        if part not in self._weights:  # drawing a large model's takes seconds
-            self._weights[part] = {name: torch.from_numpy(value)
-                                   for name, value in self._fill(part).items()}
-        return dict(self._weights[part])
+        """The entries of 'backbone' or 'classifier' filled with numbers; most are in both."""
+        # rotations are buffers, which a model computes itself
+        names = [name for name in self.description[part] if not name.endswith('rotations')]
+        for name in names:
+            if name not in self._weights:  # drawing a large model's takes seconds
+                value = self._fill(name, self.description[part][name])
+                self._weights[name] = torch.from_numpy(value)
+        return {name: self._weights[name] for name in names}
 
     def converted(self, part):
         """The same under our names."""
