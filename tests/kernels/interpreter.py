@@ -49,8 +49,9 @@ def share_shapes(monkeypatch):
     """Let tensors of a shape have it as one object: to make and compare shapes takes longest."""
     core, semantic = (pytest.importorskip(f'triton.language.{name}')
                       for name in ('core', 'semantic'))
-    if not isinstance(core.block_type(core.float32, [1]).shape, getattr(core, 'tuple', ())):
-        return  # an older Triton has plain lists
+    if not (hasattr(semantic, 'TritonSemantic')
+            and isinstance(core.block_type(core.float32, [1]).shape, getattr(core, 'tuple', ()))):
+        return  # an older Triton, which has other names
     make_type, equal = core.block_type.__init__, core.tuple.__eq__
     broadcast = semantic.TritonSemantic.broadcast_impl_value
     known, of_tensors, same = {}, {}, core.constexpr(True)
