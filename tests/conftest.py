@@ -20,6 +20,8 @@ if not torch.cuda.is_available():
     # before anything imports Triton: where there is no GPU, its kernels run on CPU tensors
     os.environ['TRITON_INTERPRET'] = '1'
 
+from mmengine.config import utils as config_utils
+
 from mmvssd.converters import from_official
 from mmvssd.families import FAMILIES, every_arch
 
@@ -60,6 +62,18 @@ def pytest_runtest_call():
 pytest_runtest_setup = pytest_runtest_call
 
 
+@pytest.fixture(scope='session', autouse=True)
+def lists_of_configs():
+    """Let MMEngine read a host's lists of its configs once.
+
+    For each config of a host's that another inherits it reads them all, which takes four fifths of
+    the time that loading a recipe takes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_utils, 'load', functools.cache(config_utils.load))
+        yield
+
+
 @pytest.fixture(scope='session')
 def golden():
     """The loader of the published models' recorded outputs."""
@@ -75,12 +89,13 @@ def golden():
 
 @pytest.fixture
 def parallel_scans(monkeypatch):
-    """Scans of Triton's interpreter in seconds: see the module."""
+    """Scans of Triton's interpreter in seconds, and kernels in half their time: see the module."""
     file = ROOT / 'tests' / 'kernels' / 'interpreter.py'
     spec = importlib.util.spec_from_file_location('interpreter', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.scan_in_parallel(monkeypatch)
+    module.forget_nothing(monkeypatch)
 
 
 class Published:
@@ -93,8 +108,7 @@ class Published:
             pytest.skip(f'no outputs of {family}-{arch} are recorded')
         self.description = golden.describe(self.variant)
         self.load_cases = functools.partial(golden.load_cases, self.variant)
-        self._fill = functools.partial(golden.official_state_dict, self.variant)
-        self._weights = {}
+        self._fill, self._weights = golden.fill, {}
 
     def names(self, part):
         """Every published entry of 'backbone' or 'classifier' as an empty tensor."""
@@ -102,11 +116,14 @@ class Published:
                 for name, shape in self.description[part].items()}
 
     def weights(self, part):
-        """The entries of 'backbone' or 'classifier' filled with numbers."""
-        if part not in self._weights:  # drawing a large model's takes seconds
-            self._weights[part] = {name: torch.from_numpy(value)
-                                   for name, value in self._fill(part).items()}
-        return dict(self._weights[part])
+        """The entries of 'backbone' or 'classifier' filled with numbers; most are in both."""
+        # rotations are buffers, which a model computes itself
+        names = [name for name in self.description[part] if not name.endswith('rotations')]
+        for name in names:
+            if name not in self._weights:  # drawing a large model's takes seconds
+                value = self._fill(name, self.description[part][name])
+                self._weights[name] = torch.from_numpy(value)
+        return {name: self._weights[name] for name in names}
 
     def converted(self, part):
         """The same under our names."""
@@ -179,18 +196,36 @@ def run_installed(installed_python):
     return run
 
 
-class ToolServer:
-    """Runs Python tools in forks of a process that has done their imports; see tool_server.py."""
+@pytest.fixture(scope='session')
+def without_mmdet(tmp_path_factory):
+    """The variable of an import path on which there is no MMDetection.
 
-    def __init__(self):
-        self.process = None
+    Its import is a third of what a process takes that trains a classifier.
+    """
+    folder = tmp_path_factory.mktemp('without')
+    (folder / 'mmdet.py').write_text('raise ModuleNotFoundError(name=__name__)\n')
+    paths = [str(folder), *filter(None, [os.environ.get('PYTHONPATH')])]
+    return dict(PYTHONPATH=os.pathsep.join(paths))
+
+
+class ToolServer:
+    """Runs Python tools in forks of a process that has done their imports; see tool_server.py.
+
+    Args:
+        preloaded: Modules that it imports; none are all that tools of the project need.
+        env: Its environment while it imports them, by default that of the tests.
+    """
+
+    def __init__(self, *preloaded, env=None):
+        self.preloaded, self.env, self.process = preloaded, env, None
 
     def run(self, command, folder, environment, timeout):
         """Run a tool; returns a completed process, as ``subprocess.run`` does."""
         if self.process is None:
             self.process = subprocess.Popen(
-                [sys.executable, ROOT / 'tests' / 'tool_server.py'], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, start_new_session=True)
+                [sys.executable, ROOT / 'tests' / 'tool_server.py', *self.preloaded],
+                env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                start_new_session=True)
         with tempfile.NamedTemporaryFile('r') as output:
             request = dict(command=command, folder=str(folder), environment=environment,
                            output=output.name)
@@ -208,6 +243,20 @@ class ToolServer:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
             self.process = None
+
+
+@pytest.fixture(scope='module')
+def tool_server():
+    """Make a :class:`ToolServer` for a module's tests: ``tool_server(*preloaded, env=None)``."""
+    servers = []
+
+    def start(*preloaded, env=None):
+        servers.append(ToolServer(*preloaded, env=env))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope='session')

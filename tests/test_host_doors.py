@@ -1,7 +1,9 @@
-"""The hosts' own tools and inferencers on our recipes, in fresh processes and a foreign folder.
+"""The hosts' own tools and inferencers on our recipes, in their own processes and a foreign folder.
 
-Nothing imports ``mmvssd`` in these processes: the host is imported first.
+Nothing imports ``mmvssd`` in these processes: the host is imported first. A host's training and its
+inferencer have fresh processes. Its other tools run in forks of one that has imported the host.
 """
+import functools
 import json
 import os
 import subprocess
@@ -29,6 +31,9 @@ SAMPLES = dict(
     mmpretrain=('vssd-nano_1xb64_digits.py', 'accuracy/top1', 'imagenet/val'),
     mmdet=('mask-rcnn_vssd-nano_fpn_1xb8_digits.py', 'coco/segm_mAP', 'coco/val2017'),
     mmseg=('upernet_vssd-nano_1xb8_digits.py', 'mIoU', 'ade20k/images/validation'))
+
+#: Of each host, what its tools import sooner or later.
+PARTS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
 
 #: What a user writes for each host's inferencer.
 INFERENCERS = dict(
@@ -69,14 +74,34 @@ def report(name, results):
 """
 
 
+def outside():
+    """The environment of this process without its import path."""
+    return {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')}
+
+
 def run(folder, *command, expect=0):
-    """Run Python in a folder, without this process's import path; return its output."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')}
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=env, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
+    """Run Python in a folder, in a fresh process; return its output."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=outside(),
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
                           check=False)
     assert done.returncode == expect, done.stdout[-5000:]
     return done.stdout
+
+
+@pytest.fixture(scope='module')
+def run_after(tool_server):
+    """The same where the host is imported already: ``run_after(host, folder, *command)``."""
+    servers = {host: tool_server(*(f'{host}.{part}' for part in PARTS), env=outside())
+               for host in SAMPLES}
+
+    def start(host, folder, *command, expect=0):
+        if torch.cuda.is_available():  # it works in no fork
+            return run(folder, *command, expect=expect)
+        done = servers[host].run([*map(str, command)], folder, outside(), 600)
+        assert done.returncode == expect, done.stdout[-5000:]
+        return done.stdout
+
+    return start
 
 
 def tool(host, name):
@@ -116,12 +141,12 @@ def trained(request, folder):
 
 
 @pytest.fixture(scope='module')
-def predictions(folder, trained):
+def predictions(folder, trained, run_after):
     """What the host's test tool writes: a file, from MMSegmentation a folder of label maps."""
     host, recipe, weights = trained
     place = folder / f'{host}_predictions.pkl'
-    out = run(folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested', '--out',
-              place, *settings())
+    out = run_after(host, folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested',
+                    '--out', place, *settings())
     assert f'{SAMPLES[host][1]}:' in out
     for name, entry in GUARDS.items():
         assert not entry.in_tests or f'{entry.hook.__name__} ' in out, name
@@ -184,15 +209,15 @@ def tools_of(host, recipe, weights, predictions):
             ['analysis_tools/confusion_matrix.py', recipe, weights, *settings()]])[host]
 
 
-def test_the_hosts_other_tools(folder, trained, predictions):
-    """Each runs, one after the other in one fresh process; those not named show their help."""
+def test_the_hosts_other_tools(folder, trained, predictions, run_after):
+    """Each runs, one after the other in one process; those not named show their help."""
     host, recipe, weights = trained
     place = folder / f'{host}_tools'
     place.mkdir()
     (place / 'data').symlink_to(folder / 'data')
     commands = [[str(part) for part in command]
                 for command in tools_of(host, recipe, weights, predictions)]
-    out = run(place, HOST_TOOLS, host, json.dumps(commands))
+    out = run_after(host, place, HOST_TOOLS, host, json.dumps(commands))
     assert 'params' in out.lower()
     shown = [path for path in (place / 'browsed').rglob('*') if path.suffix in ('.jpg', '.png')]
     assert len(shown) == dict(mmdet=8, mmseg=16, mmpretrain=9)[host]
@@ -205,17 +230,24 @@ def test_the_hosts_other_tools(folder, trained, predictions):
     assert 'optimizer' not in content
 
 
-def test_one_line_brings_the_guards(folder):
+def test_one_line_brings_the_guards(folder, run_after, tool_runner):
     """A config of the host's, by the host's tool with the line and without, and by ours.
 
     With it the host's tool trains what ours does, which needs no line.
     """
     pytest.importorskip('mmpretrain')
-    weights = {}
-    for name, script, line in (
-            ('bare', tool('mmpretrain', 'train.py'), ''),
-            ('line', tool('mmpretrain', 'train.py'), "runner_type = 'mmvssd.GuardedRunner'"),
-            ('ours', ROOT / 'tools' / 'train.py', '')):
+    weights, script = {}, tool('mmpretrain', 'train.py')
+
+    def ours(*command):
+        script = str(ROOT / 'tools' / 'train.py')
+        done = tool_runner([script, *command], folder, dict(os.environ), 600)
+        assert done.returncode == 0, done.stdout[-5000:]
+        return done.stdout
+
+    bare, with_line = (functools.partial(start, folder, script)
+                       for start in (functools.partial(run_after, 'mmpretrain'), run))
+    for name, start, line in (('bare', bare, ''), ('ours', ours, ''),
+                              ('line', with_line, "runner_type = 'mmvssd.GuardedRunner'")):
         (folder / f'{name}.py').write_text(f"""
 _base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
 custom_imports = dict(imports=['mmvssd'])
@@ -228,7 +260,7 @@ val_dataloader = dict(dataset=data)
 randomness = dict(seed=3)
 {line}
 """)
-        out = run(folder, script, f'{name}.py', '--work-dir', name, *settings())
+        out = start(f'{name}.py', '--work-dir', name, *settings())
         assert (ALL_GUARDS in out) == (name != 'bare')
         assert (folder / name / 'epoch_1.pth').is_file()
         weights[name] = torch.load(folder / name / 'epoch_1.pth', weights_only=False)['state_dict']
@@ -239,22 +271,22 @@ randomness = dict(seed=3)
                    for key, value in weights['bare'].items())
 
 
-def test_a_recipe_that_inherits_resumes(folder):
+def test_a_recipe_that_inherits_resumes(folder, run_after):
     """A user's own recipe on ours, from the folder where it lies; both runs by the host's tool."""
     pytest.importorskip('mmpretrain')
     base = configs_dir() / 'samples' / SAMPLES['mmpretrain'][0]
     (folder / 'mine.py').write_text(f'_base_ = {str(base)!r}\nmodel = dict(head=dict('
                                     'loss=dict(label_smooth_val=0.1, type="LabelSmoothLoss")))\n')
     for options in ((), ('--resume', )):
-        out = run(folder, tool('mmpretrain', 'train.py'), 'mine.py', *options,
-                  *settings(f'train_cfg.max_epochs={1 + len(options)}'))
+        out = run_after('mmpretrain', folder, tool('mmpretrain', 'train.py'), 'mine.py', *options,
+                        *settings(f'train_cfg.max_epochs={1 + len(options)}'))
     assert 'resumed epoch: 1' in out
     assert (folder / 'work_dirs' / 'mine' / 'epoch_2.pth').is_file()
 
 
-def test_bad_labels_are_named_by_the_hosts_tools_too(folder):
+def test_bad_labels_are_named_by_the_hosts_tools_too(folder, run_after):
     pytest.importorskip('mmpretrain')
     recipe = configs_dir() / 'samples' / SAMPLES['mmpretrain'][0]
-    out = run(folder, tool('mmpretrain', 'train.py'), recipe, '--work-dir', 'bad',
-              *settings('model.head.num_classes=5'), expect=1)
+    out = run_after('mmpretrain', folder, tool('mmpretrain', 'train.py'), recipe, '--work-dir',
+                    'bad', *settings('model.head.num_classes=5'), expect=1)
     assert 'labels that no class has, 0 to 4 fit' in out[-1000:]

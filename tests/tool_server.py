@@ -1,5 +1,7 @@
 """A process that has imported all that tools need, and forks one for each run of a tool.
 
+    python tool_server.py [MODULE...]
+
 It reads requests from stdin, a JSON object a line, and answers with the exit status. The fork is
 as fresh as a process that has just done its imports, which take several seconds: nothing was built,
 computed or set, and no thread started.
@@ -11,14 +13,14 @@ import os
 import runpy
 import sys
 
-#: Imported before the first request, as far as they are installed.
+#: Imported before the first request, as far as they are installed, if nothing else is asked for.
 PRELOADED = ['mmvssd.cli.launch', 'mmvssd.engine', 'mmvssd.models', *(
     f'{host}.{part}' for host in ('mmpretrain', 'mmdet', 'mmseg')
     for part in ('models', 'datasets', 'engine', 'evaluation', 'visualization', 'apis'))]
 
 
-def preload():
-    for name in PRELOADED:
+def preload(names):
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError:
@@ -77,7 +79,7 @@ class Exit:
 
 if __name__ == '__main__':
     with Exit():
-        preload()
+        preload(sys.argv[1:] or PRELOADED)
         request = next_request()
         become(request)
         runpy.run_path(request['command'][0], run_name='__main__')

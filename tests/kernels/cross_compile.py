@@ -26,7 +26,8 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from mmvssd_kernels import triton_support
 
 #: The narrow dtypes by capability. Turing has no bfloat16, Ampere's kernels are Hopper's but for
-#: instructions, so float16 beside bfloat16 is compiled for one of the two.
+#: instructions, so float16 beside bfloat16 is compiled for one of the two, and there for kernels
+#: with HALVES: others have the same code for either.
 HALVES = {75: (torch.float16, ), 80: (torch.bfloat16, ), 90: (torch.bfloat16, torch.float16)}
 
 
@@ -37,6 +38,7 @@ class Compiler:
         self.target = GPUTarget('cuda', capability, 32)
         self.backend = make_backend(self.target)
         self.done = set()
+        self.has_halves = False
 
     def run(self, function, args, options):
         """What ``JITFunction.run`` does up to the launch, for our target."""
@@ -49,6 +51,7 @@ class Compiler:
         if key in self.done:
             return
         self.done.add(key)
+        self.has_halves |= 'HALVES' in function.arg_names
         source = ASTSource(function, signature, constexprs, attributes)
         start = time.perf_counter()
         kernel = triton.compile(source, target=self.target, options=options.__dict__)
@@ -58,6 +61,13 @@ class Compiler:
                               shared=kernel.metadata.shared, registers=registers, stack=stack,
                               seconds=round(time.perf_counter() - start, 2),
                               constants=constants)), flush=True)
+
+
+def run(cases, dtype):
+    """Go forward and backward."""
+    for case in cases:
+        y = case.run(case.cast(dtype), 'triton')
+        y.backward(torch.ones_like(y))
 
 
 def usage(cubin):
@@ -88,11 +98,12 @@ def compile_for(capability, module):
     triton_support.capability = lambda device: divmod(capability, 10)
     # what small tiles and arguments that are 1 leave out of the code is the same on each GPU
     in_float32 = {75: module.COMPILED_HALVES, 90: module.COMPILED}.get(capability, [])
-    cases = [(case, torch.float32) for case in in_float32]
-    cases += [(case, dtype) for dtype in HALVES[capability] for case in module.COMPILED_HALVES]
-    for case, dtype in cases:
-        y = case.run(case.cast(dtype), 'triton')
-        y.backward(torch.ones_like(y))
+    first, *more = HALVES[capability]
+    run(in_float32, torch.float32)
+    run(module.COMPILED_HALVES, first)
+    if compiler.has_halves:
+        for dtype in more:
+            run(module.COMPILED_HALVES, dtype)
 
 
 def main(path, *capabilities) -> None:

@@ -10,6 +10,8 @@ from mmvssd_kernels.selective_scan_2d import autograd
 
 pytestmark = pytest.mark.usefixtures('parallel_scans')
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: A line of five tiles in two chunks, of rows and of columns: fewer tiles than a grid as large has.
+LINE = (1, 70)
 #: Inputs that have a place on the grid.
 LOCAL = ('x', 'dt', 'B', 'C')
 patterns = pytest.mark.parametrize('pattern', PATTERNS)
@@ -122,7 +124,7 @@ def test_chunks_channels_and_images_are_shared_out_in_any_way(monkeypatch, progr
 @pytest.mark.parametrize('S', [1, 3])
 def test_any_step_size(step, S, triton_device):
     wanted = torch.tensor(step, dtype=torch.float64)
-    cases = draws(3, grid=(3, 18), S=S)
+    cases = draws(3, grid=LINE, S=S)
     for case in cases:
         bias = case.tensors['dt_bias']
         case.tensors['dt_bias'] = (wanted if step > 30 else wanted.expm1().log()) + bias / 10
@@ -206,7 +208,7 @@ def test_every_number_is_written(poisoned_memory, triton_device):
 
 
 def test_two_runs_are_equal_bit_for_bit(triton_device):
-    case = make_case(N=2, grid=(3, 18), D=40, R=5)
+    case = make_case(N=2, grid=LINE, D=40, R=5)
     first, second = (results(case, case.cast(torch.bfloat16, triton_device), 'triton')
                      for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

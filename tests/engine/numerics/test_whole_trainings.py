@@ -12,27 +12,36 @@ import toy_training
 from mmvssd.cli.launch import build_trainer, load_config
 from mmvssd.datasets import make_sample_data
 
+#: Ways of breaking: what happens then, and over how many batches a step accumulates.
+#: Stopping comes last, for all of them train in the same two processes.
+IN_TWO_PROCESSES = {'loss': ('skip', 1), 'forward': ('skip', 2), 'backward': ('stop', 1)}
 
-def in_two_processes(tmp_path, **options):
-    """Train the toy in two processes; returns what they logged and their reports."""
+
+@pytest.fixture(scope='module')
+def in_two_processes(tmp_path_factory):
+    """Train the toys in two processes, one after the other; returns the folder of each."""
+    folders = {way: tmp_path_factory.mktemp(way) for way in IN_TWO_PROCESSES}
+    runs = [dict(way=way, action=action, work_dir=str(folders[way]), optim_wrapper=dict(
+        accumulative_counts=counts, clip_grad=dict(max_norm=1.0)))
+        for way, (action, counts) in IN_TWO_PROCESSES.items()]
     environment = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
                        PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2',
-         toy_training.__file__, json.dumps(dict(options, work_dir=str(tmp_path)))],
+         toy_training.__file__, json.dumps(runs)],
         env=environment, timeout=240, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return (done.stdout + done.stderr,
-            [json.loads((tmp_path / f'rank{rank}.json').read_text()) for rank in range(2)])
+    said = [file.read_text() for folder in folders.values() for file in folder.glob('rank?.txt')]
+    assert done.returncode == 0, '\n'.join([*said, done.stderr])[-5000:]
+    return folders
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('way', 'action', 'counts'), [
-    ('loss', 'skip', 1), ('forward', 'skip', 2), ('backward', 'stop', 1)])
-def test_two_processes(way, action, counts, tmp_path):
+@pytest.mark.parametrize('way', IN_TWO_PROCESSES)
+def test_two_processes(way, in_two_processes):
     """The image is one process's: of its losses, where gradients are finite, it alone knows."""
-    log, reports = in_two_processes(tmp_path, way=way, action=action, optim_wrapper=dict(
-        accumulative_counts=counts, clip_grad=dict(max_norm=1.0)))
+    folder, (action, _) = in_two_processes[way], IN_TWO_PROCESSES[way]
+    log = ''.join((folder / f'rank{rank}.txt').read_text() for rank in range(2))
+    reports = [json.loads((folder / f'rank{rank}.json').read_text()) for rank in range(2)]
     assert reports[0]['weights'] == reports[1]['weights']
     assert all(map(math.isfinite, reports[0]['weights']))
     assert log.count('folder/5.png') == (1 if way == 'loss' else 2)  # of the images; of the batch
@@ -102,7 +111,7 @@ def test_models_of_the_hosts(host, data, tmp_path, monkeypatch, said):
 
 
 @pytest.mark.slow
-def test_sharded_weights(data, run_tool, tmp_path):
+def test_sharded_weights(data, run_tool, tmp_path, without_mmdet):
     """Two processes that hold half of the weights each."""
     (tmp_path / 'data').symlink_to(data / 'data')
     out = run_tool('dist_train.sh', 'samples/vssd-nano_1xb64_digits.py', 2, '--work-dir', 'run',
@@ -111,7 +120,7 @@ def test_sharded_weights(data, run_tool, tmp_path):
                    'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
                    'optim_wrapper.optimizer.lr=1e30', 'param_scheduler=None',
                    'runner_type=FlexibleRunner', 'strategy.type=mmvssd.ShardedStrategy', expect=2,
-                   env=dict(OMP_NUM_THREADS='1'))
+                   env=dict(without_mmdet, OMP_NUM_THREADS='1'))
     assert 'Iteration 2 of 16 (epoch 1, learning rate 1e+30): ' in out
     for rank in range(2):
         assert f'  First process {rank}, in the forward pass, ' in out

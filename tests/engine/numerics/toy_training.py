@@ -1,16 +1,17 @@
 """A small training in which one image, or a module, makes numbers that are not finite.
 
-``python toy_training.py '{"work_dir": ..., ...}'`` trains in a process of its own, for the tests
-that start several, and writes what they ask about to ``rank{n}.json``.
+``python toy_training.py '[{"work_dir": ..., ...}, ...]'`` trains, one after the other, in a process
+of its own, for the tests that start several. It writes what they ask about to ``rank{n}.json`` of
+each work dir, and what was said to ``rank{n}.txt``.
 """
 import copy
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from mmengine.runner import Runner
@@ -206,21 +207,25 @@ def toy(*arguments, **options):
     return Toy(*arguments, **options)
 
 
-def main():
+def main(work_dir, way, action, optim_wrapper):
     """Train, and report."""
-    options = json.loads(sys.argv[1])
+    file = Path(work_dir, f'rank{os.environ["RANK"]}')
+    output = os.open(file.with_suffix('.txt'), os.O_WRONLY | os.O_CREAT)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(output, stream.fileno())
     torch.manual_seed(0)
-    hook = FiniteCheckHook(options['action'])
-    runner = build(options['work_dir'], Toy(options['way']), hook, launcher='pytorch',
-                   optim_wrapper=options['optim_wrapper'])
+    runner = build(work_dir, Toy(way), FiniteCheckHook(action), launcher='pytorch',
+                   optim_wrapper=optim_wrapper)
     fault = None
     try:
         runner.train()
     except NumericalFault as error:
         fault = str(error)
     report = dict(weights=weights_of(runner), fault=fault, iterations=runner.iter)
-    Path(options['work_dir'], f'rank{get_rank()}.json').write_text(json.dumps(report))
+    file.with_suffix('.json').write_text(json.dumps(report))
 
 
 if __name__ == '__main__':
-    main()
+    for run in json.loads(sys.argv[1]):
+        main(**run)

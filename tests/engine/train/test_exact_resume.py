@@ -1,8 +1,7 @@
 """A training that is killed and resumed ends, bit for bit, as one that never was."""
 import json
+import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,12 +58,17 @@ def differing(one, other, name=''):
     return [] if one == other else [f'{name}: {one} {other}']
 
 
-def train(folder, runs, recipe='samples/vssd-nano_1xb64_digits.py', hooks=(AVERAGE, )):
-    given = dict(recipe=recipe, hooks=hooks, runs=runs)
-    done = subprocess.run([sys.executable, str(SCRIPT), json.dumps(given)], cwd=folder, text=True,
-                          capture_output=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr[-5000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+@pytest.fixture
+def train(tmp_path, tool_runner):
+    """Train in a folder as ``killed_training.py`` does; returns what became of each run."""
+
+    def start(runs, recipe='samples/vssd-nano_1xb64_digits.py', hooks=(AVERAGE, )):
+        given = dict(recipe=recipe, hooks=hooks, runs=runs)
+        done = tool_runner([str(SCRIPT), json.dumps(given)], tmp_path, dict(os.environ), 600)
+        assert done.returncode == 0, done.stdout[-5000:]
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+
+    return start
 
 
 def scores(work_dir):
@@ -85,7 +89,7 @@ def scores(work_dir):
     ({**ITERATIONS, 'default_hooks.checkpoint.save_best': None}, ['iter:8', 'save'],
      'iter_12.pth'),
 ], ids=['by epoch', 'by iteration', 'within an epoch'])
-def test_killed_and_resumed(tmp_path, options, kills, last):
+def test_killed_and_resumed(train, tmp_path, options, kills, last):
     pytest.importorskip('mmpretrain')
     make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(1, 1), num_crops=(16, 4),
                      progress=False)
@@ -95,7 +99,7 @@ def test_killed_and_resumed(tmp_path, options, kills, last):
                    if not key.startswith('train_cfg.')}
     if last.startswith('iter') and 'train_cfg' in options:
         options['train_dataloader.sampler.type'] = 'InfiniteSampler'
-    whole, pieces = train(tmp_path, [
+    whole, pieces = train([
         # read by the training process in the one, by workers in the other
         dict(work_dir='whole', options={**options, **ONE_PROCESS}, kills=[]),
         dict(work_dir='pieces', options=options, kills=kills)])
@@ -158,13 +162,13 @@ def example():
 
 
 @pytest.mark.slow
-def test_a_users_own_config(tmp_path):
+def test_a_users_own_config(train, tmp_path):
     """A config of a host's on our backbone has all guards, and no line for them."""
     pytest.importorskip('mmdet')
     make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(6, 2), num_crops=(1, 1),
                      progress=False)
     (tmp_path / 'mine.py').write_text(example())
-    whole, pieces = train(tmp_path, [
+    whole, pieces = train([
         dict(work_dir='whole', options={**EXAMPLE, **ONE_PROCESS}, kills=[]),
         dict(work_dir='pieces', options=EXAMPLE, kills=['iter:2', 'save', 'val'])],
         recipe='mine.py', hooks=())
