@@ -27,7 +27,13 @@ from mmvssd.analysis.receptive_field import (
     numbers,
     square_sides,
 )
-from mmvssd.analysis.receptive_field_report import draw, read_rows, write_report, write_rows
+from mmvssd.analysis.receptive_field_report import (
+    draw,
+    print_rows,
+    read_rows,
+    write_report,
+    write_rows,
+)
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.models import VSSD, VMamba
 
@@ -431,7 +437,7 @@ def test_labels_of_any_characters(nano, photographs, capsys):
     name = ModelName.parse(f'{nano}=$x_{{$ [red] %s')
     rows = measure([name], photographs[:1], Settings(size=64))
     assert draw(rows).startswith(b'\x89PNG')
-    receptive_field_report.print_rows(rows, 'title')
+    print_rows(rows, 'title')
     assert '$x_{$ [red] %s' in capsys.readouterr().out
 
 
