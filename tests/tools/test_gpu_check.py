@@ -26,7 +26,7 @@ echo "this is $status"
 [[ $status != "$FAILS" ]]
 """
 # each step's time is a second
-TIMEOUT = f'exec {shutil.which("timeout")} "$1" 1 "${{@:3}}"'
+TIMEOUT = f'exec {shutil.which("timeout")} "$1" "$2" 1 "${{@:4}}"'
 
 
 @pytest.fixture

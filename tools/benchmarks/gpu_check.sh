@@ -72,11 +72,13 @@ mkdir -p -- "$folder"
 folder=$(cd -- "$folder" && pwd -P)
 cd -- "$ROOT"
 
+# interrupted, pytest still says which tests have failed
+limit=(timeout --signal=INT --kill-after="$KILL")
 summary=() failed=0
 step() {  # step <name> <seconds> <command>...: run it, log it, note how it ended
     local name=$1 seconds=$2 status=0 start=$SECONDS outcome=passed
     printf '\n==> %s\n' "$name"
-    timeout --kill-after="$KILL" "$seconds" "${@:3}" 2>&1 | tee -- "$folder/$name.log" || status=$?
+    "${limit[@]}" "$seconds" "${@:3}" 2>&1 | tee -- "$folder/$name.log" || status=$?
     case $status in
         0) ;;
         124 | 137) outcome="STOPPED, its $seconds s were up" failed=1 ;;
@@ -86,7 +88,7 @@ step() {  # step <name> <seconds> <command>...: run it, log it, note how it ende
 }
 
 hosts=1
-timeout --kill-after="$KILL" "$IMPORT" "$python" -c 'import mmvssd, mmpretrain, rich' \
+"${limit[@]}" "$IMPORT" "$python" -c 'import mmvssd, mmpretrain, rich' \
     >/dev/null 2>&1 || hosts=0
 
 compile() {  # what is timed later is compiled first, each model and the ops beside each other
