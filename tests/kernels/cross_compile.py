@@ -6,7 +6,8 @@ Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
 all of ``COMPILED`` for Hopper. All go forward and backward on CPU tensors, each launch replaced by
 a compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes
-of shared memory and of stack, registers, and how long its compilation took.
+of shared memory and of stack, registers, products that leave factors out, and how long its
+compilation took.
 """
 import importlib.util
 import json
@@ -59,6 +60,7 @@ class Compiler:
         registers, stack = usage(kernel.asm['cubin'])
         print(json.dumps(dict(capability=self.target.arch, kernel=function.__name__,
                               shared=kernel.metadata.shared, registers=registers, stack=stack,
+                              incomplete=incomplete_products(kernel.asm['ttgir']),
                               seconds=round(time.perf_counter() - start, 2),
                               constants=constants)), flush=True)
 
@@ -68,6 +70,16 @@ def run(cases, dtype):
     for case in cases:
         y = case.run(case.cast(dtype), 'triton')
         y.backward(torch.ones_like(y))
+
+
+def incomplete_products(ttgir):
+    """Products whose factors a warp's registers do not hold whole, as (width, of a lane).
+
+    Four lanes hold a row of the first factor; more side by side than its quarter are left out.
+    """
+    found = re.findall(r'tt\.dot .*: tensor<\d+x(\d+)x\w+, #ttg\.dot_op<\{opIdx = 0, '
+                       r'parent = #mma\d*, kWidth = (\d+)\}>> \*', ttgir)
+    return [(int(width), int(lane)) for width, lane in found if int(width) < 4 * int(lane)]
 
 
 def usage(cubin):

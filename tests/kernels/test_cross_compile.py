@@ -35,6 +35,8 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
     assert {kernel['capability'] for kernel in compiled} == CAPABILITIES
     too_large = [kernel for kernel in compiled if kernel['shared'] > SHARED_MEMORY]
     assert not too_large, too_large
+    wrong = [kernel for kernel in compiled if kernel['incomplete']]
+    assert not wrong, wrong
     spilled = [kernel for kernel in compiled if kernel['stack'] and _has_room(kernel)]
     assert not spilled, spilled
 

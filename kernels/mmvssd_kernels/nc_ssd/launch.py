@@ -45,9 +45,10 @@ class Call:
                  heads: int = 1, halves: bool = False) -> None:
         N, L, h, P = x.shape
         S = B.shape[3]
-        self.SKIP, self.dtype = D is not None, sum_dtype(x.dtype)
+        self.SKIP, masked, self.dtype = D is not None, mask is not None, sum_dtype(x.dtype)
         x, dt, A, B, C, D, *others = map(_dense, (x, dt, A, B, C, A if D is None else D, *others))
-        self.tensors = x, dt, A, B, C, D, x if mask is None else mask.contiguous(), *others
+        mask = x if mask is None else triton_support.load_mask(mask)
+        self.tensors = x, dt, A, B, C, D, mask, *others
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles, programs = -(-L // BL), -(-h // heads)
         splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))
@@ -58,7 +59,7 @@ class Call:
         product, precision = ((self.dtype, 'ieee') if halves
                               else triton_support.products(self.dtype, x.device))
         self.options = dict(
-            h=h, P=P, S=S, MASKED=mask is not None,
+            h=h, P=P, S=S, MASKED=masked,
             FAR=max(t.stride(1) for t in (x, dt, B, C, *others)) >= FAR, BL=BL,
             BS=max(16, power_of_two(S)), BP=max(16, power_of_two(P)),
             DTYPE=triton_support.language(product), PRECISION=precision,

@@ -93,8 +93,13 @@ def feature_slope(b_t, b_feature):
 
 @triton.jit
 def softmax(b_m, b_base, b_scale, m_m):
-    """Weights of the softmax; see :func:`prepare`."""
-    return tl.where(m_m, tl.exp(b_m - b_base) * b_scale, 0)
+    """Weights of the softmax; see :func:`prepare`.
+
+    The choice stands between product and difference, which a GPU would join without rounding the
+    product. The maximum is a rounded one: the largest weight would not be exp(0).
+    """
+    b_m = tl.where(m_m, b_m, -float('inf'))
+    return tl.exp(b_m - b_base) * b_scale
 
 
 @triton.jit

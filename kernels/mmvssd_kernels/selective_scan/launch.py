@@ -23,7 +23,7 @@ WIDE, NARROW = 64, 32
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
 #: Programs that keep a large GPU busy. If images and channels give fewer, sequences are cut into
 #: chunks, which costs a pass more; if they give more, backward takes images one after the other.
-PROGRAMS, BACKWARD_PROGRAMS = 768, 768
+PROGRAMS, BACKWARD_PROGRAMS = 768, 1536
 #: Tiles of a chunk at least.
 CHUNK = 4
 
@@ -140,7 +140,7 @@ class Scan:
     def __init__(self, inputs: Inputs, axes: Sequence[Axis], forward: int, softplus: bool) -> None:
         mask = inputs.mask
         if mask is not None:
-            mask = _one_line(mask[:, None, :, :, None])[:, 0, :, :, 0]
+            mask = triton_support.load_mask(mask)
         self.inputs = inputs._replace(
             mask=mask, **{name: _one_line(getattr(inputs, name)) for name in ('u', 'dt', 'B', 'C')})
         inputs, self.axes, self.forward = self.inputs, axes, forward
