@@ -14,7 +14,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from mmvssd.analysis import map_figures
+from mmvssd.analysis import map_figures, result_files
 from mmvssd.analysis.activation_maps import folder_names
 from mmvssd.analysis.named_models import (
     IMAGENET,
@@ -25,7 +25,6 @@ from mmvssd.analysis.named_models import (
     recipe_of,
 )
 from mmvssd.analysis.op_maps import scaled
-from mmvssd.analysis.outputs import write_output
 from mmvssd.analysis.photographs import Picture, check_size, each_picture, normalized
 from mmvssd.checkpoint import read_checkpoint
 from mmvssd.errors import ConfigError, NumericalFault
@@ -314,10 +313,10 @@ def draw_all(subject: Subject, files: Sequence[Path], settings: Settings, folder
             image = normalized(picture.image, subject.normalization).to(settings.device)
             found = explain(subject, image, settings.category)
             target = targets[file]
-            write_output(target, draw(subject, picture, found))
-            write_output(target.with_suffix('.npy'), _npy(found.map))
+            result_files.write(target, draw(subject, picture, found))
+            result_files.write(target.with_suffix('.npy'), _npy(found.map))
             rows.append(_facts(subject, file, picture, found, target))
-            write_output(folder / FILE, strict_json(
+            result_files.write(folder / FILE, strict_json(
                 dict(protocol, settings=settings._asdict(), images=rows), indent=1))
             progress.update(bar, completed=len(rows) + len(failures))
             yield rows[-1]

@@ -13,16 +13,17 @@ MOST_BYTES = 300_000  # of a figure
 
 
 def write(file: Path, content: Union[str, bytes]) -> None:
-    """Write a file of results whole.
+    """Write a file of results whole, and its folder if that is not there.
 
     Raises:
-        ConfigError: There is no room, or no permission.
+        ConfigError: There is no room, or no permission; what was there stays.
     """
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, content)
     except OSError as error:
-        raise ConfigError(f'--out: {file} cannot be written ({error.strerror}); make room '
-                          'and go on with --continue, or name another folder') from error
+        raise ConfigError(f'--out: {file} cannot be written ({error.strerror or error}); make '
+                          'room, or name another folder') from error
 
 
 def facts(model: ModelName) -> dict:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from mmvssd.analysis.outputs import write_output
+from mmvssd.analysis import result_files
 from mmvssd.analysis.scan_patterns import Classifier, Cost, count
 from mmvssd.analysis.throughput import Setting, Speed, measure
 from mmvssd.errors import ConfigError
@@ -184,7 +184,7 @@ def write_report(rows: Sequence[Row], title: str, folder: Path) -> None:
     """
     for ending, content in (('csv', _as_csv(rows)), ('md', _as_markdown(rows, title)),
                             ('png', draw(rows, title))):
-        write_output(folder / f'{FILE}.{ending}', content)
+        result_files.write(folder / f'{FILE}.{ending}', content)
 
 
 def _as_csv(rows: Sequence[Row]) -> str:

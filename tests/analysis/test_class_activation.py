@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
-from mmvssd.analysis import class_activation, outputs
+from mmvssd.analysis import class_activation, result_files
 from mmvssd.analysis.class_activation import (
     Activations,
     Settings,
@@ -390,7 +390,7 @@ def test_no_room(photographs, tmp_path, monkeypatch):
     def fail(file, content):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(outputs, 'write_whole', fail)
+    monkeypatch.setattr(result_files, 'write_whole', fail)
     subject = find_subject(ModelName.parse(RECIPE), SMALL)
     with pytest.raises(ConfigError, match='--out: .*a.png cannot be written .No space left'):
         list(draw_all(subject, photographs, SMALL, tmp_path / 'o', protocol={}, failures={}))

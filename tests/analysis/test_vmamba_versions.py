@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmvssd.analysis import outputs, vmamba_versions
+from mmvssd.analysis import result_files, vmamba_versions
 from mmvssd.analysis.scan_patterns import Classifier, Cost, count
 from mmvssd.analysis.throughput import Setting, Speed
 from mmvssd.analysis.vmamba_versions import RUNGS, Row, compare, draw, reproduced, write_report
@@ -122,7 +122,7 @@ def test_no_room(rows, tmp_path, monkeypatch):
     def fail(file, content):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(outputs, 'write_whole', fail)
+    monkeypatch.setattr(result_files, 'write_whole', fail)
     with pytest.raises(ConfigError, match='--out: .*csv cannot be written .No space left'):
         write_report(rows, 'a machine', tmp_path)
 

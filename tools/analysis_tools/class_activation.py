@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmvssd.analysis import result_files
 from mmvssd.analysis.class_activation import (
     Settings,
     check_settings,
@@ -40,9 +41,8 @@ def main() -> None:
     files = choose_photographs(args.images, args.num_images, args.seed)
     subject = find_subject(name, settings)
     check_writable(args.out, '--out')
-    protocol = dict(model=name.name, checkpoint=name.checkpoint,
-                    checkpoint_file=_content(name.checkpoint), label=name.label,
-                    mmvssd=__version__, torch=torch.__version__, machine=machine(args.device))
+    protocol = dict(result_files.facts(name), mmvssd=__version__, torch=torch.__version__,
+                    machine=machine(args.device))
     table = Table('image', 'class', 'score', 'best class', 'score',
                   title=f'Grad-CAM of {escape(name.label)}, {subject.activations.what}')
     folder, failures, rows = Path(args.out), {}, []
@@ -74,14 +74,6 @@ def _model(model: str, checkpoint: Optional[str]) -> ModelName:
     if name.checkpoint:
         raise ConfigError(f'CHECKPOINT: got {checkpoint}, and {model} names one already; give one')
     return replace(name, checkpoint=checkpoint)
-
-
-def _content(checkpoint: Optional[str]) -> Optional[str]:
-    """Tell a file's content from what was there before."""
-    if checkpoint is None or not Path(checkpoint).is_file():
-        return None
-    status = Path(checkpoint).stat()
-    return f'{status.st_size} bytes, {status.st_mtime_ns}'
 
 
 def _arguments() -> argparse.Namespace:
