@@ -54,8 +54,8 @@ def add_dot(b_sum, b_a, b_high, b_low, DTYPE: tl.constexpr, PRECISION: tl.conste
 
 
 @triton.jit
-def exponential(b_x):
-    """Compute exp(x) to the last digits: a GPU has 2**t, and rounding t = x log2(e) would show.
+def quick_exp(b_x):
+    """Compute exp(x), not near overflow: a GPU has 2**t, and rounding t = x log2(e) would show.
 
     What rounding took from t, and the constant's next digits, are made good.
     """
@@ -69,7 +69,8 @@ def exponential(b_x):
 def exp(b_x, ACC: tl.constexpr):
     """Compute exp(x) to a last digit, exp(0) exactly; a GPU's own errs by up to two.
 
-    2**n times a fitted polynomial of what is left, at most log(2) / 2. Below 1e-38 it is 0.
+    2**n times a fitted polynomial of what is left, at most log(2) / 2. Below exp(-87) it is 0, and
+    above exp(88) the GPU's own.
     """
     if tl.float64 == ACC:
         b_e = tl.exp(b_x)
@@ -82,7 +83,7 @@ def exp(b_x, ACC: tl.constexpr):
         b_p = b_p * b_r + 0.5
         b_p = b_p * (b_r * b_r) + b_r + 1
         b_e = b_p * ((b_n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
-        b_e = tl.where(b_x < -87, 0, tl.where(b_x > 88.7, float('inf'), b_e))
+        b_e = tl.where(b_x < -87, 0, tl.where(b_x > 88, tl.exp(b_x), b_e))
     return b_e
 
 
@@ -129,7 +130,7 @@ def softplus(b_z, ACC: tl.constexpr):
         b_log = tl.log(b_w) + (b_e - (b_w - 1)) / b_w
     else:
         # beyond it is 0, and infinity would be none of a whole multiple
-        b_e = exponential(tl.where(tl.abs(b_z) > 120, -120, -tl.abs(b_z)))
+        b_e = quick_exp(tl.where(tl.abs(b_z) > 120, -120, -tl.abs(b_z)))
         b_w = 1 + b_e
         b_log = log1p(b_e)
     return tl.maximum(b_z, 0) + b_log, tl.where(b_z > 0, 1, b_e) / b_w

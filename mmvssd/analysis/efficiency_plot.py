@@ -8,7 +8,7 @@ from mmvssd.analysis.published_numbers import published_top1
 from mmvssd.analysis.published_speed import Speed
 from mmvssd.analysis.resolution_scaling import Count, Row
 from mmvssd.analysis.resolution_scaling_report import load
-from mmvssd.analysis.result_files import compressed
+from mmvssd.analysis.result_files import compressed, plain
 from mmvssd.errors import ConfigError
 
 ACCURACIES = ('published', 'measured')
@@ -66,15 +66,20 @@ def read_dots(files: Sequence[Path], size: Optional[str], accuracy: str,
                 left_out.append(f'{row.model.label} at {row.size}: has no {" and no ".join(lacks)}')
             else:
                 dots.setdefault(row.model.label, _dot(row, accuracy))
+    batches = sorted({row.speeds['infer'].batch for row in rows
+                      if row.size == size and not _lacks(row, accuracy)})
+    if len(batches) > 1:
+        raise ConfigError(f'speeds of one batch only: --size {size} has models measured with '
+                          f'{", ".join(map(str, batches))} images; measure them with one --batch')
     if not dots:
         raise ConfigError('\n'.join([f'--size: no model has all numbers at {size}; the files have '
                                      f'{", ".join(sizes)}', *left_out]))
-    return list(dots.values()), f'{size} pixels, {loaded[0][0].get("machine")}'
+    return list(dots.values()), f'{size} pixels, batch {batches[0]}, {loaded[0][0].get("machine")}'
 
 
 def _require_one_procedure(files: Sequence[Path], protocols: Sequence[dict]) -> None:
     """Raise ConfigError if speeds of some files cannot stand side by side."""
-    for key in ('machine', 'device', 'warmup', 'steps'):
+    for key in ('machine', 'device', 'warmup', 'steps', 'mmvssd', 'torch'):
         found = [str(protocol.get(key)) for protocol in protocols]
         if len(set(found)) > 1:
             raise ConfigError(f'speeds of one machine and procedure only: {key} is '
@@ -124,7 +129,7 @@ def draw(dots: Sequence[Dot], accuracy: str, title: str) -> bytes:
                          for name in ('images_per_second', 'top1'))
         axes.plot(speeds, top1s, color=f'C{index % 10}', linewidth=1)
         axes.scatter(speeds, top1s, [AREA * dot.params for dot in members], alpha=0.6,
-                     color=f'C{index % 10}', label=family)
+                     color=f'C{index % 10}', label=plain(family))
     axes.set_xscale('log')
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis('{x:g}')
@@ -158,8 +163,8 @@ def _name(dots: Sequence[Dot], axes) -> None:
         places = [(0, gap), (gap, 0), (-gap, 0), (0, -gap), (0, gap + 12), (0, -gap - 12)]
         for x, y in places:
             name = axes.annotate(
-                f'{dot.label}, {dot.params:.1f} M', (dot.images_per_second, dot.top1), (x, y),
-                textcoords='offset points', fontsize=9,
+                f'{plain(dot.label)}, {dot.params:.1f} M', (dot.images_per_second, dot.top1),
+                (x, y), textcoords='offset points', fontsize=9,
                 ha='left' if x > 0 else 'right' if x else 'center',
                 va='bottom' if y > 0 else 'top' if y else 'center')
             name.set_in_layout(False)  # or the axes would move below it

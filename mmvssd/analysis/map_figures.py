@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd.analysis.op_maps import scaled
+from mmvssd.analysis.result_files import MOST_BYTES, plain
 from mmvssd.analysis.scan_maps import place_map, route_tokens
 
 DPI = 100
@@ -20,7 +21,6 @@ FONT = 8
 COLUMNS = 4  # panels side by side
 LINE = 120  # characters of a line of a caption
 TITLE_LINE = 100
-LARGEST = 300_000  # bytes of a figure
 
 SCOPE = ('The maps describe the op only. The convolution and SiLU before it, and the norm, gate '
          'and projection behind it, are not in them.')
@@ -110,8 +110,8 @@ def _finish(figure: Figure, title: str, caption: str, collected) -> Picture:
 
 
 def finished(figure: Figure, title: str, text: str) -> bytes:
-    """Put a title above a figure and a text below; return a PNG below :data:`LARGEST` bytes."""
-    title = title.replace('$', r'\$')  # a name's, which would begin a formula
+    """Put a title above a figure and a text below; return a PNG below :data:`MOST_BYTES`."""
+    title = plain(title)
     figure.suptitle('\n'.join(textwrap.wrap(title, TITLE_LINE)), fontsize=FONT + 2)
     figure.supxlabel('\n'.join(textwrap.wrap(text, LINE, break_on_hyphens=False)), fontsize=FONT)
     content = io.BytesIO()
@@ -120,10 +120,10 @@ def finished(figure: Figure, title: str, text: str) -> bytes:
 
 
 def _small(content: io.BytesIO) -> bytes:
-    """Return a PNG with as many shades of each colour as fit into :data:`LARGEST`, 8 at least."""
+    """Return a PNG with as many shades of each colour as :data:`MOST_BYTES` allow, or 8."""
     drawn = Image.open(content).convert('RGB')
     for bits in (7, 6, 5, 4, 3):
-        if content.tell() <= LARGEST:
+        if content.tell() <= MOST_BYTES:
             break
         content = io.BytesIO()
         ImageOps.posterize(drawn, bits).save(content, format='png', optimize=True)

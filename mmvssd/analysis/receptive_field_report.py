@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.receptive_field import DISPLAYS, SHARES, ReceptiveField, Row, numbers
-from mmvssd.analysis.result_files import compressed, facts, write
+from mmvssd.analysis.result_files import compressed, facts, plain, write
 from mmvssd.errors import ConfigError
 from mmvssd.files import strict_json
 
@@ -172,7 +172,7 @@ def draw(rows: Sequence[Row], display: str = 'power') -> bytes:
         axes = grid[states * line + (states - 1) * (row.state != 'before'), column]
         axes.axis('on')
         shown = axes.imshow(FIGURES[display](row.field.map), cmap='RdYlGn', vmin=-1, vmax=1)
-        label = row.model.label.replace('$', r'\$')  # which would begin a formula
+        label = plain(row.model.label)
         axes.set_title(f'{label}\n{_state(row, states > 1)}', fontsize=10)
         axes.set_xticks([0, W // 2, W - 1], [0, W // 2, W])
         axes.set_yticks([0, H // 2, H - 1], [0, H // 2, H])

@@ -263,7 +263,12 @@ def _fill(row: Row, settings: Settings, score: Optional[Score],
             row.speeds[mode] = _time(model, row, mode, settings)
     if score and _lacks(row.top1):
         tell('top-1')
-        row.top1 = score(row.model, row.shape)
+        try:
+            row.top1 = score(row.model, row.shape)
+        except ConfigError:
+            raise  # what the user can mend holds for every row
+        except Exception as error:  # of a model, a data set or the memory
+            row.top1 = _failure(error)
 
 
 def _build(name: ModelName, shape: Shape, settings: Settings) -> nn.Module:

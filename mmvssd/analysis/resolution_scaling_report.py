@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.published_comparison import comparisons
 from mmvssd.analysis.published_speed import Speed
 from mmvssd.analysis.resolution_scaling import Count, Missing, Row
-from mmvssd.analysis.result_files import compressed, facts, write
+from mmvssd.analysis.result_files import compressed, facts, plain, write
 from mmvssd.errors import ConfigError
 from mmvssd.files import strict_json
 
@@ -234,7 +235,7 @@ def print_rows(rows: Sequence[Row], title: str) -> None:
     table = Table(Column('model', overflow='fold'), 'size', 'batch',
                   *(Column(field.heading, justify='right') for field in used), title=title)
     for row in rows:
-        table.add_row(row.model.label, row.size, str(row.batch),
+        table.add_row(escape(row.model.label), row.size, str(row.batch),
                       *(cell(field, row) for field in used))
     Console(width=120).print(table)
 
@@ -261,7 +262,7 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
         for index, model in enumerate(models):
             points = sorted((math.sqrt(math.prod(row.shape)), field.value(row)) for row in rows
                             if row.model == model and _is_number(field.value(row)))
-            axes.plot(*zip(*points) if points else ([], []), label=model.label,
+            axes.plot(*zip(*points) if points else ([], []), label=plain(model.label),
                       marker='osD^vPX*'[index % 8], markersize=5, color=f'C{index % 10}')
         axes.set_xscale('log')
         if 'top-1' not in field.panel:

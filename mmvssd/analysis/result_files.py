@@ -36,6 +36,11 @@ def facts(model: ModelName) -> dict:
                 label=model.label)
 
 
+def plain(text: str) -> str:
+    """Return text that matplotlib draws as it is, where a ``$`` would begin a formula."""
+    return text.replace('$', r'\$')
+
+
 def compressed(figure) -> bytes:
     """Render with as many dots as :data:`MOST_BYTES` allow, in 256 colours."""
     for dpi in (130, 110, 95, 80, 65, 50):

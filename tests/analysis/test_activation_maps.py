@@ -18,9 +18,9 @@ from mmvssd.analysis.activation_maps import (
     folder_names,
     observe,
 )
-from mmvssd.analysis.map_figures import LARGEST
 from mmvssd.analysis.named_models import ModelName
 from mmvssd.analysis.op_maps import scaled
+from mmvssd.analysis.result_files import MOST_BYTES
 from mmvssd.analysis.scan_maps import place_map
 from mmvssd.errors import ConfigError
 from mmvssd.families import FAMILIES
@@ -157,7 +157,7 @@ def test_files(name, stage, figures, scale, photograph, tmp_path):
     for figure in figures:
         with Image.open(folder / figure) as drawn:
             assert drawn.width == 800
-        assert (folder / figure).stat().st_size < LARGEST
+        assert (folder / figure).stat().st_size < MOST_BYTES
     with np.load(folder / 'maps.npz') as arrays:
         assert set(arrays) == set(found.arrays)
         assert all(arrays[key].dtype == np.float32 for key in arrays)

@@ -22,9 +22,9 @@ from mmvssd.analysis.class_activation import (
     flatness,
     read_rows,
 )
-from mmvssd.analysis.map_figures import LARGEST
 from mmvssd.analysis.named_models import IMAGENET, ModelName
 from mmvssd.analysis.photographs import Picture, normalized, open_picture
+from mmvssd.analysis.result_files import MOST_BYTES
 from mmvssd.errors import CheckpointError, ConfigError, NumericalFault
 
 RECIPE = 'samples/vssd-nano_1xb64_digits.py'
@@ -286,7 +286,7 @@ def test_files(photographs, checkpoint, tmp_path):
         picture = tmp_path / 'a' / 'b' / row['picture']
         with Image.open(picture) as opened:
             assert opened.width == 800
-        assert picture.stat().st_size < LARGEST
+        assert picture.stat().st_size < MOST_BYTES
         values = np.load(picture.with_suffix('.npy'))
         assert row['enlarged']
     assert seen == [1, 2]

@@ -52,7 +52,7 @@ def test_published_and_measured(results):
     dots, title = read_dots([file], '224', 'published', left_out)
     assert dots == [Dot('vssd-tiny', 'vssd', 1000., 24., 83.6),
                     Dot('vssd-small', 'vssd', 1000., 40., 84.1)]
-    assert title == '224 pixels, one'
+    assert title == '224 pixels, batch 32, one'
     assert left_out == ['swin-tiny at 224: has no speed of inference',
                         'deit-small at 224: has no count of parameters']
     dots, _ = read_dots([file], '224', 'measured', [])
@@ -73,14 +73,17 @@ def test_results_that_do_not_fit(results, tmp_path):
     other = results(row('vssd-base'), machine='two')
     with pytest.raises(ConfigError, match='machine is one in .*, two in '):
         read_dots([one, other], '224', 'published', [])
+    many = results(row('vssd-tiny'), row('swin-tiny', infer=FAST._replace(batch=128)))
+    with pytest.raises(ConfigError, match='^speeds of one batch only: .*224 .*32, 128 images'):
+        read_dots([many], '224', 'published', [])
     (tmp_path / 'broken.json').write_text('{')
     for file in ('broken.json', 'none.json'):
         with pytest.raises(ConfigError, match=f'^{tmp_path}/{file} cannot be read'):
             read_dots([tmp_path / file], None, 'published', [])
 
 
-DOTS = [Dot('vssd-tiny', 'vssd', 1000., 24., 83.6), Dot('vssd-small', 'vssd', 600., 40., 84.1),
-        Dot('near', 'other', 1010., 24., 83.6)]
+DOTS = [Dot('$x_{$ tiny', 'vssd', 1000., 24., 83.6), Dot('vssd-small', 'vssd', 600., 40., 84.1),
+        Dot('near', '$y_{$', 1010., 24., 83.6)]
 
 
 def test_the_figure(tmp_path, monkeypatch):

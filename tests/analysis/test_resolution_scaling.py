@@ -325,6 +325,17 @@ def test_a_failure_leaves_the_others(nano, steps, tmp_path):
     assert not failures(again)
 
 
+def test_a_test_that_fails_leaves_the_others(nano, steps):
+    def score(name, shape):
+        if name is nano[0]:
+            raise RuntimeError('the data loader died')
+        return 50.
+
+    rows = measure(nano, ON_CPU, score=score)
+    assert failures(rows) == [f'{nano[0].label} at 32, top-1: RuntimeError: the data loader died']
+    assert rows[1].top1 == 50
+
+
 # Files
 
 def write_to(folder, protocol=PROTOCOL):

@@ -6,8 +6,7 @@ Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
 all of ``COMPILED`` for Hopper. All go forward and backward on CPU tensors, each launch replaced by
 a compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes
-of shared memory and of stack, registers, products that leave factors out, and how long its
-compilation took.
+of shared memory and of stack, registers, how its products lie, and how long its compilation took.
 """
 import importlib.util
 import json
@@ -60,7 +59,7 @@ class Compiler:
         registers, stack = usage(kernel.asm['cubin'])
         print(json.dumps(dict(capability=self.target.arch, kernel=function.__name__,
                               shared=kernel.metadata.shared, registers=registers, stack=stack,
-                              incomplete=incomplete_products(kernel.asm['ttgir']),
+                              products=products(kernel.asm['ttgir']),
                               seconds=round(time.perf_counter() - start, 2),
                               constants=constants)), flush=True)
 
@@ -72,14 +71,14 @@ def run(cases, dtype):
         y.backward(torch.ones_like(y))
 
 
-def incomplete_products(ttgir):
-    """Products whose factors a warp's registers do not hold whole, as (width, of a lane).
+def products(ttgir):
+    """Products whose first factor is in registers, as (its width, what a lane has side by side).
 
-    Four lanes hold a row of the first factor; more side by side than its quarter are left out.
+    Four lanes hold a row of it. If each has more side by side than a quarter, the rest is left out.
     """
-    found = re.findall(r'tt\.dot .*: tensor<\d+x(\d+)x\w+, #ttg\.dot_op<\{opIdx = 0, '
+    found = re.findall(r'dot .*?: tensor<\d+x(\d+)x\w+, #\w+\.dot_op<\{opIdx = 0, '
                        r'parent = #mma\d*, kWidth = (\d+)\}>> \*', ttgir)
-    return [(int(width), int(lane)) for width, lane in found if int(width) < 4 * int(lane)]
+    return [(int(width), int(lane)) for width, lane in found]
 
 
 def usage(cubin):

@@ -35,7 +35,10 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
     assert {kernel['capability'] for kernel in compiled} == CAPABILITIES
     too_large = [kernel for kernel in compiled if kernel['shared'] > SHARED_MEMORY]
     assert not too_large, too_large
-    wrong = [kernel for kernel in compiled if kernel['incomplete']]
+    # what the compiler prints is still what is looked for
+    assert module == 'test_triton_cross_scan' or any(kernel['products'] for kernel in compiled)
+    wrong = [kernel for kernel in compiled
+             if any(width < 4 * lane for width, lane in kernel['products'])]
     assert not wrong, wrong
     spilled = [kernel for kernel in compiled if kernel['stack'] and _has_room(kernel)]
     assert not spilled, spilled

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE',
                         help='leave out detections below SCORE (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
-                        help='such as cpu or cuda:0; default: a GPU where there is one')
+                        help='such as cpu or cuda:0; default: a GPU if there is one')
     args = parser.parse_args()
     results = measure(load_config(args.config, options=args.cfg_options), args.checkpoint,
                       args.batches, score_thr=args.score_thr, device=args.device)

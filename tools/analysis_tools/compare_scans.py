@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=7,
                         help='steps of each pattern that are timed (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
-                        help='such as cpu or cuda:0; default: a GPU where there is one')
+                        help='such as cpu or cuda:0; default: a GPU if there is one')
     parser.add_argument('--out', metavar='FOLDER', help='write scan_patterns.csv and .png there')
     args = parser.parse_args()
     check_device(args.device)

@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, metavar='NUMBER',
                         help='of fresh weights and of the choice of images (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
-                        help='such as cpu or cuda:0; default: a GPU where there is one')
+                        help='such as cpu or cuda:0; default: a GPU if there is one')
     return parser.parse_args()
 
 

@@ -30,7 +30,7 @@ def main() -> None:
                         help='steps of each version that are timed (default: 30 on a GPU, 3 on a '
                         'CPU)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
-                        help='such as cpu or cuda:0; default: a GPU where there is one')
+                        help='such as cpu or cuda:0; default: a GPU if there is one')
     args = parser.parse_args()
     check_device(args.device)
     on_cpu = torch.device(args.device).type == 'cpu'

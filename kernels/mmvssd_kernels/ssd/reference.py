@@ -91,7 +91,14 @@ def _decays(a: Tensor) -> Tensor:
 def _carry(added: Tensor, a: Tensor) -> Tensor:
     """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their sums of a.
 
-    A product over chunks, of which there are few, and no loop: its length would be a tracer's.
+    A loop over chunks would fix their number in an export with open sizes: there it is a product.
     """
-    before, a = F.pad(added.flatten(4), (0, 0, 1, -1)), F.pad(a, (1, -1))
-    return (_decays(a).mT @ before).unflatten(4, added.shape[4:])
+    if isinstance(added.shape[3], torch.SymInt):
+        before, a = F.pad(added.flatten(4), (0, 0, 1, -1)), F.pad(a, (1, -1))
+        return (_decays(a).mT @ before).unflatten(4, added.shape[4:])
+    state = torch.zeros_like(added[:, :, :, 0])
+    before = []
+    for own, factor in zip(added.unbind(3), a.exp().unbind(3)):
+        before.append(state)
+        state = factor[..., None, None] * state + own
+    return torch.stack(before, 3)
