@@ -34,6 +34,7 @@ from mmvssd.models.backbones.base import BaseBackbone
 FILE = 'class_activation.json'
 CAPTION = ('Red: places whose features speak for the class. A map says what moves this one score, '
            'not why the class was chosen.')
+FRESH = 'Fresh weights: no class has been learned, and the map shows none.'
 
 
 class Settings(NamedTuple):
@@ -183,9 +184,9 @@ def find_activations(model: nn.Module, label: str, stage: Optional[int]) -> Acti
 
 
 def _probe(subject: Subject, settings: Settings) -> None:
-    blank = torch.zeros(1, 3, settings.size, settings.size, device=settings.device)
     try:
-        explain(subject, blank, settings.category)
+        explain(subject, torch.zeros(1, 3, settings.size, settings.size, device=settings.device),
+                settings.category)
     except (ConfigError, NumericalFault):
         raise
     except Exception as error:  # each model checks its input in its own way
@@ -394,13 +395,15 @@ def draw(subject: Subject, picture: Picture, found: ClassActivation) -> bytes:
     middle.set_title(f'map of {width} x {height} cells', fontsize=map_figures.FONT)
     map_figures.overlay(right, picture.image, shown.flatten(), (height, width),
                         'map over the image')
-    map_figures.colour_bar(figure, drawn, [left, middle, right], 'min to max of the map')
+    low, high = found.map.min().item(), found.map.max().item()
+    map_figures.colour_bar(figure, drawn, [left, middle, right],
+                           f'0 to 1: {low:.3g} to {high:.3g} of the map')
     lines: List[str] = [_score(subject, found, found.category)]
     if found.category != found.predicted:
         lines.append(f'best: {_score(subject, found, found.predicted)}')
     return map_figures.finished(
         figure, f'Grad-CAM of {subject.name.label}, {subject.activations.what}: '
-        f'{"; ".join(lines)}', f'{CAPTION} {flatness(found)}')
+        f'{"; ".join(lines)}', f'{CAPTION if subject.name.checkpoint else FRESH} {flatness(found)}')
 
 
 def _score(subject: Subject, found: ClassActivation, category: int) -> str:

@@ -72,8 +72,10 @@ def read_dots(files: Sequence[Path], size: Optional[str], accuracy: str,
         raise ConfigError(f'speeds of one batch only: --size {size} has models measured with '
                           f'{", ".join(map(str, batches))} images; measure them with one --batch')
     if not dots:
-        raise ConfigError('\n'.join([f'--size: no model has all numbers at {size}; the files have '
-                                     f'{", ".join(sizes)}', *left_out]))
+        if size not in sizes:
+            raise ConfigError(f'--size: nothing is there of {size}; the files have '
+                              f'{", ".join(sizes)}')
+        raise ConfigError('\n'.join([f'no model has all numbers at {size}', *left_out]))
     return list(dots.values()), f'{size} pixels, batch {batches[0]}, {loaded[0][0].get("machine")}'
 
 

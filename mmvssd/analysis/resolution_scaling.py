@@ -155,8 +155,10 @@ def check(names: Sequence[ModelName], settings: Settings) -> None:
         ConfigError: A setting or a model does not fit.
         CheckpointError: A checkpoint cannot be read, or is another model's.
     """
-    if len(set(settings.shapes)) < len(settings.shapes):
-        raise ConfigError('--sizes: one stands there more than once')
+    twice = [f'{height}x{width}' for height, width in set(settings.shapes)
+             if settings.shapes.count((height, width)) > 1]
+    if twice:
+        raise ConfigError(f'--sizes: {", ".join(twice)} stands there more than once')
     spread_batches(settings.batches, settings.shapes)
     for option, number, least in (('--warmup', settings.warmup, 0), ('--steps', settings.steps, 1)):
         if number < least:

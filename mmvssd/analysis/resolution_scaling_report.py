@@ -146,9 +146,9 @@ def load(file: Path, option: str = '') -> Tuple[dict, List[Tuple[dict, Row]]]:
         return dict(content['protocol']), rows
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         start = f'{option}: ' if option else ''
+        advice = 'run it anew, without --continue' if option else 'name a JSON that it wrote'
         raise ConfigError(f'{start}{file} cannot be read as a result of resolution_scaling.py '
-                          f'({type(error).__name__}: {error}); run it anew, without '
-                          '--continue') from error
+                          f'({type(error).__name__}: {error}); {advice}') from error
 
 
 def _row(entry: dict) -> Tuple[dict, Row]:
@@ -279,9 +279,9 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
         axes.grid(alpha=0.3, which='both')
     figure.suptitle('\n'.join([
         'Cost of classifiers at rising resolution', *textwrap.wrap(title.partition(': ')[2], 100),
-        'What to see: cost that grows with the number of pixels is a straight line, the same slope '
-        'in each',
-        'model. One that attends to all pairs of tokens bends away from it.']), fontsize=10)
+        'What to see: cost that grows with the number of pixels is a straight line. That of a '
+        'model that',
+        'attends to all pairs of tokens bends upwards. A single size is a dot.']), fontsize=10)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=3,
                   fontsize=9)
     return compressed(figure)

@@ -225,7 +225,7 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
                               for i in shown], fontsize=8)
     axes.axhline(1, color='black', linewidth=0.8)
     axes.margins(y=0.12)
-    axes.set_xticks(range(len(rows)), [_tick(row) for row in rows], fontsize=8)
+    axes.set_xticks(range(len(rows)), [_tick(row) for row in rows], fontsize=7)
     axes.set_ylabel('speed over V0 (numbers: images/s)', fontsize=9)
     axes.legend(fontsize=8, loc='upper left')
     figure.suptitle(f'VMamba from V0 to V9: {title}', fontsize=10)

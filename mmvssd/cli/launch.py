@@ -193,6 +193,12 @@ def check_output_file(file: str, option: str) -> None:
         raise ConfigError(f'{option}: {file} is a folder, expected a file')
 
 
+def check_seed(seed: int) -> None:
+    """Raise ConfigError unless random generators take the seed."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f'--seed: got {seed}, expected a whole number from 0 to {2**32 - 1}')
+
+
 def check_device(device: str) -> None:
     """Raise ConfigError unless PyTorch can compute on the device here."""
     try:

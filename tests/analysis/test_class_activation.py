@@ -198,6 +198,12 @@ def test_classes_and_stages_that_are_not_there(changes, message):
         find_subject(ModelName.parse(RECIPE), SMALL._replace(**changes))
 
 
+def test_a_size_beyond_the_memory():
+    pytest.importorskip('mmpretrain')
+    with pytest.raises(ConfigError, match='does not run on 1000000 x 1000000 pixels .RuntimeError'):
+        find_subject(ModelName.parse(RECIPE), SMALL._replace(size=10**6))
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(size=31), '--size: got 31'), (dict(stage=-1), '--stage: got -1, expected 0 or more'),
     (dict(category=-1), '--category: got -1'),

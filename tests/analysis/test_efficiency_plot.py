@@ -68,7 +68,7 @@ def test_results_that_do_not_fit(results, tmp_path):
         'vssd-tiny', 'vssd-small']
     with pytest.raises(ConfigError, match='has no published top-1'):
         read_dots([one], '384', 'published', [])
-    with pytest.raises(ConfigError, match='^--size: no model has all numbers at 512; .*224, 384'):
+    with pytest.raises(ConfigError, match='^--size: nothing is there of 512; .*224, 384'):
         read_dots([one], '512', 'published', [])
     other = results(row('vssd-base'), machine='two')
     with pytest.raises(ConfigError, match='machine is one in .*, two in '):

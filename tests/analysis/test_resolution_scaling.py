@@ -127,7 +127,7 @@ def test_swins_windows():
     ('samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py', {}, 'no classifier; .*backbone_speed.py'),
     ('mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py', {},
      'its MAEPretrainHead has no number of classes'),
-    ('vssd-tiny', dict(shapes=((32, 32), ) * 2), '--sizes: one stands there more than once'),
+    ('vssd-tiny', dict(shapes=((32, 32), ) * 2), '--sizes: 32x32 stands there more than once'),
     ('vssd-tiny', dict(batches=(1, 2)), '--batch: got 1 2'),
     ('vssd-tiny', dict(steps=0), '--steps: got 0, expected 1 or more'),
     ('vssd-tiny', dict(warmup=-1), '--warmup: got -1, expected 0 or more'),

@@ -137,7 +137,7 @@ def test_numbers_that_are_none(option):
 def test_command(run_tool, tmp_path):
     out = run_tool('benchmarks/vmamba_versions.py', '--size', 32, '--rounds', 1, '--device', 'cpu',
                    '--out', 'a/b')
-    assert 'infer:1x32' in out
+    assert 'inference, batch 1 of 32 x 32 pixels' in ' '.join(out.split())
     for name in RUNGS:
         assert name in out
     assert {file.name for file in (tmp_path / 'a/b').iterdir()} == {

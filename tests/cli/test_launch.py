@@ -12,6 +12,7 @@ from mmvssd.cli.launch import (
     build_trainer,
     check_device,
     check_output_file,
+    check_seed,
     check_writable,
     load_config,
 )
@@ -158,6 +159,14 @@ def test_predictions_that_cannot_be_written(tmp_path, monkeypatch, options, mess
 def test_devices_that_are_not_there(device):
     with pytest.raises(ConfigError, match=f'--device: got {device}, '):
         check_device(device)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 10**25])
+def test_seeds_that_no_generator_takes(seed):
+    check_seed(0)
+    check_seed(2**32 - 1)
+    with pytest.raises(ConfigError, match=f'--seed: got {seed}, expected .* 0 to 4294967295'):
+        check_seed(seed)
 
 
 def test_output_files(tmp_path):

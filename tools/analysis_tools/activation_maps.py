@@ -26,7 +26,7 @@ from mmvssd.analysis.op_maps import KINDS, SCALES
 from mmvssd.analysis.photographs import choose_photographs, report_failures
 from mmvssd.analysis.speed_report import machine
 from mmvssd.cli.command_line import named, run
-from mmvssd.cli.launch import check_device, check_writable
+from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.version import __version__
 
 
@@ -37,6 +37,7 @@ def main() -> None:
                         args.device)
     check_settings(settings)
     check_device(args.device)
+    check_seed(args.seed)
     model, *peers = [ModelName.parse(text) for text in (args.model, *filter(None, [args.peer]))]
     check_models([model, *peers], args.size)
     files = choose_photographs(args.images, args.num_images, args.seed)

@@ -26,7 +26,7 @@ from mmvssd.analysis.named_models import ModelName, check_models
 from mmvssd.analysis.photographs import choose_photographs, report_failures
 from mmvssd.analysis.speed_report import machine
 from mmvssd.cli.command_line import named, run
-from mmvssd.cli.launch import check_device, check_writable
+from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.errors import ConfigError
 from mmvssd.version import __version__
 
@@ -36,6 +36,7 @@ def main() -> None:
     settings = Settings(args.size, args.stage, args.category, args.seed, args.device)
     check_settings(settings)
     check_device(args.device)
+    check_seed(args.seed)
     name = _model(args.model, args.checkpoint)
     check_models([name], args.size)
     files = choose_photographs(args.images, args.num_images, args.seed)

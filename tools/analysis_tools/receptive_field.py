@@ -29,7 +29,7 @@ from mmvssd.analysis.receptive_field_report import (
 )
 from mmvssd.analysis.speed_report import machine
 from mmvssd.cli.command_line import named, run
-from mmvssd.cli.launch import check_device, check_writable
+from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.version import __version__
 
 
@@ -39,6 +39,7 @@ def main() -> None:
                         args.layout, args.seed, args.device)
     check_settings(settings)
     check_device(args.device)
+    check_seed(args.seed)
     models = [ModelName.parse(text) for text in args.models]
     files = choose_photographs(args.images, args.num_images, args.seed)
     check_writable(args.out, '--out')

@@ -34,7 +34,7 @@ from mmvssd.analysis.resolution_scaling_report import (
 from mmvssd.analysis.speed_report import machine
 from mmvssd.analysis.throughput import MODES
 from mmvssd.cli.command_line import named, run
-from mmvssd.cli.launch import check_device, check_writable
+from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.errors import ConfigError
 from mmvssd.version import __version__
 
@@ -42,6 +42,7 @@ from mmvssd.version import __version__
 def main() -> None:
     args = _arguments()
     check_device(args.device)
+    check_seed(args.seed)
     models = [ModelName.parse(text) for text in args.models]
     settings = _settings(args)
     check(models, settings)

@@ -39,7 +39,8 @@ def main() -> None:
     check_numbers(args.size, batch, rounds)
     check_writable(args.out, '--out')
     rows = compare(size=args.size, batch=batch, device=args.device, rounds=rounds)
-    title = f'infer:{batch}x{args.size}, {machine(args.device)}'
+    title = (f'inference, batch {batch} of {args.size} x {args.size} pixels, '
+             f'{machine(args.device)}')
     print_rows(rows, title)
     write_report(rows, title, Path(args.out))
 
