@@ -63,6 +63,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                         help=argparse.SUPPRESS)
 
 
+def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that looks at photographs takes."""
+    parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
+                        help='files or folders, or sklearn or skimage for the photographs that '
+                        'these packages bundle (default: sklearn)')
+    parser.add_argument('--num-images', type=int, default=50, metavar='N',
+                        help='of more images, N are drawn with the seed (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, metavar='NUMBER',
+                        help='of fresh weights and of the choice of images (default: %(default)s)')
+
+
 def read_recipe(args: argparse.Namespace) -> Config:
     """Read the recipe that the arguments of both kinds name."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

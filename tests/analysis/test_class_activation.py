@@ -431,6 +431,7 @@ def test_command(run_tool, photographs, checkpoint, tmp_path):
             (['--out', 'file'], 'ConfigError: --out: file cannot be made'),
             (['--images', 'none.png'], 'none.png: no such image'),
             (['--stage', -1], 'ConfigError: --stage: got -1'),
+            (['--seed', -1], 'ConfigError: --seed: got -1'),
             (['--device', 'cuda:99'], 'ConfigError: --device'),
             (['--size', 0], 'ConfigError: --size: got 0')):
         out = run_tool(*arguments, '--out', 'o', *extra, expect=2)

@@ -487,6 +487,7 @@ def test_command(run_tool, photographs, tmp_path):
     (['vssd-micro', '--size', '0'], 'ConfigError: --size: got 0'),
     (['vssd-micro', '--size', 'x'], "argument --size: invalid int value: 'x'"),
     (['vssd-micro', '--num-images', '0'], 'ConfigError: --num-images: got 0'),
+    (['vssd-micro', '--seed', '-1'], 'ConfigError: --seed: got -1'),
     (['vssd-micro', '--images', 'nowhere'], 'DataError: nowhere: no such image or folder'),
     (['vssd-micro', '--layer', 'stage', '--size', '64'], "has no 'stage'; similar: stages"),
     (['vssd-micro', '--device', 'xpu:9'], 'ConfigError: --device: got xpu:9'),

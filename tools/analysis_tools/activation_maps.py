@@ -25,7 +25,7 @@ from mmvssd.analysis.named_models import ModelName, check_models
 from mmvssd.analysis.op_maps import KINDS, SCALES
 from mmvssd.analysis.photographs import choose_photographs, report_failures
 from mmvssd.analysis.speed_report import machine
-from mmvssd.cli.command_line import named, run
+from mmvssd.cli.command_line import add_photograph_arguments, named, run
 from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.version import __version__
 
@@ -77,11 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('model', type=named, metavar='MODEL')
     parser.add_argument('--out', type=named, required=True, metavar='FOLDER',
                         help='gets a folder for each image: figures, maps.npz, .json and .md')
-    parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
-                        help='files or folders, or sklearn or skimage for the photographs that '
-                        'these packages bundle (default: sklearn)')
-    parser.add_argument('--num-images', type=int, default=50, metavar='N',
-                        help='of more images, N are drawn with the seed (default: %(default)s)')
+    add_photograph_arguments(parser)
     parser.add_argument('--size', type=int, default=default.size, metavar='PIXELS',
                         help='side of the images (default: %(default)s, as published)')
     parser.add_argument('--stage', type=int, default=default.stage,
@@ -109,8 +105,6 @@ def _arguments() -> argparse.Namespace:
                         help='a vision transformer to draw beside, such as deit-small@FILE')
     parser.add_argument('--peer-layer', type=int, default=8, metavar='LAYER',
                         help='layer of the peer, from 0 (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of fresh weights and of the choice '
-                        'of images (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='such as cpu or cuda:0; default: a GPU if there is one')
     args = parser.parse_args()

@@ -25,7 +25,7 @@ from mmvssd.analysis.class_activation import (
 from mmvssd.analysis.named_models import ModelName, check_models
 from mmvssd.analysis.photographs import choose_photographs, report_failures
 from mmvssd.analysis.speed_report import machine
-from mmvssd.cli.command_line import named, run
+from mmvssd.cli.command_line import add_photograph_arguments, named, run
 from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.errors import ConfigError
 from mmvssd.version import __version__
@@ -90,19 +90,13 @@ def _arguments() -> argparse.Namespace:
                         'class_activation.json')
     parser.add_argument('--continue', action='store_true', dest='resume',
                         help='go on from the images that an earlier run has drawn in FOLDER')
-    parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
-                        help='files or folders, or sklearn or skimage for the photographs that '
-                        'these packages bundle (default: sklearn)')
-    parser.add_argument('--num-images', type=int, default=50, metavar='N',
-                        help='of more images, N are drawn with the seed (default: %(default)s)')
+    add_photograph_arguments(parser)
     parser.add_argument('--size', type=int, default=default.size, metavar='PIXELS',
                         help='side of the images (default: %(default)s)')
     parser.add_argument('--stage', type=int, help='stage whose activations are taken, from 0 '
                         '(default: the last)')
     parser.add_argument('--category', type=int, metavar='N',
                         help='number of the class (default: the one with the best score)')
-    parser.add_argument('--seed', type=int, default=default.seed, help='of fresh weights and of '
-                        'the choice of images (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='such as cpu or cuda:0; default: a GPU if there is one')
     return parser.parse_args()

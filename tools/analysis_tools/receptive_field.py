@@ -28,7 +28,7 @@ from mmvssd.analysis.receptive_field_report import (
     write_rows,
 )
 from mmvssd.analysis.speed_report import machine
-from mmvssd.cli.command_line import named, run
+from mmvssd.cli.command_line import add_photograph_arguments, named, run
 from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.version import __version__
 
@@ -67,11 +67,7 @@ def _arguments() -> argparse.Namespace:
                         help='go on from the models that an earlier run has written to FOLDER')
     parser.add_argument('--before', action='store_true',
                         help='draw each model without its checkpoint above it')
-    parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
-                        help='files or folders, or sklearn or skimage for the photographs that '
-                        'these packages bundle (default: sklearn)')
-    parser.add_argument('--num-images', type=int, default=50, metavar='N',
-                        help='of more images, N are drawn with the seed (default: %(default)s)')
+    add_photograph_arguments(parser)
     parser.add_argument('--size', type=int, default=1024, metavar='PIXELS',
                         help='side of the images (default: %(default)s, as published)')
     parser.add_argument('--layer', type=named, metavar='NAME',
@@ -88,8 +84,6 @@ def _arguments() -> argparse.Namespace:
                         help='crop the centre (default), or squash the whole image')
     parser.add_argument('--display', choices=FIGURES, default='power',
                         help="scale of the figure's colours (default: %(default)s)")
-    parser.add_argument('--seed', type=int, default=0, metavar='NUMBER',
-                        help='of fresh weights and of the choice of images (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='such as cpu or cuda:0; default: a GPU if there is one')
     return parser.parse_args()
