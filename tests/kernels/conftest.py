@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from mmvssd_kernels import triton_support
+from mmvssd_kernels import numba_support, triton_support
 
 spec = importlib.util.spec_from_file_location('interpreter_of_tests',
                                               Path(__file__).with_name('interpreter.py'))
 interpreter_of_tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(interpreter_of_tests)
+
+#: Where the selective scans' kernels for a CPU are.
+SCANS = 'mmvssd_kernels.selective_scan.numba_kernels'
 
 # Forks for each line that it reads, so that each measurement has a process as it is after imports
 MEASURE = """
@@ -77,6 +80,25 @@ def training_memory():
 
         yield measure
         process.stdin.close()
+
+
+def pytest_generate_tests(metafunc):
+    """Tests of what 'auto' takes on a CPU run for both; those of blocks for what has blocks."""
+    if 'scan_implementation' in metafunc.fixturenames:
+        names = ['reference'] if 'block' in metafunc.fixturenames else ['reference', 'numba']
+        metafunc.parametrize('scan_implementation', names, indirect=True)
+
+
+@pytest.fixture
+def scan_implementation(request, monkeypatch):
+    """What computes the selective scans of a test."""
+    if request.param == 'reference':
+        monkeypatch.setattr(numba_support, '_obstacle', lambda *args: 'the reference is tested')
+    else:
+        reason = numba_support.obstacle(torch.empty(1), SCANS)
+        if reason:
+            pytest.skip(reason)
+    return request.param
 
 
 @pytest.fixture

@@ -1,0 +1,310 @@
+"""When kernels for a CPU can run, how they are compiled and kept, and how threads share their work.
+
+Numba compiles a kernel once for a machine. What it made is kept on disk and loaded from there by
+llvmlite, Numba's own back end: a process that finds it does not import Numba, which takes longer.
+Kernels touch nothing of Python. They run without its lock, on threads of their own.
+"""
+import contextlib
+import ctypes
+import fcntl
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import re
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmvssd_kernels import dispatch
+
+logger = logging.getLogger('mmvssd')
+
+#: The oldest Numba with which the kernels were tested.
+VERSION = (0, 61)
+#: Before the reference, after what runs on a GPU.
+PRIORITY = 50
+#: Sets the folder in which compiled kernels are kept.
+CACHE_VARIABLE = 'MMVSSD_KERNEL_CACHE'
+#: How long kernels take to compile, on a CPU of 2024.
+SECONDS = {'forward': 6, 'backward': 13}
+INSTALL = "pip install 'numba>={}'".format('.'.join(map(str, VERSION)))
+
+
+class Kernel(NamedTuple):
+    """A kernel: the module whose function ``kernels(dtype)`` has it, its name, the sums' dtype."""
+
+    module: str
+    name: str
+    dtype: torch.dtype
+
+
+class NotCompiled(RuntimeError):
+    """A kernel could not be compiled or loaded; the message says why."""
+
+
+def register(op: str, obstacle: dispatch.Objection) -> Callable[[Callable], Callable]:
+    """Return a decorator that registers a function as the Numba implementation of an op.
+
+    Args:
+        op: The op's name.
+        obstacle: Says why the kernels cannot run on the op's arguments; None if they can.
+    """
+    return dispatch.register(op, 'numba', obstacle, priority=PRIORITY)
+
+
+def obstacle(x: Tensor, module: str) -> Optional[str]:
+    """Return why a module's kernels cannot run on a tensor like ``x``; None if they can."""
+    if x.device.type != 'cpu':
+        return f'Numba computes on the CPU, and x is on {x.device}'
+    return _obstacle(module, torch.promote_types(x.dtype, torch.float32))
+
+
+# a tracer shall not see what is compiled
+@torch.compiler.assume_constant_result
+def _obstacle(module: str, dtype: torch.dtype) -> Optional[str]:
+    return _found_obstacle(module, dtype)
+
+
+@functools.cache
+def _found_obstacle(module: str, dtype: torch.dtype) -> Optional[str]:
+    # forward alone: who does not train shall not wait for backward
+    try:
+        _function(Kernel(module, 'forward', dtype))
+    except NotCompiled as error:
+        return str(error)
+    return None
+
+
+def run(kernel: Kernel, table: np.ndarray, scratch: int, units: int, kept: object) -> None:
+    """Run a kernel on PyTorch's number of threads, each of which takes one unit after the other.
+
+    Args:
+        kernel: The kernel; takes the address of the table, and that of memory of its own.
+        table: Its arguments.
+        scratch: Bytes that a thread needs.
+        units: Units of work there are.
+        kept: What the table points to. It lives until the last thread is done, even if this one is
+            interrupted.
+    """
+    function = _function(kernel)
+
+    def work() -> None:
+        memory = np.empty(scratch + _ALIGNMENT, np.uint8)
+        start = memory.ctypes.data
+        function(table.ctypes.data, start + -start % _ALIGNMENT)
+        del memory
+
+    work.kept = kept
+    helpers = _submit(work, min(torch.get_num_threads(), units) - 1)
+    work()
+    # whoever has not begun would find nothing left to do
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+
+
+#: Bytes of a vector, at which a thread's memory begins.
+_ALIGNMENT = 64
+
+
+class _Threads:
+    """Threads that run kernels. A child process starts without any, and with its own locks."""
+
+    def __init__(self) -> None:
+        self.start()
+        os.register_at_fork(after_in_child=self.start)
+
+    def start(self) -> None:
+        """Begin with no thread; each is started when it is first needed."""
+        self.pool = ThreadPoolExecutor(max(32, os.cpu_count() or 1), 'mmvssd_kernels')
+        self.loading = threading.RLock()
+
+
+_threads = _Threads()
+
+
+def _submit(work: Callable[[], None], count: int) -> List:
+    try:
+        return [_threads.pool.submit(work) for _ in range(count)]
+    except RuntimeError:  # Python is about to end, or has no room for one more thread
+        return []
+
+
+# kernel -> its function; the engine, which owns the code, is kept with it
+_functions: Dict[Kernel, Tuple[Callable, object]] = {}
+
+
+def _function(kernel: Kernel) -> Callable[[int, int], None]:
+    """Return a kernel as a function of two addresses, which it runs without Python's lock."""
+    if kernel not in _functions:
+        with _threads.loading:
+            if kernel not in _functions:
+                _functions[kernel] = _load(*_machine_code(kernel))
+    return _functions[kernel][0]
+
+
+def _machine_code(kernel: Kernel) -> Tuple[str, bytes]:
+    """Return a kernel's symbol and object file, from the disk if they are there."""
+    reason = _version_obstacle()
+    if reason:
+        raise NotCompiled(reason)
+    path = _folder() / f'{_fingerprint(kernel)}.o'
+    found = _read(path)
+    if found is None:
+        with _alone(path):
+            # another process may have compiled it meanwhile
+            found = _read(path) or _compile_and_keep(kernel, path)
+    return found
+
+
+def _version_obstacle() -> Optional[str]:
+    for name in ('numba', 'llvmlite'):
+        if importlib.util.find_spec(name) is None:
+            return f'{name} is not installed: {INSTALL}'
+    version = importlib.metadata.version('numba')
+    if tuple(map(int, re.findall(r'\d+', version)[:2])) < VERSION:
+        needed = '.'.join(map(str, VERSION))
+        return f'Numba {version} is installed, {needed} is needed: {INSTALL}'
+    return None
+
+
+def _fingerprint(kernel: Kernel) -> str:
+    """Return what tells one piece of machine code from another: all that it follows from."""
+    binding = _binding()
+    parts = [*kernel[:2], str(kernel.dtype), importlib.metadata.version('numba'),
+             importlib.metadata.version('llvmlite'), binding.get_host_cpu_name(),
+             binding.get_host_cpu_features().flatten()]
+    sources = [*Path(__file__).parent.glob('numba_*.py'),
+               *Path(importlib.util.find_spec(kernel.module).origin).parent.glob('numba_*.py')]
+    digest = hashlib.sha256()
+    for part in (*(text.encode() for text in parts),
+                 *(source.read_bytes() for source in sorted(sources))):
+        digest.update(len(part).to_bytes(8, 'little') + part)
+    return digest.hexdigest()
+
+
+def _folder() -> Path:
+    """Return the folder of compiled kernels."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    return Path(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'),
+                'mmvssd_kernels')
+
+
+def _read(path: Path) -> Optional[Tuple[str, bytes]]:
+    """Return the symbol and the object file that a file has; None if it is not there or not whole.
+
+    Its first line is a description of the object file behind it.
+    """
+    try:
+        head, _, code = path.read_bytes().partition(b'\n')
+        described = json.loads(head)
+        symbol, digest = described['symbol'], described['sha256']
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (symbol, code) if hashlib.sha256(code).hexdigest() == digest else None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process after the other do what follows, if the folder can be written to."""
+    with contextlib.ExitStack() as stack:
+        # not every folder can be written to, nor has every file system locks: then each process
+        # compiles for itself
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = stack.enter_context(path.with_suffix('.lock').open('w'))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compile_and_keep(kernel: Kernel, path: Path) -> Tuple[str, bytes]:
+    logger.warning('compiling a CPU kernel, once on this machine, in about %d s: %s of %s, %s',
+                   SECONDS[kernel.name], kernel.name, kernel.module, kernel.dtype)
+    symbol, code = _compile(kernel)
+    head = json.dumps(dict(symbol=symbol, sha256=hashlib.sha256(code).hexdigest()))
+    try:
+        _write(path, head.encode() + b'\n' + code)
+    except OSError as error:
+        _report_not_kept(str(path.parent), str(error))
+    return symbol, code
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix='.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(content)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+@functools.cache
+def _report_not_kept(folder: str, reason: str) -> None:
+    logger.warning('compiled CPU kernels cannot be kept in %s (%s): each process compiles them '
+                   'anew. Set %s to a folder that can be written to.', folder, reason,
+                   CACHE_VARIABLE)
+
+
+def _compile(kernel: Kernel) -> Tuple[str, bytes]:
+    """Return a kernel's symbol and object file."""
+    # whatever a broken Numba raises, what it cannot compile can be computed otherwise
+    try:
+        numba = importlib.import_module('numba')
+        module = importlib.import_module(kernel.module)
+        numbers = {torch.float32: numba.types.float32, torch.float64: numba.types.float64}
+        compiled = numba.cfunc(module.SIGNATURE)(module.kernels(numbers[kernel.dtype])[kernel.name])
+        code = _target_machine().emit_object(_binding().parse_assembly(compiled.inspect_llvm()))
+    except Exception as error:
+        raise NotCompiled(f'Numba {importlib.metadata.version("numba")} does not compile it '
+                          f'({type(error).__name__}: {str(error).strip().splitlines()[:1]}): '
+                          f'{INSTALL}') from error
+    return compiled.native_name, code
+
+
+def _load(symbol: str, code: bytes) -> Tuple[Callable[[int, int], None], object]:
+    """Return a kernel as a function, and the engine that owns its code."""
+    binding = _binding()
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(''), _target_machine())
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+    return kind(engine.get_function_address(symbol)), engine
+
+
+def _target_machine():
+    binding = _binding()
+    # PyTorch's machine code is for this CPU as well
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3,
+        reloc='default', codemodel='jitdefault', jit=True)
+
+
+@functools.cache
+def _binding() -> ModuleType:
+    """Return llvmlite's door to LLVM, ready for this CPU."""
+    # a library that does not fit fails in ways of its own
+    try:
+        binding = importlib.import_module('llvmlite.binding')
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+    except Exception as error:
+        raise NotCompiled(f'llvmlite {importlib.metadata.version("llvmlite")} does not load '
+                          f'({type(error).__name__}: {error}): {INSTALL}') from error
+    return binding
