@@ -18,6 +18,8 @@ RANGES = {
     'mmpretrain': '>=1.2.0,<1.3',
     # before 3.0 it has no input_precision and no reversed scan
     'triton': '>=3.0',
+    # compiles the scans for a CPU; the oldest that they were tried with
+    'numba': '>=0.61',
 }
 
 #: Packages that results may hang on too; any version of them is accepted.
