@@ -14,8 +14,20 @@ from mmvssd.models.layers.padding import Padding
 ReLU = partial(nn.ReLU, inplace=True)
 
 
+def order_channels_last_(conv: nn.Conv2d) -> None:
+    """Keep a weight in the order in which the convolution runs, or each call would copy it.
+
+    The last downsample's weight is 10 MB. For one image, to copy it took as long as to convolve.
+    """
+    conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+
+
 class GridConv2d(nn.Conv2d):
     """A convolution from (N, H, W, C) to (N, H, W, C); it runs channels-last, without a copy."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        order_channels_last_(self)
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         """(N, H, W, in_channels) -> (N, H, W, out_channels); padding counts as zero."""
@@ -72,6 +84,7 @@ class ConvNormAct(nn.Module):
         self.stride = stride
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride,
                               padding=kernel_size // 2, groups=groups, bias=bias)
+        order_channels_last_(self.conv)
         self.norm = nn.BatchNorm2d(out_channels) if norm else None
         self.act = None if act is None else act()
 

@@ -1,9 +1,11 @@
-"""Convolution units: what evaluation folds, and what is written in place."""
+"""Convolution units: what evaluation folds, what is written in place, and what is not copied."""
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from mmvssd.models.layers import ConvNormAct, Padding, PositionConv
+from mmvssd.models.layers import ConvNormAct, GridConv2d, Padding, PositionConv
 
 
 def make_unit(**options):
@@ -75,3 +77,32 @@ def test_padding_after_strides():
     assert padding.grid == (5, 4)
     assert padding.mask.sum((1, 2)).tolist() == [12, 4]
     assert padding.strided(1) is padding
+
+
+def weight_copies(run):
+    """How often a tensor of the shape of the weight is copied."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU],
+                                record_shapes=True) as profile:
+        run()
+    return [event.input_shapes[0] for event in profile.events()
+            if event.name == 'aten::copy_'].count([16, 8, 3, 3])
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('make', [
+    lambda: GridConv2d(8, 16, 3, stride=2, padding=1), lambda: ConvNormAct(8, 16, 3)])
+def test_a_call_copies_no_weight(make, train):
+    layer = make().train(train)
+    x = torch.randn(2, 8, 8, 8).contiguous(memory_format=torch.channels_last)
+    if isinstance(layer, GridConv2d):
+        x = x.permute(0, 2, 3, 1)
+    assert weight_copies(lambda: layer(x)) == 0
+    loss = layer(x).square().mean()
+    assert weight_copies(loss.backward) <= 1  # the gradient, into the weight's order
+
+
+def test_a_weight_keeps_its_order_where_models_are_loaded_and_moved():
+    layer = GridConv2d(8, 16, 3)
+    layer.load_state_dict({name: t.clone().contiguous() for name, t in layer.state_dict().items()})
+    for moved in (layer, layer.double(), layer.half(), copy.deepcopy(layer)):
+        assert moved.weight.is_contiguous(memory_format=torch.channels_last)
