@@ -89,6 +89,19 @@ def quick_configs():
         yield
 
 
+@pytest.fixture
+def usual_signals():
+    """Handle signals as in a terminal, though the tests may run under nohup or in a background.
+
+    There Python, and all that it starts, ignores them, and a test of one waits in vain.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope='session')
 def golden():
     """The loader of the published models' recorded outputs."""
