@@ -1,5 +1,6 @@
 """What the tests share: recorded outputs, real photographs, fresh processes."""
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ if not torch.cuda.is_available():
     # before anything imports Triton: where there is no GPU, its kernels run on CPU tensors
     os.environ['TRITON_INTERPRET'] = '1'
 
+from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
 
 from mmvssd.converters import from_official
@@ -40,6 +42,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         elif not item.get_closest_marker('slow'):
             seen.add(function)
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over what imports and collection have made.
+
+    It is never garbage. MMEngine collects after each data set that it reads, and to look through
+    the objects of three hosts takes most of the time of building a small training.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 #: What an interpreter of an older Triton says of what it does not do; kernels on a GPU do it.
@@ -63,15 +76,30 @@ pytest_runtest_setup = pytest_runtest_call
 
 
 @pytest.fixture(scope='session', autouse=True)
-def lists_of_configs():
-    """Let MMEngine read a host's lists of its configs once.
+def quick_configs():
+    """Let MMEngine read a host's lists of its configs once, and lay out no config.
 
     For each config of a host's that another inherits it reads them all, which takes four fifths of
-    the time that loading a recipe takes.
+    the time that loading a recipe takes. Each Runner lays out its config three times, which takes
+    a second. Fresh processes do both, as users' processes do.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config_utils, 'load', functools.cache(config_utils.load))
+        patch.setattr(config_module, 'FormatCode', lambda text, **style: (text, True))
         yield
+
+
+@pytest.fixture
+def usual_signals():
+    """Handle signals as in a terminal, though the tests may run under nohup or in a background.
+
+    There Python, and all that it starts, ignores them, and a test of one waits in vain.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session')

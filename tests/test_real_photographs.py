@@ -34,13 +34,13 @@ train_dataloader = dict(
     dataset=dict(data_root=data_root, indices=8, pipeline=[
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-        dict(type='Resize', scale=(320, 192), keep_ratio=True),
+        dict(type='Resize', scale=(192, 128), keep_ratio=True),
         dict(type='PackDetInputs')]))
 val_dataloader = dict(
     num_workers=0, persistent_workers=False,
     dataset=dict(data_root=data_root, indices=4, pipeline=[
         dict(type='LoadImageFromFile'),
-        dict(type='Resize', scale=(320, 192), keep_ratio=True),
+        dict(type='Resize', scale=(192, 128), keep_ratio=True),
         dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
         dict(type='PackDetInputs',
              meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
@@ -55,15 +55,15 @@ default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=2))
 """
 
-# a quarter of ADE20K's sizes, classes of its own
+# an eighth of ADE20K's sizes, classes of its own
 SEGMENTOR = """
 _base_ = {base!r}
 
-def quarter(scale):
-    return tuple(side // 4 for side in scale)
+def eighth(scale):
+    return tuple(side // 8 for side in scale)
 
 model = dict(
-    data_preprocessor=dict(size=(128, 128)),
+    data_preprocessor=dict(size=(64, 64)),
     decode_head=dict(num_classes=80),
     auxiliary_head=dict(num_classes=80))
 
@@ -72,7 +72,7 @@ train_pipeline, test_pipeline, tta_pipeline = (
 for step in (*train_pipeline, *test_pipeline, *tta_pipeline[1]['transforms'][0]):
     for key in ('scale', 'crop_size'):
         if key in step:
-            step[key] = quarter(step[key])
+            step[key] = eighth(step[key])
 
 own = dict(
     type='BaseSegDataset', data_root={data_root!r}, reduce_zero_label=True,

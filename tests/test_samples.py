@@ -1,6 +1,7 @@
 """The sample recipes as their users run them: fresh processes, a foreign folder, tiny data."""
 import json
 import math
+import time
 from pathlib import Path
 
 import mmcv
@@ -44,6 +45,12 @@ def losses(work_dir):
     return [line['loss'] for line in lines if 'loss' in line]
 
 
+def resume(run_tool, *arguments):
+    """Resume a second later, for MMEngine names the folder of a run's logs by the second."""
+    time.sleep(1)
+    run_tool('train.py', *arguments, '--resume')
+
+
 @pytest.fixture
 def folder(tmp_path):
     """The foreign folder, with sample data in it."""
@@ -65,8 +72,7 @@ def test_classifier_then_detector(run_tool, folder, family):
 
     weights = 'model.backbone.init_cfg.checkpoint=cls/epoch_1.pth'
     run_tool('train.py', detector, '--work-dir', 'det', '--cfg-options', *epochs(1), weights)
-    run_tool('train.py', detector, '--work-dir', 'det', '--resume', '--cfg-options', *epochs(2),
-             weights)
+    resume(run_tool, detector, '--work-dir', 'det', '--cfg-options', *epochs(2), weights)
     assert len(losses(folder / 'det')) == 2  # the second epoch alone
     out = run_tool('test.py', detector, 'det/epoch_2.pth', '--cfg-options', *SMALL,
                    '--show-dir', 'det_pictures', '--out', 'det.pkl')
@@ -142,8 +148,7 @@ def test_resume_goes_on_where_it_stopped(run_tool, folder, recipe):
         f'_base_ = {str(ROOT / "configs" / recipe)!r}\n{STEADY[recipe]}')
     run_tool('train.py', 'steady.py', '--work-dir', 'whole', '--cfg-options', *epochs(2))
     run_tool('train.py', 'steady.py', '--work-dir', 'parts', '--cfg-options', *epochs(1))
-    run_tool('train.py', 'steady.py', '--work-dir', 'parts', '--resume', '--cfg-options',
-             *epochs(2))
+    resume(run_tool, 'steady.py', '--work-dir', 'parts', '--cfg-options', *epochs(2))
     assert losses(folder / 'whole')[2:] == pytest.approx(losses(folder / 'parts'), rel=1e-5)
     whole, parts = (torch.load(folder / run / 'epoch_2.pth')['state_dict']
                     for run in ('whole', 'parts'))

@@ -246,6 +246,7 @@ def test_the_first_python_that_fits(sandbox):
     assert ran == f'ran -I {sandbox.checkout}/tools/setup --print-python\n'
 
 
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.slow
 def test_from_nothing_stopped_three_times(sandbox, index, wheels):
     """No network, a package that the index lacks, an interruption: each run goes on from there."""

@@ -7,6 +7,7 @@ as fresh as a process that has just done its imports, which take several seconds
 computed or set, and no thread started.
 """
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -25,6 +26,17 @@ def preload(names):
             importlib.import_module(name)
         except ImportError:
             continue  # a tool that needs it says so
+
+
+def prepare():
+    """Spare the forks what takes a small training most time and is as it is in any process.
+
+    The first run of a tool is in a fresh process, which lays out its config as users' do.
+    """
+    if 'mmengine.config' in sys.modules:
+        sys.modules['mmengine.config.config'].FormatCode = lambda text, **style: (text, True)
+    gc.collect()
+    gc.freeze()  # MMEngine collects after each data set, and no import is garbage
 
 
 def next_request():
@@ -80,6 +92,7 @@ class Exit:
 if __name__ == '__main__':
     with Exit():
         preload(sys.argv[1:] or PRELOADED)
+        prepare()
         request = next_request()
         become(request)
         runpy.run_path(request['command'][0], run_name='__main__')

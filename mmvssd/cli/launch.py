@@ -129,8 +129,8 @@ def _start_from(cfg: Config, resume: Optional[str]) -> None:
         since = 0 if resume == 'auto' else float(os.environ.get('MMVSSD_JOB_START', 0))
         newest = newest_checkpoint(cfg.work_dir, since)
         print_log(f'resuming from {newest}' if newest else
-                  f'{cfg.work_dir} holds no checkpoint to resume from', logger='current',
-                  level=logging.WARNING)
+                  f'{cfg.work_dir} holds no checkpoint to resume from: the training begins anew',
+                  logger='current', level=logging.WARNING)
         resume = newest or (None if resume == 'auto' else resume)
     elif resume:
         require_resumable(resume, may_be_folder=bool(cfg.get('strategy')))

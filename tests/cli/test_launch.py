@@ -220,7 +220,8 @@ def test_nothing_to_resume_is_said(interrupted, tmp_path, monkeypatch):
     interrupted.load_from = None
     launch._start_from(interrupted, 'auto')
     assert not interrupted.get('resume')
-    assert said == [f'{tmp_path / "new"} holds no checkpoint to resume from']
+    assert said == [f'{tmp_path / "new"} holds no checkpoint to resume from: the training begins '
+                    'anew']
 
 
 def test_weights_alone_cannot_be_resumed(interrupted, tmp_path):

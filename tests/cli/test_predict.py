@@ -168,6 +168,7 @@ def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):
     assert entries(run.pictures.parent) == ['a.png', 'b.png', 'c.png', 'd.png']
 
 
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.parametrize('number', predicting.SIGNALS)
 def test_a_signal_ends_it_after_the_image_at_hand(run, monkeypatch, capfd, number):
     handler = signal.getsignal(number)
@@ -189,6 +190,7 @@ def test_a_signal_ends_it_after_the_image_at_hand(run, monkeypatch, capfd, numbe
                      r'.*c.png on', capfd.readouterr().err)
 
 
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.parametrize(('second', 'error', 'status'), [
     (signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143),
     (signal.SIGHUP, SystemExit, 129)])

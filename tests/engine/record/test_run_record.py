@@ -354,6 +354,7 @@ class Signal(Hook):
                     raise
 
 
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.parametrize('swallows', [False, True])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_is_written_down(tmp_path, number, swallows):

@@ -67,6 +67,7 @@ def test_a_terminal_shows_the_last_telling_line(setup, commands):
     assert seen.endswith('compiling: done\n')
 
 
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.slow
 def test_an_interruption_reaches_what_a_command_started(setup, commands, tmp_path):
     """As Ctrl-C does, sent to this process only: the grandchild ends too."""
