@@ -4,6 +4,7 @@ from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -14,6 +15,13 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
 def common_dtype(x: Tensor, other: Tensor) -> torch.dtype:
     """Return the dtype of products of two inputs' numbers; if they differ, that of sums over x."""
     return x.dtype if x.dtype == other.dtype else sum_dtype(x.dtype)
+
+
+def softplus_(z: Tensor) -> Tensor:
+    """Replace z by log(1 + exp(z)), and return it."""
+    # from PyTorch's own threshold of 20 on the result is z, in float64 off by 2e-9; exp(40) is far
+    # from float32's largest number
+    return F.softplus(z, threshold=40, out=z)
 
 
 def no_autocast(x: Tensor) -> contextlib.AbstractContextManager:

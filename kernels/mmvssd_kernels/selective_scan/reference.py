@@ -8,11 +8,10 @@ from typing import List, NamedTuple, Optional
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
 from mmvssd_kernels.library import operator, register_backward
-from mmvssd_kernels.numerics import drop_padding, sum_dtype
+from mmvssd_kernels.numerics import drop_padding, softplus_, sum_dtype
 from mmvssd_kernels.selective_scan import recurrence
 
 #: Elements of a block's tensors. Several of them should fit a CPU's second or third cache.
@@ -179,7 +178,7 @@ def _block(span: _Span, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tenso
     u = scratch('u', *u.shape).copy_(u)
     z = scratch('delta', *z.shape).copy_(z).add_(delta_bias[channels].to(dtype))
     if delta_softplus:
-        F.softplus(z, out=z)
+        softplus_(z)
     if mask is not None:
         # with a step of 0 the state passes as it is
         z.masked_fill_(~span.take(mask)[..., None], 0)

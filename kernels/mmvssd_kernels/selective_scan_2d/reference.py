@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.dispatch import register
 from mmvssd_kernels.library import operator, register_backward
-from mmvssd_kernels.numerics import drop_padding, sum_dtype
+from mmvssd_kernels.numerics import drop_padding, softplus_, sum_dtype
 from mmvssd_kernels.selective_scan import recurrence
 from mmvssd_kernels.selective_scan.reference import take
 
@@ -174,7 +174,7 @@ def _block(span: _Span, x: Tensor, dt: Tensor, weight: Tensor, A: Tensor, B: Ten
     u = span.take(x).to(dtype)
     delta = scratch('delta', *u.shape)
     torch.mm(_low_rank(span, dt, dtype), weight[span.k], out=delta.flatten(0, 2))
-    F.softplus(delta, out=delta)
+    softplus_(delta)
     if mask is not None:
         # with a step of 0 the state passes as it is
         delta.masked_fill_(~span.take(mask)[..., None], 0)

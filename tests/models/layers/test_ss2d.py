@@ -32,7 +32,8 @@ def scan(mixer, k, tokens):
     state, outputs = A.new_zeros(D, S), []
     for u in tokens:
         dt, B, C = (mixer.x_proj_weight[k] @ u).split([R, S, S])
-        delta = F.softplus(mixer.dt_projs_weight[k] @ dt + mixer.dt_projs_bias[k])
+        z = mixer.dt_projs_weight[k] @ dt + mixer.dt_projs_bias[k]
+        delta = torch.logaddexp(z, torch.zeros_like(z))
         state = (delta[:, None] * A).exp() * state + (delta * u)[:, None] * B
         outputs.append(state @ C + mixer.Ds[channels] * u)
     return outputs
