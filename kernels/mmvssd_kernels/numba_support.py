@@ -23,7 +23,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,24 +86,23 @@ def _found_obstacle(module: str, dtype: torch.dtype) -> Optional[str]:
     return None
 
 
-def run(kernel: Kernel, table: np.ndarray, scratch: int, units: int, kept: object) -> None:
+def run(kernel: Kernel, table: int, scratch: int, units: int, kept: object) -> None:
     """Run a kernel on PyTorch's number of threads, each of which takes one unit after the other.
 
     Args:
         kernel: The kernel; takes the address of the table, and that of memory of its own.
-        table: Its arguments.
+        table: Address of its table of arguments.
         scratch: Bytes that a thread needs.
         units: Units of work there are.
-        kept: What the table points to. It lives until the last thread is done, even if this one is
-            interrupted.
+        kept: The table, and what it points to. It lives until the last thread is done, even if
+            this one is interrupted.
     """
     function = _function(kernel)
 
     def work() -> None:
-        memory = np.empty(scratch + _ALIGNMENT, np.uint8)
-        start = memory.ctypes.data
-        function(table.ctypes.data, start + -start % _ALIGNMENT)
-        del memory
+        memory = torch.empty(scratch + _ALIGNMENT, dtype=torch.uint8)
+        start = memory.data_ptr()
+        function(table, start + -start % _ALIGNMENT)
 
     work.kept = kept
     helpers = _submit(work, min(torch.get_num_threads(), units) - 1)
@@ -170,7 +168,7 @@ def _machine_code(kernel: Kernel) -> Tuple[str, bytes]:
 
 
 def _version_obstacle() -> Optional[str]:
-    for name in ('numba', 'llvmlite'):
+    for name in ('numba', 'llvmlite', 'numpy'):
         if importlib.util.find_spec(name) is None:
             return f'{name} is not installed: {INSTALL}'
     version = importlib.metadata.version('numba')

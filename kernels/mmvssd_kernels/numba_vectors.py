@@ -146,12 +146,12 @@ def _exp(builder, kind: Vector, x):
     power = builder.fsub(shifted, integer)
     rest = _fma(builder, kind, power, kind.constant(-how.high), x)
     rest = _fma(builder, kind, power, kind.constant(-how.low), rest)
-    value = _polynomial(builder, kind, rest, how.polynomial)
-    # times 2**(power - 1), made from its bits, and 2: the largest power has no number itself
+    # times 2, and 2**(power - 1), made from its bits: the largest power has no number itself
+    value = _polynomial(builder, kind, rest, [2 * coefficient for coefficient in how.polynomial])
     bits = builder.shl(builder.bitcast(shifted, kind.integers), _integers(kind, how.mantissa))
     bias = 2 ** (kind.dtype.bitwidth - how.mantissa - 2) - 2
     scale = builder.bitcast(builder.add(bits, _integers(kind, bias << how.mantissa)), kind.llvm)
-    return builder.fmul(builder.fadd(value, value), scale)
+    return builder.fmul(value, scale)
 
 
 def _log1p(builder, kind: Vector, x):

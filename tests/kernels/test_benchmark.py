@@ -386,7 +386,7 @@ def test_command_needs_pytorch_alone(tmp_path):
     first, _, command_line, _, copy = text.splitlines()[:5]
     assert f'PyTorch {torch.__version__}' in first
     assert ' CPU with ' in first
-    assert 'impl reference' in first
+    assert 'impl auto' in first
     assert command_line == ('    python tools/benchmarks/op_speed.py ' + ' '.join(TINY)
                             + ' --no-compile --dtype bfloat16 --out table.md')
     assert copy.startswith('Copy: 0.')

@@ -3,6 +3,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import datetime as dt
+import importlib.metadata
 import importlib.util
 import itertools
 import multiprocessing
@@ -54,7 +55,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=list(DTYPES[:2]))
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--impl', metavar='NAME', help='what is timed: auto or an implementation '
-                        'of the ops (default: triton, on a CPU reference)')
+                        'of the ops (default: triton, on a CPU auto)')
     parser.add_argument('--no-compile', action='store_true',
                         help='do not time the reference under torch.compile')
     parser.add_argument('--quick', action='store_true',
@@ -128,7 +129,7 @@ def _plan(args: argparse.Namespace, device: torch.device) -> Plan:
         return not args.quick or (row.workload.stage == 0 and row.dtype_name == args.dtype[-1]
                                   and row.workload.images == args.images[0])
 
-    return Plan(impl=args.impl or ('triton' if device.type == 'cuda' else 'reference'),
+    return Plan(impl=args.impl or ('triton' if device.type == 'cuda' else dispatch.AUTO),
                 device=device,
                 kinds=KINDS[:2] if args.no_compile else KINDS,
                 seconds=0.05 if args.quick else 0.15,
@@ -199,7 +200,7 @@ def _facts(plan: Plan) -> Dict[str, str]:
     device = (torch.cuda.get_device_name(plan.device) if plan.device.type == 'cuda'
               else f'{platform.machine()} CPU with {torch.get_num_threads()} threads')
     return dict(device=device, torch=f'PyTorch {torch.__version__}', triton=_triton(),
-                python=f'Python {platform.python_version()}',
+                numba=_numba(), python=f'Python {platform.python_version()}',
                 date=dt.date.today().isoformat(), implementation=f'impl {plan.impl}',
                 products='products of float32: ' + (
                     'TF32' if triton_support.tf32_allowed() else 'float32'))
@@ -211,6 +212,12 @@ def _triton() -> str:
     interpreted = os.environ.get('TRITON_INTERPRET') == '1'
     return f'Triton {importlib.import_module("triton").__version__}' + (
         ', interpreted' if interpreted else '')
+
+
+def _numba() -> str:
+    if importlib.util.find_spec('numba') is None:
+        return 'no Numba'
+    return f'Numba {importlib.metadata.version("numba")}'
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Run the kernels for a CPU that ``selective_scan`` and ``selective_scan_2d`` share."""
+"""Run the kernels for a CPU that ``selective_scan`` and ``selective_scan_2d`` share.
+
+What needs NumPy is here, apart from what a process without it imports too.
+"""
 import functools
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -7,6 +10,18 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import numba_support
+from mmvssd_kernels.selective_scan.numba_plan import (
+    BLOCK,
+    BYTES,
+    MODULE,
+    PARTS,
+    TILE,
+    UNITS,
+    Order,
+    lanes,
+    segment,
+    whole,
+)
 from mmvssd_kernels.selective_scan.numba_table import (
     ARGUMENTS,
     BFLOAT16,
@@ -16,30 +31,8 @@ from mmvssd_kernels.selective_scan.numba_table import (
     SCRATCH,
 )
 
-#: Where the kernels are.
-MODULE = 'mmvssd_kernels.selective_scan.numba_kernels'
-#: Bytes of a vector, as the kernels have it.
-BYTES = 64
-#: Tokens of a tile.
-TILE = 32
-#: States that are kept: at most so many numbers for each one of x.
-KEPT = 0.25
-#: Units that keep a large CPU busy in backward, and vectors of its blocks of channels at least:
-#: what blocks add up costs more the more of them there are.
-UNITS, BLOCK = 16, 4
-#: Parts of the images at most: each has sums of its own for the gradients of parameters.
-PARTS = 32
-
 _CODES = {torch.float32: FLOAT32, torch.float64: FLOAT64, torch.bfloat16: BFLOAT16,
           torch.float16: FLOAT16, torch.bool: 0}
-
-
-class Order(NamedTuple):
-    """How a sequence runs over the grid, and the group of which it is."""
-
-    transposed: bool
-    reverse: bool
-    group: int
 
 
 class Inputs(NamedTuple):
@@ -75,31 +68,6 @@ class Sums(NamedTuple):
     A: Tensor
     D: Tensor
     bias: Tensor
-
-
-def lanes(dtype: torch.dtype) -> int:
-    """Return how many numbers a vector has."""
-    return BYTES // dtype.itemsize
-
-
-def whole(size: int, dtype: torch.dtype) -> int:
-    """Return a size in whole vectors."""
-    return -(-size // lanes(dtype)) * lanes(dtype)
-
-
-def segment(S: int) -> int:
-    """Return the tiles of a segment, before which states are kept.
-
-    A segment of one tile saves backward a pass: it then finds every state that it starts from.
-    """
-    return max(1, round(S / (KEPT * TILE)))
-
-
-def states_shape(N: int, K: int, L: int, S: int, D: int, dtype: torch.dtype) -> Tuple[int, ...]:
-    """Return the shape of the states that are kept: before segments, but for the first."""
-    kept = (max(L, 1) - 1) // (TILE * segment(S))
-    # two rows more: a graph that is compiled for open sizes takes 0 and 1 for kinds of their own
-    return N * K * kept + 2, S, whole(D, dtype)
 
 
 class Scan:
@@ -228,8 +196,9 @@ class _Call:
         self.add('states', states.numpy())
         places, size = self._layout()
         self.table['scratch'] = places
-        numba_support.run(numba_support.Kernel(MODULE, name, self.scan.dtype), self.table, size,
-                          self.units, self.kept)
+        kernel = numba_support.Kernel(MODULE, name, self.scan.dtype)
+        numba_support.run(kernel, self.table.ctypes.data, size, self.units,
+                          [self.table, *self.kept])
 
     def _add_integers(self) -> None:
         """Add the orders of sequences, and the counters."""

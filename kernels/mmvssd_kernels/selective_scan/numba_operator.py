@@ -1,4 +1,5 @@
 """The selective scan on a CPU through Numba: operators, and the gradient."""
+import importlib
 from typing import Optional
 
 import torch
@@ -7,12 +8,12 @@ from torch import Tensor
 from mmvssd_kernels import numba_support
 from mmvssd_kernels.library import operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
-from mmvssd_kernels.selective_scan import numba_launch as launch
+from mmvssd_kernels.selective_scan import numba_plan as plan
 
 
 def obstacle(u: Tensor, *others, **options) -> Optional[str]:
     """Say why the kernels cannot run on arguments of ``selective_scan``; None if they can."""
-    return numba_support.obstacle(u, launch.MODULE)
+    return numba_support.obstacle(u, plan.MODULE)
 
 
 @numba_support.register('selective_scan', obstacle)
@@ -26,7 +27,7 @@ def selective_scan_numba(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tens
 
 def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     (N, channels, L), K, dtype = u.shape, B.shape[1], sum_dtype(u.dtype)
-    states = launch.states_shape(N, K, L, A.shape[1], channels // K, dtype)
+    states = plan.states_shape(N, K, L, A.shape[1], channels // K, dtype)
     return u.new_empty((N, channels, L), dtype=dtype), u.new_empty(states, dtype=dtype)
 
 
@@ -65,11 +66,13 @@ def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus
     return du, ddelta, sums.A, dB_[:, :, 0].mT, dC_[:, :, 0].mT, sums.D, sums.bias
 
 
-def _scan(u, delta, A, B, C, D, delta_bias, mask, delta_softplus) -> launch.Scan:
+def _scan(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
+    # NumPy, which launching needs, may be absent where the op is not run
+    launch = importlib.import_module('mmvssd_kernels.selective_scan.numba_launch')
     K = B.shape[1]
     inputs = launch.Inputs(_by_token(u, K), _by_token(delta, K), None, A, _by_state(B),
                            _by_state(C), D, delta_bias, None if mask is None else mask[:, None])
-    orders = [launch.Order(transposed=False, reverse=False, group=k) for k in range(K)]
+    orders = [plan.Order(transposed=False, reverse=False, group=k) for k in range(K)]
     return launch.Scan(inputs, orders, softplus=delta_softplus, dtype=sum_dtype(u.dtype))
 
 

@@ -1,4 +1,5 @@
 """The selective scan over a grid on a CPU through Numba: operators, and the gradient."""
+import importlib
 from typing import Optional
 
 import torch
@@ -8,12 +9,12 @@ from mmvssd_kernels import numba_support
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.library import operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
-from mmvssd_kernels.selective_scan import numba_launch as launch
+from mmvssd_kernels.selective_scan import numba_plan as plan
 
 
 def obstacle(x: Tensor, *others, **options) -> Optional[str]:
     """Say why the kernels cannot run on arguments of ``selective_scan_2d``; None if they can."""
-    return numba_support.obstacle(x, launch.MODULE)
+    return numba_support.obstacle(x, plan.MODULE)
 
 
 @numba_support.register('selective_scan_2d', obstacle)
@@ -27,7 +28,7 @@ def selective_scan_2d_numba(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor,
 
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     (N, H, W, width), dtype = x.shape, sum_dtype(x.dtype)
-    states = launch.states_shape(N, 4, H * W, A.shape[1], width, dtype)
+    states = plan.states_shape(N, 4, H * W, A.shape[1], width, dtype)
     return x.new_empty((N, H, W, width), dtype=dtype), x.new_empty(states, dtype=dtype)
 
 
@@ -64,10 +65,12 @@ def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
             sums.bias)
 
 
-def _scan(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern) -> launch.Scan:
+def _scan(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
+    # NumPy, which launching needs, may be absent where the op is not run
+    launch = importlib.import_module('mmvssd_kernels.selective_scan.numba_launch')
     inputs = launch.Inputs(x[:, None], _by_sequence(dt), dt_weight, A, _by_sequence(B),
                            _by_sequence(C), D, dt_bias, mask)
-    orders = [launch.Order(*order, group=0) for order in ORDERS[pattern]]
+    orders = [plan.Order(*order, group=0) for order in ORDERS[pattern]]
     return launch.Scan(inputs, orders, softplus=True, dtype=sum_dtype(x.dtype))
 
 
