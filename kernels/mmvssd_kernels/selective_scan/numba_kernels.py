@@ -6,8 +6,8 @@ tokens. In a tile, one vector of channels comes after the other: step sizes firs
 recurrence.
 
 A row is what one token has of a tensor. It is read where it lies if its numbers lie side by side
-and are of the dtype of the sums; otherwise it is widened into the thread's own memory. A row of
-padding is a row of zeros, and the step there is 0.
+and are of the dtype of the sums; otherwise, and along columns, it is widened or copied into the
+thread's own memory. A row of padding is a row of zeros, and the step there is 0.
 
 Backward starts from the states that forward kept, one for each segment of tiles. It runs a segment
 again for the states before its tiles, and a tile again for those before its tokens.
@@ -169,7 +169,8 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
             for t in range(count):
                 if not integer(scratch + a.scratch.valid + 8 * t):
                     put_integer(at + 8 * t, scratch + a.scratch.zeros)
-        if rows.dtype != OWN or rows.channel != SIZE or numbers != room:
+        # rows of a column may lie so far apart that all go to the same few lines of a cache
+        if rows.dtype != OWN or rows.channel != SIZE or numbers != room or sequence.transposed:
             widen_rows_but_zeros(a, rows, count, numbers, room, own, at, scratch)
         # step sizes are computed for four tokens at a time
         for t in range(count, (count + 3) // 4 * 4):
@@ -266,27 +267,40 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
                 put_step(a, scratch, t + 3, z3 + bias, slopes)
 
     @njit
-    def emit(value, address, distance, numbers, fresh, spill):
-        """Write a vector of a row, or add it to what is there."""
-        if distance == SIZE and numbers >= LANES:
+    def put_tile(a, rows, at, own, room, count, numbers, fresh, scratch):
+        """Write rows of one's own to where a tensor has them, or add them to what is there."""
+        for t in range(count):
+            put_row(own + t * room * SIZE, integer(at + 8 * t), rows.channel, numbers, fresh,
+                    is_padding(a, scratch, t))
+
+    @njit
+    def put_row(row, address, distance, numbers, fresh, padding):
+        done = 0
+        if distance == SIZE:
+            while done + LANES <= numbers:
+                value, place = load(row + done * SIZE), address + done * SIZE
+                if padding:
+                    value = zero()
+                if not fresh:
+                    value = load(place) + value
+                store(place, value)
+                done += LANES
+        while done < numbers:
+            total, place = number(row + done * SIZE), address + done * distance
+            if padding:
+                total = dtype(0)
             if not fresh:
-                value = load(address) + value
-            store(address, value)
-            return
-        store(spill, value)
-        for i in range(min(numbers, LANES)):
-            total = number(spill + i * SIZE)
-            if not fresh:
-                total = number(address + i * distance) + total
-            put(address + i * distance, total)
+                total = number(place) + total
+            put(place, total)
+            done += 1
 
     @njit
     def is_padding(a, scratch, t):
         return a.mask.address and not integer(scratch + a.scratch.valid + 8 * t)
 
     @njit
-    def run(a, scratch, k, c, v, count, numbers, outputs, fresh):
-        """Run one vector of channels through a tile; add up outputs if they are asked for."""
+    def run(a, scratch, k, c, v, count, room):
+        """Run one vector of channels through a tile."""
         own, S = a.scratch, a.S
         step_sizes(a, scratch, k, c, v, count, False)
         x_at, B_at, C_at = scratch + own.x_at, scratch + own.B_at, scratch + own.C_at
@@ -296,6 +310,7 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
         clear(local, S)
         copy_vectors(state, S, carried)
         skip = load(a.skip + (k * a.width + c) * SIZE)
+        outputs = scratch + own.y_rows
         time = zero()
         for t in range(count):
             delta = load(scratch + own.delta + t * BYTES)
@@ -311,11 +326,7 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
                 store(local + s * BYTES, h)
                 store(carried + s * BYTES, rest)
                 y = fma(h + rest, splat(number(C + s * SIZE)), y)
-            if outputs:
-                if is_padding(a, scratch, t):
-                    y = zero()
-                emit(y, integer(scratch + own.y_at + 8 * t) + v * LANES * a.y.channel,
-                     a.y.channel, numbers - v * LANES, fresh, scratch + own.spill)
+            store(outputs + t * room + v * BYTES, y)
         carry(a, state, local, time, decay)
 
     @njit
@@ -354,7 +365,9 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
             locate(a.y, base(a.y, unit, unit.group), sequence, first, count, a.H, a.W,
                    scratch + own.y_at)
             for v in range(unit.vectors):
-                run(a, scratch, k, unit.c + v * LANES, v, count, unit.numbers, True, fresh)
+                run(a, scratch, k, unit.c + v * LANES, v, count, unit.vectors * BYTES)
+            put_tile(a, a.y, scratch + own.y_at, scratch + own.y_rows, unit.vectors * LANES, count,
+                     unit.numbers, fresh, scratch)
 
     @njit
     def unit_of(a, number_, image):
@@ -401,7 +414,7 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
         store(address, new)
 
     @njit
-    def run_back(a, scratch, k, c, v, count, numbers, fresh):
+    def run_back(a, scratch, k, c, v, count, room):
         """Run one vector of channels through a tile, and back; the tile's states are kept."""
         own, S = a.scratch, a.S
         step_sizes(a, scratch, k, c, v, count, True)
@@ -462,15 +475,9 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
             store(scratch + own.dz + t * BYTES, dz)
             dbias = dbias + dz
             dskip = fma(dy, x, dskip)
-            dx = fma(dstep, delta, skip * dy)
-            if is_padding(a, scratch, t):
-                dx, dz = zero(), zero()
-                store(scratch + own.dz + t * BYTES, dz)
-            emit(dx, integer(scratch + own.dx_at + 8 * t) + v * LANES * a.dx.channel,
-                 a.dx.channel, numbers - v * LANES, fresh, scratch + own.spill)
+            store(scratch + own.y_rows + t * room + v * BYTES, fma(dstep, delta, skip * dy))
             if not a.R:
-                emit(dz, integer(scratch + own.ddt_at + 8 * t) + v * LANES * a.ddt.channel,
-                     a.ddt.channel, numbers - v * LANES, True, scratch + own.spill)
+                store(scratch + own.ddt_rows + t * room + v * BYTES, dz)
         carry(a, dstate, local, time, decay)
         total = scratch + own.totals + v * (S + a.R + 2) * 2 * BYTES
         add_total(total, dbias)
@@ -558,15 +565,6 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
                 + k * rows.sequence)
 
     @njit
-    def put_rows(a, scratch, sums, room, count, numbers, at, channel):
-        """Write the rows of a tile, zeros at padding."""
-        for t in range(count):
-            row = integer(at + 8 * t)
-            for i in range(numbers):
-                value = number(sums + (t * room + i) * SIZE)
-                put(row + i * channel, dtype(0) if is_padding(a, scratch, t) else value)
-
-    @njit
     def add_blocks(a, number_):
         """Add up what blocks of channels gave, if this unit's is the last of them."""
         if a.blocks == 1 or count_up(a.finished + 8 * (number_ // a.blocks)) < a.blocks - 1:
@@ -598,13 +596,18 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
         bring_gradients(a, unit, sequence, k, first, count, scratch)
         clear(scratch + own.dt_sums, (own.totals - own.dt_sums) // BYTES)
         for v in range(unit.vectors):
-            run_back(a, scratch, k, unit.c + v * LANES, v, count, unit.numbers, fresh)
-        S = a.S
-        put_rows(a, scratch, scratch + own.B_sums, S, count, S, scratch + own.dB_at, a.dB.channel)
-        put_rows(a, scratch, scratch + own.C_sums, S, count, S, scratch + own.dC_at, a.dC.channel)
+            run_back(a, scratch, k, unit.c + v * LANES, v, count, unit.vectors * BYTES)
+        S, room = a.S, unit.vectors * LANES
+        put_tile(a, a.dx, scratch + own.dx_at, scratch + own.y_rows, room, count, unit.numbers,
+                 fresh, scratch)
+        put_tile(a, a.dB, scratch + own.dB_at, scratch + own.B_sums, S, count, S, True, scratch)
+        put_tile(a, a.dC, scratch + own.dC_at, scratch + own.C_sums, S, count, S, True, scratch)
         if a.R:
-            put_rows(a, scratch, scratch + own.dt_sums, a.ranks, count, a.R, scratch + own.ddt_at,
-                     a.ddt.channel)
+            put_tile(a, a.ddt, scratch + own.ddt_at, scratch + own.dt_sums, a.ranks, count, a.R,
+                     True, scratch)
+        else:
+            put_tile(a, a.ddt, scratch + own.ddt_at, scratch + own.ddt_rows, room, count,
+                     unit.numbers, True, scratch)
 
     @njit
     def run_segment_back(a, unit, sequence, k, segment, fresh, scratch):
@@ -619,7 +622,7 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
             if i < tiles - 1:
                 bring_tile(a, unit, sequence, k, start + i * a.tile, a.tile, scratch)
                 for v in range(unit.vectors):
-                    run(a, scratch, k, unit.c + v * LANES, v, a.tile, unit.numbers, False, False)
+                    run(a, scratch, k, unit.c + v * LANES, v, a.tile, unit.vectors * BYTES)
         for i in range(tiles - 1, -1, -1):
             copy_vectors(scratch + own.starts + i * states * BYTES, states, scratch + own.state)
             first = start + i * a.tile

@@ -232,12 +232,13 @@ class _Call:
         sizes: Dict[str, int] = dict(
             zeros=max(row, R * size, S * size), x_rows=TILE * row, dy_rows=TILE * row,
             dt_rows=TILE * (R * size if R else row), B_rows=TILE * S * size,
-            C_rows=TILE * S * size, delta=tokens, slope=tokens, dz=tokens,
+            C_rows=TILE * S * size, y_rows=TILE * row, ddt_rows=0 if R else TILE * row,
+            delta=tokens, slope=tokens, dz=tokens,
             h=(TILE + 1) * S * BYTES + beyond, decay=TILE * S * BYTES + beyond,
             state=states, dstate=states, local=S * BYTES, carried=S * BYTES,
             starts=segment(S) * states, dA_tile=S * BYTES,
             dt_sums=(TILE + 4) * scan.ranks * size, B_sums=sums, C_sums=sums,
-            totals=block * (S + R + 2) * 2 * BYTES, spill=BYTES)
+            totals=block * (S + R + 2) * 2 * BYTES)
         places, end = [], 0
         for name in SCRATCH:
             places.append(end)

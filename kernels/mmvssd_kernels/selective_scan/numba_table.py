@@ -32,11 +32,10 @@ SIZES = ('N', 'images', 'H', 'W', 'K', 'S', 'R', 'channels', 'width', 'ranks', '
          'block', 'blocks', 'groups', 'softplus', 'units')
 #: A thread's own memory: rows that are not read where they lie, addresses of rows, and numbers of a
 #: tile's tokens, or of a block's channels. See :func:`layout`.
-SCRATCH = ('zeros', 'x_rows', 'dy_rows', 'dt_rows', 'B_rows', 'C_rows',
+SCRATCH = ('zeros', 'x_rows', 'dy_rows', 'dt_rows', 'B_rows', 'C_rows', 'y_rows', 'ddt_rows',
            'x_at', 'dy_at', 'dt_at', 'B_at', 'C_at', 'y_at', 'dx_at', 'ddt_at', 'dB_at', 'dC_at',
            'valid', 'delta', 'slope', 'dz', 'h', 'decay', 'state', 'dstate', 'local', 'carried',
-           'starts', 'dA_tile',
-           'dt_sums', 'B_sums', 'C_sums', 'totals', 'spill')
+           'starts', 'dA_tile', 'dt_sums', 'B_sums', 'C_sums', 'totals')
 
 ARGUMENTS = np.dtype([*((name, ROWS) for name in WITH_ROWS),
                       *((name, 'i8') for name in (*CONTIGUOUS, *SIZES)),
