@@ -77,22 +77,24 @@ def test_ctrl_c_is_for_the_tool():
 
 
 def test_one_that_ends_early():
-    with pytest.raises(ConfigError, match='--busy: 1 of 2 processes were ended from outside'):
-        with busy(2) as pids:
-            os.kill(pids[0], signal.SIGKILL)
-            wait_for(lambda: state(pids[0]) == 'Z')
+    def end_one(pids):
+        os.kill(pids[0], signal.SIGKILL)
+        wait_for(lambda: state(pids[0]) == 'Z')
+
+    with pytest.raises(ConfigError, match='--busy: 1 of 2 processes were ended from outside'), \
+            busy(2) as pids:
+        end_one(pids)
     assert [state(pid) for pid in pids] == ['', '']
 
 
 def test_some_that_do_not_start(monkeypatch):
     monkeypatch.setattr(busy_machine, '_SPIN', 'raise MemoryError')
-    with pytest.raises(ConfigError, match='--busy: 2 of 2 processes did not start'):
-        with busy(2):
-            pytest.fail('not all spin')
+    with pytest.raises(ConfigError, match='--busy: 2 of 2 processes did not start'), busy(2):
+        pytest.fail('not all spin')
     monkeypatch.setattr(busy_machine.sys, 'executable', '/nowhere/python')
-    with pytest.raises(ConfigError, match='--busy: cannot start 1 processes .*/nowhere/python'):
-        with busy(1):
-            pytest.fail('none spins')
+    message = '--busy: cannot start 1 processes .*/nowhere/python'
+    with pytest.raises(ConfigError, match=message), busy(1):
+        pytest.fail('none spins')
 
 
 def test_numbers():
