@@ -103,8 +103,9 @@ def plot_speeds(rows: Sequence[Speed], title: str, file: Path) -> None:
     if all(row.busy for row in rows):
         panels.append(('busy: seconds over quiet', lambda row: slowdowns(row)[0], None))
         panels.append(('busy: CPU seconds over quiet', lambda row: slowdowns(row)[1], None))
-    figure = Figure(figsize=(2 + 2.6 * len(settings), 1 + 3.5 * len(panels)), layout='constrained')
-    grid = figure.subplots(len(panels), squeeze=False)[:, 0]
+    heights = [3.5, *[2.2] * (len(panels) - 1)]
+    figure = Figure(figsize=(2 + 2.6 * len(settings), 1 + sum(heights)), layout='constrained')
+    grid = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axes, (label, height, spread) in zip(grid, panels):
         _bars(axes, rows, settings, height, spread)
         axes.set_ylabel(label)
