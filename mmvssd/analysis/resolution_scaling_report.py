@@ -34,6 +34,7 @@ class Field(NamedTuple):
         format: Of a number.
         panel: Title of its panel in the figure; None leaves it out.
         mode: What it is measured in, if in steps of a batch.
+        linear: Its panel has a linear axis, else a logarithmic one.
     """
 
     heading: str
@@ -41,6 +42,7 @@ class Field(NamedTuple):
     format: str
     panel: Optional[str] = None
     mode: Optional[str] = None
+    linear: bool = False
 
 
 def _of_count(read: Callable[[Count], float]) -> Callable[[Row], Union[float, Missing, None]]:
@@ -65,8 +67,41 @@ FIELDS = (
     Field('train images/s', _of_speed('train', 'images_per_second'), '.1f', 'training, images/s',
           'train'),
     Field('train peak MiB', _of_speed('train', 'peak_mib'), '.0f', 'training, peak MiB', 'train'),
-    Field('top-1 (%)', lambda row: row.top1, '.2f', 'top-1 (%)'),
+    Field('top-1 (%)', lambda row: row.top1, '.2f', 'top-1 (%)', linear=True),
 )
+
+
+def fields_of(rows: Sequence[Row]) -> List[Field]:
+    """Return :data:`FIELDS`, and behind them the time a pixel in each mode.
+
+    It is a model's seconds for a pixel over those at the smallest size at which the model was
+    timed. If cost grows with the number of pixels, it stays 1. Of a single size there is none.
+    """
+    return [*FIELDS, *(
+        Field(f'{start}time a pixel', _over_smallest(rows, mode), '.2f',
+              f'{what}, time a pixel', mode, linear=True)
+        for mode, start, what in (('infer', '', 'inference'), ('train', 'train ', 'training')))]
+
+
+def _over_smallest(rows: Sequence[Row],
+                   mode: str) -> Callable[[Row], Union[float, Missing, None]]:
+    if len({row.shape for row in rows}) < 2:
+        return lambda row: None
+    smallest = {}  # of each model
+    for row in sorted(rows, key=lambda row: math.prod(row.shape)):
+        if isinstance(row.speeds.get(mode), Speed):
+            smallest.setdefault(row.model, _seconds_a_pixel(row, mode))
+
+    def value(row: Row) -> Union[float, Missing, None]:
+        speed = row.speeds.get(mode)
+        return (_seconds_a_pixel(row, mode) / smallest[row.model] if isinstance(speed, Speed)
+                else speed)
+
+    return value
+
+
+def _seconds_a_pixel(row: Row, mode: str) -> float:
+    return 1 / (row.speeds[mode].images_per_second * math.prod(row.shape))
 
 
 def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path) -> None:
@@ -170,13 +205,9 @@ def cell(field: Field, row: Row) -> str:
     return f'{value:{field.format}}' + f' (batch {batch})' * (batch != row.batch)
 
 
-def _columns() -> List[str]:
-    return ['model', 'size', 'batch', *(field.heading for field in FIELDS)]
-
-
 def _used(rows: Sequence[Row]) -> List[Field]:
     """Return the columns that have something to show in any row."""
-    return [field for field in FIELDS if any(field.value(row) is not None for row in rows)]
+    return [field for field in fields_of(rows) if any(field.value(row) is not None for row in rows)]
 
 
 def write_report(rows: Sequence[Row], title: str, folder: Path) -> None:
@@ -196,15 +227,21 @@ def as_csv(rows: Sequence[Row]) -> str:
     """Write rows with all digits, and the batches that speeds were measured with."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*_columns(), 'infer batch', 'train batch'])
+    behind = fields_of(rows)[len(FIELDS):]  # of the batches, which older files end with
+    writer.writerow(['model', 'size', 'batch', *(field.heading for field in FIELDS),
+                     'infer batch', 'train batch', *(field.heading for field in behind)])
     for row in rows:
-        values = [field.value(row) for field in FIELDS]
         batches = [speed.batch if isinstance(speed, Speed) else None
                    for speed in map(row.speeds.get, ('infer', 'train'))]
-        writer.writerow([row.model.label, row.size, row.batch, *(
-            '' if value is None else value.reason if isinstance(value, Missing) else value
-            for value in values), *batches])
+        writer.writerow([row.model.label, row.size, row.batch, *_exact(FIELDS, row), *batches,
+                         *_exact(behind, row)])
     return text.getvalue()
+
+
+def _exact(fields: Sequence[Field], row: Row) -> List[Union[float, str]]:
+    values = [field.value(row) for field in fields]
+    return ['' if value is None else value.reason if isinstance(value, Missing) else value
+            for value in values]
 
 
 def as_markdown(rows: Sequence[Row], title: str) -> str:
@@ -248,7 +285,7 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
-    panels = [field for field in FIELDS if field.panel and any(map(_is_number, map(
+    panels = [field for field in fields_of(rows) if field.panel and any(map(_is_number, map(
         field.value, rows)))]
     models = list(dict.fromkeys(row.model for row in rows))
     sides = sorted({math.sqrt(math.prod(row.shape)) for row in rows})
@@ -265,7 +302,7 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
             axes.plot(*zip(*points) if points else ([], []), label=plain(model.label),
                       marker='osD^vPX*'[index % 8], markersize=5, color=f'C{index % 10}')
         axes.set_xscale('log')
-        if 'top-1' not in field.panel:
+        if not field.linear:
             axes.set_yscale('log')
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter('{x:g}')
@@ -279,12 +316,18 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
         axes.grid(alpha=0.3, which='both')
     figure.suptitle('\n'.join([
         'Cost of classifiers at rising resolution', *textwrap.wrap(title.partition(': ')[2], 100),
-        'What to see: cost that grows with the number of pixels is a straight line. That of a '
-        'model that',
-        'attends to all pairs of tokens bends upwards. A single size is a dot.']), fontsize=10)
+        *textwrap.wrap(_reading(panels), 100)]), fontsize=10)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=3,
                   fontsize=9)
     return compressed(figure)
+
+
+def _reading(panels: Sequence[Field]) -> str:
+    text = ('What to see: cost that grows with the number of pixels is a straight line. That of a '
+            'model that attends to all pairs of tokens bends upwards. A single size is a dot.')
+    if any('time a pixel' in field.heading for field in panels):
+        text += " Time a pixel is over that at the model's smallest size."
+    return text
 
 
 def _is_number(value) -> bool:

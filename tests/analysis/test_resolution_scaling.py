@@ -38,7 +38,10 @@ from mmvssd.analysis.resolution_scaling import (
     swin_window,
 )
 from mmvssd.analysis.resolution_scaling_report import (
+    FIELDS,
+    as_markdown,
     draw,
+    fields_of,
     notes,
     read_rows,
     write_report,
@@ -425,14 +428,18 @@ def test_what_is_written(rows, tmp_path):
     write_report(rows, 'Resolution scaling: a machine', tmp_path)
     lines = (tmp_path / 'resolution_scaling.md').read_text().splitlines()
     assert '| vssd-tiny | 384 | 32 | 24.00 | 14.000 | 13.000 | 300.0 | 4000 | 100.0 (batch 8) | ' \
-           '6000 (batch 8) | 70.00 |' in lines
-    assert '| swin-tiny | 224 | 32 | 28.00 | 4.500 | 4.500 | OOM | OOM | failed | failed | - |' \
+           '6000 (batch 8) | 70.00 | 1.13 | 1.36 (batch 8) |' in lines
+    assert '| swin-tiny | 224 | 32 | 28.00 | 4.500 | 4.500 | OOM | OOM | failed | failed | - ' \
+           '| OOM | failed |' \
         in lines
     assert '- ValueError: no: swin-tiny 224 train' in lines
     assert notes([rows[2]] * 2)[0] == 'out of memory: swin-tiny 224 infer, swin-tiny 224 infer'
     table = list(csv.DictReader((tmp_path / 'resolution_scaling.csv').open()))
     assert (table[1]['images/s'], table[1]['train batch']) == ('300.0', '8')
-    assert table[2]['images/s'] == 'out of memory'
+    assert table[2]['images/s'] == table[2]['time a pixel'] == 'out of memory'
+    # readers of older files find theirs where they were
+    assert list(table[0])[-4:] == ['infer batch', 'train batch', 'time a pixel',
+                                   'train time a pixel']
     with Image.open(tmp_path / 'resolution_scaling.png') as figure:
         assert figure.width >= 800
     assert (tmp_path / 'resolution_scaling.png').stat().st_size < 300_000
@@ -445,13 +452,35 @@ def test_the_figures_panels(rows, monkeypatch):
     draw([rows[2]], 'Resolution scaling: a machine')
     panels = {axes.get_title(): axes for axes in drawn[0].axes if axes.get_title()}
     assert list(panels) == ['GFLOPs in full', 'inference, images/s', 'inference, peak MiB',
-                            'training, images/s', 'training, peak MiB', 'top-1 (%)']
+                            'training, images/s', 'training, peak MiB', 'top-1 (%)',
+                            'inference, time a pixel', 'training, time a pixel']
     line, other = panels['inference, images/s'].get_lines()
     assert line.get_xydata().tolist() == [[224, 1000], [384, 300]]
     assert len(other.get_xydata()) == 0
     assert panels['inference, images/s'].get_yscale() == 'log'
     assert panels['top-1 (%)'].get_yscale() == 'linear'
+    assert panels['inference, time a pixel'].get_yscale() == 'linear'
     assert [axes.get_title() for axes in drawn[1].axes] == ['GFLOPs in full']
+
+
+def test_time_a_pixel():
+    def at(name, size, speed, batch=1):
+        return made_up(name, size, 1, speed and Speed(speed, 1., batch))
+
+    rows = [at('vssd-tiny', 512, 1), at('vssd-tiny', 256, 8), at('vssd-tiny', 128, 16),
+            made_up('swin-tiny', 128, 1, Missing('out of memory', 'OOM')),
+            at('swin-tiny', 256, 4), at('swin-tiny', 512, 0.5), at('resnet-50', 128, None)]
+    infer, train = fields_of(rows)[len(FIELDS):]
+    # each over the smallest size that was timed, wherever it stands
+    assert [infer.value(row) for row in rows] == [1, 0.5, 1, rows[3].speeds['infer'], 1, 2, None]
+    assert {train.value(row) for row in rows} == {None}
+    wide = [at('vssd-tiny', 128, 16), replace(at('vssd-tiny', 128, 4), shape=(128, 256))]
+    assert fields_of(wide)[-2].value(wide[1]) == 2
+    assert fields_of(rows[:1])[-2].value(rows[0]) is None  # of one size: nothing to compare
+    lines = as_markdown(rows, 'a machine').splitlines()
+    assert '| model | size | batch | images/s | peak MiB | time a pixel |' in lines
+    assert '| vssd-tiny | 256 | 1 | 8.0 | 1 | 0.50 |' in lines
+    assert 'time a pixel' not in as_markdown(rows[:1], 'a machine')
 
 
 def test_no_room(rows, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.benchmark import command, compare, timing
+from mmvssd_kernels.benchmark import command, compare, memory, timing
 from mmvssd_kernels.benchmark.timing import Failure, Timing
 from mmvssd_kernels.benchmark.workloads import IMAGES, MODELS, USERS, Images, stage_grid, workloads
 
@@ -431,3 +431,29 @@ def test_on_a_gpu(tmp_path):
     for row in table:
         assert float(row[6].split()[0]) > 0
         assert float(row[9]) > 0
+
+
+def test_memory_of_a_step():
+    if not memory.can_measure():
+        pytest.skip('needs /proc/self/clear_refs')
+
+    def fill(parts, size):
+        return lambda: [torch.ones(size) for _ in range(parts)]
+
+    # all of it, however the allocator got it, and the second time as well
+    for parts, size in ((10, 2**20), (10_000, 2**10)):
+        for _ in range(2):
+            added = memory.added_at_peak(fill(parts, size))
+            assert 4 * parts * size <= added + 2**20
+            assert added < 4 * parts * size + 16 * 2**20
+    kept = fill(20, 2**20)()
+    assert memory.added_at_peak(lambda: None) < 2**20  # what was there before does not count
+    assert kept
+
+
+def test_memory_that_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr(memory, '_CLEAR', '/nowhere')
+    ran = []
+    assert not memory.can_measure()
+    assert memory.added_at_peak(lambda: ran.append(1)) is None
+    assert ran == [1]

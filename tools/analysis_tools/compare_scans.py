@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compare VMamba's scan patterns: parameters, GFLOPs, speed and, on a GPU, memory."""
+"""Compare VMamba's scan patterns: parameters, GFLOPs, speed and memory."""
 import argparse
 from pathlib import Path
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from mmvssd.analysis.busy_machine import cores
 from mmvssd.analysis.speed_report import machine, plot_speeds, print_speeds, write_speeds
 from mmvssd.analysis.throughput import Setting, measure
 from mmvssd.cli.command_line import run
@@ -19,12 +20,16 @@ SETTINGS = ('infer:8x224', 'infer:1x512', 'train:4x224')
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('models', nargs='*', default=MODELS, metavar='MODEL',
-                        help='such as vssd-tiny or vssd-tiny+bfloat16+compile; the first is the '
-                        f'yardstick (default: {" ".join(MODELS)})')
+                        help='such as vssd-tiny, vssd-tiny+bfloat16+compile, or vssd-tiny+'
+                        'reference for an implementation of its ops; the first is the yardstick '
+                        f'(default: {" ".join(MODELS)})')
     parser.add_argument('--settings', nargs='+', default=SETTINGS, metavar='MODE:BATCHxSIZE',
                         help=f'infer or train, batch, side (default: {" ".join(SETTINGS)})')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--rounds', type=int, default=7, help='steps of each (default: 7)')
+    parser.add_argument('--busy', type=_processes, nargs='?', const=cores(), default=0,
+                        metavar='N', help='in each round time all once more while N processes '
+                        f'load the machine (default of N: one for each core, here {cores()})')
     parser.add_argument('--out', metavar='FOLDER', help='write backbone_speed.csv and .png there')
     args = parser.parse_args()
     check_device(args.device)
@@ -32,15 +37,24 @@ def main() -> None:
         check_writable(args.out, '--out')
     try:
         rows = measure(args.models, [Setting.parse(text) for text in args.settings],
-                       device=args.device, rounds=args.rounds)
+                       device=args.device, rounds=args.rounds, busy=args.busy)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     title = machine(args.device)
+    if args.busy:
+        title += f', busy: {args.busy} other processes on {cores()} cores'
     print_speeds(rows, title)
     if args.out:
         folder = Path(args.out)
         write_speeds(rows, folder / 'backbone_speed.csv')
         plot_speeds(rows, title, folder / 'backbone_speed.png')
+
+
+def _processes(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f'got {text!r}, expected a positive number of processes; '
+                                         'models go before --busy')
+    return int(text)
 
 
 if __name__ == '__main__':
