@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+#: Tokens of a batch from which a product may run faster as a convolution. With fewer, its weight is
+#: the larger factor, and oneDNN brings that into an order of its own at every call.
+TOKENS = 512
+
 
 class GridLinear(nn.Linear):
     """A linear layer on the last axis of (N, H, W, C).
 
     On a CPU for which :func:`convolves_faster` is true, it runs as a 1x1 convolution of the
-    channels-last grid.
+    channels-last grid, if that has :data:`TOKENS` or more.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -25,7 +29,7 @@ class GridLinear(nn.Linear):
         return self._apply_weight(x, self.weight, self.bias)
 
     def _apply_weight(self, x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
-        if x.device.type == 'cpu' and x.dtype != torch.float64 and self.convolves:
+        if self.convolves and _convolves(x):
             # (N, H, W, C) -> (N, C, H, W) in the memory order of channels-last
             y = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
             return y.permute(0, 2, 3, 1)
@@ -53,6 +57,15 @@ class SplitLinear(GridLinear):
         if x.device.type == 'cpu':
             return tuple(self._apply_weight(x, part) for part in self.weight.split(self.sizes))
         return super().forward(x).split(self.sizes, dim=-1)
+
+
+def _convolves(x: Tensor) -> bool:
+    """Whether a product with x (N, H, W, C) runs as a convolution, if that is fast here."""
+    if x.device.type != 'cpu' or x.dtype == torch.float64:
+        return False
+    # a graph shall not hang on the size that it was traced with
+    return (torch.compiler.is_compiling() or torch.jit.is_tracing()
+            or x.shape[0] * x.shape[1] * x.shape[2] >= TOKENS)
 
 
 @functools.cache
