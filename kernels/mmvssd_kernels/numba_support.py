@@ -18,7 +18,7 @@ import os
 import re
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -63,24 +63,32 @@ def register(op: str, obstacle: dispatch.Objection) -> Callable[[Callable], Call
     return dispatch.register(op, 'numba', obstacle, priority=PRIORITY)
 
 
-def obstacle(x: Tensor, module: str) -> Optional[str]:
-    """Return why a module's kernels cannot run on a tensor like ``x``; None if they can."""
+def obstacle(x: Tensor, module: str, *others: Optional[Tensor]) -> Optional[str]:
+    """Return why a module's kernels cannot run on ``x`` and other tensors; None if they can.
+
+    The kernel ``backward`` is asked for only if a tensor needs a gradient: it takes longest to
+    compile.
+    """
     if x.device.type != 'cpu':
         return f'Numba computes on the CPU, and x is on {x.device}'
-    return _obstacle(module, torch.promote_types(x.dtype, torch.float32))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    reason = _obstacle(module, 'forward', dtype)
+    if reason is None and torch.is_grad_enabled() and any(
+            t is not None and t.requires_grad for t in (x, *others)):
+        reason = _obstacle(module, 'backward', dtype)
+    return reason
 
 
 # a tracer shall not see what is compiled
 @torch.compiler.assume_constant_result
-def _obstacle(module: str, dtype: torch.dtype) -> Optional[str]:
-    return _found_obstacle(module, dtype)
+def _obstacle(module: str, name: str, dtype: torch.dtype) -> Optional[str]:
+    return _found_obstacle(Kernel(module, name, dtype))
 
 
 @functools.cache
-def _found_obstacle(module: str, dtype: torch.dtype) -> Optional[str]:
-    # forward alone: who does not train shall not wait for backward
+def _found_obstacle(kernel: Kernel) -> Optional[str]:
     try:
-        _function(Kernel(module, 'forward', dtype))
+        _function(kernel)
     except NotCompiled as error:
         return str(error)
     return None
@@ -133,11 +141,28 @@ class _Threads:
 _threads = _Threads()
 
 
-def _submit(work: Callable[[], None], count: int) -> List:
+def _submit(work: Callable[[], None], count: int) -> List[Future]:
+    """Have other threads do the work too; each future tells whether one began, and ended."""
+    helpers = []
     try:
-        return [_threads.pool.submit(work) for _ in range(count)]
+        for _ in range(count):
+            # the pool's own future is lost if the pool takes the work and then finds no thread
+            helpers.append(Future())
+            _threads.pool.submit(_help, helpers[-1], work)
     except RuntimeError:  # Python is about to end, or has no room for one more thread
-        return []
+        pass
+    return helpers
+
+
+def _help(helper: Future, work: Callable[[], None]) -> None:
+    if not helper.set_running_or_notify_cancel():
+        return
+    try:
+        work()
+    except BaseException as error:
+        helper.set_exception(error)
+    else:
+        helper.set_result(None)
 
 
 # kernel -> its function; the engine, which owns the code, is kept with it
@@ -149,15 +174,25 @@ def _function(kernel: Kernel) -> Callable[[int, int], None]:
     if kernel not in _functions:
         with _threads.loading:
             if kernel not in _functions:
-                _functions[kernel] = _load(*_machine_code(kernel))
+                _functions[kernel] = _made(kernel)
     return _functions[kernel][0]
+
+
+def _made(kernel: Kernel) -> Tuple[Callable[[int, int], None], object]:
+    # a broken Numba or llvmlite may raise anything; what they cannot do, the reference can
+    try:
+        reason = _version_obstacle()
+        if reason is None:
+            return _load(*_machine_code(kernel))
+    except Exception as error:
+        told = (str(error).strip().splitlines() or [''])[0]
+        raise NotCompiled(f'Numba does not work here ({type(error).__name__}: {told}): '
+                          f'{INSTALL}') from error
+    raise NotCompiled(reason)
 
 
 def _machine_code(kernel: Kernel) -> Tuple[str, bytes]:
     """Return a kernel's symbol and object file, from the disk if they are there."""
-    reason = _version_obstacle()
-    if reason:
-        raise NotCompiled(reason)
     path = _folder() / f'{_fingerprint(kernel)}.o'
     found = _read(path)
     if found is None:
@@ -171,7 +206,7 @@ def _version_obstacle() -> Optional[str]:
     for name in ('numba', 'llvmlite', 'numpy'):
         if importlib.util.find_spec(name) is None:
             return f'{name} is not installed: {INSTALL}'
-    version = importlib.metadata.version('numba')
+    version = importlib.metadata.version('numba') or ''
     if tuple(map(int, re.findall(r'\d+', version)[:2])) < VERSION:
         needed = '.'.join(map(str, VERSION))
         return f'Numba {version} is installed, {needed} is needed: {INSTALL}'
@@ -197,9 +232,13 @@ def _folder() -> Path:
     """Return the folder of compiled kernels."""
     named = os.environ.get(CACHE_VARIABLE)
     if named:
-        return Path(named)
-    return Path(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'),
-                'mmvssd_kernels')
+        return Path(os.path.expanduser(named))
+    caches = Path(os.environ.get('XDG_CACHE_HOME', ''))
+    if not caches.is_absolute():  # such a one is to be ignored, by the XDG specification
+        caches = Path(os.path.expanduser('~/.cache'))
+    if not caches.is_absolute():  # a user without a home folder: nothing can be kept
+        caches = Path(os.devnull)
+    return caches / 'mmvssd_kernels'
 
 
 def _read(path: Path) -> Optional[Tuple[str, bytes]]:
@@ -226,6 +265,8 @@ def _alone(path: Path) -> Iterator[None]:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = stack.enter_context(path.with_suffix('.lock').open('w'))
             fcntl.flock(file, fcntl.LOCK_EX)
+            # to close the file is not enough if a child process has it as well
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
         yield
 
 
@@ -262,17 +303,11 @@ def _report_not_kept(folder: str, reason: str) -> None:
 
 def _compile(kernel: Kernel) -> Tuple[str, bytes]:
     """Return a kernel's symbol and object file."""
-    # whatever a broken Numba raises, what it cannot compile can be computed otherwise
-    try:
-        numba = importlib.import_module('numba')
-        module = importlib.import_module(kernel.module)
-        numbers = {torch.float32: numba.types.float32, torch.float64: numba.types.float64}
-        compiled = numba.cfunc(module.SIGNATURE)(module.kernels(numbers[kernel.dtype])[kernel.name])
-        code = _target_machine().emit_object(_binding().parse_assembly(compiled.inspect_llvm()))
-    except Exception as error:
-        raise NotCompiled(f'Numba {importlib.metadata.version("numba")} does not compile it '
-                          f'({type(error).__name__}: {str(error).strip().splitlines()[:1]}): '
-                          f'{INSTALL}') from error
+    numba = importlib.import_module('numba')
+    module = importlib.import_module(kernel.module)
+    numbers = {torch.float32: numba.types.float32, torch.float64: numba.types.float64}
+    compiled = numba.cfunc(module.SIGNATURE)(module.kernels(numbers[kernel.dtype])[kernel.name])
+    code = _target_machine().emit_object(_binding().parse_assembly(compiled.inspect_llvm()))
     return compiled.native_name, code
 
 
@@ -297,12 +332,7 @@ def _target_machine():
 @functools.cache
 def _binding() -> ModuleType:
     """Return llvmlite's door to LLVM, ready for this CPU."""
-    # a library that does not fit fails in ways of its own
-    try:
-        binding = importlib.import_module('llvmlite.binding')
-        binding.initialize_native_target()
-        binding.initialize_native_asmprinter()
-    except Exception as error:
-        raise NotCompiled(f'llvmlite {importlib.metadata.version("llvmlite")} does not load '
-                          f'({type(error).__name__}: {error}): {INSTALL}') from error
+    binding = importlib.import_module('llvmlite.binding')
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
     return binding

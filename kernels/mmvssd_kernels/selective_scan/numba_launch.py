@@ -138,7 +138,8 @@ class Scan:
         weight, A, D, bias = (torch.from_numpy(t.sum(0)[..., :self.D]) for t in sums.values())
         first = {name: t[0] for name, t in parts.items()}
         return first.get('ddt'), first['dB'], first['dC'], Sums(
-            weight.mT if R else None, A.mT.flatten(0, 1), D.flatten(), bias.flatten())
+            weight.mT.contiguous() if R else None, A.mT.flatten(0, 1), D.flatten(),
+            bias.flatten())
 
     def _blocks(self, units: int, least: int) -> int:
         """Blocks that make so many units, unless they would have less than ``least`` vectors."""

@@ -1,4 +1,5 @@
 """The selective scan on a CPU through Numba: operators, and the gradient."""
+import functools
 import importlib
 from typing import Optional
 
@@ -11,9 +12,9 @@ from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import numba_plan as plan
 
 
-def obstacle(u: Tensor, *others, **options) -> Optional[str]:
+def obstacle(u: Tensor, *others: Tensor, **options) -> Optional[str]:
     """Say why the kernels cannot run on arguments of ``selective_scan``; None if they can."""
-    return numba_support.obstacle(u, plan.MODULE)
+    return numba_support.obstacle(u, plan.MODULE, *others)
 
 
 @numba_support.register('selective_scan', obstacle)
@@ -38,15 +39,19 @@ def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     """Compute outputs (N, K*D, L), and the states that backward starts from."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask, delta_softplus)
     y, states = _fake_forward(*inputs)
+    plan.clear_unused(states)
     if y.numel():
         _scan(*inputs).outputs(_by_token(y, B.shape[1]), states)
     return y, states
 
 
 def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
-    return tuple(torch.empty_like(t, dtype=sum_dtype(u.dtype),
-                                  memory_format=torch.contiguous_format)
-                 for t in (u, delta, A, B, C, D, delta_bias))
+    new = functools.partial(u.new_empty, dtype=sum_dtype(u.dtype))
+    N, K, S, L = B.shape
+    # tokens first, as the kernels write them
+    dB, dC = (new((N, L, K, S)).permute(0, 2, 3, 1) for _ in range(2))
+    return (new(u.shape), new(delta.shape), new(A.shape), dB, dC, new(D.shape),
+            new(delta_bias.shape))
 
 
 @operator('selective_scan_numba_backward(Tensor dy, Tensor u, Tensor delta, Tensor A, Tensor B, '
@@ -59,11 +64,11 @@ def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus
     results = _fake_backward(dy, *inputs, states, delta_softplus)
     if dy.numel() == 0:
         return tuple(t.zero_() for t in results)
-    du, ddelta, dA, dB, dC, dD, dbias = results
+    du, ddelta, *_ = results
     K = B.shape[1]
-    _, dB_, dC_, sums = _scan(*inputs, delta_softplus).gradients(
+    _, dB, dC, sums = _scan(*inputs, delta_softplus).gradients(
         _by_token(dy, K), states, _by_token(du, K), _by_token(ddelta, K))
-    return du, ddelta, sums.A, dB_[:, :, 0].mT, dC_[:, :, 0].mT, sums.D, sums.bias
+    return du, ddelta, sums.A, dB[:, :, 0].mT, dC[:, :, 0].mT, sums.D, sums.bias
 
 
 def _scan(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):

@@ -5,6 +5,7 @@ A result so depends neither on the number of threads nor on what else runs.
 from typing import NamedTuple, Tuple
 
 import torch
+from torch import Tensor
 
 #: Where the kernels are.
 MODULE = 'mmvssd_kernels.selective_scan.numba_kernels'
@@ -53,3 +54,8 @@ def states_shape(N: int, K: int, L: int, S: int, D: int, dtype: torch.dtype) -> 
     kept = (max(L, 1) - 1) // (TILE * segment(S))
     # two rows more: a graph that is compiled for open sizes takes 0 and 1 for kinds of their own
     return N * K * kept + 2, S, whole(D, dtype)
+
+
+def clear_unused(states: Tensor) -> None:
+    """Write what no kernel does: two calls give the same."""
+    states[-2:].zero_()

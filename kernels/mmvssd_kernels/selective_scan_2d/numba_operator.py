@@ -12,9 +12,11 @@ from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import numba_plan as plan
 
 
-def obstacle(x: Tensor, *others, **options) -> Optional[str]:
+def obstacle(x: Tensor, dt: Tensor, *others: Tensor, **options) -> Optional[str]:
     """Say why the kernels cannot run on arguments of ``selective_scan_2d``; None if they can."""
-    return numba_support.obstacle(x, plan.MODULE)
+    if dt.shape[4] == 0:
+        return 'dt has rank 0'
+    return numba_support.obstacle(x, plan.MODULE, dt, *others)
 
 
 @numba_support.register('selective_scan_2d', obstacle)
@@ -39,6 +41,7 @@ def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     """Compute outputs (N, H, W, D), and the states that backward starts from."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)
     y, states = _fake_forward(*inputs)
+    plan.clear_unused(states)
     if y.numel():
         _scan(*inputs).outputs(y[:, None], states)
     return y, states
