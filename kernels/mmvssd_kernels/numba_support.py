@@ -116,9 +116,8 @@ def run(kernel: Kernel, table: int, scratch: int, units: int, kept: object) -> N
     helpers = _submit(work, min(torch.get_num_threads(), units) - 1)
     work()
     # whoever has not begun would find nothing left to do
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
+    for helper in [helper for helper in helpers if not helper.cancel()]:
+        helper.result()
 
 
 #: Bytes of a vector, at which a thread's memory begins.

@@ -227,13 +227,22 @@ def test_a_child_process_does_not_keep_the_lock(tiny):
         os.waitpid(child, 0)
 
 
-def test_a_forked_process_has_threads_of_its_own(tiny, monkeypatch):
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    began = []
+
+    def work(table, memory):
+        began.append(threading.current_thread())
+        time.sleep(0.1)
+
+    monkeypatch.setattr(numba_support, '_function', lambda kernel: work)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
-    assert run(50) == [1] * 50
+    numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, 3, [])
     child = os.fork()
     if not child:
-        os._exit(0 if run(50) == [1] * 50 else 1)
-    assert os.waitpid(child, 0)[1] == 0
+        began.clear()
+        numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, 3, [])
+        os._exit(len(began))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
 def test_each_unit_runs_once_for_any_number_of_threads(tiny, monkeypatch):
@@ -252,38 +261,31 @@ def test_each_unit_runs_once_for_any_number_of_threads(tiny, monkeypatch):
     assert (len(results), failures) == (80, [])
 
 
-def helping(monkeypatch, threads, failing):
-    """Run a function that records its threads; starting thread number ``failing`` fails."""
-    began, start = [], threading.Thread.start
+@pytest.mark.parametrize('failing', [1, 2, 3])
+def test_threads_that_cannot_be_started(monkeypatch, failing):
+    """Those that could be are waited for: none works on when the results are taken."""
+    main, start = threading.current_thread(), threading.Thread.start
+    starts, began, ended = [], [], []
 
     def work(table, memory):
-        began.append(threading.current_thread().name)
-        time.sleep(0.05)
-
-    started = []
+        began.append(threading.current_thread())
+        time.sleep(0.05 if threading.current_thread() is main else 0.2)
+        ended.append(threading.current_thread())
 
     def fail(thread):
-        started.append(thread)
-        if len(started) >= failing:
+        starts.append(thread)
+        if len(starts) >= failing:
             raise RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(numba_support, '_function', lambda kernel: work)
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
     monkeypatch.setattr(threading.Thread, 'start', fail)
-    numba_support._threads.start()
-    numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, threads, [])
-    return began
-
-
-@pytest.mark.parametrize('failing', [1, 2, 3])
-def test_threads_that_cannot_be_started(monkeypatch, failing):
-    """Those that could be are waited for: none works on when the results are taken."""
-    began = helping(monkeypatch, 4, failing)
-    count = len(began)
-    assert count >= min(failing, 2)
-    time.sleep(0.2)
-    assert len(began) == count
+    monkeypatch.setattr(numba_support, '_threads', numba_support._Threads())
+    numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, 4, [])
+    assert len(ended) == len(began) == failing
+    time.sleep(0.05)
+    assert len(began) == failing
 
 
 def test_a_fault_of_a_helper_is_told(monkeypatch):

@@ -72,9 +72,17 @@ def _scan(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     # NumPy, which launching needs, may be absent where the op is not run
     launch = importlib.import_module('mmvssd_kernels.selective_scan.numba_launch')
     inputs = launch.Inputs(x[:, None], _by_sequence(dt), dt_weight, A, _by_sequence(B),
-                           _by_sequence(C), D, dt_bias, mask)
+                           _by_sequence(C), _skip(D, sum_dtype(x.dtype)), dt_bias, mask)
     orders = [plan.Order(*order, group=0) for order in ORDERS[pattern]]
     return launch.Scan(inputs, orders, softplus=True, dtype=sum_dtype(x.dtype))
+
+
+def _skip(D: Tensor, dtype: torch.dtype) -> Tensor:
+    """Have the first sequence add what all do: their sum may be far smaller than they are."""
+    D = D.to(dtype).view(4, -1)
+    out = torch.zeros_like(D)
+    torch.sum(D, 0, out=out[0])
+    return out.flatten()
 
 
 def _by_sequence(t: Tensor) -> Tensor:
