@@ -2,7 +2,7 @@
 
 Numba compiles a kernel once for a machine. What it made is kept on disk and loaded from there by
 llvmlite, Numba's own back end: a process that finds it does not import Numba, which takes longer.
-Kernels touch nothing of Python. They run without its lock, on threads of their own.
+Kernels touch nothing of Python, and run without its lock.
 """
 import contextlib
 import ctypes
@@ -15,6 +15,7 @@ import importlib.util
 import json
 import logging
 import os
+import platform
 import re
 import tempfile
 import threading
@@ -94,42 +95,80 @@ def _found_obstacle(kernel: Kernel) -> Optional[str]:
     return None
 
 
-def run(kernel: Kernel, table: int, scratch: int, units: int, kept: object) -> None:
-    """Run a kernel on PyTorch's number of threads, each of which takes one unit after the other.
+def threads(units: int) -> int:
+    """Return how many threads share so many units of work: PyTorch's number, if there is enough."""
+    return min(torch.get_num_threads(), units)
+
+
+def run(kernel: Kernel, table: int, count: int, kept: object) -> None:
+    """Run a kernel on several threads at once, each of which takes one unit after the other.
+
+    They are PyTorch's own, of OpenMP: after an operation these look for work for a while, and
+    others would share the cores with them. If PyTorch's OpenMP is not found, or in a forked
+    child, in which it would hang, they are Python's.
 
     Args:
-        kernel: The kernel; takes the address of the table, and that of memory of its own.
+        kernel: The kernel; takes the address of the table.
         table: Address of its table of arguments.
-        scratch: Bytes that a thread needs.
-        units: Units of work there are.
+        count: Threads.
         kept: The table, and what it points to. It lives until the last thread is done, even if
             this one is interrupted.
     """
     function = _function(kernel)
+    team = _openmp_team()
+    if count > 1 and team is not None and not _threads.forked:
+        team(ctypes.cast(function, ctypes.c_void_p), table, count, 0)
+        return
 
     def work() -> None:
-        memory = torch.empty(scratch + _ALIGNMENT, dtype=torch.uint8)
-        start = memory.data_ptr()
-        function(table, start + -start % _ALIGNMENT)
+        function(table)
 
     work.kept = kept
-    helpers = _submit(work, min(torch.get_num_threads(), units) - 1)
+    helpers = _submit(work, count - 1)
     work()
-    # whoever has not begun would find nothing left to do
-    for helper in [helper for helper in helpers if not helper.cancel()]:
+    # a thread that has not begun would find no unit left
+    waited = [helper for helper in helpers if not helper.cancel()]
+    for helper in waited:
         helper.result()
 
 
-#: Bytes of a vector, at which a thread's memory begins.
-_ALIGNMENT = 64
+@functools.cache
+def _openmp_team() -> Optional[Callable[..., None]]:
+    """Return what has PyTorch's OpenMP threads run a function, None if it is not found.
+
+    It is what code that GCC compiled calls, ``GOMP_parallel(function, data, threads, flags)``; the
+    OpenMP libraries of LLVM and Intel have it too.
+    """
+    maps = Path('/proc/self/maps')
+    if not maps.is_file():
+        return None
+    loaded = {Path(name) for name in re.findall(r'(/\S*/lib(?:gomp|iomp5|omp)[-.]\S*)$',
+                                                maps.read_text(), re.MULTILINE)}
+    # another package may bring an OpenMP of its own
+    own = {path for path in loaded if Path(torch.__file__).parent in path.parents} or loaded
+    if len(own) != 1:
+        return None
+    try:
+        team = ctypes.CDLL(str(own.pop())).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    team.restype = None
+    team.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    return team
 
 
 class _Threads:
     """Threads that run kernels. A child process starts without any, and with its own locks."""
 
     def __init__(self) -> None:
+        self.forked = False
         self.start()
-        os.register_at_fork(after_in_child=self.start)
+        os.register_at_fork(after_in_child=self.start_in_child)
+
+    def start_in_child(self) -> None:
+        """Begin anew in a forked child, which has none of its parent's threads."""
+        self.forked = True
+        self.start()
 
     def start(self) -> None:
         """Begin with no thread; each is started when it is first needed."""
@@ -165,11 +204,11 @@ def _help(helper: Future, work: Callable[[], None]) -> None:
 
 
 # kernel -> its function; the engine, which owns the code, is kept with it
-_functions: Dict[Kernel, Tuple[Callable, object]] = {}
+_functions: Dict[Kernel, Tuple[Callable[[int], None], object]] = {}
 
 
-def _function(kernel: Kernel) -> Callable[[int, int], None]:
-    """Return a kernel as a function of two addresses, which it runs without Python's lock."""
+def _function(kernel: Kernel) -> Callable[[int], None]:
+    """Return a kernel as a function of an address, which runs without Python's lock."""
     if kernel not in _functions:
         with _threads.loading:
             if kernel not in _functions:
@@ -177,7 +216,7 @@ def _function(kernel: Kernel) -> Callable[[int, int], None]:
     return _functions[kernel][0]
 
 
-def _made(kernel: Kernel) -> Tuple[Callable[[int, int], None], object]:
+def _made(kernel: Kernel) -> Tuple[Callable[[int], None], object]:
     # a broken Numba or llvmlite may raise anything; what they cannot do, the reference can
     try:
         reason = _version_obstacle()
@@ -209,6 +248,17 @@ def _version_obstacle() -> Optional[str]:
     if tuple(map(int, re.findall(r'\d+', version)[:2])) < VERSION:
         needed = '.'.join(map(str, VERSION))
         return f'Numba {version} is installed, {needed} is needed: {INSTALL}'
+    if os.environ.get('NUMBA_DISABLE_JIT', '0') != '0':
+        return 'NUMBA_DISABLE_JIT is set: unset it'
+    return _cpu_obstacle()
+
+
+def _cpu_obstacle() -> Optional[str]:
+    """Return what this CPU lacks: LLVM would call a library for it, which is not there."""
+    features = _binding().get_host_cpu_features()
+    lacks = [name for name in ('fma', 'f16c') if not features.get(name)]
+    if platform.machine() == 'x86_64' and lacks:
+        return f'this CPU has no {" and no ".join(lacks)}, which the kernels use'
     return None
 
 
@@ -217,7 +267,9 @@ def _fingerprint(kernel: Kernel) -> str:
     binding = _binding()
     parts = [*kernel[:2], str(kernel.dtype), importlib.metadata.version('numba'),
              importlib.metadata.version('llvmlite'), binding.get_host_cpu_name(),
-             binding.get_host_cpu_features().flatten()]
+             binding.get_host_cpu_features().flatten(),
+             *sorted(f'{name}={value}' for name, value in os.environ.items()
+                     if name.startswith('NUMBA_'))]
     sources = [*Path(__file__).parent.glob('numba_*.py'),
                *Path(importlib.util.find_spec(kernel.module).origin).parent.glob('numba_*.py')]
     digest = hashlib.sha256()
@@ -306,18 +358,35 @@ def _compile(kernel: Kernel) -> Tuple[str, bytes]:
     module = importlib.import_module(kernel.module)
     numbers = {torch.float32: numba.types.float32, torch.float64: numba.types.float64}
     compiled = numba.cfunc(module.SIGNATURE)(module.kernels(numbers[kernel.dtype])[kernel.name])
-    code = _target_machine().emit_object(_binding().parse_assembly(compiled.inspect_llvm()))
-    return compiled.native_name, code
+    text = _without_errors(compiled.inspect_llvm())
+    return compiled.native_name, _target_machine().emit_object(_binding().parse_assembly(text))
 
 
-def _load(symbol: str, code: bytes) -> Tuple[Callable[[int, int], None], object]:
+def _without_errors(text: str) -> str:
+    """Take the way out of an error from a kernel's code, which no kernel goes.
+
+    That alone needs Numba and Python. LLVM could not link it in a process without Numba; it would
+    then link nothing, and not say so.
+    """
+    text = re.sub(r'(?m)^declare (.*@(?:numba_|NRT_|Py)\w+\(.*?\)).*$',
+                  r'define internal \1 { unreachable }', text)
+    text = re.sub(r'(?m)^(@(?:Py|_Py)\w+ = )external (.*)$', r'\1internal \2 zeroinitializer', text)
+    outside = re.findall(r'(?m)^declare .*@((?!llvm\.)[\w.]+)|^@(\S+) = external ', text)
+    if outside:
+        raise RuntimeError(f'the code needs {", ".join(map("".join, outside))} from outside')
+    return text
+
+
+def _load(symbol: str, code: bytes) -> Tuple[Callable[[int], None], object]:
     """Return a kernel as a function, and the engine that owns its code."""
     binding = _binding()
     engine = binding.create_mcjit_compiler(binding.parse_assembly(''), _target_machine())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
-    return kind(engine.get_function_address(symbol)), engine
+    address = engine.get_function_address(symbol)
+    if not address:
+        raise RuntimeError(f'{symbol} is not in the object file')
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), engine
 
 
 def _target_machine():
@@ -330,7 +399,7 @@ def _target_machine():
 
 @functools.cache
 def _binding() -> ModuleType:
-    """Return llvmlite's door to LLVM, ready for this CPU."""
+    """Return llvmlite's binding to LLVM, ready for this CPU."""
     binding = importlib.import_module('llvmlite.binding')
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

@@ -3,6 +3,8 @@
 What every implementation promises is tested beside the ops; here is what these kernels do in ways
 of their own: vectors, tiles, segments, blocks of channels, parts of images, threads.
 """
+import os
+import signal
 import threading
 
 import pytest
@@ -143,13 +145,28 @@ def results(op, tensors, dy=None, **options):
 @pytest.mark.parametrize('sizes', [
     dict(N=1, H=5, W=9, D=768, S=2, R=8), dict(N=33, H=3, W=5, D=40, S=1),
     dict(N=2, H=9, W=9, D=96, S=16)], ids=str)
-def test_threads_do_not_change_a_bit(threads, sizes):
+@pytest.mark.parametrize('openmp', [True, False])
+def test_threads_do_not_change_a_bit(monkeypatch, threads, sizes, openmp):
     tensors = leaves('selective_scan_2d', **sizes)
     threads(1)
     expected = results('selective_scan_2d', tensors)
+    if not openmp:
+        monkeypatch.setattr(numba_support, '_openmp_team', lambda: None)
     for count in (2, 3, 7, 1):
         threads(count)
         assert all(map(torch.equal, results('selective_scan_2d', tensors), expected)), count
+
+
+def test_a_forked_child_does_not_wait_for_threads_that_it_lacks(threads):
+    threads(3)
+    case = make_case('selective_scan_2d', N=3, H=7, W=7, D=40, S=3)
+    tensors = {name: t.detach() for name, t in case.cast(torch.float32).items()}
+    expected = case.run(tensors, 'numba')
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        os._exit(0 if torch.equal(case.run(tensors, 'numba'), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_calls_from_several_threads(threads):
@@ -253,9 +270,10 @@ def test_what_is_not_finite_stays_so(name, value):
 def test_operators_are_what_their_schemas_say():
     """Strides of results too: a compiled graph relies on them."""
     ops = torch.ops.mmvssd_kernels
-    *tensors, = leaves('selective_scan', N=2, L=100, K=2, D=17, S=3).values()
-    check(ops.selective_scan_numba, ops.selective_scan_numba_backward, tensors,
-          torch.arange(200).view(2, 100) % 3 > 0, True)
+    for K in (1, 2):
+        *tensors, = leaves('selective_scan', N=2, L=100, K=K, D=17, S=3).values()
+        check(ops.selective_scan_numba, ops.selective_scan_numba_backward, tensors,
+              torch.arange(200).view(2, 100) % 3 > 0, True)
     *tensors, = leaves('selective_scan_2d', N=2, H=4, W=25, D=17, S=3).values()
     check(ops.selective_scan_2d_numba, ops.selective_scan_2d_numba_backward, tensors, None,
           'cross')

@@ -3,10 +3,12 @@ import fcntl
 import importlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +25,11 @@ import numpy as np
 from mmvssd_kernels.numba_vectors import count_up
 
 TABLE = np.dtype([('next', 'i8'), ('units', 'i8'), ('out', 'i8')])
-SIGNATURE = types.void(types.CPointer(from_dtype(TABLE)), types.int64)
+SIGNATURE = types.void(types.CPointer(from_dtype(TABLE)))
 
 
 def kernels(dtype):
-    def forward(pointer, scratch):
+    def forward(pointer):
         table = carray(pointer, 1)[0]
         while True:
             i = count_up(table.next)
@@ -47,7 +49,7 @@ logging.basicConfig(format='%(message)s', stream=sys.stderr)
 table, units = np.zeros(3, 'i8'), np.zeros(5, 'i8')
 table[:] = units.ctypes.data, 4, units.ctypes.data + 8
 kernel = numba_support.Kernel('tiny_kernels', 'forward', torch.float32)
-numba_support.run(kernel, table.ctypes.data, 0, 4, [])
+numba_support.run(kernel, table.ctypes.data, 4, [])
 print(units[1:].tolist(), 'numba' in sys.modules)
 '''
 KERNEL = Kernel('tiny_kernels', 'forward', torch.float32)
@@ -70,6 +72,14 @@ def tiny(tmp_path, monkeypatch):
     numba_support._found_obstacle.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def python_threads(monkeypatch):
+    """Threads are Python's: those of OpenMP cannot be made to fail."""
+    team = numba_support._openmp_team
+    monkeypatch.setattr(numba_support, '_openmp_team', lambda: None)
+    return lambda: monkeypatch.setattr(numba_support, '_openmp_team', team)
+
+
 def forget(monkeypatch):
     """Have the next call load its kernel anew."""
     monkeypatch.setattr(numba_support, '_functions', {})
@@ -90,7 +100,7 @@ def run(units=4):
     """What became of each unit."""
     table, numbers = np.zeros(3, 'i8'), np.zeros(units + 1, 'i8')
     table[:] = numbers.ctypes.data, units, numbers.ctypes.data + 8
-    numba_support.run(KERNEL, table.ctypes.data, 0, units, [])
+    numba_support.run(KERNEL, table.ctypes.data, numba_support.threads(units), [])
     return numbers[1:].tolist()
 
 
@@ -230,22 +240,46 @@ def test_a_child_process_does_not_keep_the_lock(tiny):
 def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     began = []
 
-    def work(table, memory):
+    def work(table):
         began.append(threading.current_thread())
         time.sleep(0.1)
 
     monkeypatch.setattr(numba_support, '_function', lambda kernel: work)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
-    numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, 3, [])
+    numba_support.run(KERNEL, np.zeros(1).ctypes.data, 3, [])
     child = os.fork()
     if not child:
         began.clear()
-        numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, 3, [])
+        numba_support.run(KERNEL, np.zeros(1).ctypes.data, 3, [])
         os._exit(len(began))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
-def test_each_unit_runs_once_for_any_number_of_threads(tiny, monkeypatch):
+def test_pytorch_s_openmp_is_found(python_threads):
+    python_threads()
+    loaded = 'libgomp' in Path('/proc/self/maps').read_text()
+    assert (numba_support._openmp_team() is not None) == loaded
+
+
+@pytest.mark.parametrize('text', [
+    'declare void @numba_do_raise(ptr) local_unnamed_addr #1',
+    '@PyExc_SystemError = external local_unnamed_addr global i8',
+    'declare i32 @numba_gil_ensure()\n@_PyX = external global ptr\ndeclare void @NRT_Free(ptr)'])
+def test_code_needs_nothing_of_numba_or_python(text):
+    assert not re.search('^declare|external', numba_support._without_errors(text), re.MULTILINE)
+
+
+@pytest.mark.parametrize('text', ['declare float @fmaf(float, float, float)',
+                                  '@other = external global i8'])
+def test_code_that_needs_something_else_is_refused(text):
+    with pytest.raises(RuntimeError, match='the code needs (fmaf|other) from outside'):
+        numba_support._without_errors('declare float @llvm.fma.f32(float)\n' + text)
+
+
+@pytest.mark.parametrize('openmp', [False, True])
+def test_each_unit_runs_once_for_any_number_of_threads(tiny, monkeypatch, python_threads, openmp):
+    if openmp:
+        python_threads()
     results, failures = [], []
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 7)
 
@@ -267,7 +301,7 @@ def test_threads_that_cannot_be_started(monkeypatch, failing):
     main, start = threading.current_thread(), threading.Thread.start
     starts, began, ended = [], [], []
 
-    def work(table, memory):
+    def work(table):
         began.append(threading.current_thread())
         time.sleep(0.05 if threading.current_thread() is main else 0.2)
         ended.append(threading.current_thread())
@@ -282,7 +316,7 @@ def test_threads_that_cannot_be_started(monkeypatch, failing):
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
     monkeypatch.setattr(threading.Thread, 'start', fail)
     monkeypatch.setattr(numba_support, '_threads', numba_support._Threads())
-    numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, 4, [])
+    numba_support.run(KERNEL, np.zeros(1).ctypes.data, 4, [])
     assert len(ended) == len(began) == failing
     time.sleep(0.05)
     assert len(began) == failing
@@ -291,7 +325,7 @@ def test_threads_that_cannot_be_started(monkeypatch, failing):
 def test_a_fault_of_a_helper_is_told(monkeypatch):
     main = threading.current_thread()
 
-    def work(table, memory):
+    def work(table):
         time.sleep(0.05)
         if threading.current_thread() is not main:
             raise MemoryError('none left')
@@ -299,7 +333,7 @@ def test_a_fault_of_a_helper_is_told(monkeypatch):
     monkeypatch.setattr(numba_support, '_function', lambda kernel: work)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
     with pytest.raises(MemoryError, match='none left'):
-        numba_support.run(KERNEL, np.zeros(1).ctypes.data, 0, 2, [])
+        numba_support.run(KERNEL, np.zeros(1).ctypes.data, 2, [])
 
 
 @pytest.fixture

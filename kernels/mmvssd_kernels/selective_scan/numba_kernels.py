@@ -6,8 +6,9 @@ tokens. In a tile, one vector of channels comes after the other: step sizes firs
 recurrence.
 
 A row is what one token has of a tensor. It is read where it lies if its numbers lie side by side
-and are of the dtype of the sums; otherwise, and along columns, it is widened or copied into the
-thread's own memory. A row of padding is a row of zeros, and the step there is 0.
+and are of the dtype of the sums. It is copied into the thread's own memory if they are not, along
+columns, and if the block's last vector is not full. A row of padding is a row of zeros, and the
+step there is 0.
 
 Backward starts from the states that forward kept, one for each segment of tiles. It runs a segment
 again for the states before its tiles, and a tile again for those before its tokens.
@@ -33,8 +34,8 @@ from mmvssd_kernels.selective_scan.numba_table import (
     FLOAT64,
 )
 
-#: What a kernel takes: the arguments, and the address of the thread's own memory.
-SIGNATURE = types.void(types.CPointer(from_dtype(ARGUMENTS)), types.int64)
+#: What a kernel takes: the arguments.
+SIGNATURE = types.void(types.CPointer(from_dtype(ARGUMENTS)))
 
 
 class Sequence(NamedTuple):
@@ -257,7 +258,7 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
                 z1 = fma(splat(number(row1 + r * SIZE)), w, z1)
                 z2 = fma(splat(number(row2 + r * SIZE)), w, z2)
                 z3 = fma(splat(number(row3 + r * SIZE)), w, z3)
-            # the bias at last: it is the largest, and rounds what is added to it
+            # the bias last: it is the largest term, and would round what is added to it
             put_step(a, scratch, t, z0 + bias, slopes)
             if t + 1 < count:
                 put_step(a, scratch, t + 1, z1 + bias, slopes)
@@ -394,8 +395,9 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
                 run_sequence(a, unit, sequence, k, fresh, scratch)
                 fresh = False
 
-    def forward(pointer, scratch):
+    def forward(pointer):
         a = carray(pointer, 1)[0]
+        scratch = a.memory + count_up(a.next_thread) * a.memory_size
         clear(scratch + a.scratch.zeros, (a.scratch.x_rows - a.scratch.zeros) // BYTES)
         while True:
             number_ = count_up(a.next_unit)
@@ -667,8 +669,9 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
                 fresh = False
         add_blocks(a, number_)
 
-    def backward(pointer, scratch):
+    def backward(pointer):
         a = carray(pointer, 1)[0]
+        scratch = a.memory + count_up(a.next_thread) * a.memory_size
         clear(scratch + a.scratch.zeros, (a.scratch.x_rows - a.scratch.zeros) // BYTES)
         # rows of tokens beyond a tile's last are computed with, and what they give left out
         clear(scratch + a.scratch.dz, (a.scratch.state - a.scratch.dz) // BYTES)

@@ -1,6 +1,7 @@
 """Run the kernels for a CPU that ``selective_scan`` and ``selective_scan_2d`` share.
 
-What needs NumPy is here, apart from what a process without it imports too.
+Code that needs NumPy is here. What a process without NumPy imports is in
+:mod:`~mmvssd_kernels.selective_scan.numba_plan`.
 """
 import functools
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -95,9 +96,8 @@ class Scan:
         self.width, self.ranks = whole(self.D, dtype), whole(self.R, dtype)
 
     def outputs(self, y: Tensor, states: Tensor) -> None:
-        """Compute outputs (N, groups or 1, H, W, D), and states of :func:`states_shape`."""
-        # channels do not meet: how they are cut does not change a result
-        call = _Call(self, self._blocks(torch.get_num_threads(), 1))
+        """Compute outputs (N, groups, H, W, D), and states of :func:`states_shape`."""
+        call = _Call(self, self._forward_blocks(torch.get_num_threads()))
         call.add_rows('y', y)
         call.run('forward', states)
 
@@ -106,9 +106,9 @@ class Scan:
         """Compute gradients.
 
         Args:
-            dy: Gradient of the outputs (N, groups or 1, H, W, D).
+            dy: Gradient of the outputs (N, groups, H, W, D).
             states: What :meth:`outputs` gave.
-            dx: Takes the gradient of x (N, groups or 1, H, W, D).
+            dx: Takes the gradient of x (N, groups, H, W, D).
             ddt: Takes the gradient of step sizes that are given whole (N, K, H, W, D).
 
         Returns:
@@ -116,7 +116,7 @@ class Scan:
             the parameters.
         """
         N, H, W, K, S, R = self.N, self.H, self.W, self.K, self.S, self.R
-        blocks = self._blocks(UNITS, BLOCK)
+        blocks = self._backward_blocks()
         call = _Call(self, blocks)
         call.add_rows('dy', dy)
         call.add_rows('dx', dx)
@@ -138,13 +138,24 @@ class Scan:
         weight, A, D, bias = (torch.from_numpy(t.sum(0)[..., :self.D]) for t in sums.values())
         first = {name: t[0] for name, t in parts.items()}
         return first.get('ddt'), first['dB'], first['dC'], Sums(
-            weight.mT.contiguous() if R else None, A.mT.flatten(0, 1), D.flatten(),
+            weight.mT.contiguous() if R else None, A.mT.flatten(0, 1).contiguous(), D.flatten(),
             bias.flatten())
 
-    def _blocks(self, units: int, least: int) -> int:
-        """Blocks that make so many units, unless they would have less than ``least`` vectors."""
+    def _forward_blocks(self, threads: int) -> int:
+        """Return the fewest blocks that give all threads as much to do, or nearly.
+
+        Channels do not meet: how they are cut does not change a result.
+        """
+        units, vectors = self.parts * self.groups, self.width // lanes(self.dtype)
+        blocks = 1
+        while blocks < vectors and units * blocks % threads and units * blocks < 4 * threads:
+            blocks += 1
+        return blocks
+
+    def _backward_blocks(self) -> int:
+        """Return blocks by the shape alone: in backward channels are added up over them."""
         vectors = self.width // lanes(self.dtype)
-        return min(-(-vectors // least), -(-units // (self.parts * self.groups)))
+        return min(-(-vectors // BLOCK), -(-UNITS // (self.parts * self.groups)))
 
 
 class _Call:
@@ -195,16 +206,20 @@ class _Call:
     def run(self, name: str, states: Tensor) -> None:
         """Run a kernel, on as many threads as PyTorch uses."""
         self.add('states', states.numpy())
+        threads = numba_support.threads(self.units)
         places, size = self._layout()
         self.table['scratch'] = places
+        memory = np.empty(threads * size + BYTES, np.uint8)
+        self.kept.append(memory)
+        self.table['memory'] = -(-memory.ctypes.data // BYTES) * BYTES
+        self.table['memory_size'] = size
         kernel = numba_support.Kernel(MODULE, name, self.scan.dtype)
-        numba_support.run(kernel, self.table.ctypes.data, size, self.units,
-                          [self.table, *self.kept])
+        numba_support.run(kernel, self.table.ctypes.data, threads, [self.table, *self.kept])
 
     def _add_integers(self) -> None:
         """Add the orders of sequences, and the counters."""
         scan = self.scan
-        counts = dict(next_unit=1, finished=scan.parts * scan.groups)
+        counts = dict(next_thread=1, next_unit=1, finished=scan.parts * scan.groups)
         orders = np.array(scan.orders, dtype='i8')
         counters = np.zeros(sum(counts.values()), 'i8')
         self.kept += [orders, counters]
@@ -223,7 +238,7 @@ class _Call:
         return out
 
     def _layout(self) -> Tuple[tuple, int]:
-        """Where everything lies in a thread's own memory, and its size."""
+        """Return the offset of each part of a thread's own memory, and its size."""
         scan, block = self.scan, self.sizes['block']
         size, S, R = scan.dtype.itemsize, scan.S, scan.R
         row, states = block * BYTES, block * S * BYTES

@@ -1,7 +1,4 @@
-"""How work of the scans' kernels for a CPU is cut, by shapes alone.
-
-A result so depends neither on the number of threads nor on what else runs.
-"""
+"""How the work of the scans' kernels for a CPU is cut."""
 from typing import NamedTuple, Tuple
 
 import torch

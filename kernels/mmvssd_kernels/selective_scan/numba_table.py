@@ -21,8 +21,8 @@ ROWS = _record('address', 'dtype', 'image', 'row', 'column', 'sequence', 'channe
 WITH_ROWS = ('x', 'dt', 'B', 'C', 'mask', 'y', 'dy', 'dx', 'ddt', 'dB', 'dC')
 #: Contiguous tensors of the dtype of the sums, channels in whole vectors: weight (K, R, width),
 #: weight_back (K, width, ranks), bias and skip (K, width), A (K, S, width); their gradients, with
-#: an axis of parts before these; states before all segments but the first (N * K * others, S,
-#: width).
+#: an axis of parts before these; states before segments, see
+#: :func:`~mmvssd_kernels.selective_scan.numba_plan.states_shape`.
 CONTIGUOUS = ('weight', 'weight_back', 'bias', 'skip', 'A', 'dweight', 'dbias', 'dskip', 'dA',
               'states')
 #: Sizes and switches. ``channels`` are a sequence's, ``width`` and ``ranks`` are padded to whole
@@ -30,8 +30,9 @@ CONTIGUOUS = ('weight', 'weight_back', 'bias', 'skip', 'A', 'dweight', 'dbias', 
 #: ``block`` vectors of channels. ``images`` are those of a part, which share sums.
 SIZES = ('N', 'images', 'H', 'W', 'K', 'S', 'R', 'channels', 'width', 'ranks', 'tile', 'segment',
          'block', 'blocks', 'groups', 'softplus', 'units')
-#: A thread's own memory: rows that are not read where they lie, addresses of rows, and numbers of a
-#: tile's tokens, or of a block's channels. See :func:`layout`.
+#: A thread's own memory: rows that are copied, addresses of rows, numbers of a tile's tokens, or of
+#: a block's channels. Kernels clear from ``zeros`` to ``x_rows``, from ``dz`` to ``state`` and
+#: from ``dt_sums`` to ``totals``: keep the order.
 SCRATCH = ('zeros', 'x_rows', 'dy_rows', 'dt_rows', 'B_rows', 'C_rows', 'y_rows', 'ddt_rows',
            'x_at', 'dy_at', 'dt_at', 'B_at', 'C_at', 'y_at', 'dx_at', 'ddt_at', 'dB_at', 'dC_at',
            'valid', 'delta', 'slope', 'dz', 'h', 'decay', 'state', 'dstate', 'local', 'carried',
@@ -40,6 +41,9 @@ SCRATCH = ('zeros', 'x_rows', 'dy_rows', 'dt_rows', 'B_rows', 'C_rows', 'y_rows'
 ARGUMENTS = np.dtype([*((name, ROWS) for name in WITH_ROWS),
                       *((name, 'i8') for name in (*CONTIGUOUS, *SIZES)),
                       ('scratch', _record(*SCRATCH)),
-                      # integers: orders (K, 3), the next unit, and finished ones
+                      # threads' own memory, and bytes of one
+                      ('memory', 'i8'), ('memory_size', 'i8'),
+                      # integers: orders (K, 3), the next thread and unit, and finished units
                       # (parts, groups)
-                      *((name, 'i8') for name in ('sequences', 'next_unit', 'finished'))])
+                      *((name, 'i8') for name in ('sequences', 'next_thread', 'next_unit',
+                                                  'finished'))])

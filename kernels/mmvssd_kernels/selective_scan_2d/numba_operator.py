@@ -62,7 +62,7 @@ def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask)
     if dy.numel() == 0:
         return tuple(t.zero_() for t in _fake_backward(dy, *inputs, states, pattern))
-    dx = torch.empty(x.shape, dtype=sum_dtype(x.dtype))
+    dx = x.new_empty(x.shape, dtype=sum_dtype(x.dtype))
     ddt, dB, dC, sums = _scan(*inputs, pattern).gradients(dy[:, None], states, dx[:, None], None)
     return (dx, _by_token(ddt), sums.weight, sums.A, _by_token(dB), _by_token(dC), sums.D,
             sums.bias)
