@@ -197,7 +197,7 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
         task = progress.add_task('timing', total=len(settings) * turns * len(variants))
         for setting in settings:
             sized = backbones(setting.size) if makers is None else makers
-            steps = {name: _make_step(sized[variant.base], name, variant, setting, device)
+            steps = {name: _make_checked_step(sized[variant.base], name, variant, setting, device)
                      for name, variant in variants.items()}
             rows += _take_turns(steps, setting, device, rounds, warmup, busy,
                                 lambda: progress.advance(task))
@@ -234,7 +234,8 @@ def _take_turns(steps: Mapping[str, Step], setting: Setting, device: str, rounds
     return rows
 
 
-def _make_step(make: Maker, name: str, variant: Variant, setting: Setting, device: str) -> Step:
+def _make_checked_step(make: Maker, name: str, variant: Variant, setting: Setting,
+                       device: str) -> Step:
     torch.manual_seed(0)
     model = make().to(device)
     # MMPreTrain's backbones return nothing here, so no chaining

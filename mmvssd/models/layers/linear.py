@@ -60,7 +60,7 @@ class SplitLinear(GridLinear):
 
 
 def _convolves(x: Tensor) -> bool:
-    """Whether a product with x (N, H, W, C) runs as a convolution, if that is fast here."""
+    """Tell whether a product with x (N, H, W, C) runs as a convolution, if that is fast here."""
     if x.device.type != 'cpu' or x.dtype == torch.float64:
         return False
     # a graph shall not hang on the size that it was traced with

@@ -106,3 +106,7 @@ def test_a_weight_keeps_its_order_where_models_are_loaded_and_moved():
     layer.load_state_dict({name: t.clone().contiguous() for name, t in layer.state_dict().items()})
     for moved in (layer, layer.double(), layer.half(), copy.deepcopy(layer)):
         assert moved.weight.is_contiguous(memory_format=torch.channels_last)
+    # what flattens parameters refuses another order
+    layer = GridConv2d(8, 16, 3).to(memory_format=torch.contiguous_format)
+    assert layer.weight.is_contiguous()
+    assert nn.utils.parameters_to_vector(layer.parameters()).numel() == 16 * 8 * 9 + 16
