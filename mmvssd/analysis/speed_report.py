@@ -119,8 +119,11 @@ def plot_speeds(rows: Sequence[Speed], title: str, file: Path) -> None:
 def _bars(axes: 'Axes', rows: Sequence[Speed], settings: Sequence[Setting],
           height: Callable[[Speed], float],
           spread: Optional[Callable[[Speed, float], Tuple[float, float]]]) -> None:
+    from matplotlib import colormaps
     models = list(dict.fromkeys(row.model for row in rows))
     width = 0.8 / len(models)
+    # more models than the usual ten colours take each in two shades
+    axes.set_prop_cycle(color=colormaps['tab10' if len(models) <= 10 else 'tab20'].colors)
     for i, model in enumerate(models):
         own = [row for row in rows if row.model == model]
         heights = [height(row) for row in own]
