@@ -12,7 +12,7 @@ Sets up the environment (see tools/setup.sh --help), then runs the linter and al
 
   --fast  leave out the tests that are marked slow: what one runs while writing code
 
-On 2 cores without a GPU all tests take about 22 minutes, and longer if the machine does something
+On 2 cores without a GPU all tests take about 17 minutes, and longer if the machine does something
 else; the fast ones, the first case of each test, take 3. Other arguments go to pytest:
 bash tools/run_tests.sh tests/compat -k scope
 EOF

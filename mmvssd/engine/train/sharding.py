@@ -58,7 +58,8 @@ class ShardedStrategy(FSDPStrategy):
         FSDP keeps the parameters themselves and changes their data.
         """
         if not self._prepared:
-            model = self.build_model(model)
+            # FSDP keeps an optimizer's state as if weights were contiguous
+            model = self.build_model(model).to(memory_format=torch.contiguous_format)
             if isinstance(optim_wrapper, dict):
                 optim_wrapper = build_optim_wrapper(model, optim_wrapper)
         return super().prepare(model, optim_wrapper=optim_wrapper, **settings)
