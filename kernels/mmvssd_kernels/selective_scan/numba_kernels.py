@@ -231,7 +231,7 @@ def kernels(dtype: types.Float) -> Dict[str, Callable]:
             if slopes:
                 one = splat(dtype(1))
                 slope = where_negative(z, small, one) / (one + small)
-        if a.mask.address and not integer(scratch + a.scratch.valid + 8 * t):
+        if is_padding(a, scratch, t):
             delta, slope = zero(), zero()
         store(scratch + a.scratch.delta + t * BYTES, delta)
         if slopes:

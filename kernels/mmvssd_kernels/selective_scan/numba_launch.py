@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import numba_support
+from mmvssd_kernels.selective_scan.launch import Inputs
 from mmvssd_kernels.selective_scan.numba_plan import (
     BLOCK,
     BYTES,
@@ -34,32 +35,6 @@ from mmvssd_kernels.selective_scan.numba_table import (
 
 _CODES = {torch.float32: FLOAT32, torch.float64: FLOAT64, torch.bfloat16: BFLOAT16,
           torch.float16: FLOAT16, torch.bool: 0}
-
-
-class Inputs(NamedTuple):
-    """Inputs of K sequences, as views of any strides.
-
-    Attributes:
-        x: (N, G, H, W, D); G = K if each sequence has its own input, else 1.
-        dt: Low-rank step sizes (N, K, H, W, R), or without ``weight`` step sizes, D wide.
-        weight: (K, D, R), or None.
-        A: (K*D, S).
-        B: (N, K, H, W, S).
-        C: The same.
-        D: (K*D,).
-        bias: (K*D,).
-        mask: (N, H, W), or None.
-    """
-
-    x: Tensor
-    dt: Tensor
-    weight: Optional[Tensor]
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor
-    bias: Tensor
-    mask: Optional[Tensor]
 
 
 class Sums(NamedTuple):
@@ -88,7 +63,7 @@ class Scan:
         self.orders = orders
         self.groups = max(order.group for order in orders) + 1
         self.softplus = softplus
-        self.N, _, self.H, self.W, self.D = inputs.x.shape
+        self.N, _, self.H, self.W, self.D = inputs.u.shape
         self.K, self.S = len(orders), inputs.A.shape[1]
         self.R = 0 if inputs.weight is None else inputs.weight.shape[2]
         self.images = -(-self.N // PARTS)
@@ -175,8 +150,8 @@ class _Call:
             blocks=blocks, groups=scan.groups, softplus=scan.softplus, units=self.units)
         for name, size in self.sizes.items():
             self.table[name] = size
-        for name in ('x', 'dt', 'B', 'C'):
-            self.add_rows(name, getattr(inputs, name))
+        for name, t in dict(x=inputs.u, dt=inputs.dt, B=inputs.B, C=inputs.C).items():
+            self.add_rows(name, t)
         if inputs.mask is not None:
             self.add_rows('mask', inputs.mask[:, None, :, :, None])
         self.add('A', self._padded(inputs.A.view(K, D, scan.S).mT, scan.S, scan.width))
