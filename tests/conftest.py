@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
 
 from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from mmvssd.converters import from_official
@@ -98,6 +99,19 @@ def quick_configs():
         patch.setattr(config_utils, 'load', functools.cache(config_utils.load))
         patch.setattr(config_module, 'FormatCode', lambda text, **style: (text, True))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_loggers():
+    """Close and forget the loggers that a test has made, so that none is current in the next.
+
+    MMEngine's models write to the files of the current logger, whether they are open or not.
+    """
+    before = set(MMLogger._instance_dict)
+    yield
+    for name in [name for name in MMLogger._instance_dict if name not in before]:
+        for handler in MMLogger._instance_dict.pop(name).handlers:
+            handler.close()
 
 
 @pytest.fixture

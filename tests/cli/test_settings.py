@@ -1,7 +1,6 @@
 """Settings that do not fit are named, and those that a recipe does not have."""
 import copy
 import functools
-import logging
 import sys
 
 import pytest
@@ -195,7 +194,6 @@ def test_the_log_keeps_the_traceback(tmp_path):
     MMLogger.get_instance('settings', log_file=str(tmp_path / 'log.txt'))
     with pytest.raises(ConfigError, match='could not convert'), naming_settings(cfg, True):
         float('x')
-    logging.shutdown()
     text = (tmp_path / 'log.txt').read_text()
     assert 'Traceback' in text
     assert "float('x')" in text
