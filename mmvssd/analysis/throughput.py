@@ -31,9 +31,9 @@ from mmvssd_kernels import dispatch
 from mmvssd_kernels.benchmark.memory import added_at_peak
 
 DTYPES = ('bfloat16', 'float16')
-#: What a name may end with, after a '+': autocast to that dtype, or torch.compile. The name of an
-#: implementation of the ops may stand there too.
-OPTIONS = (*DTYPES, 'compile')
+#: What a name may end with, after a '+': autocast to that dtype, torch.compile, or the replay of a
+#: CUDA graph. The name of an implementation of the ops may stand there too.
+OPTIONS = (*DTYPES, 'compile', 'cudagraph')
 MODES = ('infer', 'train')
 
 
@@ -68,12 +68,15 @@ class Variant(NamedTuple):
         compiled: It goes through ``torch.compile``.
         implementation: What computes its ops, as ``MMVSSD_KERNEL`` has it; None leaves that
             variable as it is.
+        graphed: A step is recorded once as a CUDA graph, and replayed: all its kernels start from
+            one launch, so that Python's own time drops out.
     """
 
     base: str
     dtype: Optional[torch.dtype] = None
     compiled: bool = False
     implementation: Optional[str] = None
+    graphed: bool = False
 
     @classmethod
     def parse(cls, name: str, known: Sequence[str]) -> 'Variant':
@@ -102,7 +105,7 @@ class Variant(NamedTuple):
             raise ValueError(f'backbone: {name!r}: +compile takes no implementation of one model; '
                              f'set {dispatch.ENVIRONMENT_VARIABLE}={chosen[0]} for the whole run')
         return cls(base, getattr(torch, dtypes[0]) if dtypes else None, 'compile' in options,
-                   chosen[0] if chosen else None)
+                   chosen[0] if chosen else None, 'cudagraph' in options)
 
 
 def implementations() -> Tuple[str, ...]:
@@ -142,7 +145,8 @@ class Speed(NamedTuple):
         images_per_second: Images of a step over its seconds.
         seconds: The median over rounds.
         memory: MB (1e6 bytes) at the peak of a step above what was there before it: on a GPU what
-            PyTorch gave out, on a CPU what the process has in memory. It is 0 if it is not known.
+            PyTorch gave out, on a CPU what the process has in memory. It is 0 if it is not known,
+            as of a CUDA graph.
         times: The same seconds with their spread, and CPU seconds; None if they are not known.
         busy: Those of a busy machine; None if they were not measured.
     """
@@ -181,8 +185,8 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
         One row for each setting and name.
 
     Raises:
-        ValueError: A name is unknown, its implementation does not compute its ops, or the number
-            of rounds is none.
+        ValueError: A name is unknown, its implementation does not compute its ops, it asks for a
+            CUDA graph on a CPU, or the number of rounds is none.
         ConfigError: The machine cannot be loaded.
     """
     if rounds < 1:
@@ -191,6 +195,11 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
         check_processes(busy)
     known = backbones() if makers is None else makers
     variants = {name: Variant.parse(name, tuple(known)) for name in names}
+    if torch.device(device).type != 'cuda':
+        for name, variant in variants.items():
+            if variant.graphed:
+                raise ValueError(f'backbone {name}: a CUDA graph needs a GPU, and --device is '
+                                 f'{device}; leave +cudagraph out')
     rows = []
     with Progress() as progress:
         turns = warmup + rounds * (2 if busy else 1)
@@ -256,11 +265,29 @@ def _make_checked_step(make: Maker, name: str, variant: Variant, setting: Settin
         model.zero_grad(set_to_none=True)  # or it would count as the others' memory
 
     step = infer if setting.mode == 'infer' else train
-    if variant.implementation is None:
-        return step
-    chosen = _with_implementation(variant.implementation, step)
-    _check_implementation(name, chosen)
-    return chosen
+    if variant.implementation is not None:
+        step = _with_implementation(variant.implementation, step)
+        _check_implementation(name, step)
+    return _Replay(step) if variant.graphed else step
+
+
+class _Replay:
+    """A step as a CUDA graph. It takes no memory of its own; what it reads is the step's."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step  # holds the weights and images, whose places the graph knows
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # what is made on first use must not be part of the graph
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            step()
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 def _with_implementation(implementation: str, step: Step) -> Step:

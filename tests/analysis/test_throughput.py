@@ -221,8 +221,9 @@ def test_an_implementation_with_autocast(toy_implementations):
     measure(['a+bfloat16+toy'], [Setting('infer', 1, 4)], makers=dict(a=lambda: Scanner([])),
             rounds=1, warmup=0)
     assert len(toy_implementations) == 2
-    assert Variant.parse('a+toy+float16', ['a']) == ('a', torch.float16, False, 'toy')
-    assert Variant.parse('a+compile', ['a']) == ('a', None, True, None)
+    assert Variant.parse('a+toy+float16', ['a']) == ('a', torch.float16, False, 'toy', False)
+    assert Variant.parse('a+compile', ['a']) == ('a', None, True, None, False)
+    assert Variant.parse('a+cudagraph+bfloat16', ['a']).graphed
 
 
 class Raiser(Scanner):
@@ -237,7 +238,9 @@ class Raiser(Scanner):
     ('plain+toy', ValueError, r'^backbone plain\+toy: it calls none of the ops cross_scan, .*le'),
     ('raiser+toy', KeyError, 'no such thing'),
     ('a+int8', ValueError, r"unknown name 'a\+int8'; known: a, plain, raiser, each with "
-                           r'\+bfloat16, \+float16, \+compile, .*\+toy'),
+                           r'\+bfloat16, \+float16, \+compile, \+cudagraph, .*\+toy'),
+    ('a+cudagraph', ValueError, r'^backbone a\+cudagraph: a CUDA graph needs a GPU, and --device '
+                                'is cpu'),
     ('a+auto', ValueError, 'unknown name'),
     ('a+', ValueError, 'unknown name'),
     ('a+toy+reference', ValueError, r'\+toy and \+reference exclude each other'),

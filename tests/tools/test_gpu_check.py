@@ -64,8 +64,9 @@ def test_steps(check, tmp_path):
     for step in asked:
         assert step[-2:] == [path, 'unset']
     assert tests[:2] == ['-m', 'pytest']
-    assert all(name.startswith('tests/kernels/test_triton_') for name in
-               tests[2:tests.index('--confcutdir')])
+    *of_ops, of_graphs = tests[2:tests.index('--confcutdir')]
+    assert all(name.startswith('tests/kernels/test_triton_') for name in of_ops)
+    assert of_graphs == 'tests/kernels/test_cuda_graph.py'
     assert tests[tests.index('--confcutdir') + 1] == 'tests/kernels'
     assert ops[0] == 'tools/benchmarks/op_speed.py'
     # the folder is the caller's, not the checkout's

@@ -17,8 +17,8 @@ Checks the kernels on the GPU of this machine, from a checkout with PyTorch and 
 than 8 minutes; each step is stopped when its time is up, and none hides the next:
 
   compile    compiles the kernels that ops and backbones run, on all cores (at most $COMPILE s)
-  tests      tests/kernels/test_triton_*.py (at most $TESTS s); without pytest or NumPy the
-             checks of python -m mmvssd_kernels.benchmark --check in their place
+  tests      test_triton_*.py and test_cuda_graph.py of tests/kernels (at most $TESTS s); without
+             pytest or NumPy the checks of python -m mmvssd_kernels.benchmark --check in their place
   ops        op_speed.py --quick (at most $OPS s): op_speed.md, op_speed.json
   backbones  backbone_speed.py (at most $BACKBONES s), where mmvssd and MMPreTrain can be imported:
              backbone_speed.csv, backbone_speed.png
@@ -115,7 +115,7 @@ if has pytest && has numpy; then  # the tests' own needs
     if has xdist; then parallel=(--numprocesses "$(nproc)" --dist worksteal); fi
     # their own conftest.py only: that of tests/ needs MMEngine
     step tests "$TESTS" "$python" -m pytest tests/kernels/test_triton_*.py \
-        --confcutdir tests/kernels -q -p no:cacheprovider "${parallel[@]}"
+        tests/kernels/test_cuda_graph.py --confcutdir tests/kernels -q -p no:cacheprovider "${parallel[@]}"
 else
     echo 'pytest or NumPy is not installed: comparing the kernels with the truth without them.'
     step tests "$TESTS" "$python" -m mmvssd_kernels.benchmark --check
