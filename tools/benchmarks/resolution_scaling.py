@@ -7,7 +7,10 @@ timm:NAME. With --sizes 224 --batch 128 it is VMamba's Table 1. A machine withou
 first: --no-speed here, then --continue on the other machine in the same folder.
 """
 import argparse
+import os
+from importlib import metadata
 from pathlib import Path
+from typing import Dict, Optional
 
 import torch
 
@@ -37,6 +40,7 @@ from mmvssd.cli.command_line import named, run
 from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.errors import ConfigError
 from mmvssd.version import __version__
+from mmvssd_kernels import dispatch
 
 
 def main() -> None:
@@ -52,7 +56,8 @@ def main() -> None:
     folder = Path(args.out)
     protocol = dict(warmup=settings.warmup, steps=settings.steps, train_amp=settings.train_amp,
                     halve=settings.halve, seed=settings.seed, device=settings.device,
-                    mmvssd=__version__, torch=torch.__version__, machine=machine(args.device))
+                    mmvssd=__version__, torch=torch.__version__, machine=machine(args.device),
+                    **_kernels())
 
     def score(model, shape):
         return measure_top1(model, shape, folder / 'top1' / f'{model.label}_{size_text(shape)}')
@@ -81,6 +86,17 @@ def _settings(args: argparse.Namespace) -> Settings:
         warmup if args.warmup is None else args.warmup,
         steps if args.steps is None else args.steps, None if amp == 'none' else amp,
         not args.no_flops, args.halve, args.seed, args.device)
+
+
+def _kernels() -> Dict[str, Optional[str]]:
+    """Return what decides how the ops are computed."""
+    versions = {}
+    for package in ('triton', 'numba'):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return dict(implementation=os.environ.get(dispatch.ENVIRONMENT_VARIABLE, 'auto'), **versions)
 
 
 def _title(settings: Settings) -> str:
