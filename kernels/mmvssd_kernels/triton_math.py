@@ -54,57 +54,31 @@ def add_dot(b_sum, b_a, b_high, b_low, DTYPE: tl.constexpr, PRECISION: tl.conste
 
 
 @triton.jit
-def quick_exp(b_x):
-    """Compute exp(x), not near overflow: a GPU has 2**t, and rounding t = x log2(e) would show.
-
-    What rounding took from t, and the constant's next digits, are made good.
-    """
-    b_t = b_x * LOG2_E
-    b_lost = tl.fma(b_x, LOG2_E, -b_t) + b_x * 1.925963033500e-08
-    b_e = tl.exp2(b_t)
-    return tl.fma(b_e, b_lost * 0.6931471805599453, b_e)
-
-
-@triton.jit
-def exp(b_x, ACC: tl.constexpr):
+def exp(b_x):
     """Compute exp(x) to a last digit, exp(0) exactly; a GPU's own errs by up to two.
 
-    2**n times a fitted polynomial of what is left, at most log(2) / 2. Below exp(-87) it is 0, and
-    above exp(88) the GPU's own.
+    2**n times a fitted polynomial of what is left, at most log(2) / 2. Below exp(-87) it loses
+    digits and becomes 0, above exp(88) it is infinite.
     """
-    if tl.float64 == ACC:
+    if b_x.dtype == tl.float64:
         b_e = tl.exp(b_x)
     else:
-        b_n = tl.minimum(tl.maximum(tl.floor(b_x * LOG2_E + 0.5), -126), 127)
+        b_x = tl.maximum(b_x, -88.1, propagate_nan=tl.PropagateNan.ALL)
+        b_x = tl.minimum(b_x, 89, propagate_nan=tl.PropagateNan.ALL)
+        # at this size a float32 number has no digits behind the point, and n in its last bits
+        b_t = b_x * LOG2_E + 12582912.0
+        b_n = b_t - 12582912.0
         b_r = tl.fma(b_n, -1.4286068202862268e-06, tl.fma(b_n, -0.693145751953125, b_x))
         b_p = b_r * 0.0013950808206573129 + 0.008369073271751404
         b_p = b_p * b_r + 0.04166620224714279
         b_p = b_p * b_r + 0.16666516661643982
         b_p = b_p * b_r + 0.5
-        b_p = b_p * (b_r * b_r) + b_r + 1
-        b_e = b_p * ((b_n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
-        b_e = tl.where(b_x < -87, 0, tl.where(b_x > 88, tl.exp(b_x), b_e))
+        b_p = b_p * b_r + 1
+        b_p = b_p * b_r + 1
+        # the bits of 2**n: 0 for n = -127, infinity for 128
+        b_scale = (b_t.to(tl.int32, bitcast=True) << 23) + 0x3F800000
+        b_e = b_p * b_scale.to(tl.float32, bitcast=True)
     return b_e
-
-
-@triton.jit
-def decay(b_delta, b_A, ACC: tl.constexpr):
-    """Compute exp(delta A), close to 1 by a fitted polynomial.
-
-    There a state lasts over many tokens, and errors add up. Only the polynomial's last sum rounds;
-    a GPU's 2**t errs by up to two last digits.
-    """
-    b_x = b_delta * b_A
-    if tl.float64 == ACC:
-        b_a = tl.exp(b_x)
-    else:
-        b_p = b_x * 0.0013916039605066180 + 0.008351953700184822
-        b_p = b_p * b_x + 0.041666582226753235
-        b_p = b_p * b_x + 0.16666622459888458
-        b_p = b_p * b_x + 0.5
-        b_p = b_p * b_x + 1
-        b_a = tl.where(tl.abs(b_x) < 0.25, b_p * b_x + 1, tl.exp2(b_x * LOG2_E))
-    return b_a
 
 
 @triton.jit
@@ -129,8 +103,14 @@ def softplus(b_z, ACC: tl.constexpr):
         # log(1 + e) = log(w) + (what rounding took from w) / w
         b_log = tl.log(b_w) + (b_e - (b_w - 1)) / b_w
     else:
-        # beyond it is 0, and infinity would be none of a whole multiple
-        b_e = quick_exp(tl.where(tl.abs(b_z) > 120, -120, -tl.abs(b_z)))
+        b_e = exp(-tl.abs(b_z))
         b_w = 1 + b_e
         b_log = log1p(b_e)
-    return tl.maximum(b_z, 0) + b_log, tl.where(b_z > 0, 1, b_e) / b_w
+    b_share = tl.where(b_z > 0, 1, b_e)
+    b_inverse = 1 / b_w
+    b_slope = b_share * b_inverse
+    if tl.float64 != ACC:
+        # a GPU's division errs by up to two last digits, and rounding took some of w
+        b_rest = tl.fma(-b_slope, b_w, b_share) - b_slope * (b_e - (b_w - 1))
+        b_slope += b_rest * b_inverse
+    return tl.maximum(b_z, 0) + b_log, b_slope

@@ -6,7 +6,8 @@ Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
 all of ``COMPILED`` for Hopper. All go forward and backward on CPU tensors, each launch replaced by
 a compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes
-of shared memory and of stack, registers, how its products lie, and how long its compilation took.
+of shared memory and of stack, registers, how its products and scans lie, and how long its
+compilation took.
 """
 import importlib.util
 import json
@@ -60,6 +61,7 @@ class Compiler:
         print(json.dumps(dict(capability=self.target.arch, kernel=function.__name__,
                               shared=kernel.metadata.shared, registers=registers, stack=stack,
                               products=products(kernel.asm['ttgir']),
+                              scans=scans(kernel.asm['ttgir']),
                               seconds=round(time.perf_counter() - start, 2),
                               constants=constants)), flush=True)
 
@@ -79,6 +81,17 @@ def products(ttgir):
     found = re.findall(r'dot .*?: tensor<\d+x(\d+)x\w+, #\w+\.dot_op<\{opIdx = 0, '
                        r'parent = #mma\d*, kWidth = (\d+)\}>> \*', ttgir)
     return [(int(width), int(lane)) for width, lane in found]
+
+
+def scans(ttgir):
+    """How many threads share what each scan runs along: of one alone it needs no other thread."""
+    layouts = {name: [int(a) * int(b) for a, b in zip(lanes.split(','), warps.split(','))]
+               for name, lanes, warps in re.findall(
+                   r'^(#\w+) = .*threadsPerWarp = \[(\d+, \d+)\], warpsPerCTA = \[(\d+, \d+)\]',
+                   ttgir, re.MULTILINE)}
+    found = re.findall(r'"tt\.scan".*?axis = (\d).*?\}\) : \(tensor<\d+x\d+x\w+, (#\w+)>', ttgir,
+                       re.DOTALL)
+    return [layouts[name][int(axis)] for axis, name in found]
 
 
 def usage(cubin):

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
-from mmvssd_kernels.triton_math import add_dot, halves
+from mmvssd_kernels.triton_math import add_dot, exp, halves
 
 
 @triton.jit(do_not_specialize=['L', 'positions'])
@@ -40,10 +40,10 @@ def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stri
         b_largest = tl.maximum(b_largest, b_m)
         # as long as all tokens were padding any finite number will do
         b_base = tl.where(b_largest == -float('inf'), 0, b_largest)
-        b_total = b_total * tl.exp(b_before - b_base) + tl.exp(b_m - b_base)
+        b_total = b_total * exp(b_before - b_base) + exp(b_m - b_base)
     largest = tl.max(b_largest, axis=0)
     base = tl.where(largest == -float('inf'), 0, largest)
-    total = tl.sum(b_total * tl.exp(b_largest - base), axis=0)
+    total = tl.sum(b_total * exp(b_largest - base), axis=0)
     p_softmax += (n * h + j) * 2
     tl.store(p_softmax, base)
     # no token at all: every weight is 0
@@ -82,7 +82,7 @@ def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
 @triton.jit
 def feature(b_t, m_t):
     """elu(t) + 1 inside the mask, 0 outside."""
-    return tl.where(m_t, tl.where(b_t > 0, b_t + 1, tl.exp(tl.minimum(b_t, 0))), 0)
+    return tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(tl.minimum(b_t, 0))), 0)
 
 
 @triton.jit
@@ -99,7 +99,7 @@ def softmax(b_m, b_base, b_scale, m_m):
     product. The maximum is a rounded one: the largest weight would not be exp(0).
     """
     b_m = tl.where(m_m, b_m, -float('inf'))
-    return tl.exp(b_m - b_base) * b_scale
+    return exp(b_m - b_base) * b_scale
 
 
 @triton.jit

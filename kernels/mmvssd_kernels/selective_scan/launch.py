@@ -17,7 +17,7 @@ LARGEST_STATE = 64
 LARGEST_RANK = 64
 #: Tokens of a tile: the fewest that tensor cores multiply.
 BL = 16
-#: Channels of a tile in forward: the wider one if it gives programs enough.
+#: Channels of a tile: forward takes the narrow one, backward the wide one.
 WIDE, NARROW = 64, 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
@@ -161,9 +161,8 @@ class Scan:
         The states are those before each tile.
         """
         images = self.N * self.G
-        wide = images * -(-self.D // WIDE) >= PROGRAMS
-        width = dict(BD=WIDE if wide else NARROW, LANES=32, num_warps=1)
-        blocks = -(-self.D // width['BD'])
+        width = dict(BD=NARROW, LANES=32, num_warps=1)
+        blocks = -(-self.D // NARROW)
         chunks = self._chunks(images * blocks, PROGRAMS)
         carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, width, backward=False)
         for i, axis in enumerate(self.axes):

@@ -21,7 +21,7 @@ p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import decay, dot, softplus
+from mmvssd_kernels.triton_math import dot, exp, softplus
 
 # what changes from image to image, or from rows to columns: to compile for those that are multiples
 # of 16 would gain nothing
@@ -61,22 +61,71 @@ def last(left, right):
 
 @triton.jit
 def channels(block, BD: tl.constexpr, LANES: tl.constexpr):
-    """Number a block's channels, of which a lane has BD / LANES side by side."""
+    """Number a block's channels, of which a lane has BD / LANES side by side.
+
+    They are contiguous, and marked as no more aligned than that: a lane takes these few, and the
+    next lanes the next channels, not the next tokens.
+    """
     o_d = block * BD + tl.arange(0, BD)
-    return tl.max_contiguous(tl.multiple_of(o_d, BD // LANES), BD // LANES)
+    return tl.multiple_of(o_d, BD // LANES)
 
 
 @triton.jit
-def order(reverse, BL: tl.constexpr):
+def present(o_d, D: tl.constexpr, BD: tl.constexpr):
+    """Tell which channels there are: all, and the compiler knows it, if blocks divide them."""
+    return (o_d < D) | (D % BD == 0)
+
+
+@triton.jit
+def order(REVERSE: tl.constexpr, BL: tl.constexpr):
     """Return places of a tile's tokens on their line, in the order of the sequence."""
     o_l = tl.arange(0, BL)
-    return tl.where(reverse, BL - 1 - o_l, o_l)
+    if REVERSE:
+        o_l = BL - 1 - o_l
+    return o_l
 
 
 @triton.jit
-def place(j, begin, count, per_line, reverse, BL: tl.constexpr):
+def row(b_t, t: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
+    """Return row t of a tile, bit for bit.
+
+    Its thread has it: of a sum of bits with zeros the compiler leaves nothing.
+    """
+    BITS: tl.constexpr = tl.int64 if tl.float64 == ACC else tl.int32
+    m_row = (tl.arange(0, BL) == t)[:, None]
+    return tl.sum(tl.where(m_row, b_t.to(BITS, bitcast=True), 0), axis=0).to(ACC, bitcast=True)
+
+
+@triton.jit
+def run_back(b_e, b_a, b_after, SHARED: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
+    """Run g_t = e_t + a_{t+1} g_{t+1} from the last row; return all g, and a_0 g_0.
+
+    SHARED: lanes share the rows, as they do of tokens that lie side by side in memory. If a thread
+    has them all, a reversed scan would still exchange numbers between lanes, so it goes row by row.
+    """
+    o_l = tl.arange(0, BL)[:, None]
+    if SHARED:
+        b_e = tl.where(o_l == BL - 1, b_e + b_after[None, :], b_e)
+        _, b_back, _, b_g = tl.associative_scan(
+            (b_a, b_a * b_e, tl.full(b_e.shape, 1, dtype=ACC), b_e), 0, follow_with_last,
+            reverse=True)
+        b_first = row(b_back, 0, BL, ACC)
+    else:
+        b_row = row(b_e, BL - 1, BL, ACC) + b_after
+        b_g = tl.where(o_l == BL - 1, b_row[None, :], b_e)
+        for i in tl.static_range(1, BL):
+            b_row = tl.fma(row(b_a, BL - i, BL, ACC), b_row, row(b_e, BL - 1 - i, BL, ACC))
+            b_g = tl.where(o_l == BL - 1 - i, b_row[None, :], b_g)
+        b_first = row(b_a, 0, BL, ACC) * b_row
+    return b_g, b_first
+
+
+@triton.jit
+def place(j, begin, count, per_line, REVERSE: tl.constexpr, BL: tl.constexpr):
     """Return number, line and first column of a chunk's tile j, in the sequence's order."""
-    tile = begin + tl.where(reverse, count - 1 - j, j)
+    if REVERSE:
+        j = count - 1 - j
+    tile = begin + j
     return tile.to(tl.int64), (tile // per_line).to(tl.int64), (tile % per_line * BL).to(tl.int64)
 
 
@@ -112,19 +161,34 @@ def load_weight(p_weight, o_d, m_d, stride_wd, stride_wr, R: tl.constexpr, BR: t
 
 
 @triton.jit
-def steps(p_dt, o_t, m_t, b_weight, b_bias, o_d, m_d, stride_k, stride_c,
-          SOFTPLUS: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
-          PRECISION: tl.constexpr, ACC: tl.constexpr):
+def step_channels(o_d, m_d, R: tl.constexpr, BR: tl.constexpr):
+    """Number what a token's step sizes are given as: one a channel, or with BR > 0 the ranks."""
+    o_c = tl.arange(0, BR) if BR else o_d
+    m_c = o_c < R if BR else m_d
+    return o_c, m_c
+
+
+@triton.jit
+def load_tokens(p_u, p_dt, p_mask, line, start, o_t, o_d, m_d, o_c, m_c, W, stride_ur, uk,
+                stride_ud, stride_tr, tk, stride_tc, stride_mr, mk, MASKED: tl.constexpr):
+    """Load inputs and step sizes of a tile's tokens, and tell which of these there are."""
+    m_t = valid(p_mask, line, start + o_t, W, stride_mr, mk, MASKED)
+    b_u = load_tile(p_u + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk, stride_ud)
+    b_dt = load_tile(p_dt + line * stride_tr + start * tk, o_t, o_c, m_t, m_c, tk, stride_tc)
+    return m_t, b_u, b_dt
+
+
+@triton.jit
+def steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS: tl.constexpr, BR: tl.constexpr,
+          DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute step sizes (BL, BD), 0 at padding, and their derivative by what softplus is of.
 
     They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
     """
     if BR:
-        o_r = tl.arange(0, BR)
-        b_dt = load_tile(p_dt, o_t, o_r, m_t, o_r < R, stride_k, stride_c)
         b_z = tl.associative_scan(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 0, last)
     else:
-        b_z = load_tile(p_dt, o_t, o_d, m_t, m_d, stride_k, stride_c).to(ACC)
+        b_z = b_dt.to(ACC)
     b_delta = b_z + b_bias[None, :]
     b_slope = tl.full(b_z.shape, 1, dtype=ACC)
     if SOFTPLUS:
@@ -161,14 +225,14 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     n = (pid // blocks // chunks % N).to(tl.int64)
     group = (pid // blocks // chunks // N).to(tl.int64)
     o_d = channels(block, BD, LANES)
-    m_d = o_d < D
+    m_d = present(o_d, D, BD)
+    o_c, m_c = step_channels(o_d, m_d, R, BR)
     begin = c * per_chunk
     count = tl.minimum(per_chunk, lines * per_line - begin)
-    m_last = (tl.arange(0, BL) == BL - 1)[:, None]
     m_first = (tl.arange(0, BL) == 0)[:, None]
     p_u += n * stride_un + group * stride_ug
     p_mask += n * stride_mn
-    for direction in range(DIRECTIONS):
+    for direction in tl.static_range(DIRECTIONS):
         o_t = order((direction == 1) != BACKWARD, BL)
         for i in range(COUNT):
             k = first + group + (direction * COUNT + i) * step
@@ -177,6 +241,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
             at = (k * N + n) * chunks + c
             p_h = p_end + at * S * D + o_d
             b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
+            p_dtk = p_dt + n * stride_tn + k * stride_tg
             b_before = tl.zeros((BD, ), dtype=ACC)
             b_total = tl.zeros((BD, ), dtype=ACC)
             if S > 1:
@@ -185,12 +250,12 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
             for j in range(count):
                 _, line, start = place(j, begin, count, per_line, (direction == 1) != BACKWARD,
                                        BL)
-                m_t = valid(p_mask, line, start + o_t, W, stride_mr, mk, MASKED)
-                b_u = load_tile(p_u + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk,
-                                stride_ud).to(ACC)
-                b_delta, _ = steps(p_dt + n * stride_tn + k * stride_tg + line * stride_tr
-                                   + start * tk, o_t, m_t, b_weight, b_bias, o_d, m_d, tk,
-                                   stride_tc, SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
+                m_t, b_u, b_dt = load_tokens(
+                    p_u, p_dtk, p_mask, line, start, o_t, o_d, m_d, o_c, m_c, W, stride_ur, uk,
+                    stride_ud, stride_tr, tk, stride_tc, stride_mr, mk, MASKED)
+                b_u = b_u.to(ACC)
+                b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
+                                   ACC)
                 b_total += tl.sum(b_delta, axis=0)
                 b_input = b_u if BACKWARD else b_delta * b_u
                 p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * B_k
@@ -201,13 +266,13 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                                           ACC)
                         b_before = tl.load(p_h + s * D, mask=m_d, other=0)
                     b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
-                    b_a = decay(b_delta, b_A[None, :], ACC)
+                    b_a = exp(b_delta * b_A[None, :])
                     b_b = b_input * b_B[:, None]
                     if BACKWARD:
                         b_b *= b_a
                     b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
                     _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
-                    b_before = tl.sum(tl.where(m_last, b_h, 0), axis=0)
+                    b_before = row(b_h, BL - 1, BL, ACC)
                     if S > 1:
                         tl.store(p_h + s * D, b_before, mask=m_d)
             tl.store(p_total + at * D + o_d, b_total, mask=m_d)
@@ -241,7 +306,7 @@ def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride
         m_before = ((o_c > 0) & (o_c < chunks))[:, None] & m_e[None, :]
         b_total = tl.load(p_total + o_before[:, None] * D + o_d[None, :], mask=m_before, other=0)
         b_end = tl.load(p_end + o_before[:, None] * (S * D) + o_e[None, :], mask=m_before, other=0)
-        b_a = tl.exp(b_total * b_A[None, :])
+        b_a = exp(b_total * b_A[None, :])
         b_b = tl.where((o_c == start)[:, None], b_end + b_a * b_state[None, :], b_end)
         _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
         o_place = sequence * chunks + tl.where(from_last, chunks - 1 - o_c, o_c)
@@ -284,15 +349,15 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     n = (pid // blocks // chunks % N).to(tl.int64)
     group = (pid // blocks // chunks // N).to(tl.int64)
     o_d = channels(block, BD, LANES)
-    m_d = o_d < D
+    m_d = present(o_d, D, BD)
+    o_c, m_c = step_channels(o_d, m_d, R, BR)
     begin = c * per_chunk
     count = tl.minimum(per_chunk, lines * per_line - begin)
-    m_last = (tl.arange(0, BL) == BL - 1)[:, None]
     m_first = (tl.arange(0, BL) == 0)[:, None]
     p_u += n * stride_un + group * stride_ug
     p_y += n * stride_yn + group * stride_yg
     p_mask += n * stride_mn
-    for direction in range(DIRECTIONS):
+    for direction in tl.static_range(DIRECTIONS):
         tl.debug_barrier()  # a direction adds to what the one before has stored
         o_t = order(direction == 1, BL)
         for i in range(COUNT):
@@ -303,14 +368,21 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
             p_h = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
             b_before = tl.load(p_h, mask=m_d, other=0)
+            more = ADD + direction * COUNT + i > 0
+            p_dtk = p_dt + n * stride_tn + k * stride_tg
             for j in range(count):
                 tile, line, start = place(j, begin, count, per_line, direction == 1, BL)
-                m_t = valid(p_mask, line, start + o_t, W, stride_mr, mk, MASKED)
-                b_u = load_tile(p_u + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk,
-                                stride_ud).to(ACC)
-                b_delta, _ = steps(p_dt + n * stride_tn + k * stride_tg + line * stride_tr
-                                   + start * tk, o_t, m_t, b_weight, b_bias, o_d, m_d, tk,
-                                   stride_tc, SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
+                m_t, b_u, b_dt = load_tokens(
+                    p_u, p_dtk, p_mask, line, start, o_t, o_d, m_d, o_c, m_c, W, stride_ur, uk,
+                    stride_ud, stride_tr, tk, stride_tc, stride_mr, mk, MASKED)
+                b_u = b_u.to(ACC)
+                p_tile = (p_y + line * stride_yr + start * yk + o_t.to(tl.int64)[:, None] * yk
+                          + o_d[None, :] * stride_yd)
+                # padding gets its zero
+                m_y = (start + o_t < W)[:, None] & m_d[None, :]
+                b_others = tl.load(p_tile, mask=m_y & more, other=0)
+                b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
+                                   ACC)
                 b_delta_u = b_delta * b_u
                 b_y = b_u * b_D[None, :]
                 p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * B_k
@@ -326,21 +398,15 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                     tl.store(p_before + s * D, b_before, mask=m_d)
                     b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
                     b_C = tl.load(p_Ck + s * stride_Cs, mask=m_t, other=0).to(ACC)
-                    b_a = decay(b_delta, b_A[None, :], ACC)
+                    b_a = exp(b_delta * b_A[None, :])
                     b_b = b_delta_u * b_B[:, None]
                     b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
                     _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
                     b_y += b_h * b_C[:, None]
-                    b_before = tl.sum(tl.where(m_last, b_h, 0), axis=0)
+                    b_before = row(b_h, BL - 1, BL, ACC)
                     if S > 1:
                         tl.store(p_h + s * D, b_before, mask=m_d)
-                # padding gets its zero
-                m_y = (start + o_t < W)[:, None] & m_d[None, :]
-                p_tile = (p_y + line * stride_yr + start * yk + o_t.to(tl.int64)[:, None] * yk
-                          + o_d[None, :] * stride_yd)
-                more = ADD + direction * COUNT + i > 0
-                b_y += tl.load(p_tile, mask=m_y & more, other=0)
-                tl.store(p_tile, b_y, mask=m_y)
+                tl.store(p_tile, b_others + b_y, mask=m_y)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -396,15 +462,15 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     portion = pid // blocks // chunks % portions
     group = (pid // blocks // chunks // portions).to(tl.int64)
     o_d = channels(block, BD, LANES)
-    m_d = o_d < D
+    m_d = present(o_d, D, BD)
+    o_c, m_c = step_channels(o_d, m_d, R, BR)
     o_r = tl.arange(0, BR if BR else 1)
     begin = c * per_chunk
     count = tl.minimum(per_chunk, lines * per_line - begin)
-    m_last = (tl.arange(0, BL) == BL - 1)[:, None]
     m_first = (tl.arange(0, BL) == 0)[:, None]
     first_image = (portion * images).to(tl.int64)
     slot = (portion * chunks + c).to(tl.int64)
-    for direction in range(DIRECTIONS):
+    for direction in tl.static_range(DIRECTIONS):
         tl.debug_barrier()  # a direction adds to what the one before has stored
         o_t = order(direction == 1, BL)
         for i in range(COUNT):
@@ -433,15 +499,15 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 b_after = tl.load(p_g, mask=m_d, other=0)
                 for j in range(count):
                     tile, line, start = place(j, begin, count, per_line, direction == 0, BL)
-                    m_t = valid(p_mask + n * stride_mn, line, start + o_t, W, stride_mr, mk,
-                                MASKED)
-                    b_u = load_tile(p_un + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk,
-                                    stride_ud).to(ACC)
+                    m_t, b_u, b_dt = load_tokens(
+                        p_un, p_dtk, p_mask + n * stride_mn, line, start, o_t, o_d, m_d, o_c, m_c,
+                        W, stride_ur, uk, stride_ud, stride_tr, tk, stride_tc, stride_mr, mk,
+                        MASKED)
+                    b_u = b_u.to(ACC)
                     b_dy = load_tile(p_dy + n * stride_yn + group * stride_yg + line * stride_yr
                                      + start * yk, o_t, o_d, m_t, m_d, yk, stride_yd).to(ACC)
-                    b_delta, b_slope = steps(p_dtk + line * stride_tr + start * tk, o_t, m_t,
-                                             b_weight, b_bias, o_d, m_d, tk, stride_tc,
-                                             SOFTPLUS, R, BR, DTYPE, PRECISION, ACC)
+                    b_delta, b_slope = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE,
+                                             PRECISION, ACC)
                     b_delta_u = b_delta * b_u
                     b_du = tl.zeros((BL, BD), dtype=ACC)
                     b_ddelta = tl.zeros((BL, BD), dtype=ACC)
@@ -456,16 +522,12 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                       mask=m_t, other=0).to(ACC)
                         b_C = tl.load(p_Ck + line * stride_Cr + start * C_k + s * stride_Cs,
                                       mask=m_t, other=0).to(ACC)
-                        b_a = decay(b_delta, b_A[None, :], ACC)
+                        b_a = exp(b_delta * b_A[None, :])
                         b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                         b_b = b_delta_u * b_B[:, None] + b_c
                         _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
                         b_e = b_dy * b_C[:, None]
-                        b_e = tl.where(m_last, b_e + b_after[None, :], b_e)
-                        _, b_back, _, b_g = tl.associative_scan(
-                            (b_a, b_a * b_e, tl.full((BL, BD), 1, dtype=ACC), b_e), 0,
-                            follow_with_last, reverse=True)
-                        b_after = tl.sum(tl.where(m_first, b_back, 0), axis=0)
+                        b_g, b_after = run_back(b_e, b_a, b_after, UK == 1, BL, ACC)
                         b_w = b_g * b_c
                         tl.store(p_dB + p_pk + line * stride_pr + start * pk + s * stride_ps,
                                  tl.sum(b_g * b_delta_u, axis=1), mask=m_w)
@@ -493,8 +555,6 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                     p_ddtk = (p_ddt + n * stride_qn + k * stride_qg + line * stride_qr
                               + start * qk)
                     if BR:
-                        b_dt = load_tile(p_dtk + line * stride_tr + start * tk, o_t, o_r, m_t,
-                                         o_r < R, tk, stride_tc)
                         b_dweight += dot(tl.trans(b_dt), b_dz, GRAD_DTYPE, GRAD_PRECISION, ACC)
                         b_ddt = dot(b_dz, tl.trans(b_weight), GRAD_DTYPE, GRAD_PRECISION, ACC)
                         tl.store(p_ddtk + block * stride_qb + o_t.to(tl.int64)[:, None] * qk
