@@ -1,5 +1,6 @@
 """The base class of the hierarchical backbones."""
 import os
+from numbers import Integral
 from typing import List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
@@ -29,7 +30,7 @@ class BaseBackbone(BaseModule):
             the family's :attr:`default_arch`.
         in_channels: Channels of the image.
         out_indices: Stages whose output is returned, in rising order, each under a LayerNorm
-            ``norm{i}``.
+            ``norm{i}``. A negative one counts from the last; a number stands for a list of one.
         drop_path_rate: Drop path rate of the last block, growing linearly from 0 at the first;
             None takes the arch's own.
         frozen_stages: -1 freezes nothing, 0 the stem, k >= 1 also the first k stages with their
@@ -57,7 +58,7 @@ class BaseBackbone(BaseModule):
     def __init__(self,
                  arch: Union[str, dict, None] = None,
                  in_channels: int = 3,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 out_indices: Union[int, Sequence[int]] = (0, 1, 2, 3),
                  drop_path_rate: Optional[float] = None,
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
@@ -121,24 +122,40 @@ class BaseBackbone(BaseModule):
             ValueError: A shape or a size that does not fit, or, with ``mask_padding``, a data
                 sample without a size.
         """
-        self._check_image(x)
+        self.check_image(x)
         if sizes is None and self.mask_padding:
             sizes = valid_sizes(x)
         padding = _padding_of(x, sizes)
         outputs = []
         x = self.stem(x, padding)
         padding = None if padding is None else self.stem.after(padding)
-        for i, blocks in enumerate(self.stages):
-            if i > 0:
-                x = self.downsamples[i - 1](x, padding)
-                padding = None if padding is None else padding.strided(2)
-            for block in blocks:
-                x = self._run_block(block, x, padding)
+        for i in range(len(self.stages)):
+            x, padding = self.run_stage(i, x, padding)
             if i in self.out_indices:
                 outputs.append(self._output(i, x, padding))
         return tuple(outputs)
 
-    def _check_image(self, x: Tensor) -> None:
+    def run_stage(self, stage: int, x: Tensor, padding: Optional[Padding] = None
+                  ) -> Tuple[Tensor, Optional[Padding]]:
+        """Run the downsample before a stage, if it is not the first, and the stage's blocks.
+
+        Args:
+            stage: Which stage, from 0.
+            x: What the stem or the stage before gave, (N, H, W, C).
+            padding: What of it is padding, None for nothing.
+
+        Returns:
+            The stage's output (N, H', W', C') before its norm, and what of it is padding.
+        """
+        if stage > 0:
+            x = self.downsamples[stage - 1](x, padding)
+            padding = None if padding is None else padding.strided(2)
+        for block in self.stages[stage]:
+            x = self._run_block(block, x, padding)
+        return x, padding
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise ValueError unless ``x`` is a batch of images (N, in_channels, H, W)."""
         # texts only if a check failed: a size that torch.compile left open has none
         name = type(self).__name__
         if not isinstance(x, Tensor):
@@ -237,11 +254,15 @@ def _check_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> Optional[dic
     return init_cfg
 
 
-def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:
-    fits = f'expected stages in rising order, each from 0 to {num_stages - 1}'
-    if not isinstance(out_indices, (list, tuple, range, np.ndarray)) or not len(out_indices):
+def _check_out_indices(out_indices: Union[int, Sequence[int]], num_stages: int) -> Tuple[int, ...]:
+    """Return stages counted from the first, of a list or of one number."""
+    fits = (f'expected a stage or stages in rising order, each from 0 to {num_stages - 1}, or from '
+            f'-{num_stages} to -1 counted from the last')
+    given = [out_indices] if isinstance(out_indices, Integral) else out_indices
+    if not isinstance(given, (list, tuple, range, np.ndarray)) or not len(given):
         raise ValueError(f'out_indices: got {out_indices!r}, {fits}')
-    indices = tuple(check_integer('out_indices', index, 0) for index in out_indices)
+    indices = tuple(check_integer('out_indices', index, -num_stages) for index in given)
+    indices = tuple(index + num_stages if index < 0 else index for index in indices)
     if list(indices) != sorted(set(indices) & set(range(num_stages))):
         raise ValueError(f'out_indices: got {out_indices}, {fits}')
     return indices
