@@ -41,6 +41,23 @@ def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
     assert FAMILIES.pop('mine').type == 'mmvssd.Mine'
 
 
+def test_timm_page(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('timm')
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r'```python\n(.*?)```', (DOCS / 'timm.md').read_text(), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(compile(block, 'timm.md', 'exec'), names)
+    printed = capsys.readouterr().out
+    assert "'vssd_tiny_iccv2025'" in printed
+    assert 'torch.Size([2, 10])\ntorch.Size([2, 384, 7, 7])\n' in printed
+    assert '[96, 384, 768] [4, 16, 32]\n' in printed
+    assert '[(2, 96, 56, 56), (2, 384, 14, 14), (2, 768, 7, 7)]\nTrue\n' in printed
+    assert len(names['other'].head.fc.bias) == 5
+    if 'unet' in names:
+        assert 'torch.Size([2, 4, 224, 224])\n' in printed
+
+
 @pytest.mark.parametrize(('name', 'text'), CONFIGS, ids=[name for name, _ in CONFIGS])
 def test_config_of_the_fine_tuning_page(name, text, tmp_path):
     (tmp_path / 'configs').symlink_to(configs_dir())

@@ -1,5 +1,6 @@
 """Imports go one way, and the backbones need none of the hosts."""
 import ast
+import importlib
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -88,3 +89,12 @@ def test_found_from_a_hosts_scope(tmp_path):
                           text=True, capture_output=True, check=False)
     for scope in scopes:
         assert f'{scope} (48, 96, 192, 384) MESAClassifier\n' in done.stdout, done.stderr
+
+
+def test_models_for_timm_say_what_is_missing(monkeypatch):
+    """Whether timm is there or not."""
+    monkeypatch.delitem(sys.modules, 'mmvssd.timm', raising=False)
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    monkeypatch.setitem(sys.modules, 'timm.layers', None)
+    with pytest.raises(ImportError, match=r"mmvssd.timm needs timm: pip install 'timm>=1.0'"):
+        importlib.import_module('mmvssd.timm')
