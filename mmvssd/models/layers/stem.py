@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, ReLU
+from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, ReLU, is_watched
 from mmvssd.models.layers.downsample import NormDownsample
 from mmvssd.models.layers.padding import Padding
 
@@ -105,7 +105,8 @@ class SimpleStem(_Patches):
         self.norm = nn.LayerNorm(dim)
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+        x = self.bn(self.conv(x))
+        return self.act(x.clone() if is_watched(self.bn) else x)  # which may overwrite it
 
 
 class OverlapStem(NormDownsample):
