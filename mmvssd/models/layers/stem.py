@@ -6,7 +6,6 @@ rounds them down.
 from functools import partial
 from typing import Optional
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -128,7 +127,8 @@ class OverlapStem(NormDownsample):
 
 def channels_last(x: Tensor) -> Tensor:
     """Give an image the memory order that all that follows works in."""
-    return x.contiguous(memory_format=torch.channels_last)
+    # torch.func.vmap knows no memory formats
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 STEMS = {
