@@ -14,7 +14,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmvssd.checkpoint import compare, describe, without_compile
+from mmvssd.checkpoint import compare, describe, first_convolution, without_compile
 from mmvssd.converters import from_official
 from mmvssd.converters.official import HOST_PARTS
 from mmvssd.errors import CheckpointError, printable
@@ -349,8 +349,7 @@ def _create(family: str, arch: str, pretrained: bool = False,
 def _layers(stem: str) -> Dict[str, str]:
     """Return the names of the first convolution and of the classifier."""
     with torch.device('meta'):
-        modules = STEMS[stem](3, 2).named_modules()
-    convolution = next(name for name, module in modules if isinstance(module, nn.Conv2d))
+        convolution = first_convolution(STEMS[stem](3, 2))
     return dict(first_conv=f'backbone.stem.{convolution}', classifier='head.fc')
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmvssd.checkpoint.comparison import Mismatch, compare, describe
 from mmvssd.checkpoint.contents import entries_of, state_dict_of
+from mmvssd.checkpoint.input_channels import differing_channels
 from mmvssd.errors import CheckpointError
 
 
@@ -138,7 +139,18 @@ def _advice_for_model(mismatch: Mismatch) -> str:
             given[1:] == expected[1:] for _, given, expected in mismatch.shapes):
         return ('Only numbers of outputs differ: num_classes of the config is another one than '
                 'that of the checkpoint.')
+    if differing_channels(mismatch):
+        return advice_on_channels(mismatch)
     if mismatch.unusable and not any(mismatch[:3]):
         return ('The values are of no use: take an earlier checkpoint, or find out how the file '
                 'was written.')
     return 'Check that the config is the one that the checkpoint was trained with.'
+
+
+def advice_on_channels(mismatch: Mismatch) -> str:
+    """Say that a file's images have another number of channels, if only that differs; or ''."""
+    channels = differing_channels(mismatch)
+    if not channels:
+        return ''
+    return (f"in_channels is {channels[1]}, the file's is {channels[0]}: a training "
+            "can begin from it by the backbone's init_cfg with adapt_stem.")

@@ -230,7 +230,10 @@ def outputs_and_gradients(run, model, x, training):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(init_cfg=[dict(type='Constant'), dict(type='Pretrained')]), 'init_cfg: got 2 entries'),
+    (dict(init_cfg=[dict(type='Constant'), dict(type='Pretrained')]), r"keys \['checkpoint'\]"),
+    (dict(init_cfg=[dict(type='Constant', val=1), 3]), 'init_cfg: got 3, expected dict'),
+    (dict(init_cfg=dict(type='Pretrained', checkpoint='x.pth', adapt_stem='mean')),
+     "adapt_stem: unknown name 'mean'; known: average, repeat, extend"),
     (dict(out_indices=4), 'out_indices: got 4, expected a stage or .* 0 to 3, or from -4 to -1'),
     (dict(out_indices=-5), 'out_indices: got -5'),
     (dict(out_indices=True), 'out_indices: got True'),
