@@ -7,6 +7,7 @@ from mmvssd.checkpoint.contents import (
     choose_weights,
     class_names,
     dataset_meta,
+    named_as,
     state_dict_of,
     without_compile,
 )
@@ -33,6 +34,6 @@ from mmvssd.checkpoint.resuming import (
 __all__ = ['ADAPTATIONS', 'RESUMED', 'Mismatch', 'advice_on_channels', 'checkpoints_of',
            'choose_weights', 'class_names', 'compare', 'dataset_meta', 'describe',
            'first_convolution', 'is_local_file', 'is_output_norm', 'load_pretrained',
-           'mismatch_with', 'newest_checkpoint', 'place_of_weights', 'read_checkpoint',
+           'mismatch_with', 'named_as', 'newest_checkpoint', 'place_of_weights', 'read_checkpoint',
            'require_fit', 'require_progress', 'require_resumable', 'state_dict_of', 'unwrapped',
            'way_on', 'weights_of', 'without_compile']

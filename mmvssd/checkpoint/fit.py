@@ -8,8 +8,9 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from mmvssd.checkpoint.comparison import Mismatch, compare, describe
-from mmvssd.checkpoint.contents import entries_of, state_dict_of
+from mmvssd.checkpoint.contents import entries_of, named_as, state_dict_of
 from mmvssd.checkpoint.input_channels import differing_channels
+from mmvssd.compat import in_effect
 from mmvssd.errors import CheckpointError
 
 
@@ -44,8 +45,11 @@ def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
         model: A whole model, wrapped or not.
     """
     from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
-    given = state_dict_of(checkpoint)
-    mismatch = compare(entries_of(checkpoint), weights_of(model))
+    given, entries = state_dict_of(checkpoint), entries_of(checkpoint)
+    expected = weights_of(model)
+    if 'compiled_names' in in_effect() and not isinstance(model, FSDP):
+        given, entries = named_as(given, expected), named_as(entries, expected)
+    mismatch = compare(entries, expected)
     if not any(mismatch[:3]) or isinstance(model, FSDP):
         return mismatch
     state = copy.copy(checkpoint.get('state_dict', checkpoint))  # with its modules' versions
