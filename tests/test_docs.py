@@ -36,6 +36,7 @@ def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
     for family in (FAMILIES['vssd'], FAMILIES['vmamba']):
         assert ', '.join(family.backbone.archs) in printed
     assert '[(1, 24, 16, 20), (1, 48, 8, 10), (1, 96, 4, 5), (1, 192, 2, 3)]' in printed
+    assert '(1, 24, 32, 32)\n(2, 24, 3, 3, 3)\n' in printed
     assert '(2, 21, 96, 120)' in printed.replace('[', '(').replace(']', ')')
     assert torch.isfinite(names['loss'])
     assert FAMILIES.pop('mine').type == 'mmvssd.Mine'
