@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Uni
 
 import torch
 from mmengine.logging import print_log
+from packaging.version import Version
 from torch import Tensor, nn
 
 from mmvssd.checkpoint import compare, describe, first_convolution, without_compile
@@ -30,6 +31,9 @@ from mmvssd.models.layers import STEMS
 from mmvssd.phrases import some
 
 try:
+    import timm
+    if Version(timm.__version__).major < 1:
+        raise ImportError(f'timm {timm.__version__} is installed', name='timm')
     from timm.layers import ClassifierHead
     from timm.models import (
         build_model_with_cfg,
@@ -39,7 +43,7 @@ try:
         register_model,
     )
 except ImportError as error:
-    raise ImportError(f"mmvssd.timm needs timm: pip install 'timm>=1.0' ({error})",
+    raise ImportError(f"mmvssd.timm needs timm 1.0 or later: pip install 'timm>=1.0' ({error})",
                       name='timm') from error
 
 #: How the head pools the grid; '' leaves it as it is.
@@ -51,6 +55,8 @@ FORMATS = ('NCHW', 'NHWC')
 WITHOUT_DECAY = ('A_log', 'A_logs', 'D', 'Ds', 'dt_bias', 'dt_projs_bias')
 
 Indices = Union[int, Sequence[int], None]
+
+__all__ = ['ImageClassifier', 'adapted', 'model_name', 'own_names']  # and the models
 
 
 class ImageClassifier(nn.Module):
@@ -331,19 +337,17 @@ def _create(family: str, arch: str, pretrained: bool = False,
             pretrained_cfg_overlay: Optional[Mapping[str, Any]] = None, **options: Any
             ) -> nn.Module:
     """Build a model, or its features; ``options`` are timm's, and those of the model."""
-    features = {}
     if options.get('features_only'):
-        features = dict(feature_cls=options.pop('feature_cls', 'getter'))
-        if features['feature_cls'] != 'getter':
-            raise ValueError(f'feature_cls: got {features["feature_cls"]!r}, expected \'getter\': '
-                             'a stage is no module that could run by itself or take a hook')
+        kind = options.setdefault('feature_cls', 'getter')
+        if getattr(kind, '__name__', str(kind).lower()) not in ('getter', 'FeatureGetterNet'):
+            raise ValueError(f"feature_cls: got {kind!r}, expected 'getter': a stage is no module "
+                             'that could run by itself or take a hook')
     stem = FAMILIES[family].backbone.archs[arch].stem
     return build_model_with_cfg(
         ImageClassifier, model_name(family, arch), pretrained, family=family, arch=arch,
         # whatever tells of the weights
         pretrained_cfg_overlay={**_layers(stem), **(pretrained_cfg_overlay or {})},
-        pretrained_filter_fn=adapted, feature_cfg=dict(features, out_indices=(0, 1, 2, 3)),
-        **options)
+        pretrained_filter_fn=adapted, feature_cfg=dict(out_indices=(0, 1, 2, 3)), **options)
 
 
 def _layers(stem: str) -> Dict[str, str]:
@@ -379,5 +383,5 @@ def _register(family: str, arch: str) -> None:
 default_cfgs = generate_default_cfgs({
     model_name(family.name, arch): _config(family.backbone.archs[arch].stem)
     for family, arch in every_arch()})
-for family, arch in every_arch():
-    _register(family.name, arch)
+for _family, _arch in every_arch():
+    _register(_family.name, _arch)

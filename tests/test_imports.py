@@ -3,6 +3,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import types
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -92,9 +93,9 @@ def test_found_from_a_hosts_scope(tmp_path):
 
 
 def test_models_for_timm_say_what_is_missing(monkeypatch):
-    """Whether timm is there or not."""
+    """Whether timm is there, is too old, or not."""
     monkeypatch.delitem(sys.modules, 'mmvssd.timm', raising=False)
-    monkeypatch.setitem(sys.modules, 'timm', None)
-    monkeypatch.setitem(sys.modules, 'timm.layers', None)
-    with pytest.raises(ImportError, match=r"mmvssd.timm needs timm: pip install 'timm>=1.0'"):
-        importlib.import_module('mmvssd.timm')
+    for installed in (None, types.SimpleNamespace(__version__='0.9.16')):
+        monkeypatch.setitem(sys.modules, 'timm', installed)
+        with pytest.raises(ImportError, match=r"needs timm 1.0 or later: pip install 'timm>=1.0'"):
+            importlib.import_module('mmvssd.timm')

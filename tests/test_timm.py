@@ -178,6 +178,15 @@ def test_features_only(name, weights, images, out_indices, stages):
         assert feature.is_contiguous()
 
 
+def test_the_kind_of_extractor(name):
+    """Of the one that there is, each of timm's ways to name it."""
+    from timm.models._features import FeatureGetterNet
+    for kind in ('getter', 'Getter', FeatureGetterNet):
+        with torch.device('meta'):
+            net = timm.create_model(name, features_only=True, feature_cls=kind)
+        assert type(net) is FeatureGetterNet
+
+
 def test_features_train(name, images):
     torch.manual_seed(0)
     net = timm.create_model(name, features_only=True, out_indices=(0, 1), drop_path_rate=0.)

@@ -159,3 +159,24 @@ def test_pruned_weights_follow_their_mask():
     expected = made.conv.weight_orig * made.conv.weight_mask
     y = nn.functional.conv2d(x, expected, made.conv.bias, padding=1)
     torch.testing.assert_close(made(x), made.norm(y).relu(), rtol=1e-5, atol=1e-5)
+
+
+def test_tools_that_flatten_weights(nano):
+    """They take views, which weights in the order of contiguous memory have."""
+    torch.manual_seed(0)
+    model = nano.build(drop_path_rate=0.).to(memory_format=torch.contiguous_format)
+    flat = nn.utils.parameters_to_vector(model.parameters())
+    assert len(flat) == sum(p.numel() for p in model.parameters())
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+
+    def loss():
+        optimizer.zero_grad()
+        value = sum(y.square().mean() for y in model(images()))
+        value.backward()
+        return value
+
+    assert optimizer.step(loss).isfinite()
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            prune.l1_unstructured(module, 'weight', amount=0.3)
+    assert all(y.isfinite().all() for y in model.eval()(images()))
