@@ -27,6 +27,7 @@ from mmvssd.models.arguments import (
     check_number,
     check_sequence,
 )
+from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.models.layers import STEMS
 from mmvssd.phrases import some
 
@@ -157,18 +158,12 @@ class ImageClassifier(nn.Module):
         intermediates = []
         for i in range(max(taken) + 1 if stop_early else count):
             x, _ = self.backbone.run_stage(i, x)
-            normed = self._norm(x) if i == count - 1 else x
+            normed = _normed(self.backbone, x) if i == count - 1 else x
             if i in taken:
                 output = normed if norm else x
                 intermediates.append(output if output_fmt == 'NHWC' else _channels_first(output))
             x = normed
         return intermediates if intermediates_only else (_channels_first(x), intermediates)
-
-    def _norm(self, x: Tensor) -> Tensor:
-        """Apply the norm of the last stage, unless it was pruned."""
-        for i in self.backbone.out_indices:
-            x = getattr(self.backbone, f'norm{i}')(x)
-        return x
 
     def prune_intermediate_layers(self, indices: Indices = 1, prune_norm: bool = False,
                                   prune_head: bool = True) -> List[int]:
@@ -321,6 +316,13 @@ def _stages_of(indices: Indices, count: int) -> List[int]:
     stages = [check_integer('indices', index, -count, count - 1)
               for index in check_sequence('indices', indices, of='stages')]
     return [index + count if index < 0 else index for index in stages]
+
+
+def _normed(backbone: BaseBackbone, x: Tensor) -> Tensor:
+    """Apply the norm of the last stage, unless it was pruned."""
+    for i in backbone.out_indices:
+        x = getattr(backbone, f'norm{i}')(x)
+    return x
 
 
 def _channels_first(x: Tensor) -> Tensor:

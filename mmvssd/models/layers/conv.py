@@ -10,6 +10,9 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from mmvssd.models.layers.padding import Padding
 
+#: Where PyTorch keeps a module's hooks; nothing public tells whether there are any.
+HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+
 
 def is_watched(*modules: nn.Module) -> bool:
     """Tell whether a hook, or a forward in place of a module's own, sees what modules compute.
@@ -18,12 +21,12 @@ def is_watched(*modules: nn.Module) -> bool:
     """
     if _has_any_global_hook():
         return True
-    return any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-               or module._backward_pre_hooks or _has_own_forward(module) for module in modules)
-
-
-def _has_own_forward(module: nn.Module) -> bool:
-    return not torch.compiler.is_compiling() and 'forward' in vars(module)
+    for module in modules:
+        if any(getattr(module, kind) for kind in HOOKS):
+            return True
+        if not torch.compiler.is_compiling() and 'forward' in vars(module):
+            return True
+    return False
 
 
 class ReLU(nn.ReLU):
