@@ -290,19 +290,20 @@ def adapted(state_dict: Mapping[str, Any], model: ImageClassifier) -> Dict[str, 
     """
     state = dict(own_names(state_dict, model))
     config = model.pretrained_cfg
-    adaptable = (f'{config["first_conv"]}.weight', 'head.fc.weight', 'head.fc.bias')
+    first, *head = f'{config["first_conv"]}.weight', 'head.fc.weight', 'head.fc.bias'
     mismatch = compare(state, model.state_dict())
     wrong = mismatch._replace(
-        missing=[name for name in mismatch.missing if not name.startswith('head.fc.')],
-        shapes=[entry for entry in mismatch.shapes if entry[0] not in adaptable])
+        missing=[name for name in mismatch.missing if name not in head],
+        unexpected=[name for name in mismatch.unexpected if name not in head],
+        shapes=[entry for entry in mismatch.shapes if entry[0] not in (first, *head)])
     if any(wrong):
         raise CheckpointError(
             f'{config.get("file") or "pretrained weights"}: not the weights of a '
             f'{config["architecture"]}\n  {describe(wrong)}\nCheck that this is the model that the '
             'file was trained as.')
-    config['input_size'] = (state[adaptable[0]].shape[1], *config['input_size'][1:])
-    if 'head.fc.weight' in state:
-        config['num_classes'] = len(state['head.fc.weight'])
+    config['input_size'] = (state[first].shape[1], *config['input_size'][1:])
+    if head[0] in state:
+        config['num_classes'] = len(state[head[0]])
     return state
 
 

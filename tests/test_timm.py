@@ -425,6 +425,9 @@ def test_another_number_of_classes_or_channels(name, weights, save):
         torch.testing.assert_close(adapted.sum(1) if channels != 4 else adapted[:, :2],
                                    weights[first].sum(1) if channels != 4
                                    else weights[first][:, :2] * 0.75)
+    bare = timm.create_model(name, pretrained=True, pretrained_cfg=file, num_classes=0)
+    assert 'head.fc.weight' not in bare.state_dict()
+    assert torch.equal(bare.backbone.norm3.weight, weights['backbone.norm3.weight'])
     four = dict(model.state_dict(), **{first: torch.randn(*weights[first].shape[:1], 4,
                                                           *weights[first].shape[2:])})
     model = timm.create_model(name, pretrained=True, in_chans=4, num_classes=7,
