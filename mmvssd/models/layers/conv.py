@@ -89,7 +89,7 @@ class ConvNormAct(nn.Module):
     """Convolution, then BatchNorm and an activation if asked for, on (N, C, H, W).
 
     A kernel of 3 pads 1, a kernel of 1 pads nothing. A BatchNorm in evaluation mode runs as part
-    of the convolution.
+    of the convolution, unless one of the two is watched.
 
     Args:
         in_channels: Channels in.
