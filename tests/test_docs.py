@@ -36,9 +36,27 @@ def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
     for family in (FAMILIES['vssd'], FAMILIES['vmamba']):
         assert ', '.join(family.backbone.archs) in printed
     assert '[(1, 24, 16, 20), (1, 48, 8, 10), (1, 96, 4, 5), (1, 192, 2, 3)]' in printed
+    assert '(1, 24, 32, 32)\n(2, 24, 3, 3, 3)\n' in printed
     assert '(2, 21, 96, 120)' in printed.replace('[', '(').replace(']', ')')
     assert torch.isfinite(names['loss'])
     assert FAMILIES.pop('mine').type == 'mmvssd.Mine'
+
+
+def test_timm_page(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('timm')
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r'```python\n(.*?)```', (DOCS / 'timm.md').read_text(), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(compile(block, 'timm.md', 'exec'), names)
+    printed = capsys.readouterr().out
+    assert "'vssd_tiny_iccv2025'" in printed
+    assert 'torch.Size([2, 10])\ntorch.Size([2, 384, 7, 7])\n' in printed
+    assert '[96, 384, 768] [4, 16, 32]\n' in printed
+    assert '[(2, 96, 56, 56), (2, 384, 14, 14), (2, 768, 7, 7)]\nTrue\n' in printed
+    assert len(names['other'].head.fc.bias) == 5
+    if 'unet' in names:
+        assert 'torch.Size([2, 4, 224, 224])\n' in printed
 
 
 @pytest.mark.parametrize(('name', 'text'), CONFIGS, ids=[name for name, _ in CONFIGS])

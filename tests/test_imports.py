@@ -1,7 +1,9 @@
 """Imports go one way, and the backbones need none of the hosts."""
 import ast
+import importlib
 import subprocess
 import sys
+import types
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -88,3 +90,12 @@ def test_found_from_a_hosts_scope(tmp_path):
                           text=True, capture_output=True, check=False)
     for scope in scopes:
         assert f'{scope} (48, 96, 192, 384) MESAClassifier\n' in done.stdout, done.stderr
+
+
+def test_models_for_timm_say_what_is_missing(monkeypatch):
+    """Whether timm is there, is too old, or not."""
+    monkeypatch.delitem(sys.modules, 'mmvssd.timm', raising=False)
+    for installed in (None, types.SimpleNamespace(__version__='0.9.16')):
+        monkeypatch.setitem(sys.modules, 'timm', installed)
+        with pytest.raises(ImportError, match=r"needs timm 1.0 or later: pip install 'timm>=1.0'"):
+            importlib.import_module('mmvssd.timm')

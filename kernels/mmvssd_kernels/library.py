@@ -2,11 +2,14 @@
 import functools
 import itertools
 from contextlib import nullcontext
-from typing import Callable
+from typing import Callable, Dict, Type
 
 import torch
+from torch.autograd import forward_ad
 
 _library = torch.library.Library('mmvssd_kernels', 'DEF')
+#: Operators with a gradient in the form that the transforms of ``torch.func`` take.
+_functions: Dict[str, Type[torch.autograd.Function]] = {}
 
 
 def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
@@ -14,7 +17,7 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
 
     Tracers see one node where the function may loop over a number of steps that depends on sizes,
     or launch kernels. It runs on its first argument's device, and autocast does not reach what it
-    calls. Its gradient is what :func:`register_gradient` gives it.
+    calls. Its gradient is what :func:`register_gradient` gives it; then :func:`call` runs it.
 
     Args:
         schema: The operator's name, arguments (the first a tensor) and results.
@@ -51,6 +54,33 @@ def register_gradient(name: str, save: Callable, backward: Callable) -> None:
     """
     torch.library.register_autograd(f'mmvssd_kernels::{name}', backward, setup_context=save,
                                     lib=_library)
+    operator = getattr(torch.ops.mmvssd_kernels, name)
+    _functions[name] = type(name, (torch.autograd.Function, ), dict(
+        forward=staticmethod(lambda *inputs: operator(*inputs)), setup_context=staticmethod(save),
+        backward=staticmethod(backward), generate_vmap_rule=True,
+        jvp=staticmethod(lambda ctx, *tangents: _refuse_forward_mode(name))))
+
+
+def call(name: str, *inputs):
+    """Run an operator with a gradient, also within ``torch.func.grad`` and ``torch.func.vmap``.
+
+    Under ``vmap`` it runs once for each element.
+
+    Raises:
+        NotImplementedError: In forward mode, in which PyTorch would leave the tangents out.
+    """
+    if not torch.compiler.is_compiling():
+        if torch._C._are_functorch_transforms_active():
+            return _functions[name].apply(*inputs)
+        if any(isinstance(t, torch.Tensor) and forward_ad.unpack_dual(t).tangent is not None
+               for t in inputs):
+            _refuse_forward_mode(name)
+    return getattr(torch.ops.mmvssd_kernels, name)(*inputs)
+
+
+def _refuse_forward_mode(name: str) -> None:
+    raise NotImplementedError(
+        f'{name} has no derivative in forward mode (jvp, jacfwd, hessian): take vjp or jacrev')
 
 
 def register_backward(name: str, tensors: int) -> None:
@@ -64,8 +94,6 @@ def register_backward(name: str, tensors: int) -> None:
         name: The operator's name.
         tensors: How many of its arguments, the first ones, are tensors; the others are options.
     """
-    backward = getattr(torch.ops.mmvssd_kernels, f'{name}_backward')
-
     def save(ctx, inputs, output):
         kept = output[1:] if isinstance(output, tuple) else ()
         ctx.options = inputs[tensors:]
@@ -77,7 +105,8 @@ def register_backward(name: str, tensors: int) -> None:
         if dy is None:
             return (None, ) * (tensors + len(ctx.options))
         saved = ctx.saved_tensors
-        given = itertools.zip_longest(saved[:tensors], backward(dy, *saved, *ctx.options))
+        given = itertools.zip_longest(
+            saved[:tensors], call(f'{name}_backward', dy, *saved, *ctx.options))
         return (*(None if t is None else gradient for t, gradient in given),
                 *[None] * len(ctx.options))
 

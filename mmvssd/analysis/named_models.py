@@ -20,7 +20,13 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvssd.checkpoint import load_pretrained, read_checkpoint, require_fit
+from mmvssd.checkpoint import (
+    load_pretrained,
+    named_as,
+    read_checkpoint,
+    require_fit,
+    without_compile,
+)
 from mmvssd.cli.launch import load_config
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.families import every_arch
@@ -492,8 +498,9 @@ def load_weights(source: str, model: nn.Module) -> None:
         CheckpointError: It cannot be read, or its names or shapes are not the model's.
     """
     checkpoint = read_checkpoint(source)
-    state = checkpoint.get('state_dict', checkpoint)
-    prefix = 'backbone.' if any(str(name).startswith('backbone.') for name in state) else ''
+    state = {without_compile(name): value
+             for name, value in checkpoint.get('state_dict', checkpoint).items()}
+    prefix = 'backbone.' if any(name.startswith('backbone.') for name in state) else ''
     if isinstance(model, BaseBackbone):
         load_pretrained(model, source, prefix)
         return
@@ -501,7 +508,8 @@ def load_weights(source: str, model: nn.Module) -> None:
         checkpoint = {name[len(prefix):]: value for name, value in state.items()
                       if name.startswith(prefix)}
     require_fit(source, checkpoint, model)
-    model.load_state_dict(copy.copy(checkpoint.get('state_dict', checkpoint)), strict=False)
+    state = checkpoint.get('state_dict', checkpoint)
+    model.load_state_dict(named_as(state, model.state_dict()), strict=False)
 
 
 def last_feature(backbone: nn.Module, final_norm: str = 'published') -> Feature:

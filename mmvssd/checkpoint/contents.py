@@ -1,6 +1,7 @@
 """Take out of a checkpoint what it holds: weights, a moving average, what is said of the data."""
 import re
-from typing import Any, Dict, List, Optional
+from collections import OrderedDict
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from torch import Tensor
 
@@ -26,6 +27,27 @@ def entries_of(checkpoint: dict) -> Dict[str, Any]:
 def without_compile(name: str) -> str:
     """Take the ``_orig_mod.`` of torch.compile out of an entry's name."""
     return re.sub(r'(^|\.)_orig_mod\.', r'\1', name)
+
+
+def named_as(state: Mapping[str, Any], expected: Iterable[str]) -> Mapping[str, Any]:
+    """Give entries of a compiled model the names that a model has, which may be compiled, too.
+
+    Args:
+        state: Weights, with the versions of modules if they are a state dict of PyTorch's.
+        expected: Names of the model's entries.
+
+    Returns:
+        The weights, those without a place in the model under their names without ``_orig_mod.``.
+    """
+    places = {without_compile(name): name for name in expected}
+    renamed = OrderedDict((places.get(plain, plain), value) for plain, value in
+                          ((without_compile(name), value) for name, value in state.items()))
+    versions = getattr(state, '_metadata', None)
+    if versions is not None:
+        # of modules: the compiled one has a dot less than its entries
+        renamed._metadata = OrderedDict(
+            (without_compile(f'{name}.')[:-1], value) for name, value in versions.items())
+    return renamed
 
 
 def choose_weights(source: str, checkpoint: dict, kind: str) -> Dict[str, Tensor]:

@@ -8,7 +8,9 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from mmvssd.checkpoint.comparison import Mismatch, compare, describe
-from mmvssd.checkpoint.contents import entries_of, state_dict_of
+from mmvssd.checkpoint.contents import entries_of, named_as, state_dict_of
+from mmvssd.checkpoint.input_channels import differing_channels
+from mmvssd.compat import in_effect
 from mmvssd.errors import CheckpointError
 
 
@@ -43,8 +45,11 @@ def mismatch_with(checkpoint: dict, model: nn.Module) -> Mismatch:
         model: A whole model, wrapped or not.
     """
     from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
-    given = state_dict_of(checkpoint)
-    mismatch = compare(entries_of(checkpoint), weights_of(model))
+    given, entries = state_dict_of(checkpoint), entries_of(checkpoint)
+    expected = weights_of(model)
+    if 'compiled_names' in in_effect() and not isinstance(model, FSDP):
+        given, entries = named_as(given, expected), named_as(entries, expected)
+    mismatch = compare(entries, expected)
     if not any(mismatch[:3]) or isinstance(model, FSDP):
         return mismatch
     state = copy.copy(checkpoint.get('state_dict', checkpoint))  # with its modules' versions
@@ -138,7 +143,18 @@ def _advice_for_model(mismatch: Mismatch) -> str:
             given[1:] == expected[1:] for _, given, expected in mismatch.shapes):
         return ('Only numbers of outputs differ: num_classes of the config is another one than '
                 'that of the checkpoint.')
+    if differing_channels(mismatch):
+        return advice_on_channels(mismatch)
     if mismatch.unusable and not any(mismatch[:3]):
         return ('The values are of no use: take an earlier checkpoint, or find out how the file '
                 'was written.')
     return 'Check that the config is the one that the checkpoint was trained with.'
+
+
+def advice_on_channels(mismatch: Mismatch) -> str:
+    """Say that a file's images have another number of channels, if only that differs; or ''."""
+    channels = differing_channels(mismatch)
+    if not channels:
+        return ''
+    return (f"in_channels is {channels[1]}, the file's is {channels[0]}: a training "
+            "can begin from it by the backbone's init_cfg with adapt_stem.")

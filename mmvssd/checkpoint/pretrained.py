@@ -1,6 +1,6 @@
 """Load a pretrained backbone, or say why the file is none for it."""
 import re
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -8,17 +8,32 @@ from torch import Tensor, nn
 from mmvssd.checkpoint.comparison import Mismatch, compare, describe
 from mmvssd.checkpoint.contents import entries_of, state_dict_of, without_compile
 from mmvssd.checkpoint.fit import other_place, prefix_that_fits
+from mmvssd.checkpoint.input_channels import (
+    ADAPTATIONS,
+    adapt_channels,
+    differing_channels,
+    first_convolution,
+)
 from mmvssd.checkpoint.reading import read_checkpoint
 from mmvssd.errors import CheckpointError, printable
 from mmvssd.phrases import some
 
 
-def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
+def load_pretrained(backbone: nn.Module, path: str, prefix: str = '',
+                    adapt_stem: Optional[str] = None) -> None:
     """Load a pretrained backbone; stop if the checkpoint is another's.
 
     Output norms may be absent on either side: a classifier has the last one only, and a
     backbone keeps fresh ones for its other outputs. What the checkpoint has beyond the
     backbone's last stage is left out. Both are logged.
+
+    Args:
+        backbone: The backbone.
+        path: A file, or any address that MMEngine's loader knows.
+        prefix: What stands before the backbone's names in the file.
+        adapt_stem: How the first convolution is made over if the file's images have another number
+            of channels, one of :data:`~mmvssd.checkpoint.input_channels.ADAPTATIONS`; None for not
+            at all.
 
     Raises:
         CheckpointError: The file cannot be read, or names or shapes don't fit.
@@ -34,12 +49,20 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     if not any(isinstance(value, Tensor) for value in given.values()):
         raise CheckpointError(f'{path}: has no weights under the prefix {prefix!r}. '
                               f'{_other_prefix(whole, expected)}'.rstrip())
+    if adapt_stem is not None:
+        given = _with_stem_for(backbone, path, given, adapt_stem)
     mismatch = compare(given, expected)
     dropped = [name for name in mismatch.unexpected if _is_beyond(name, len(backbone.stages))]
     fresh = [name for name in mismatch.missing if is_output_norm(name)]
     wrong = Mismatch([name for name in mismatch.missing if name not in fresh],
                      [name for name in mismatch.unexpected if name not in dropped],
                      mismatch.shapes, mismatch.unusable)
+    channels = differing_channels(wrong)
+    if channels:
+        raise CheckpointError(
+            f"{path}: in_channels is {channels[1]}, the file's is {channels[0]}; "
+            f"adapt_stem={' or '.join(map(repr, ADAPTATIONS))} in init_cfg makes the first "
+            'convolution over (docs/backbone.md)')
     if any(wrong):
         raise CheckpointError(f'{path}: not the weights of this {type(backbone).__name__}\n  '
                               f'{describe(wrong)}\n{_advice(whole, given, expected, checkpoint)}')
@@ -48,6 +71,18 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '') -> None:
     print_log(printable(f'{path}: loaded {len(loaded)} entries; '
                         f'kept fresh: {", ".join(fresh) or "none"}; '
                         f'left out: {", ".join(dropped) or "none"}'), logger='current')
+
+
+def _with_stem_for(backbone: nn.Module, path: str, given: Mapping[str, Any], how: str
+                   ) -> Mapping[str, Any]:
+    """Return a file's weights, the first convolution made over if its channels differ."""
+    name = f'{first_convolution(backbone)}.weight'
+    weight, channels = given.get(name), backbone.state_dict()[name].shape[1]
+    if not isinstance(weight, Tensor) or weight.dim() != 4 or weight.shape[1] == channels:
+        return given
+    print_log(f'{path}: the first convolution, of {weight.shape[1]} channels, is made over for '
+              f'{channels} ({how})', logger='current')
+    return {**given, name: adapt_channels(weight, channels, how)}
 
 
 def is_output_norm(name: str) -> bool:

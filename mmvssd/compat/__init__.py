@@ -28,6 +28,7 @@ PATCHES = {
     'atomic_files': 'mmengine.fileio',
     'checkpoint': 'torch.serialization',
     'class_names': 'mmseg.datasets',
+    'compiled_names': 'mmengine.runner',
     'config_strings': 'mmengine.runner',
     'data_errors': 'mmengine.dataset',
     'deprecations': 'mmengine',

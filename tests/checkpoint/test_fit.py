@@ -1,9 +1,10 @@
 """Checkpoints that do not fit a whole model, and where their weights lie instead."""
 import pytest
 import torch
+from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmvssd.checkpoint import require_fit
+from mmvssd.checkpoint import fit, named_as, require_fit
 from mmvssd.errors import CheckpointError
 from mmvssd.families import FAMILIES
 from mmvssd.models import VSSD
@@ -89,16 +90,58 @@ def test_a_part_of_a_model_and_a_prefix_too_many(saved, load):
         load(saved(VSSD(NANO).state_dict(), prefix=''))
 
 
-def test_weights_of_a_compiled_model(saved, load):
-    """A backbone takes them; a whole model, which MMEngine loads, asks for others."""
+class Compiled(nn.Module):
+    """Stand in for ``torch.compile(module)``, whose entries have these names."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._orig_mod = module
+
+
+def test_weights_of_a_compiled_model(saved, load, tmp_path):
+    """A backbone takes them, and a whole model by MMEngine, whichever part is compiled."""
     source = VSSD(NANO)
     state = {f'_orig_mod.backbone.{name}': value for name, value in source.state_dict().items()}
     model = load(saved(state, prefix='', drop=('_orig_mod.backbone.norm0', )))
     assert torch.equal(model.stages[0][0].mixer.D, source.stages[0][0].mixer.D)
+
+    def build(*compiled):
+        parts = nn.ModuleDict(dict(backbone=nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)),
+                                   head=nn.Linear(1, 1)))
+        for name in compiled:
+            parts[name] = Compiled(parts[name])
+        return parts
+
+    kinds = [build(), build('backbone'), build('backbone', 'head'), Compiled(build()),
+             Compiled(build('head'))]
+    for source in kinds:
+        for prefix in ('', 'module.'):
+            checkpoint = dict(state_dict={prefix + name: value for name, value
+                                          in source.state_dict().items()})
+            torch.save(checkpoint, tmp_path / 'x.pth')
+            for model in kinds:
+                for p in model.parameters() if model is not source else ():
+                    nn.init.normal_(p)
+                require_fit('x.pth', checkpoint, model)
+                load_checkpoint(model, str(tmp_path / 'x.pth'), strict=True)
+                for loaded, value in zip(model.parameters(), source.parameters()):
+                    assert torch.equal(loaded, value)
+
+
+def test_a_compiled_model_that_does_not_fit():
+    linear, other = nn.Linear(1, 1), nn.Linear(1, 2)
+    state = Compiled(linear).state_dict()
+    assert list(named_as(state, linear.state_dict())._metadata) == ['']  # versions of modules
+    with pytest.raises(CheckpointError, match='(?s)2 of another shape: weight'):
+        require_fit('x.pth', dict(state_dict=state), other)
+
+
+def test_names_of_a_compiled_model_if_the_patch_is_left_out(monkeypatch):
+    """MMEngine would load none of them."""
+    monkeypatch.setattr(fit, 'in_effect', list)
     linear = nn.Linear(1, 1)
-    compiled = {f'_orig_mod.{name}': value for name, value in linear.state_dict().items()}
     with pytest.raises(CheckpointError, match='the _orig_mod. of torch.compile: save the state'):
-        require_fit('x.pth', dict(state_dict=compiled), linear)
+        require_fit('x.pth', dict(state_dict=Compiled(linear).state_dict()), linear)
 
 
 def test_another_number_of_classes():

@@ -1,6 +1,7 @@
 """What every backbone does: shapes, options, freezing, errors. Published numbers are in
 test_parity.py, what sets a family apart in test_vssd.py and test_vmamba.py.
 """
+import numpy as np
 import pytest
 import torch
 
@@ -71,6 +72,17 @@ def test_out_indices(nano, out_indices):
     assert len(outputs) == len(out_indices)
     for i, output in zip(out_indices, outputs):
         assert torch.equal(output, expected[i])
+
+
+@pytest.mark.parametrize(('given', 'meant'), [
+    (3, (3, )), (-1, (3, )), (0, (0, )), ((-1, ), (3, )), ([0, -2], (0, 2)),
+    (range(-4, 0), (0, 1, 2, 3)), (np.array([1, -1]), (1, 3)), (np.int64(-2), (2, ))])
+def test_out_indices_from_the_last_or_of_one(nano, given, meant):
+    with torch.device('meta'):
+        model = nano.build(out_indices=given)
+    assert model.out_indices == meant
+    assert len(model.stages) == meant[-1] + 1
+    assert hasattr(model, f'norm{meant[-1]}')
 
 
 @pytest.mark.parametrize('out_indices', [(3, ), (0, 2), (0, 1, 2, 3)])
@@ -218,9 +230,17 @@ def outputs_and_gradients(run, model, x, training):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(init_cfg=[dict(type='Constant'), dict(type='Pretrained')]), 'init_cfg: got 2 entries'),
-    (dict(out_indices=3), 'out_indices: got 3'),
+    (dict(init_cfg=[dict(type='Constant'), dict(type='Pretrained')]), r"keys \['checkpoint'\]"),
+    (dict(init_cfg=[dict(type='Constant', val=1), 3]), 'init_cfg: got 3, expected dict'),
+    (dict(init_cfg=dict(type='Pretrained', checkpoint='x.pth', adapt_stem='mean')),
+     "adapt_stem: unknown name 'mean'; known: average, repeat, extend"),
+    (dict(out_indices=4), 'out_indices: got 4, expected a stage or .* 0 to 3, or from -4 to -1'),
+    (dict(out_indices=-5), 'out_indices: got -5'),
+    (dict(out_indices=True), 'out_indices: got True'),
+    (dict(out_indices='3'), "out_indices: got '3'"),
     (dict(out_indices=(0, 4)), r'out_indices: got \(0, 4\), expected .* 0 to 3'),
+    (dict(out_indices=(3, -1)), r'out_indices: got \(3, -1\)'),
+    (dict(out_indices=(-1, 0)), r'out_indices: got \(-1, 0\)'),
     (dict(out_indices=(2, 1)), r'out_indices: got \(2, 1\)'),
     (dict(out_indices=()), r'out_indices: got \(\)'),
     (dict(frozen_stages=5), 'frozen_stages: got 5, expected an integer from -1 to 4'),

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmvssd_kernels import triton_support
 from mmvssd_kernels.cross_scan.orders import ORDERS, ROWS
-from mmvssd_kernels.library import operator, register_gradient
+from mmvssd_kernels.library import call, operator, register_gradient
 from mmvssd_kernels.numerics import sum_dtype
 
 #: Channels, rows and columns of a tile, and warps that work on it.
@@ -23,13 +23,13 @@ def cross_scan_triton(x: Tensor, pattern: str) -> Tensor:
     if set(ORDERS[pattern]) == {ROWS}:
         # four times the same: a view, which an operator must not return
         return x.flatten(2)[:, None].expand(-1, 4, -1, -1)
-    return _scan(x, pattern)
+    return call('cross_scan_triton', x, pattern)
 
 
 @triton_support.register('cross_merge', obstacle)
 def cross_merge_triton(y: Tensor, grid: Tuple[int, int], pattern: str) -> Tensor:
     """Compute :func:`mmvssd_kernels.cross_merge`, whose docstring has shapes and dtypes."""
-    return _merge(y, *grid, pattern)
+    return call('cross_merge_triton', y, *grid, pattern)
 
 
 def _fake_scan(x, pattern):
@@ -69,7 +69,7 @@ def _save_scan(ctx, inputs, output):
 
 
 def _differentiate_scan(ctx, dy):
-    return _merge(dy, *ctx.grid, ctx.pattern), None
+    return call('cross_merge_triton', dy, *ctx.grid, ctx.pattern), None
 
 
 def _save_merge(ctx, inputs, output):

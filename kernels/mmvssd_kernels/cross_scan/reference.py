@@ -23,10 +23,16 @@ def cross_merge_reference(y: Tensor, grid: Tuple[int, int], pattern: str) -> Ten
 
 class _CrossScan(torch.autograd.Function):
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x, pattern):
-        ctx.grid, ctx.pattern = tuple(x.shape[2:]), pattern
+    def forward(x, pattern):
         return _scan(x, pattern)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.pattern = inputs
+        ctx.grid = tuple(x.shape[2:])
 
     @staticmethod
     def backward(ctx, dy):
@@ -35,10 +41,15 @@ class _CrossScan(torch.autograd.Function):
 
 class _CrossMerge(torch.autograd.Function):
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, y, grid, pattern):
-        ctx.pattern, ctx.grid = pattern, grid
+    def forward(y, grid, pattern):
         return _merge(y, grid, pattern)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *_, ctx.pattern = inputs
 
     @staticmethod
     def backward(ctx, dx):

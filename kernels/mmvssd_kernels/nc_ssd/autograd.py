@@ -7,11 +7,10 @@ are the same, bit for bit, in every run.
 """
 from typing import Optional, Tuple
 
-import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.nc_ssd import normalized, plain
 
 #: Largest state size and head width: a state is one tile.
@@ -38,7 +37,7 @@ def nc_ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
                   mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.nc_ssd`, whose docstring has shapes and dtypes."""
     grid = list(grid) if normalize else None
-    return torch.ops.mmvssd_kernels.nc_ssd_triton(x, dt, A, B, C, D, mask, grid)[0]
+    return call('nc_ssd_triton', x, dt, A, B, C, D, mask, grid)[0]
 
 
 def _fake_forward(x, dt, A, B, C, D, mask, grid):

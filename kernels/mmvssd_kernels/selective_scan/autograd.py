@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
 
@@ -23,8 +23,7 @@ def selective_scan_triton(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Ten
                           delta_bias: Tensor, *, delta_softplus: bool,
                           mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
-    return torch.ops.mmvssd_kernels.selective_scan_triton(u, delta, A, B, C, D, delta_bias, mask,
-                                                          delta_softplus)[0]
+    return call('selective_scan_triton', u, delta, A, B, C, D, delta_bias, mask, delta_softplus)[0]
 
 
 def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):

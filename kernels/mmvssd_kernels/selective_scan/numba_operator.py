@@ -3,11 +3,10 @@ import functools
 import importlib
 from typing import Optional
 
-import torch
 from torch import Tensor
 
 from mmvssd_kernels import numba_support
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import numba_plan as plan
 
@@ -22,8 +21,7 @@ def selective_scan_numba(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tens
                          delta_bias: Tensor, *, delta_softplus: bool,
                          mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
-    return torch.ops.mmvssd_kernels.selective_scan_numba(u, delta, A, B, C, D, delta_bias, mask,
-                                                         delta_softplus)[0]
+    return call('selective_scan_numba', u, delta, A, B, C, D, delta_bias, mask, delta_softplus)[0]
 
 
 def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import drop_padding, softplus_, sum_dtype
 from mmvssd_kernels.selective_scan import recurrence
 
@@ -26,8 +26,7 @@ def selective_scan_reference(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: 
                              mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan`, whose docstring has shapes and dtypes."""
     u, delta, B, C = drop_padding(mask, u, delta, B, C, tokens_last=True)
-    y = torch.ops.mmvssd_kernels.selective_scan(u, delta, A, B, C, D, delta_bias, mask,
-                                                delta_softplus)[0]
+    y = call('selective_scan', u, delta, A, B, C, D, delta_bias, mask, delta_softplus)[0]
     y, = drop_padding(mask, y, tokens_last=True)
     return y
 

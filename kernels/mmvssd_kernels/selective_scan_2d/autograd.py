@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
 
@@ -37,8 +37,7 @@ def selective_scan_2d_triton(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor
                              C: Tensor, D: Tensor, dt_bias: Tensor, *, pattern: str,
                              mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan_2d`, whose docstring has shapes and dtypes."""
-    return torch.ops.mmvssd_kernels.selective_scan_2d_triton(x, dt, dt_weight, A, B, C, D, dt_bias,
-                                                             mask, pattern)[0]
+    return call('selective_scan_2d_triton', x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)[0]
 
 
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmvssd_kernels import numba_support
 from mmvssd_kernels.cross_scan import ORDERS
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import numba_plan as plan
 
@@ -24,8 +24,7 @@ def selective_scan_2d_numba(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor,
                             C: Tensor, D: Tensor, dt_bias: Tensor, *, pattern: str,
                             mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan_2d`, whose docstring has shapes and dtypes."""
-    return torch.ops.mmvssd_kernels.selective_scan_2d_numba(x, dt, dt_weight, A, B, C, D, dt_bias,
-                                                            mask, pattern)[0]
+    return call('selective_scan_2d_numba', x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)[0]
 
 
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import drop_padding, softplus_, sum_dtype
 from mmvssd_kernels.selective_scan import recurrence
 from mmvssd_kernels.selective_scan.reference import take
@@ -27,8 +27,7 @@ def selective_scan_2d_reference(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Ten
                                 mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.selective_scan_2d`, whose docstring has shapes and dtypes."""
     x, dt, B, C = drop_padding(mask, x, dt, B, C)
-    y = torch.ops.mmvssd_kernels.selective_scan_2d(x, dt, dt_weight, A, B, C, D, dt_bias, mask,
-                                                   pattern)[0]
+    y = call('selective_scan_2d', x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)[0]
     y, = drop_padding(mask, y)
     return y
 

@@ -7,11 +7,10 @@ fixed order, so that results are the same, bit for bit, in every run.
 """
 from typing import NamedTuple, Optional, Tuple
 
-import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.library import operator, register_backward
+from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import common_dtype, drop_padding, sum_dtype
 from mmvssd_kernels.triton_support import power_of_two, vector_stride
 
@@ -54,7 +53,7 @@ def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Option
                chunk_size: int, reverse: bool, mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.ssd`, whose docstring has shapes and dtypes."""
     x, dt, B, C = drop_padding(mask, x, dt, B, C)
-    y, = drop_padding(mask, torch.ops.mmvssd_kernels.ssd_triton(x, dt, A, B, C, D, reverse))
+    y, = drop_padding(mask, call('ssd_triton', x, dt, A, B, C, D, reverse))
     return y
 
 

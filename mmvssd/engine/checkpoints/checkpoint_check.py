@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 
 from mmvssd.checkpoint import (
     Mismatch,
+    advice_on_channels,
     dataset_meta,
     describe,
     is_output_norm,
@@ -63,7 +64,8 @@ class CheckpointCheckHook(Hook):
         if any(wrong):
             raise CheckpointError(
                 f"{source}: not the weights of this model's backbone\n  {describe(wrong)}\n"
-                f'{place_of_weights(checkpoint, runner.model)} {LEAVE_OUT}')
+                f'{place_of_weights(checkpoint, runner.model) or advice_on_channels(wrong)} '
+                f'{LEAVE_OUT}')
         if any(mismatch):
             print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
                       logger='current', level=logging.WARNING)

@@ -1,16 +1,17 @@
 """The base class of the hierarchical backbones."""
 import os
+from numbers import Integral
 from typing import List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmvssd.checkpoint import load_pretrained
+from mmvssd.checkpoint import ADAPTATIONS, load_pretrained
 from mmvssd.models.arguments import check_flag, check_integer, check_keys, check_name
 from mmvssd.models.backbones.arch import Arch, check_drop_path_rate, resolve_arch
 from mmvssd.models.layers import DOWNSAMPLES, STEMS, Padding
@@ -29,7 +30,7 @@ class BaseBackbone(BaseModule):
             the family's :attr:`default_arch`.
         in_channels: Channels of the image.
         out_indices: Stages whose output is returned, in rising order, each under a LayerNorm
-            ``norm{i}``.
+            ``norm{i}``. A negative one counts from the last; a number stands for a list of one.
         drop_path_rate: Drop path rate of the last block, growing linearly from 0 at the first;
             None takes the arch's own.
         frozen_stages: -1 freezes nothing, 0 the stem, k >= 1 also the first k stages with their
@@ -38,8 +39,10 @@ class BaseBackbone(BaseModule):
         with_cp: Recompute each block's activations in backward instead of storing them.
         mask_padding: Keep the padding of a batch out of its images' features, see
             :meth:`forward`; the host's data samples say what is padding.
-        init_cfg: As in MMEngine; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
-            loads weights and stops if they are not this backbone's.
+        init_cfg: As in MMEngine, an entry or several; ``dict(type='Pretrained', checkpoint=...,
+            prefix='backbone.')`` loads weights and stops if they are not this backbone's. With
+            ``adapt_stem`` it takes weights for images of another number of channels, see
+            :func:`~mmvssd.checkpoint.input_channels.adapt_channels`.
 
     Attributes:
         archs: Settings by name.
@@ -57,13 +60,13 @@ class BaseBackbone(BaseModule):
     def __init__(self,
                  arch: Union[str, dict, None] = None,
                  in_channels: int = 3,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 out_indices: Union[int, Sequence[int]] = (0, 1, 2, 3),
                  drop_path_rate: Optional[float] = None,
                  frozen_stages: int = -1,
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  mask_padding: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+                 init_cfg: Union[dict, Sequence[dict], None] = None) -> None:
         super().__init__(_check_init_cfg(init_cfg))
         arch = resolve_arch(self.default_arch if arch is None else arch, self.archs,
                             self.arch_type)
@@ -121,24 +124,40 @@ class BaseBackbone(BaseModule):
             ValueError: A shape or a size that does not fit, or, with ``mask_padding``, a data
                 sample without a size.
         """
-        self._check_image(x)
+        self.check_image(x)
         if sizes is None and self.mask_padding:
             sizes = valid_sizes(x)
         padding = _padding_of(x, sizes)
         outputs = []
         x = self.stem(x, padding)
         padding = None if padding is None else self.stem.after(padding)
-        for i, blocks in enumerate(self.stages):
-            if i > 0:
-                x = self.downsamples[i - 1](x, padding)
-                padding = None if padding is None else padding.strided(2)
-            for block in blocks:
-                x = self._run_block(block, x, padding)
+        for i in range(len(self.stages)):
+            x, padding = self.run_stage(i, x, padding)
             if i in self.out_indices:
                 outputs.append(self._output(i, x, padding))
         return tuple(outputs)
 
-    def _check_image(self, x: Tensor) -> None:
+    def run_stage(self, stage: int, x: Tensor, padding: Optional[Padding] = None
+                  ) -> Tuple[Tensor, Optional[Padding]]:
+        """Run the downsample before a stage, if it is not the first, and the stage's blocks.
+
+        Args:
+            stage: Which stage, from 0.
+            x: What the stem or the stage before gave, (N, H, W, C).
+            padding: What of it is padding, None for nothing.
+
+        Returns:
+            The stage's output (N, H', W', C') before its norm, and what of it is padding.
+        """
+        if stage > 0:
+            x = self.downsamples[stage - 1](x, padding)
+            padding = None if padding is None else padding.strided(2)
+        for block in self.stages[stage]:
+            x = self._run_block(block, x, padding)
+        return x, padding
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise ValueError unless ``x`` is a batch of images (N, in_channels, H, W)."""
         # texts only if a check failed: a size that torch.compile left open has none
         name = type(self).__name__
         if not isinstance(x, Tensor):
@@ -164,11 +183,20 @@ class BaseBackbone(BaseModule):
         return y.contiguous()
 
     def init_weights(self) -> None:
-        """Load pretrained weights if ``init_cfg`` names them; the rest is drawn already."""
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
-            load_pretrained(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix') or '')
-        else:
-            super().init_weights()
+        """Do what ``init_cfg`` says, pretrained weights last; the rest is drawn already."""
+        given = self.init_cfg
+        entries = given if isinstance(given, (list, tuple)) else [given] if given else []
+        pretrained = [entry for entry in entries if _is_pretrained(entry)]
+        if len(pretrained) < len(entries) or not entries:
+            # MMEngine would load pretrained weights as well, and pass over what does not fit
+            self.init_cfg = [entry for entry in entries if entry not in pretrained]
+            try:
+                super().init_weights()
+            finally:
+                self.init_cfg = given
+        for entry in pretrained:
+            load_pretrained(self, entry['checkpoint'], entry.get('prefix') or '',
+                            entry.get('adapt_stem'))
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> Tuple[int, int]:
         """Return how deep a parameter lies, for layer-wise decay of learning rates.
@@ -213,35 +241,51 @@ class BaseBackbone(BaseModule):
                 *self.downsamples[:self.frozen_stages], *norms]
 
 
-def _check_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> Optional[dict]:
-    """Return a checked entry. MMEngine takes a list as well; the backbone, one of one entry."""
+def _check_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> Union[dict, List[dict], None]:
+    """Return a checked entry, or a list of them."""
     if isinstance(init_cfg, (list, tuple)):
-        if len(init_cfg) != 1:
-            raise ValueError(f'init_cfg: got {len(init_cfg)} entries, expected one dict')
-        init_cfg = init_cfg[0]
-    if init_cfg is None:
-        return None
-    if not isinstance(init_cfg, Mapping) or 'type' not in init_cfg:
-        raise ValueError(f"init_cfg: got {init_cfg!r}, expected dict(type='Pretrained', "
-                         "checkpoint=FILE, prefix='backbone.'), or another of MMEngine's types")
-    kind = init_cfg['type']
-    if isinstance(kind, str) and WEIGHT_INITIALIZERS.get(kind) is None:
-        check_name('init_cfg: type', kind, WEIGHT_INITIALIZERS.module_dict)
-    if kind == 'Pretrained':
-        check_keys('init_cfg', init_cfg, ('type', 'checkpoint', 'prefix', 'map_location'),
-                   ('checkpoint', ))
-        for name in ('checkpoint', 'prefix'):
-            value = init_cfg.get(name)
-            if not isinstance(value, (str, os.PathLike)) and (name, value) != ('prefix', None):
-                raise ValueError(f'init_cfg: {name}: got {value!r}, expected a string')
+        for entry in init_cfg:
+            _check_entry(entry)
+        return list(init_cfg)
+    if init_cfg is not None:
+        _check_entry(init_cfg)
     return init_cfg
 
 
-def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> Tuple[int, ...]:
-    fits = f'expected stages in rising order, each from 0 to {num_stages - 1}'
-    if not isinstance(out_indices, (list, tuple, range, np.ndarray)) or not len(out_indices):
+def _check_entry(entry: dict) -> None:
+    if not isinstance(entry, Mapping) or 'type' not in entry:
+        raise ValueError(f"init_cfg: got {entry!r}, expected dict(type='Pretrained', "
+                         "checkpoint=FILE, prefix='backbone.'), or another of MMEngine's types")
+    kind = entry['type']
+    if isinstance(kind, str) and WEIGHT_INITIALIZERS.get(kind) is None:
+        check_name('init_cfg: type', kind, WEIGHT_INITIALIZERS.module_dict)
+    if not _is_pretrained(entry):
+        return
+    check_keys('init_cfg', entry, ('type', 'checkpoint', 'prefix', 'map_location', 'adapt_stem'),
+               ('checkpoint', ))
+    for name in ('checkpoint', 'prefix'):
+        value = entry.get(name)
+        if not isinstance(value, (str, os.PathLike)) and (name, value) != ('prefix', None):
+            raise ValueError(f'init_cfg: {name}: got {value!r}, expected a string')
+    if entry.get('adapt_stem') is not None:
+        check_name('init_cfg: adapt_stem', entry['adapt_stem'], ADAPTATIONS)
+
+
+def _is_pretrained(entry: Mapping) -> bool:
+    """Tell an entry that loads a checkpoint, whether it names the class or is given it."""
+    kind = entry['type']
+    return (WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind) is PretrainedInit
+
+
+def _check_out_indices(out_indices: Union[int, Sequence[int]], num_stages: int) -> Tuple[int, ...]:
+    """Return stages counted from the first, of a list or of one number."""
+    fits = (f'expected a stage or stages in rising order, each from 0 to {num_stages - 1}, or from '
+            f'-{num_stages} to -1 counted from the last')
+    given = [out_indices] if isinstance(out_indices, Integral) else out_indices
+    if not isinstance(given, (list, tuple, range, np.ndarray)) or not len(given):
         raise ValueError(f'out_indices: got {out_indices!r}, {fits}')
-    indices = tuple(check_integer('out_indices', index, 0) for index in out_indices)
+    indices = tuple(check_integer('out_indices', index, -num_stages) for index in given)
+    indices = tuple(index + num_stages if index < 0 else index for index in indices)
     if list(indices) != sorted(set(indices) & set(range(num_stages))):
         raise ValueError(f'out_indices: got {out_indices}, {fits}')
     return indices

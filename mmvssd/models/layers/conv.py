@@ -1,5 +1,4 @@
 """Convolutions: on the grid layout of blocks, and as units of stems and downsamples."""
-from functools import partial
 from typing import Callable, Optional
 
 import torch
@@ -7,11 +6,37 @@ from mmengine.model.efficient_conv_bn_eval import efficient_conv_bn_eval_forward
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 
 from mmvssd.models.layers.padding import Padding
 
-#: In place: what stands before it, a convolution or a norm, needs its input in backward.
-ReLU = partial(nn.ReLU, inplace=True)
+#: Where PyTorch keeps a module's hooks; nothing public tells whether there are any.
+HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Tell whether a hook, or a forward in place of a module's own, sees what modules compute.
+
+    If so, every module has to be called, and what it gave may not be overwritten.
+    """
+    if _has_any_global_hook():
+        return True
+    for module in modules:
+        if any(getattr(module, kind) for kind in HOOKS):
+            return True
+        if not torch.compiler.is_compiling() and 'forward' in vars(module):
+            return True
+    return False
+
+
+class ReLU(nn.ReLU):
+    """ReLU in its input's memory, unless the ReLU is watched.
+
+    What stands before it, a convolution or a norm, needs its own input in backward, not this one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x, inplace=not is_watched(self))
 
 
 def order_channels_last_(conv: nn.Conv2d) -> None:
@@ -64,7 +89,7 @@ class ConvNormAct(nn.Module):
     """Convolution, then BatchNorm and an activation if asked for, on (N, C, H, W).
 
     A kernel of 3 pads 1, a kernel of 1 pads nothing. A BatchNorm in evaluation mode runs as part
-    of the convolution.
+    of the convolution, unless one of the two is watched.
 
     Args:
         in_channels: Channels in.
@@ -92,18 +117,26 @@ class ConvNormAct(nn.Module):
         """(N, in_channels, H, W) -> (N, out_channels, H', W'); padding counts as zero."""
         if padding is not None:
             x = padding.clear(x)
-        x = self._conv_norm(x)
-        return x if self.act is None else self.act(x)
+        parts = [self.conv] if self.norm is None else [self.conv, self.norm]
+        watched = is_watched(*parts)
+        if self._folds() and not watched:
+            x = efficient_conv_bn_eval_forward(self.norm, self.conv, x)
+        else:
+            for part in parts:
+                x = part(x)
+        if self.act is None:
+            return x
+        return self.act(x.clone() if watched else x)  # which may overwrite it
 
-    def _conv_norm(self, x: Tensor) -> Tensor:
-        if self.norm is None:
-            return self.conv(x)
-        # a trace keeps the two apart: what reads it counts or fuses norms by itself; mmcv's
-        # fuse_conv_bn leaves an Identity
-        folds = isinstance(self.norm, _BatchNorm) and not self.norm.training
-        if not folds or torch.jit.is_tracing():
-            return self.norm(self.conv(x))
-        return efficient_conv_bn_eval_forward(self.norm, self.conv, x)
+    def _folds(self) -> bool:
+        """Tell whether convolution and norm are what they were made as, in evaluation mode.
+
+        mmcv's ``fuse_conv_bn`` leaves an Identity as norm, and other tools put a layer of theirs in
+        place of either. A trace keeps the two apart: what reads it counts or fuses norms by itself.
+        """
+        norm = self.norm
+        return (isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None
+                and type(self.conv) is nn.Conv2d and not torch.jit.is_tracing())
 
 
 class ConvSequence(nn.Sequential):
@@ -118,10 +151,15 @@ class ConvSequence(nn.Sequential):
         return x
 
 
-def silu(x: Tensor) -> Tensor:
+def silu(x: Tensor, source: nn.Module) -> Tensor:
     """SiLU of a tensor that nothing else reads, without gradients in its own memory.
 
     On a CPU, fresh memory costs as much as the function. A trace shall not depend on whether
     gradients are on: ``torch.jit.trace`` checks it without them.
+
+    Args:
+        x: The tensor.
+        source: The module that made it.
     """
-    return F.silu(x, inplace=not (torch.is_grad_enabled() or torch.jit.is_tracing()))
+    return F.silu(x, inplace=not (torch.is_grad_enabled() or torch.jit.is_tracing()
+                                  or is_watched(source)))

@@ -59,7 +59,7 @@ class DualityMixer(nn.Module):
         """Mix tokens: (N, H, W, C) -> (N, H, W, C); padding adds nothing to the state."""
         H, W = x.shape[1:3]
         z, xBC, dt = self.in_proj(x)
-        xBC = silu(self.conv(xBC, padding))
+        xBC = silu(self.conv(xBC, padding), self.conv)
         xBC = xBC.flatten(1, 2)  # (N, L, d_inner + 2*G*S)
         x, B, C = xBC.split([self.d_inner, self.d_bc, self.d_bc], dim=-1)
         y = self.mix(

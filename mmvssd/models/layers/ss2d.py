@@ -65,7 +65,10 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         """Mix tokens: (N, H, W, C) -> (N, H, W, C); the state passes padding unchanged."""
         x, *z = self.in_proj(x)
-        x = silu(x if self.conv is None else self.conv(x, padding))
+        if self.conv is None:
+            x = silu(x, self.in_proj)
+        else:
+            x = silu(self.conv(x, padding), self.conv)
         mask = None if padding is None else padding.mask
         y = (self._cascade if self.pattern == 'cascade' else self._scan)(x, mask)
         # float32 under autocast: a sum over thousands of tokens may be too large for float16

@@ -6,11 +6,10 @@ rounds them down.
 from functools import partial
 from typing import Optional
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, ReLU
+from mmvssd.models.layers.conv import ConvNormAct, ConvSequence, ReLU, is_watched
 from mmvssd.models.layers.downsample import NormDownsample
 from mmvssd.models.layers.padding import Padding
 
@@ -105,7 +104,8 @@ class SimpleStem(_Patches):
         self.norm = nn.LayerNorm(dim)
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+        x = self.bn(self.conv(x))
+        return self.act(x.clone() if is_watched(self.bn) else x)  # which may overwrite it
 
 
 class OverlapStem(NormDownsample):
@@ -127,7 +127,8 @@ class OverlapStem(NormDownsample):
 
 def channels_last(x: Tensor) -> Tensor:
     """Give an image the memory order that all that follows works in."""
-    return x.contiguous(memory_format=torch.channels_last)
+    # torch.func.vmap knows no memory formats
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 STEMS = {
