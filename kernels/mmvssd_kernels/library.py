@@ -9,6 +9,14 @@ import torch
 _library = torch.library.Library('mmvssd_kernels', 'DEF')
 
 
+def exporting() -> bool:
+    """Tell whether ``torch.export``, and thus the ONNX exporter, traces what runs now."""
+    if hasattr(torch.compiler, 'is_exporting'):
+        return torch.compiler.is_exporting()
+    # PyTorch before 2.7 knows only compiling; a strict export looks there like torch.compile
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
 def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     """Return a decorator that makes a function an operator ``torch.ops.mmvssd_kernels.NAME``.
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.numerics import drop_padding, no_autocast, sum_dtype
+from mmvssd_kernels.numerics import decays, drop_padding, no_autocast, sum_dtype
 
 
-@register('ssd', 'reference', priority=0)
+@register('ssd', 'reference', priority=0, exportable=True)
 def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor], *,
                   chunk_size: int, reverse: bool, mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.ssd`, whose docstring has shapes and dtypes."""
@@ -46,7 +46,7 @@ def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tens
     # (N, L, h, P) -> (N, G, r, c, T, P), and the same for the others, whose r is 1
     x, a, B, C = (_chunks(t, G, T, c) for t in (x, a[..., None], B, C))
     a = a.squeeze(-1)
-    decay = _decays(a)  # (N, G, r, c, T, T): from token j (row) to token i (column)
+    decay = decays(a)  # (N, G, r, c, T, T): from token j (row) to token i (column)
     y = ((B @ C.mT) * decay).mT @ x
     # what a chunk adds to the state: its tokens, decayed from each to the last
     added = (B * decay[..., -1:]).mT @ x  # (N, G, r, c, S, P)
@@ -75,19 +75,6 @@ def _chunks(t: Tensor, G: int, T: int, c: int) -> Tensor:
     return t.unflatten(2, (G, -1)).unflatten(1, (c, T)).permute(0, 3, 4, 1, 2, 5)
 
 
-def _decays(a: Tensor) -> Tensor:
-    """exp(a_{j+1} + ... + a_i) at [j, i], 0 where i < j; (..., T) -> (..., T, T).
-
-    Each row is a sum of its own. A difference of sums from the start of the chunk would lose the
-    small steps that follow a large one.
-    """
-    T = a.shape[-1]
-    later = torch.ones(T, T, dtype=torch.bool, device=a.device).triu(1)
-    sums = a[..., None, :].masked_fill(~later, 0).cumsum(-1)
-    # masked before exp, which could overflow there, and whose gradient would then be NaN
-    return sums.masked_fill(later.mT, -torch.inf).exp()
-
-
 def _carry(added: Tensor, a: Tensor) -> Tensor:
     """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their sums of a.
 
@@ -95,7 +82,7 @@ def _carry(added: Tensor, a: Tensor) -> Tensor:
     """
     if isinstance(added.shape[3], torch.SymInt):
         before, a = F.pad(added.flatten(4), (0, 0, 1, -1)), F.pad(a, (1, -1))
-        return (_decays(a).mT @ before).unflatten(4, added.shape[4:])
+        return (decays(a).mT @ before).unflatten(4, added.shape[4:])
     state = torch.zeros_like(added[:, :, :, 0])
     before = []
     for own, factor in zip(added.unbind(3), a.exp().unbind(3)):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvssd.models.layers.padding import Padding
+from mmvssd.ops import exporting
 
 #: In place: what stands before it, a convolution or a norm, needs its input in backward.
 ReLU = partial(nn.ReLU, inplace=True)
@@ -98,10 +99,10 @@ class ConvNormAct(nn.Module):
     def _conv_norm(self, x: Tensor) -> Tensor:
         if self.norm is None:
             return self.conv(x)
-        # a trace keeps the two apart: what reads it counts or fuses norms by itself; mmcv's
-        # fuse_conv_bn leaves an Identity
+        # a trace and an export keep the two apart: what reads it counts or fuses norms by itself;
+        # mmcv's fuse_conv_bn leaves an Identity
         folds = isinstance(self.norm, _BatchNorm) and not self.norm.training
-        if not folds or torch.jit.is_tracing():
+        if not folds or torch.jit.is_tracing() or exporting():
             return self.norm(self.conv(x))
         return efficient_conv_bn_eval_forward(self.norm, self.conv, x)
 
