@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.library import open_sizes
 from mmvssd_kernels.numerics import decays, drop_padding, sum_dtype
 
 #: Tokens of a chunk: each costs four operators, and each level another pass over the tokens.
@@ -36,8 +37,9 @@ def selective_scan_export(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Ten
     delta, = drop_padding(mask, delta, tokens_last=True)
     u_, delta = (t.unflatten(1, (K, -1)).permute(1, 0, 3, 2) for t in (u, delta))
     B, C = (t.permute(1, 0, 3, 2) for t in (B, C))
-    y = unchunk(scan(*(chunk(t) for t in (u_, delta)), A.unflatten(0, (K, -1)),
-                     *(chunk(t) for t in (B, C))), L)
+    with open_sizes():
+        u_, delta, B, C = (chunk(t) for t in (u_, delta, B, C))
+        y = unchunk(scan(u_, delta, A.unflatten(0, (K, -1)), B, C), L)
     y = y.permute(1, 0, 3, 2).flatten(1, 2) + D[:, None] * u
     return drop_padding(mask, y, tokens_last=True)[0]
 
@@ -55,7 +57,7 @@ def chunk(t: Tensor) -> Tensor:
 
 def unchunk(t: Tensor, L: int) -> Tensor:
     """Join the first L tokens of chunks (T, K, N, c, ...) again, (K, N, L, ...)."""
-    return t.movedim(0, 3).flatten(2, 3)[:, :, :L]
+    return t.movedim(0, 3).flatten(2, 3).narrow(2, 0, L)
 
 
 def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import operator
+from mmvssd_kernels.library import open_sizes, operator
 from mmvssd_kernels.numerics import cast, drop_padding, sum_dtype
 from mmvssd_kernels.selective_scan.export import chunk, scan, unchunk
 from mmvssd_kernels.selective_scan_2d.autograd import FORWARD
@@ -26,7 +26,8 @@ def selective_scan_2d_export(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor
     x, dt, weight, A, B, C, D, bias = cast(dtype, x, dt, dt_weight, A, B, C, D, dt_bias)
     x, dt, B, C = drop_padding(mask, x, dt, B, C)
     compute = _translated if _translates() else _decomposed
-    y = compute(x, dt, weight, A, B, C, D, bias, mask, pattern)
+    with open_sizes():
+        y = compute(x, dt, weight, A, B, C, D, bias, mask, pattern)
     return drop_padding(mask, y)[0]
 
 

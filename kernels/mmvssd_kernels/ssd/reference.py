@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
+from mmvssd_kernels.library import open_sizes
 from mmvssd_kernels.numerics import decays, drop_padding, no_autocast, sum_dtype
 
 
@@ -20,7 +21,7 @@ def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
     """Compute :func:`mmvssd_kernels.ssd`, whose docstring has shapes and dtypes."""
     out_dtype = x.dtype
     dtype = sum_dtype(x.dtype)
-    with no_autocast(x):
+    with no_autocast(x), open_sizes():
         x, dt, A, B, C = (t.to(dtype) for t in (x, dt, A, B, C))
         # with a step of 0 the state passes padding as it is
         x, dt, B, C = drop_padding(mask, x, dt, B, C)
@@ -54,7 +55,7 @@ def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tens
     state = _carry(added, from_start[..., -1])
     y = y + from_start.exp()[..., None] * (C @ state)
     # (N, G, r, c, T, P) -> (N, L, h, P)
-    return y.permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(1, 2)[:, :L]
+    return y.permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(1, 2).narrow(1, 0, L)
 
 
 def _cut(L: int, chunk_size: int) -> Tuple[int, int]:
