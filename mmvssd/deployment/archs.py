@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
     Attributes:
         name: Family and arch.
-        seconds: Time of the export.
+        seconds: CPU time of the export, which is its time on a core of its own.
         gigabytes: Largest memory of its process until then.
         nodes: Operators of the graph.
         difference: Largest deviation of an output as a share of its largest value.
@@ -60,9 +60,9 @@ def measure(name: str) -> Row:
     torch.set_num_threads(1)
     model = FAMILIES[family].backbone(arch).eval().requires_grad_(False)
     images = [torch.randn(shape) for shape in SHAPES]
-    start = time.perf_counter()
+    start = time.process_time()
     program = to_onnx(model, images[0], [f'stage{i}' for i in model.out_indices])
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         file = Path(folder, 'model.onnx')
@@ -93,7 +93,7 @@ def _times(model, exported: OnnxModel, x: torch.Tensor) -> List[float]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ['| arch | export, s | peak, GB | operators | largest difference | PyTorch, ms | '
+    lines = ['| arch | export, CPU s | peak, GB | operators | largest difference | PyTorch, ms | '
              'ONNX Runtime, ms |', '|---|---|---|---|---|---|---|']
     for row in rows:
         lines.append(f'| {row.name} | {row.seconds:.0f} | {row.gigabytes:.1f} | {row.nodes} | '

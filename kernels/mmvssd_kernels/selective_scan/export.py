@@ -47,7 +47,7 @@ def selective_scan_export(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Ten
 def chunk(t: Tensor) -> Tensor:
     """Cut (K, N, L, ...) into c chunks, (T, K, N, c, ...), the last one filled up with zeros."""
     L = t.shape[2]
-    c = -(-L // CHUNK)
+    c = (L + CHUNK - 1) // CHUNK  # not -(-L // CHUNK): ONNX rounds a quotient towards zero
     if isinstance(L, torch.SymInt):
         # an export would take a single chunk for a constant
         c = torch.sym_max(c, 2)

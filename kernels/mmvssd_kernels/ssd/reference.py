@@ -61,8 +61,9 @@ def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tens
 def _cut(L: int, chunk_size: int) -> Tuple[int, int]:
     """Return the tokens of a chunk, and how many chunks hold L tokens: one at least."""
     if isinstance(L, torch.SymInt):
-        # left open by an export, which would take a single chunk for a constant
-        return chunk_size, torch.sym_max(-(-L // chunk_size), 2)
+        # left open by an export, which would take a single chunk for a constant; not -(-L // T),
+        # since ONNX rounds a quotient towards zero
+        return chunk_size, torch.sym_max((L + chunk_size - 1) // chunk_size, 2)
     T = max(min(chunk_size, L), 1)
     return T, max(-(-L // T), 1)
 
