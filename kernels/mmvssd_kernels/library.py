@@ -25,10 +25,12 @@ def open_sizes() -> contextlib.AbstractContextManager:
     PyTorch compares strides to find layouts, and takes what it finds at the sizes of the example
     for a condition of the program. From 2.6 on it has a setting against that.
     """
+    if not exporting():
+        return contextlib.nullcontext()
     config = importlib.import_module('torch.fx.experimental._config')
-    if exporting() and hasattr(config, 'backed_size_oblivious'):
-        return config.patch(backed_size_oblivious=True)
-    return contextlib.nullcontext()
+    if not hasattr(config, 'backed_size_oblivious'):
+        return contextlib.nullcontext()
+    return config.patch(backed_size_oblivious=True)
 
 
 def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:

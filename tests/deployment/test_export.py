@@ -17,6 +17,9 @@ from mmvssd.errors import CheckpointError, ConfigError, ExportError
 RECIPES = {'mmdet': 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py',
            'mmseg': 'samples/upernet_vmamba-nano_1xb8_digits.py',
            'mmpretrain': 'samples/vmamba-nano_1xb64_digits.py'}
+#: Settings of a classifier of one block.
+SMALLER = {'model.backbone.arch': dict(embed_dims=8, depths=(1, )),
+           'model.backbone.out_indices': (0, ), 'model.head.in_channels': 8}
 DIGITS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
 
 
@@ -28,13 +31,14 @@ def untrained(tmp_path_factory):
     def make(host):
         pytest.importorskip(host)
         if host not in made:
-            cfg = load_config(RECIPES[host])
+            cfg = load_config(RECIPES[host], options=SMALLER if host == 'mmpretrain' else None)
             init_default_scope(cfg.default_scope)
             torch.manual_seed(0)
             model = MODELS.build(dict(cfg.model, backbone=dict(cfg.model.backbone, init_cfg=None)))
             file = tmp_path_factory.mktemp('untrained') / 'weights.pth'
             torch.save(dict(state_dict=model.state_dict()), file)
             made[host] = cfg, str(file), model.eval()
+        init_default_scope(made[host][0].default_scope)
         return made[host]
 
     return make

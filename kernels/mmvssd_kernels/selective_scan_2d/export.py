@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.library import open_sizes, operator
+from mmvssd_kernels.library import exporting, open_sizes, operator
 from mmvssd_kernels.numerics import cast, drop_padding, sum_dtype
 from mmvssd_kernels.selective_scan.export import chunk, scan, unchunk
 from mmvssd_kernels.selective_scan_2d.autograd import FORWARD
@@ -33,7 +33,8 @@ def selective_scan_2d_export(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor
 
 def _translates() -> bool:
     """Tell whether the ONNX exporter runs, and has a translation of the operator."""
-    return torch.onnx.is_in_onnx_export() and TRANSLATION in sys.modules
+    # torch.compile cannot trace the first question
+    return exporting() and torch.onnx.is_in_onnx_export() and TRANSLATION in sys.modules
 
 
 def _decomposed(x: Tensor, dt: Tensor, weight: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
