@@ -26,7 +26,14 @@ def require(*packages: str) -> None:
 
 
 def open_images() -> Dict[int, object]:
-    """Return the axes of images (N, C, H, W) whose sizes an export leaves open."""
+    """Return the axes of images (N, C, H, W) whose sizes an export leaves open.
+
+    Raises:
+        ConfigError: This PyTorch cannot leave them open.
+    """
+    if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'DYNAMIC'):
+        raise ConfigError(f'PyTorch {torch.__version__} cannot leave sizes of an export open '
+                          'without naming their limits; 2.6 or later can')
     return dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
 
 

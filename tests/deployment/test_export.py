@@ -1,9 +1,11 @@
 """Exported files: what they compute, what they say of themselves, and when there is none."""
 import json
 import os
+import re
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,11 @@ from mmvssd.cli.launch import load_config
 from mmvssd.deployment import export as exporting
 from mmvssd.deployment.export import METADATA, SHAPES, TARGETS, Target, export
 from mmvssd.errors import CheckpointError, ConfigError, ExportError
+from mmvssd.paths import project_root
 
+open_sizes = pytest.mark.skipif(not hasattr(torch.export.Dim, 'DYNAMIC'),
+                                reason='this PyTorch cannot leave sizes open')
+DOCS = project_root() / 'docs' / 'deployment.md'
 RECIPES = {'mmdet': 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py',
            'mmseg': 'samples/upernet_vmamba-nano_1xb8_digits.py',
            'mmpretrain': 'samples/vmamba-nano_1xb64_digits.py'}
@@ -44,9 +50,10 @@ def untrained(tmp_path_factory):
     return make
 
 
+@open_sizes
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
-def test_a_classifier_that_normalizes(untrained, tmp_path):
+def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
     """Its file gives the scores of pixels, and says how to read it."""
     runtime = pytest.importorskip('onnxruntime')
     cfg, checkpoint, model = untrained('mmpretrain')
@@ -67,6 +74,16 @@ def test_a_classifier_that_normalizes(untrained, tmp_path):
         truth = model(normalized).softmax(1).numpy()
     assert np.abs(scores - truth).max() <= 1e-5 * truth.max()
 
+    # the docs' example runs on it, and finds the same
+    monkeypatch.chdir(file.parent)
+    file.rename('model.onnx')
+    cv2.imwrite('image.png', pixels[0, ::-1].transpose(1, 2, 0))
+    (example, ) = re.findall(r'```python\n(import json.*?)```', DOCS.read_text(), re.DOTALL)
+    exec(compile(example, str(DOCS), 'exec'), {})
+    name, score = capsys.readouterr().out.split()[-2:]
+    assert name == DIGITS[scores[0].argmax()]
+    assert float(score) == pytest.approx(scores[0].max(), rel=1e-5)
+
     said = session.get_modelmeta().custom_metadata_map
     assert json.loads(said['classes']) == DIGITS
     assert said['task'] == 'classification'
@@ -76,6 +93,7 @@ def test_a_classifier_that_normalizes(untrained, tmp_path):
         mean=pytest.approx(mean), std=pytest.approx(std))
 
 
+@open_sizes
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_a_segmentor(untrained, tmp_path):
@@ -108,6 +126,7 @@ print(program.module()(torch.randn(1, 3, 64, 90)).tolist())
 """
 
 
+@open_sizes
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_a_program_needs_nothing_of_the_project(untrained, tmp_path):
@@ -124,6 +143,7 @@ def test_a_program_needs_nothing_of_the_project(untrained, tmp_path):
     torch.testing.assert_close(torch.tensor(json.loads(logits)), truth)
 
 
+@open_sizes
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_openvino(untrained, tmp_path):

@@ -10,7 +10,7 @@ from mmvssd_kernels.cross_scan import PATTERNS
 from mmvssd_kernels.selective_scan.export import CHUNK, LEVELS
 
 SCANS = ('selective_scan', 'selective_scan_2d')
-OPEN = torch.export.Dim.AUTO
+OPEN = getattr(torch.export.Dim, 'AUTO', None)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
@@ -77,6 +77,7 @@ def of_size(op, N, H, W):
     return dict(N=N, L=H * W) if op in ('nc_ssd', 'ssd', 'selective_scan') else dict(N=N, H=H, W=W)
 
 
+@pytest.mark.skipif(OPEN is None, reason='this PyTorch cannot leave sizes open')
 @pytest.mark.slow
 @pytest.mark.parametrize('op', dispatch.ops())
 def test_an_exported_program_needs_no_kernels(op):
