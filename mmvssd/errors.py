@@ -29,6 +29,10 @@ class CheckpointError(RuntimeError):
         return printable(super().__str__())
 
 
+class ExportError(RuntimeError):
+    """A model cannot be exported, or what was exported computes something else."""
+
+
 class UnreadableImageError(OSError):
     """An image, or a label map, is missing or is no image; the message says which."""
 

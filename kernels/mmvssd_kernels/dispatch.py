@@ -7,6 +7,9 @@ implementation, or ``'auto'``, which takes the one of highest priority that neit
 The environment variable ``MMVSSD_KERNEL`` sets what ``'auto'`` means. A choice that was made by
 name and cannot run raises; ``'auto'`` falls back and logs the reason once. :func:`used` tells
 afterwards what ran.
+
+While a model is exported, ``'auto'`` takes only implementations in standard operators, if the op
+has any: the program then runs without this package, and on any device.
 """
 import functools
 import logging
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import description
+from mmvssd_kernels.library import exporting
 
 logger = logging.getLogger('mmvssd')
 
@@ -35,13 +39,15 @@ class Implementation(NamedTuple):
     """One way to compute an op: what does it, and two functions of the same arguments.
 
     ``obstacle`` says why it cannot run, ``drawback`` why 'auto' should not take it though it can.
-    Both give None if nothing stands against it.
+    Both give None if nothing stands against it. ``exportable`` tells whether it is made of standard
+    operators.
     """
 
     run: Callable
     obstacle: Objection = _none
     drawback: Objection = _none
     priority: float = 0
+    exportable: bool = False
 
 
 class CannotRun(RuntimeError):
@@ -59,7 +65,7 @@ _used: Dict[Tuple[str, str], str] = {}
 
 
 def register(op: str, name: str, obstacle: Objection = _none, drawback: Objection = _none, *,
-             priority: float) -> Callable[[Callable], Callable]:
+             priority: float, exportable: bool = False) -> Callable[[Callable], Callable]:
     """Return a decorator that registers a function as implementation ``name`` of ``op``.
 
     The function takes what the op takes, but ``impl``, in the same order: tensors by position,
@@ -71,7 +77,9 @@ def register(op: str, name: str, obstacle: Objection = _none, drawback: Objectio
         obstacle: Says why it cannot run on the arguments; None if it can.
         drawback: Says why 'auto' should not take it, though it can run; None if it should.
         priority: 'auto' tries the highest first, and equal ones as they were registered.
-            ``reference`` has 0, ``triton`` 100. Below 0, only its name reaches it.
+            ``reference`` has 0, ``triton`` 100. Below 0, only its name reaches it, or an export.
+        exportable: Whether it consists of PyTorch's own operators, which any reader of an exported
+            program has, and takes sizes that the export left open.
 
     Raises:
         ValueError: There is no such op, or the name is taken.
@@ -88,7 +96,7 @@ def register(op: str, name: str, obstacle: Objection = _none, drawback: Objectio
 
     def file(function: Callable) -> Callable:
         registered = {**_implementations[op],
-                      name: Implementation(function, obstacle, drawback, priority)}
+                      name: Implementation(function, obstacle, drawback, priority, exportable)}
         _implementations[op] = dict(sorted(registered.items(), key=lambda item: -item[1].priority))
         return function
 
@@ -197,16 +205,24 @@ def _check(op: str, name: str, source: str) -> None:
 
 def _best(op: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
     passed_over: List[str] = []
-    for name, way in _implementations[op].items():
+    for name, way in _candidates(op).items():
         reason = way.obstacle(*args, **kwargs) or way.drawback(*args, **kwargs)
         if not reason:
-            return name, '; '.join(passed_over) or 'the fastest'
+            return name, '; '.join(passed_over) or (
+                'a model is exported' if exporting() else 'the fastest')
         passed_over.append(f'not {name}: {reason}')
         # on the meta device there is nothing to be fast at
         if not _on_meta(args):
             _report_fallback(op, name, reason)
     raise RuntimeError(f'{op}: no implementation can run on these arguments: '
                        f'{"; ".join(passed_over) or "none is registered"}')
+
+
+def _candidates(op: str) -> Dict[str, Implementation]:
+    """Return what 'auto' chooses among, the highest priority first."""
+    ways = _implementations[op]
+    exportable = {name: way for name, way in ways.items() if way.exportable}
+    return exportable if exportable and exporting() else ways
 
 
 def _on_meta(args: tuple) -> bool:

@@ -1,5 +1,7 @@
 """Python functions as PyTorch operators that ``torch.compile`` takes as they are."""
+import contextlib
 import functools
+import importlib
 import itertools
 from contextlib import nullcontext
 from typing import Callable, Dict, Type
@@ -10,6 +12,28 @@ from torch.autograd import forward_ad
 _library = torch.library.Library('mmvssd_kernels', 'DEF')
 #: Operators with a gradient in the form that the transforms of ``torch.func`` take.
 _functions: Dict[str, Type[torch.autograd.Function]] = {}
+
+
+def exporting() -> bool:
+    """Tell whether ``torch.export``, and thus the ONNX exporter, traces what runs now."""
+    if hasattr(torch.compiler, 'is_exporting'):
+        return torch.compiler.is_exporting()
+    # PyTorch before 2.7 knows only compiling; a strict export looks there like torch.compile
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+def open_sizes() -> contextlib.AbstractContextManager:
+    """Keep sizes that an export left open as they are, within a ``with`` block.
+
+    PyTorch compares strides to find layouts, and takes what it finds at the sizes of the example
+    for a condition of the program. From 2.6 on it has a setting against that.
+    """
+    if not exporting():
+        return contextlib.nullcontext()
+    config = importlib.import_module('torch.fx.experimental._config')
+    if not hasattr(config, 'backed_size_oblivious'):
+        return contextlib.nullcontext()
+    return config.patch(backed_size_oblivious=True)
 
 
 def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:

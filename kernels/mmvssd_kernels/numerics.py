@@ -31,6 +31,24 @@ def no_autocast(x: Tensor) -> contextlib.AbstractContextManager:
             else torch.autocast(x.device.type, enabled=False))
 
 
+def cast(dtype: torch.dtype, *tensors: Tensor) -> Tuple[Tensor, ...]:
+    """Return the tensors in a dtype; an exported graph gets no operator for those that have it."""
+    return tuple(t if t.dtype == dtype else t.to(dtype) for t in tensors)
+
+
+def decays(a: Tensor) -> Tensor:
+    """exp(a_{j+1} + ... + a_i) at [j, i], 0 where i < j; (..., T) -> (..., T, T).
+
+    Each row is a sum of its own. A difference of sums from the start of the chunk would lose the
+    small steps that follow a large one.
+    """
+    T = a.shape[-1]
+    later = torch.ones(T, T, dtype=torch.bool, device=a.device).triu(1)
+    sums = a[..., None, :].masked_fill(~later, 0).cumsum(-1)
+    # masked before exp, which could overflow there, and whose gradient would then be NaN
+    return sums.masked_fill(later.mT, -torch.inf).exp()
+
+
 def drop_padding(mask: Optional[Tensor], *tensors: Tensor,
                  tokens_last: bool = False) -> Tuple[Tensor, ...]:
     """Return the tensors with zeros at padding, whatever padding holds.

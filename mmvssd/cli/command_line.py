@@ -15,6 +15,7 @@ from mmvssd.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    ExportError,
     NumericalFault,
     UnreadableImageError,
     printable,
@@ -24,7 +25,7 @@ from mmvssd.phrases import emptiness
 #: Errors of the user's input; their message says all, a traceback would bury it.
 INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
 #: Errors that end a command with only their message.
-EXPLAINED = (*INPUT_ERRORS, NumericalFault, UnreadableImageError)
+EXPLAINED = (*INPUT_ERRORS, ExportError, NumericalFault, UnreadableImageError)
 
 
 class SettingsAction(DictAction):

@@ -278,4 +278,25 @@ def test_an_outsider_s_implementation_meets_the_bar_of_ours(outsider):
 def test_every_op_has_kernels_before_its_reference():
     for op in dispatch.ops():
         numba = ('numba',) if op.startswith('selective_scan') else ()
-        assert dispatch.names(op) == ('triton', *numba, 'reference')
+        # of what is exportable itself there is no other form
+        export = () if op in ('nc_ssd', 'ssd') else ('export',)
+        assert dispatch.names(op) == ('triton', *numba, 'reference', *export)
+
+
+def test_an_export_takes_what_is_exportable(two_ways, monkeypatch, caplog):
+    register('standard', priority=-1)
+    dispatch.register('op', 'mine', priority=-2, exportable=True)(lambda x: 'mine')
+    assert dispatch.call('op', 'auto', FAST) == 'triton'
+    dispatch.forget_used()
+    monkeypatch.setattr(dispatch, 'exporting', lambda: True)
+    assert dispatch.call('op', 'auto', SLOW) == 'mine'
+    assert dispatch.used() == {'op': {'mine': 'a model is exported'}}
+    assert not caplog.records  # it is no fallback
+    assert dispatch.call('op', 'reference', FAST) == 'reference'
+    dispatch.unregister('op', 'mine')
+    assert dispatch.call('op', 'auto', FAST) == 'triton'
+
+
+def test_every_op_is_exportable():
+    for op in dispatch.ops():
+        assert [way.exportable for way in dispatch._implementations[op].values()].count(True) == 1

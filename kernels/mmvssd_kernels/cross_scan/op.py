@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmvssd_kernels import dispatch
 from mmvssd_kernels.checks import check_choice, check_grid, check_tensor
-from mmvssd_kernels.cross_scan import autograd, reference  # noqa: F401  (register themselves)
+from mmvssd_kernels.cross_scan import autograd, export, reference  # noqa: F401  (register themselves)
 from mmvssd_kernels.cross_scan.orders import ORDERS
 
 PATTERNS = tuple(ORDERS)

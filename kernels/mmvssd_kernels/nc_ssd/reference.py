@@ -13,7 +13,7 @@ from mmvssd_kernels.dispatch import register
 from mmvssd_kernels.numerics import drop_padding, no_autocast, sum_dtype
 
 
-@register('nc_ssd', 'reference', priority=0)
+@register('nc_ssd', 'reference', priority=0, exportable=True)
 def nc_ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor],
                      *, normalize: bool, grid: Optional[Tuple[int, int]],
                      mask: Optional[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from mmvssd_kernels.checks import (
 )
 from mmvssd_kernels.selective_scan import (  # noqa: F401  (register themselves)
     autograd,
+    export,
     numba_operator,
     reference,
 )

@@ -8,6 +8,7 @@ from mmvssd_kernels.checks import check_choice, check_mask, check_optional, chec
 from mmvssd_kernels.cross_scan import PATTERNS
 from mmvssd_kernels.selective_scan_2d import (  # noqa: F401  (register themselves)
     autograd,
+    export,
     numba_operator,
     reference,
 )

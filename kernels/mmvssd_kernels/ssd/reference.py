@@ -11,16 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvssd_kernels.dispatch import register
-from mmvssd_kernels.numerics import drop_padding, no_autocast, sum_dtype
+from mmvssd_kernels.library import open_sizes
+from mmvssd_kernels.numerics import decays, drop_padding, no_autocast, sum_dtype
 
 
-@register('ssd', 'reference', priority=0)
+@register('ssd', 'reference', priority=0, exportable=True)
 def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor], *,
                   chunk_size: int, reverse: bool, mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.ssd`, whose docstring has shapes and dtypes."""
     out_dtype = x.dtype
     dtype = sum_dtype(x.dtype)
-    with no_autocast(x):
+    with no_autocast(x), open_sizes():
         x, dt, A, B, C = (t.to(dtype) for t in (x, dt, A, B, C))
         # with a step of 0 the state passes padding as it is
         x, dt, B, C = drop_padding(mask, x, dt, B, C)
@@ -46,7 +47,7 @@ def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tens
     # (N, L, h, P) -> (N, G, r, c, T, P), and the same for the others, whose r is 1
     x, a, B, C = (_chunks(t, G, T, c) for t in (x, a[..., None], B, C))
     a = a.squeeze(-1)
-    decay = _decays(a)  # (N, G, r, c, T, T): from token j (row) to token i (column)
+    decay = decays(a)  # (N, G, r, c, T, T): from token j (row) to token i (column)
     y = ((B @ C.mT) * decay).mT @ x
     # what a chunk adds to the state: its tokens, decayed from each to the last
     added = (B * decay[..., -1:]).mT @ x  # (N, G, r, c, S, P)
@@ -54,14 +55,15 @@ def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tens
     state = _carry(added, from_start[..., -1])
     y = y + from_start.exp()[..., None] * (C @ state)
     # (N, G, r, c, T, P) -> (N, L, h, P)
-    return y.permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(1, 2)[:, :L]
+    return y.permute(0, 3, 4, 1, 2, 5).flatten(3, 4).flatten(1, 2).narrow(1, 0, L)
 
 
 def _cut(L: int, chunk_size: int) -> Tuple[int, int]:
     """Return the tokens of a chunk, and how many chunks hold L tokens: one at least."""
     if isinstance(L, torch.SymInt):
-        # left open by an export, which would take a single chunk for a constant
-        return chunk_size, torch.sym_max(-(-L // chunk_size), 2)
+        # left open by an export, which would take a single chunk for a constant; not -(-L // T),
+        # since ONNX rounds a quotient towards zero
+        return chunk_size, torch.sym_max((L + chunk_size - 1) // chunk_size, 2)
     T = max(min(chunk_size, L), 1)
     return T, max(-(-L // T), 1)
 
@@ -75,19 +77,6 @@ def _chunks(t: Tensor, G: int, T: int, c: int) -> Tensor:
     return t.unflatten(2, (G, -1)).unflatten(1, (c, T)).permute(0, 3, 4, 1, 2, 5)
 
 
-def _decays(a: Tensor) -> Tensor:
-    """exp(a_{j+1} + ... + a_i) at [j, i], 0 where i < j; (..., T) -> (..., T, T).
-
-    Each row is a sum of its own. A difference of sums from the start of the chunk would lose the
-    small steps that follow a large one.
-    """
-    T = a.shape[-1]
-    later = torch.ones(T, T, dtype=torch.bool, device=a.device).triu(1)
-    sums = a[..., None, :].masked_fill(~later, 0).cumsum(-1)
-    # masked before exp, which could overflow there, and whose gradient would then be NaN
-    return sums.masked_fill(later.mT, -torch.inf).exp()
-
-
 def _carry(added: Tensor, a: Tensor) -> Tensor:
     """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their sums of a.
 
@@ -95,7 +84,7 @@ def _carry(added: Tensor, a: Tensor) -> Tensor:
     """
     if isinstance(added.shape[3], torch.SymInt):
         before, a = F.pad(added.flatten(4), (0, 0, 1, -1)), F.pad(a, (1, -1))
-        return (_decays(a).mT @ before).unflatten(4, added.shape[4:])
+        return (decays(a).mT @ before).unflatten(4, added.shape[4:])
     state = torch.zeros_like(added[:, :, :, 0])
     before = []
     for own, factor in zip(added.unbind(3), a.exp().unbind(3)):

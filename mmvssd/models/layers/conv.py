@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import _has_any_global_hook
 
 from mmvssd.models.layers.padding import Padding
+from mmvssd.ops import exporting
 
 #: Where PyTorch keeps a module's hooks; nothing public tells whether there are any.
 HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
@@ -132,11 +133,13 @@ class ConvNormAct(nn.Module):
         """Tell whether convolution and norm are what they were made as, in evaluation mode.
 
         mmcv's ``fuse_conv_bn`` leaves an Identity as norm, and other tools put a layer of theirs in
-        place of either. A trace keeps the two apart: what reads it counts or fuses norms by itself.
+        place of either. A trace and an export keep the two apart: what reads them counts or fuses
+        norms by itself.
         """
         norm = self.norm
         return (isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None
-                and type(self.conv) is nn.Conv2d and not torch.jit.is_tracing())
+                and type(self.conv) is nn.Conv2d
+                and not (torch.jit.is_tracing() or exporting()))
 
 
 class ConvSequence(nn.Sequential):

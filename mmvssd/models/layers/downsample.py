@@ -1,7 +1,6 @@
 """Downsamples between stages: (N, H, W, C) to (N, ceil(H/2), ceil(W/2), D)."""
 from typing import Optional
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,9 +72,11 @@ class PatchMerging(nn.Module):
         if padding is not None:
             x = x.masked_fill(~padding.mask[..., None], 0)
         H, W = x.shape[1:3]
-        x = F.pad(x, (0, 0, 0, W % 2, 0, H % 2))
+        half_H, half_W = (H + 1) // 2, (W + 1) // 2
+        x = F.pad(x, (0, 0, 0, 2 * half_W - W, 0, 2 * half_H - H))
+        x = x.unflatten(2, (half_W, 2)).unflatten(1, (half_H, 2))  # (N, H/2, 2, W/2, 2, C)
         # (row, column) of the neighbours: 00, 10, 01, 11
-        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], dim=-1)
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
         return self.reduction(self.norm(x))
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmvssd.ops import exporting
+
 #: Tokens of a batch from which a product may run faster as a convolution. With fewer, its weight is
 #: the larger factor, and oneDNN brings that into an order of its own at every call.
 TOKENS = 512
@@ -54,14 +56,15 @@ class SplitLinear(GridLinear):
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """(N, H, W, in_features) -> one (N, H, W, size) for each part."""
-        if x.device.type == 'cpu':
+        if x.device.type == 'cpu' and not exporting():
             return tuple(self._apply_weight(x, part) for part in self.weight.split(self.sizes))
         return super().forward(x).split(self.sizes, dim=-1)
 
 
 def _convolves(x: Tensor) -> bool:
     """Tell whether a product with x (N, H, W, C) runs as a convolution, if that is fast here."""
-    if x.device.type != 'cpu' or x.dtype == torch.float64:
+    # an exported model is for other machines, and their runtimes
+    if x.device.type != 'cpu' or x.dtype == torch.float64 or exporting():
         return False
     # a graph shall not hang on the size that it was traced with
     return (torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -72,7 +72,8 @@ class _Patches(nn.Module):
         if padding is not None:
             x = padding.clear(x)
         H, W = x.shape[2:]
-        x = F.pad(x, (0, max(0, 4 - W), 0, max(0, 4 - H)))
+        if H < 4 or W < 4:
+            x = F.pad(x, (0, max(0, 4 - W), 0, max(0, 4 - H)))
         return self.norm(self.embed(channels_last(x)).permute(0, 2, 3, 1))
 
     def after(self, padding: Padding) -> Padding:

@@ -1,0 +1,1 @@
+"""Models outside of the hosts: export to ONNX, exported programs and OpenVINO, and comparison."""

@@ -1,0 +1,144 @@
+"""Models of the hosts as functions of a tensor of images: what is exported."""
+import importlib
+from typing import Dict, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmvssd.errors import ExportError
+from mmvssd.models.arguments import check_name
+
+
+class Deployed(nn.Module):
+    """Base of the models: images (N, C, H, W) of any size in, one result out.
+
+    Args:
+        model: The host's model; it is put into evaluation mode.
+        result: A name of :attr:`results`.
+        normalizes: Take the pixels' values, 0 to 255, and apply mean and standard deviation;
+            else images are normalized already. Both have the channels in :attr:`channels`' order.
+
+    Attributes:
+        task: What it does.
+        results: Names of what it can give.
+    """
+
+    task: str
+    results: Sequence[str]
+
+    def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.result = check_name('result', result, self.results)
+        self.normalizes = normalizes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the result of images (N, C, H, W), float32."""
+        if self.normalizes:
+            preprocessor = self.model.data_preprocessor
+            images = (images - preprocessor.mean) / preprocessor.std
+        return self.compute(images)
+
+    def compute(self, images: Tensor) -> Tensor:
+        """Compute the result of normalized images."""
+        raise NotImplementedError
+
+    @property
+    def preprocessing(self) -> Dict[str, object]:
+        """What images need before they come in; mean and std are those of 0 to 255."""
+        preprocessor = self.model.data_preprocessor
+        converts = any(getattr(preprocessor, name, False)
+                       for name in ('to_rgb', 'channel_conversion'))
+        numbers = {name: [float(value) for value in getattr(preprocessor, name).flatten()]
+                   for name in ('mean', 'std') if hasattr(preprocessor, name)}
+        return dict(layout='NCHW', dtype='float32', channels='RGB' if converts else 'BGR',
+                    normalizes_itself=self.normalizes, **numbers)
+
+
+class DeployedClassifier(Deployed):
+    """A classifier of MMPreTrain: logits or scores (N, classes)."""
+
+    task = 'classification'
+    results = ('scores', 'logits')
+
+    def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
+        super().__init__(model, result, normalizes)
+        known = importlib.import_module('mmpretrain.models.heads').ClsHead._get_predictions
+        if result == 'scores' and getattr(type(model.head), '_get_predictions', None) is not known:
+            raise ExportError(f'{type(model.head).__name__}: its scores are no softmax of its '
+                              'logits; export with --result logits')
+
+    def compute(self, images: Tensor) -> Tensor:
+        logits = self.model.head(self.model.extract_feat(images))
+        return logits.softmax(1) if self.result == 'scores' else logits
+
+
+class DeployedSegmentor(Deployed):
+    """A segmentor of MMSegmentation, on whole images, at their size.
+
+    ``labels`` is the map (N, H, W) of the most likely classes, int64; ``scores`` are
+    (N, classes, H, W).
+    """
+
+    task = 'segmentation'
+    results = ('labels', 'scores')
+
+    def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
+        super().__init__(model, result, normalizes)
+        head = model.decode_head
+        if isinstance(head, nn.ModuleList) or head.out_channels == 1:
+            raise ExportError(f'{type(model).__name__}: a cascade of heads, or a head of one '
+                              'channel, is not exported; a single head with a channel for each '
+                              'class is')
+        replace_adaptive_pools_(head)
+
+    def compute(self, images: Tensor) -> Tensor:
+        head = self.model.decode_head
+        logits = F.interpolate(head(self.model.extract_feat(images)), size=images.shape[2:],
+                               mode='bilinear', align_corners=head.align_corners)
+        return logits.softmax(1) if self.result == 'scores' else logits.argmax(1)
+
+
+class AdaptivePool(nn.Module):
+    """Adaptive average pooling as two products, which has no loop over a size left open.
+
+    Args:
+        size: Height and width of the result.
+    """
+
+    def __init__(self, size: Tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, *size)."""
+        rows, columns = (_means(x.shape[axis], count, x)
+                         for axis, count in zip((2, 3), self.size))
+        return rows @ x @ columns.mT
+
+
+def _means(side: int, count: int, x: Tensor) -> Tensor:
+    """Return a matrix (count, side) whose product is the mean of each of count bins."""
+    place = torch.arange(side, device=x.device)
+    bins = torch.arange(count, device=x.device)[:, None]
+    # bin i is from floor(i side / count) to ceil((i + 1) side / count)
+    inside = (place >= bins * side // count) & (place * count < (bins + 1) * side)
+    inside = inside.to(x.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def replace_adaptive_pools_(module: nn.Module) -> None:
+    """Put :class:`AdaptivePool` in the place of adaptive average pools of more than 1 x 1."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.AdaptiveAvgPool2d):
+            size = child.output_size
+            size = size if isinstance(size, (tuple, list)) else (size, size)
+            if None not in size and tuple(size) != (1, 1):
+                setattr(module, name, AdaptivePool(tuple(size)))
+        else:
+            replace_adaptive_pools_(child)
+
+
+#: How the models of each host are exported, by default scope.
+DEPLOYED = {'mmpretrain': DeployedClassifier, 'mmseg': DeployedSegmentor}

@@ -1,0 +1,82 @@
+"""ONNX models of PyTorch modules: export with sizes left open, and runs in ONNX Runtime."""
+import importlib
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmvssd.errors import ConfigError
+
+#: What each package is asked for, as pip has it.
+PACKAGES = {'onnx': 'onnx>=1.16', 'onnxscript': 'onnxscript>=0.3',
+            'onnxruntime': 'onnxruntime>=1.18', 'openvino': 'openvino>=2024.4'}
+
+
+def require(*packages: str) -> None:
+    """Raise ConfigError unless the packages can be imported, with the line that installs them."""
+    for name in packages:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            install = ' '.join(repr(PACKAGES[package]) for package in packages)
+            raise ConfigError(f'{name} is not installed ({error}); pip install {install}'
+                              ) from error
+
+
+def open_images() -> Dict[int, object]:
+    """Return the axes of images (N, C, H, W) whose sizes an export leaves open.
+
+    Raises:
+        ConfigError: This PyTorch cannot leave them open.
+    """
+    if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'DYNAMIC'):
+        raise ConfigError(f'PyTorch {torch.__version__} cannot leave sizes of an export open '
+                          'without naming their limits; 2.6 or later can')
+    return dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+
+
+def to_onnx(model: nn.Module, images: Tensor, outputs: Sequence[str]):
+    """Export a model of images to ONNX, with batch, height and width left open.
+
+    Args:
+        model: In evaluation mode; takes images, gives a tensor or a tuple of tensors.
+        images: An example (N, C, H, W) with N of 2 or more: PyTorch takes a size of 1 for a
+            constant. No side should be so small that a stage has a side of 1.
+        outputs: A name for each result.
+
+    Returns:
+        PyTorch's ``ONNXProgram``.
+
+    Raises:
+        ConfigError: onnx or onnxscript is not installed.
+    """
+    require('onnx', 'onnxscript')
+    return torch.onnx.export(model, (images, ), dynamo=True, dynamic_shapes=(open_images(), ),
+                             input_names=['images'], output_names=list(outputs), verbose=False)
+
+
+class OnnxModel:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        file: The file; weights of large models lie in another beside it.
+        threads: Threads of an operator; 0 lets ONNX Runtime choose.
+
+    Raises:
+        ConfigError: onnxruntime is not installed.
+    """
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        require('onnxruntime')
+        runtime = importlib.import_module('onnxruntime')
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = runtime.InferenceSession(str(file), options,
+                                                providers=['CPUExecutionProvider'])
+
+    def __call__(self, images: np.ndarray) -> List[np.ndarray]:
+        """Run on images (N, C, H, W) and return all results."""
+        name = self.session.get_inputs()[0].name
+        return self.session.run(None, {name: images})

@@ -1,0 +1,238 @@
+"""Exported files: what they compute, what they say of themselves, and when there is none."""
+import json
+import os
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+
+from mmvssd.cli.launch import load_config
+from mmvssd.deployment import export as exporting
+from mmvssd.deployment.export import METADATA, SHAPES, TARGETS, Target, export
+from mmvssd.errors import CheckpointError, ConfigError, ExportError
+from mmvssd.paths import project_root
+
+open_sizes = pytest.mark.skipif(not hasattr(torch.export.Dim, 'DYNAMIC'),
+                                reason='this PyTorch cannot leave sizes open')
+DOCS = project_root() / 'docs' / 'deployment.md'
+RECIPES = {'mmdet': 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py',
+           'mmseg': 'samples/upernet_vmamba-nano_1xb8_digits.py',
+           'mmpretrain': 'samples/vmamba-nano_1xb64_digits.py'}
+#: Settings of a classifier of one block.
+SMALLER = {'model.backbone.arch': dict(embed_dims=8, depths=(1, )),
+           'model.backbone.out_indices': (0, ), 'model.head.in_channels': 8}
+DIGITS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
+
+
+@pytest.fixture(scope='module')
+def untrained(tmp_path_factory):
+    """Recipes by host, with weights as they are drawn."""
+    made = {}
+
+    def make(host):
+        pytest.importorskip(host)
+        if host not in made:
+            cfg = load_config(RECIPES[host], options=SMALLER if host == 'mmpretrain' else None)
+            init_default_scope(cfg.default_scope)
+            torch.manual_seed(0)
+            model = MODELS.build(dict(cfg.model, backbone=dict(cfg.model.backbone, init_cfg=None)))
+            file = tmp_path_factory.mktemp('untrained') / 'weights.pth'
+            torch.save(dict(state_dict=model.state_dict()), file)
+            made[host] = cfg, str(file), model.eval()
+        init_default_scope(made[host][0].default_scope)
+        return made[host]
+
+    return make
+
+
+@open_sizes
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
+    """Its file gives the scores of pixels, and says how to read it."""
+    runtime = pytest.importorskip('onnxruntime')
+    cfg, checkpoint, model = untrained('mmpretrain')
+    file = tmp_path / 'new folder' / 'digits.onnx'
+    comparisons = export(cfg, checkpoint, str(file), to='onnx', normalizes=True)
+    assert [shape[0] for shape, _ in comparisons] == [shape[0] for shape in SHAPES]
+    assert max(difference for _, difference in comparisons) <= 1e-5
+    assert os.listdir(file.parent) == ['digits.onnx']
+
+    session = runtime.InferenceSession(file, providers=['CPUExecutionProvider'])
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 72, 64)).astype(np.float32)
+    scores, = session.run(['scores'], dict(images=pixels))
+    assert np.allclose(scores.sum(1), 1)
+    mean, std = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    normalized = (torch.from_numpy(pixels) - torch.tensor(mean)[:, None, None]) / torch.tensor(
+        std)[:, None, None]
+    with torch.no_grad():
+        truth = model(normalized).softmax(1).numpy()
+    assert np.abs(scores - truth).max() <= 1e-5 * truth.max()
+
+    # the docs' example runs on it, and finds the same
+    monkeypatch.chdir(file.parent)
+    file.rename('model.onnx')
+    cv2.imwrite('image.png', pixels[0, ::-1].transpose(1, 2, 0))
+    (example, ) = re.findall(r'```python\n(import json.*?)```', DOCS.read_text(), re.DOTALL)
+    exec(compile(example, str(DOCS), 'exec'), {})
+    name, score = capsys.readouterr().out.split()[-2:]
+    assert name == DIGITS[scores[0].argmax()]
+    assert float(score) == pytest.approx(scores[0].max(), rel=1e-5)
+
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said['classes']) == DIGITS
+    assert said['task'] == 'classification'
+    preprocessing = json.loads(said['preprocessing'])
+    assert preprocessing == dict(
+        layout='NCHW', dtype='float32', channels='RGB', normalizes_itself=True,
+        mean=pytest.approx(mean), std=pytest.approx(std))
+
+
+@open_sizes
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_a_segmentor(untrained, tmp_path):
+    """Its label map has the size of any images."""
+    runtime = pytest.importorskip('onnxruntime')
+    cfg, checkpoint, model = untrained('mmseg')
+    file = tmp_path / 'scenes.onnx'
+    export(cfg, checkpoint, str(file), to='onnx', result='scores')
+    images = torch.randn(2, 3, 80, 61)
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(
+            model(images), size=images.shape[2:], mode='bilinear', align_corners=False)
+    session = runtime.InferenceSession(file, providers=['CPUExecutionProvider'])
+    scores, = session.run(['scores'], dict(images=images.numpy()))
+    truth = logits.softmax(1).numpy()
+    assert np.abs(scores - truth).max() <= 1e-5 * truth.max()
+    assert len(np.unique(truth.argmax(1))) > 1
+
+
+RUN = """
+import json, sys
+for name in ('mmvssd', 'mmvssd_kernels', 'mmengine', 'mmcv', 'mmpretrain'):
+    sys.modules[name] = None
+import torch
+said = {sys.argv[2]: ''}
+program = torch.export.load(sys.argv[1], extra_files=said)
+torch.manual_seed(0)
+print(json.loads(said[sys.argv[2]])['classes'])
+print(program.module()(torch.randn(1, 3, 64, 90)).tolist())
+"""
+
+
+@open_sizes
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_a_program_needs_nothing_of_the_project(untrained, tmp_path):
+    cfg, checkpoint, model = untrained('mmpretrain')
+    file = tmp_path / 'digits.pt2'
+    export(cfg, checkpoint, str(file), to='torch', result='logits')
+    done = subprocess.run([sys.executable, '-c', RUN, file, METADATA], text=True, cwd=tmp_path,
+                          stdout=subprocess.PIPE, check=True)
+    classes, logits = done.stdout.splitlines()
+    assert json.loads(classes) == DIGITS
+    torch.manual_seed(0)
+    with torch.no_grad():
+        truth = model(torch.randn(1, 3, 64, 90))
+    torch.testing.assert_close(torch.tensor(json.loads(logits)), truth)
+
+
+@open_sizes
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_openvino(untrained, tmp_path):
+    openvino = pytest.importorskip('openvino')
+    cfg, checkpoint, _ = untrained('mmpretrain')
+    file = tmp_path / 'digits.xml'
+    export(cfg, checkpoint, str(file), to='openvino')
+    assert sorted(os.listdir(tmp_path)) == ['digits.bin', 'digits.xml']
+    said = openvino.Core().read_model(file).get_rt_info([METADATA]).astype(str)
+    assert json.loads(json.loads(said)['classes']) == DIGITS
+
+
+def stand_in(monkeypatch, write=None, wrong=0.):
+    """A target without an exporter, whose results are wrong by so much."""
+    models = []
+
+    def keep(model, images, metadata, folder):
+        models.append(model)
+        (folder / 'model.onnx').write_text('exported')
+        return folder / 'model.onnx'
+
+    def load(file):
+        assert file.read_text() == 'exported'
+        return lambda images: models[0](torch.from_numpy(images)).numpy() + wrong
+
+    monkeypatch.setitem(TARGETS, 'onnx', Target((), '.onnx', write or keep, load))
+
+
+@pytest.mark.parametrize('wrong', [1e-4, float('nan')])
+def test_what_deviates_is_not_written(untrained, tmp_path, monkeypatch, wrong):
+    cfg, checkpoint, _ = untrained('mmpretrain')
+    file = tmp_path / 'digits.onnx'
+    stand_in(monkeypatch)
+    export(cfg, checkpoint, str(file), to='onnx')
+    assert file.read_text() == 'exported'
+    file.write_text('of before')
+    stand_in(monkeypatch, wrong=wrong)
+    with pytest.raises(ExportError, match=r'digits.onnx is not written: .* deviates by .* 1e-05'):
+        export(cfg, checkpoint, str(file), to='onnx')
+    assert os.listdir(tmp_path) == ['digits.onnx']
+    assert file.read_text() == 'of before'
+
+
+@pytest.mark.parametrize(('error', 'raised', 'message'), [
+    (KeyboardInterrupt(), KeyboardInterrupt, ''),
+    (OSError(28, 'No space left on device'), ConfigError, 'cannot be written .*No space'),
+    (ValueError('No ONNX function found\nfor it'), ExportError,
+     'ImageClassifier cannot be exported: ValueError: No ONNX function found$')])
+def test_an_export_that_ends_early_leaves_nothing(untrained, tmp_path, monkeypatch, error, raised,
+                                                  message):
+    cfg, checkpoint, _ = untrained('mmpretrain')
+
+    def write(model, images, metadata, folder):
+        (folder / 'model.onnx').write_text('half')
+        raise error
+
+    stand_in(monkeypatch, write)
+    with pytest.raises(raised, match=message):
+        export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_does_not_fit(untrained, tmp_path, monkeypatch):
+    cfg, checkpoint, _ = untrained('mmpretrain')
+    stand_in(monkeypatch)
+    out = str(tmp_path / 'digits.onnx')
+    with pytest.raises(ConfigError, match=r'--out: got .*digits.xml, expected .* ends with .onnx'):
+        export(cfg, checkpoint, str(tmp_path / 'digits.xml'), to='onnx')
+    with pytest.raises(ConfigError, match="--result: .*'labels'.*scores, logits"):
+        export(cfg, checkpoint, out, to='onnx', result='labels')
+    with pytest.raises(CheckpointError, match='none.pth'):
+        export(cfg, str(tmp_path / 'none.pth'), out, to='onnx')
+    monkeypatch.setattr(exporting, 'require', lambda *names: (_ for _ in ()).throw(
+        ConfigError('onnx is not installed')))
+    with pytest.raises(ConfigError, match='is not installed'):
+        export(cfg, checkpoint, out, to='onnx')
+    assert os.listdir(tmp_path) == []
+
+
+def test_scores_that_are_no_softmax(untrained, tmp_path, monkeypatch):
+    cfg, checkpoint, model = untrained('mmpretrain')
+    stand_in(monkeypatch)
+    monkeypatch.setattr(type(model.head), '_get_predictions', lambda *args: None)
+    with pytest.raises(ExportError, match='LinearClsHead: .* --result logits'):
+        export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')
+    export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx', result='logits')
+
+
+def test_a_detector_is_refused(untrained, tmp_path):
+    cfg, checkpoint, _ = untrained('mmdet')
+    with pytest.raises(ExportError, match='MaskRCNN of mmdet cannot be exported.*What can: class'):
+        export(cfg, checkpoint, str(tmp_path / 'boxes.pt2'), to='torch')

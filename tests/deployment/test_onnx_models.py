@@ -1,0 +1,90 @@
+"""Backbones as ONNX models: PyTorch's exporter alone, all sizes open, standard operators."""
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mmvssd.deployment.archs import largest_difference
+from mmvssd.deployment.models import AdaptivePool, replace_adaptive_pools_
+from mmvssd.deployment.onnx_models import OnnxModel, open_images, require
+from mmvssd.errors import ConfigError
+from mmvssd.models import VSSD, VMamba
+
+for package in ('onnx', 'onnxscript', 'onnxruntime'):
+    pytest.importorskip(package)
+if not hasattr(torch.export.Dim, 'DYNAMIC'):
+    pytest.skip('this PyTorch cannot leave sizes open', allow_module_level=True)
+
+TWO = dict(embed_dims=16, depths=(1, 1))
+HEADS = dict(num_heads=(2, 2), d_state=8)
+MODELS = {
+    'vmamba': lambda: VMamba(TWO, out_indices=(0, 1)),
+    'vmamba-v0': lambda: VMamba(dict(TWO, version='v0', d_state=4), out_indices=(0, 1)),
+    'vmamba-bidirectional': lambda: VMamba(dict(TWO, pattern='bidirectional'),
+                                           out_indices=(0, 1)),
+    'vmamba-unidirectional': lambda: VMamba(dict(TWO, pattern='unidirectional'),
+                                            out_indices=(0, 1)),
+    'vssd': lambda: VSSD(dict(TWO, **HEADS), out_indices=(0, 1)),
+    'vssd-iccv2025': lambda: VSSD(dict(TWO, **HEADS, normalize=True, stem='plain',
+                                       downsample='plain'), out_indices=(0, 1)),
+    'vssd-causal': lambda: VSSD(dict(TWO, **HEADS, mixers=('ssd', 'bi_ssd'), stem='simple',
+                                     downsample='simple'), out_indices=(0, 1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', MODELS)
+def test_an_exporter_without_preparation(name, tmp_path):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        # norms and biases as a trained model has them, not of ones and zeros
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    program = torch.onnx.export(model, (torch.randn(2, 3, 48, 64), ), dynamo=True,
+                                dynamic_shapes=dict(x=open_images()), verbose=False)
+    assert {node.domain for node in program.model.graph} == {''}
+    file = tmp_path / 'model.onnx'
+    program.save(file)
+    run = OnnxModel(file, threads=1)
+    for shape in ((2, 3, 48, 64), (1, 3, 224, 96), (3, 3, 37, 100), (1, 3, 32, 32)):
+        images = torch.randn(shape)
+        assert largest_difference(run(images.numpy()), model(images)) <= 1e-5, shape
+
+
+@pytest.mark.slow
+def test_no_loop_runs_over_tokens():
+    """The graph of a scan is the same whatever the size, and has no loop."""
+    torch.manual_seed(0)
+    model = VMamba(dict(embed_dims=8, depths=(1, )), out_indices=(0, )).eval()
+    nodes = []
+    for side in (32, 96):
+        program = torch.onnx.export(model, (torch.randn(2, 3, side, side), ), dynamo=True,
+                                    dynamic_shapes=dict(x=open_images()), verbose=False)
+        nodes.append([node.op_type for node in program.model.graph])
+    assert nodes[0] == nodes[1]
+    assert not {'Loop', 'Scan', 'If'} & set(nodes[0])
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 6, (2, 5)])
+@pytest.mark.parametrize('grid', [(1, 1), (7, 7), (12, 5), (6, 64)])
+def test_adaptive_pools(size, grid):
+    model = torch.nn.Sequential(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(size)))
+    x = torch.randn(2, 3, *grid)
+    expected = model(x)
+    replace_adaptive_pools_(model)
+    assert isinstance(model[0][0], AdaptivePool) == (size != 1)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_a_difference_that_is_not_a_number_is_no_agreement():
+    true = [torch.ones(2), torch.tensor([2., -4.])]
+    assert largest_difference([np.ones(2), np.array([2., -3.])], true) == 0.25
+    assert not largest_difference([np.ones(2), np.array([np.nan, -4.])], true) <= 1
+
+
+def test_a_package_that_is_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(ConfigError, match=r"onnxruntime is not installed .*pip install 'onnx>"):
+        require('onnx', 'onnxruntime')
