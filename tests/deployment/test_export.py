@@ -187,6 +187,15 @@ def test_what_deviates_is_not_written(untrained, tmp_path, monkeypatch, wrong):
     assert file.read_text() == 'of before'
 
 
+def test_rounding_of_float32_is_no_deviation(untrained, tmp_path, monkeypatch):
+    """A deep model's own results may be as far from float64 as its export's."""
+    cfg, checkpoint, _ = untrained('mmpretrain')
+    stand_in(monkeypatch, wrong=1e-4)
+    monkeypatch.setattr(exporting, '_rounding', lambda *args: 1e-3)
+    assert export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')[0].difference > 1e-5
+    assert os.listdir(tmp_path) == ['digits.onnx']
+
+
 @pytest.mark.parametrize(('error', 'raised', 'message'), [
     (KeyboardInterrupt(), KeyboardInterrupt, ''),
     (OSError(28, 'No space left on device'), ConfigError, 'cannot be written .*No space'),
