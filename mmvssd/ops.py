@@ -5,6 +5,9 @@ see :mod:`mmvssd_kernels.dispatch`. Once PyTorch's ONNX exporter loads its trans
 operators, those of the ops join them.
 """
 import importlib
+import logging
+
+from mmengine.logging import print_log
 
 from mmvssd.compat.patching import when_imported
 from mmvssd.registry import KERNELS
@@ -15,8 +18,18 @@ from mmvssd_kernels.selective_scan_2d.export import TRANSLATION
 for op in (cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d, ssd):
     KERNELS.register_module(name=op.__name__, module=op)
 
-when_imported('onnxscript.function_libs.torch_lib.ops',
-              lambda translations: importlib.import_module(TRANSLATION))
+
+def _translate(translations) -> None:
+    """Add the ops' translations; in an onnxscript that has no place for them, others serve."""
+    try:
+        importlib.import_module(TRANSLATION)
+    except (ImportError, AttributeError) as error:
+        print_log(f"ONNX: onnxscript does not take the selective scan's own translation ({error});"
+                  ' its exports are larger and take longer', logger='current',
+                  level=logging.WARNING)
+
+
+when_imported('onnxscript.function_libs.torch_lib.ops', _translate)
 
 __all__ = ['cross_merge', 'cross_scan', 'exporting', 'nc_ssd', 'selective_scan',
            'selective_scan_2d', 'ssd']

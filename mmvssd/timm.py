@@ -44,8 +44,8 @@ try:
         register_model,
     )
 except ImportError as error:
-    raise ImportError(f"mmvssd.timm needs timm 1.0 or later: pip install 'timm>=1.0' ({error})",
-                      name='timm') from error
+    raise ImportError('mmvssd.timm needs timm 1.0.31 or later: '
+                      f"pip install 'timm>=1.0.31' ({error})", name='timm') from error
 
 #: How the head pools the grid; '' leaves it as it is.
 POOLINGS = ('avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', 'fastavgmax',

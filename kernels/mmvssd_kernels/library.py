@@ -1,9 +1,8 @@
 """Python functions as PyTorch operators that ``torch.compile`` takes as they are."""
-import contextlib
 import functools
 import importlib
 import itertools
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Callable, Dict, Type
 
 import torch
@@ -22,17 +21,18 @@ def exporting() -> bool:
     return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
-def open_sizes() -> contextlib.AbstractContextManager:
+def open_sizes() -> AbstractContextManager:
     """Keep sizes that an export left open as they are, within a ``with`` block.
 
     PyTorch compares strides to find layouts, and takes what it finds at the sizes of the example
-    for a condition of the program. From 2.6 on it has a setting against that.
+    for a condition of the program. Later versions have a setting against that. A strict export
+    traces Python itself and cannot take it; its programs may be tied to the example's sizes.
     """
-    if not exporting():
-        return contextlib.nullcontext()
+    if not exporting() or torch.compiler.is_dynamo_compiling():
+        return nullcontext()
     config = importlib.import_module('torch.fx.experimental._config')
     if not hasattr(config, 'backed_size_oblivious'):
-        return contextlib.nullcontext()
+        return nullcontext()
     return config.patch(backed_size_oblivious=True)
 
 

@@ -268,26 +268,29 @@ def _make_checked_step(make: Maker, name: str, variant: Variant, setting: Settin
     if variant.implementation is not None:
         step = _with_implementation(variant.implementation, step)
         _check_implementation(name, step)
-    return _Replay(step) if variant.graphed else step
+    return _Replay(step, device) if variant.graphed else step
 
 
 class _Replay:
-    """A step as a CUDA graph. It takes no memory of its own; what it reads is the step's."""
+    """A step as a CUDA graph, which keeps the memory that the step takes."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, device: str) -> None:
         self.step = step  # holds the weights and images, whose places the graph knows
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # what is made on first use must not be part of the graph
-            for _ in range(3):
+        self.device = torch.device(device)
+        with torch.cuda.device(self.device):  # of which streams and graphs are
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # what is made on first use must not be in the graph
+                for _ in range(3):
+                    step()
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
                 step()
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            step()
 
     def __call__(self) -> None:
-        self.graph.replay()
+        with torch.cuda.device(self.device):
+            self.graph.replay()
 
 
 def _with_implementation(implementation: str, step: Step) -> Step:

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -106,17 +106,33 @@ def _model(cfg: Config, checkpoint: str, result: str, normalizes: bool) -> tuple
     except ValueError as error:
         raise ConfigError(f'--{error}') from error
     metadata = dict(mmvssd_version=__version__, task=model.task, result=model.result,
-                    classes=host.classes, preprocessing=model.preprocessing,
+                    classes=host.classes,
+                    preprocessing=dict(model.preprocessing, channels=_channels(cfg, model)),
                     pipeline=cfg.test_dataloader.dataset.get('pipeline'),
                     checkpoint=Path(checkpoint).name)
     return model, {name: value if isinstance(value, str) else json.dumps(value)
                    for name, value in metadata.items()}
 
 
+def _channels(cfg: Config, model: Deployed) -> Optional[str]:
+    """Return the order of an image's channels; None if it has not three, or nothing tells."""
+    preprocessor = model.model.data_preprocessor
+    given = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if model.in_channels != 3:
+        return None
+    if given.get('rgb_to_bgr'):
+        return 'BGR'
+    if any(getattr(preprocessor, name, False) for name in ('to_rgb', 'channel_conversion')):
+        return 'RGB'
+    steps = cfg.test_dataloader.dataset.get('pipeline') or []
+    # files are read as BGR; data sets that hold arrays, such as CIFAR, have an order of their own
+    reads_files = any('LoadImageFromFile' in str(step.get('type')) for step in steps)
+    return 'BGR' if reads_files else None
+
+
 def _images(model: Deployed, shape: Sequence[int]) -> Tensor:
     N, H, W = shape
-    channels = len(model.preprocessing.get('mean', [0] * 3))
-    pixels = torch.rand(N, channels, H, W)
+    pixels = torch.rand(N, model.in_channels, H, W)
     # as wide as pixels are, normalized or not
     return pixels * 255 if model.normalizes else (pixels - 0.45) / 0.225
 
@@ -181,7 +197,8 @@ def _load_onnx(file: Path):
 
 def _write_program(model: Deployed, images: Tensor, metadata: Dict[str, str],
                    folder: Path) -> Path:
-    program = torch.export.export(model, (images, ), dynamic_shapes=(open_images(), ))
+    program = torch.export.export(model, (images, ), dynamic_shapes=(open_images(), ),
+                                  strict=False)
     file = folder / 'model.pt2'
     torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
     return file

@@ -35,8 +35,8 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the result of images (N, C, H, W), float32."""
-        if self.normalizes:
-            preprocessor = self.model.data_preprocessor
+        preprocessor = self.model.data_preprocessor
+        if self.normalizes and hasattr(preprocessor, 'mean'):
             images = (images - preprocessor.mean) / preprocessor.std
         return self.compute(images)
 
@@ -45,15 +45,18 @@ class Deployed(nn.Module):
         raise NotImplementedError
 
     @property
+    def in_channels(self) -> int:
+        """Channels of an image: those of the first convolution."""
+        return next((module.in_channels for module in self.model.modules()
+                     if isinstance(module, nn.Conv2d)), 3)
+
+    @property
     def preprocessing(self) -> Dict[str, object]:
         """What images need before they come in; mean and std are those of 0 to 255."""
         preprocessor = self.model.data_preprocessor
-        converts = any(getattr(preprocessor, name, False)
-                       for name in ('to_rgb', 'channel_conversion'))
         numbers = {name: [float(value) for value in getattr(preprocessor, name).flatten()]
                    for name in ('mean', 'std') if hasattr(preprocessor, name)}
-        return dict(layout='NCHW', dtype='float32', channels='RGB' if converts else 'BGR',
-                    normalizes_itself=self.normalizes, **numbers)
+        return dict(layout='NCHW', dtype='float32', normalizes_itself=self.normalizes, **numbers)
 
 
 class DeployedClassifier(Deployed):

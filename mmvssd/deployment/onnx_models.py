@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mmvssd.errors import ConfigError
 
 #: What each package is asked for, as pip has it.
-PACKAGES = {'onnx': 'onnx>=1.16', 'onnxscript': 'onnxscript>=0.3',
-            'onnxruntime': 'onnxruntime>=1.18', 'openvino': 'openvino>=2024.4'}
+PACKAGES = {'onnx': 'onnx>=1.17', 'onnxscript': 'onnxscript>=0.5',
+            'onnxruntime': 'onnxruntime>=1.19', 'openvino': 'openvino>=2024.4'}
 
 
 def require(*packages: str) -> None:

@@ -1,4 +1,5 @@
 """Exported files: what they compute, what they say of themselves, and when there is none."""
+import copy
 import json
 import os
 import re
@@ -9,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment import export as exporting
 from mmvssd.deployment.export import METADATA, SHAPES, TARGETS, Target, export
+from mmvssd.deployment.models import DEPLOYED
 from mmvssd.errors import CheckpointError, ConfigError, ExportError
 from mmvssd.paths import project_root
 
@@ -245,3 +248,59 @@ def test_a_detector_is_refused(untrained, tmp_path):
     cfg, checkpoint, _ = untrained('mmdet')
     with pytest.raises(ExportError, match='MaskRCNN of mmdet cannot be exported.*What can: class'):
         export(cfg, checkpoint, str(tmp_path / 'boxes.pt2'), to='torch')
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_labels_are_those_of_the_largest_score(untrained):
+    """At the images' size; one wrong label in a hundred is beyond the bar."""
+    _, _, model = untrained('mmseg')
+    images = torch.randn(1, 3, 64, 61)
+    with torch.no_grad():
+        scores = DEPLOYED['mmseg'](copy.deepcopy(model), 'scores', False)(images)
+        labels = DEPLOYED['mmseg'](copy.deepcopy(model), 'labels', False)(images)
+    assert labels.shape == (1, 64, 61)
+    assert torch.equal(labels, scores.argmax(1))
+    wrong = labels.numpy().copy()
+    wrong.flat[::100] += 1
+    assert exporting._difference(labels.numpy(), labels.numpy()) == 0
+    assert exporting._difference(wrong, labels.numpy()) > exporting.LABEL_BAR
+
+
+def classifier(channels=3, **preprocessor):
+    """A recipe and its model, as the export has it."""
+    cfg = Config(dict(
+        model=dict(type='ImageClassifier', data_preprocessor=dict(
+            type='ClsDataPreprocessor', **preprocessor),
+            backbone=dict(type='mmvssd.VMamba', arch=dict(embed_dims=8, depths=(1, )),
+                          in_channels=channels, out_indices=(0, )),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=8)),
+        test_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))))
+    init_default_scope('mmpretrain')
+    return cfg, DEPLOYED['mmpretrain'](MODELS.build(cfg.model), 'logits', True)
+
+
+@pytest.mark.parametrize(('channels', 'preprocessor', 'order'), [
+    (3, dict(to_rgb=True), 'RGB'), (3, dict(to_rgb=False), 'BGR'), (1, dict(to_rgb=False), None),
+    (4, dict(mean=[1.] * 4, std=[2.] * 4), None)], ids=str)
+def test_what_the_file_says_of_channels(channels, preprocessor, order):
+    cfg, model = classifier(channels, **preprocessor)
+    assert exporting._channels(cfg, model) == order
+    images = exporting._images(model, (2, 64, 64))
+    assert images.shape == (2, channels, 64, 64)
+    with torch.no_grad():  # without a mean there is nothing to normalize
+        expected = images if 'mean' not in preprocessor else (images - 1) / 2
+        assert torch.allclose(model(images), model.model(expected), atol=1e-6)
+
+
+def test_arrays_of_an_unknown_order():
+    """CIFAR holds RGB, and no step reads a file."""
+    cfg, model = classifier(to_rgb=False)
+    cfg.test_dataloader.dataset.pipeline = [dict(type='PackInputs')]
+    assert exporting._channels(cfg, model) is None
+
+
+def test_a_preprocessor_that_makes_bgr():
+    cfg, model = classifier()
+    cfg.model.data_preprocessor = dict(type='SegDataPreProcessor', rgb_to_bgr=True)
+    assert exporting._channels(cfg, model) == 'BGR'

@@ -1,4 +1,4 @@
-"""Backbones as ONNX models: PyTorch's exporter alone, all sizes open, standard operators."""
+"""Backbones as ONNX models: PyTorch's exporter only, all sizes open, standard operators."""
 import sys
 
 import numpy as np

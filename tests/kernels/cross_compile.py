@@ -84,7 +84,7 @@ def products(ttgir):
 
 
 def scans(ttgir):
-    """How many threads share what each scan runs along: of one alone it needs no other thread."""
+    """How many threads share what each scan runs along: if it is one, it needs no other."""
     layouts = {name: [int(a) * int(b) for a, b in zip(lanes.split(','), warps.split(','))]
                for name, lanes, warps in re.findall(
                    r'^(#\w+) = .*threadsPerWarp = \[(\d+, \d+)\], warpsPerCTA = \[(\d+, \d+)\]',

@@ -42,11 +42,11 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
              if any(width < 4 * lane for width, lane in kernel['products'])]
     assert not wrong, wrong
     # one thread has all tokens of a tile, if they do not lie side by side and blocks are several
-    alone = [kernel for kernel in compiled if kernel['kernel'] == 'outputs'
+    own = [kernel for kernel in compiled if kernel['kernel'] == 'outputs'
              and kernel['capability'] == 90 and kernel['constants'].get('UK', '1') != '1'
              and int(kernel['constants']['D']) > int(kernel['constants']['BD'])]
-    assert alone or module != 'test_triton_selective_scan_2d'
-    shared = [kernel for kernel in alone if set(kernel['scans']) != {1}]
+    assert own or module != 'test_triton_selective_scan_2d'
+    shared = [kernel for kernel in own if set(kernel['scans']) != {1}]
     assert not shared, shared
     spilled = [kernel for kernel in compiled if kernel['stack'] and _has_room(kernel)]
     assert not spilled, spilled

@@ -93,11 +93,8 @@ def test_an_exported_program_needs_no_kernels(op):
     torch.export.save(program, file)
     file.seek(0)
     run = torch.export.load(file).module()
-    parameters = {i for i, one in enumerate(description.description_of(op).inputs.values())
-                  if one.is_parameter}
     for size in ((2, 24, 13), (3, 5, 7), (4, 30, 21)):
         tensors = example(op, **of_size(op, *size))
-        assert parameters <= set(range(len(tensors)))
         torch.testing.assert_close(run(*tensors), Op(op, impl='reference')(*tensors), rtol=1e-5,
                                    atol=1e-5)
 

@@ -106,7 +106,8 @@ class SimpleStem(_Patches):
 
     def embed(self, x: Tensor) -> Tensor:
         x = self.bn(self.conv(x))
-        return self.act(x.clone() if is_watched(self.bn) else x)  # which may overwrite it
+        watched = is_watched(self.conv, self.bn)
+        return self.act(x.clone() if watched else x)  # which may overwrite it
 
 
 class OverlapStem(NormDownsample):

@@ -1,0 +1,57 @@
+"""Arithmetic of the Triton kernels beside float64."""
+import pytest
+import torch
+
+triton = pytest.importorskip('triton')
+tl = pytest.importorskip('triton.language')
+triton_math = pytest.importorskip('mmvssd_kernels.triton_math')
+exp, softplus = triton_math.exp, triton_math.softplus
+
+
+@triton.jit
+def store_exp(p_x, p_y, N: tl.constexpr):
+    o = tl.arange(0, N)
+    tl.store(p_y + o, exp(tl.load(p_x + o)))
+
+
+@triton.jit
+def store_softplus(p_x, p_y, p_slope, N: tl.constexpr, ACC: tl.constexpr):
+    o = tl.arange(0, N)
+    b_y, b_slope = softplus(tl.load(p_x + o), ACC)
+    tl.store(p_y + o, b_y)
+    tl.store(p_slope + o, b_slope)
+
+
+def error(y, truth):
+    """The largest error as a share of the truth."""
+    return ((y.double() - truth) / truth).abs().max()
+
+
+def test_exp(triton_device):
+    last_digit = torch.finfo(torch.float32).eps
+    x = torch.cat([torch.linspace(-87, 88, 3 * 2**14), -torch.logspace(-30, 1.9, 2**14)])
+    x = x.to(triton_device)
+    y = torch.empty_like(x)
+    store_exp[(1, )](x, y, N=2**16)
+    assert error(y, x.double().exp()) < 0.85 * last_digit
+
+
+def test_exp_at_its_ends(triton_device):
+    x = torch.tensor([0, -torch.inf, torch.inf, -1e30, 1e30, -104, 89, torch.nan])
+    x = x.to(triton_device)
+    y = torch.empty_like(x)
+    store_exp[(1, )](x, y, N=8)
+    assert y[:-1].tolist() == [1, 0, torch.inf, 0, torch.inf, 0, torch.inf]
+    assert y[-1].isnan()
+
+
+@pytest.mark.parametrize(('dtype', 'language', 'digits'), [
+    (torch.float32, tl.float32, 2), (torch.float64, tl.float64, 4)], ids=str)
+def test_softplus(dtype, language, digits, triton_device):
+    x = torch.linspace(-80, 80, 2**13, dtype=dtype, device=triton_device)
+    y, slope = torch.empty_like(x), torch.empty_like(x)
+    store_softplus[(1, )](x, y, slope, N=2**13, ACC=language)
+    exact = x.double()
+    bar = digits * torch.finfo(dtype).eps
+    assert error(y, torch.nn.functional.softplus(exact, threshold=1e3)) < bar
+    assert error(slope, exact.sigmoid()) < bar
