@@ -5,6 +5,7 @@ mended here. Exempt are the patches of :mod:`mmvssd.compat`, whose subject such 
 subclasses override or inherit (:data:`INHERITED`). Tests hold both, and that the names mean what is
 assumed.
 """
+import importlib
 from typing import Iterator, List, Optional
 
 from mmengine._strategy import FSDPStrategy
@@ -26,7 +27,7 @@ INHERITED = {
 
 __all__ = ['DEFAULT_HOOKS', 'INHERITED', 'FSDPStrategy', 'accumulated_batches', 'built_loop',
            'endless_batches', 'filled', 'has_loaded', 'head_losses', 'is_resuming',
-           'scale_rate_for', 'source_of']
+           'scale_rate_for', 'scores_are_softmax', 'source_of']
 
 
 def built_loop(runner, phase: str) -> Optional[BaseLoop]:
@@ -90,3 +91,9 @@ def endless_batches(dataloader: DataLoader, epoch: int) -> Iterator:
 def head_losses(head, logits, data_samples) -> dict:
     """Return the losses of a classification head of MMPreTrain from logits that are there."""
     return head._get_loss(logits, data_samples)
+
+
+def scores_are_softmax(head) -> bool:
+    """Tell whether a classifier's head makes scores as MMPreTrain's ClsHead: softmax of logits."""
+    heads = importlib.import_module('mmpretrain.models.heads')
+    return getattr(type(head), '_get_predictions', None) is heads.ClsHead._get_predictions

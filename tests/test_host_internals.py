@@ -222,6 +222,19 @@ def test_the_losses_of_a_head():
     assert losses['loss'].item() == pytest.approx(0.6931, abs=1e-4), MEND
 
 
+def test_whose_scores_are_a_softmax():
+    heads = pytest.importorskip('mmpretrain.models.heads')
+    from mmpretrain.structures import DataSample
+    head = heads.LinearClsHead(num_classes=2, in_channels=1,
+                               loss=dict(type='mmpretrain.CrossEntropyLoss'))
+    logits = torch.tensor([[1., 3.]])
+    found, = head._get_predictions(logits, [DataSample()])
+    assert torch.allclose(found.pred_score, logits.softmax(1)[0]), MEND
+    assert host_internals.scores_are_softmax(head), MEND
+    assert not host_internals.scores_are_softmax(
+        heads.MultiLabelLinearClsHead(num_classes=2, in_channels=1)), MEND
+
+
 def test_a_data_set_with_other_entries():
     dataset = host_internals.filled(mmengine.dataset.BaseDataset(lazy_init=True), [dict(a=3)])
     assert len(dataset) == 1, MEND

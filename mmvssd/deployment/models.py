@@ -1,5 +1,4 @@
 """Models of the hosts as functions of a tensor of images: what is exported."""
-import importlib
 from typing import Dict, Sequence, Tuple
 
 import torch
@@ -7,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmvssd.errors import ExportError
+from mmvssd.host_internals import scores_are_softmax
 from mmvssd.models.arguments import check_name
 
 
@@ -67,8 +67,7 @@ class DeployedClassifier(Deployed):
 
     def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
         super().__init__(model, result, normalizes)
-        known = importlib.import_module('mmpretrain.models.heads').ClsHead._get_predictions
-        if result == 'scores' and getattr(type(model.head), '_get_predictions', None) is not known:
+        if result == 'scores' and not scores_are_softmax(model.head):
             raise ExportError(f'{type(model.head).__name__}: its scores are no softmax of its '
                               'logits; export with --result logits')
 

@@ -93,8 +93,8 @@ def test_settings_of_vmamba(name, values):
 @pytest.mark.parametrize(('family', 'nano'), FAMILIES)
 @pytest.mark.parametrize(('name', 'values'), [
     ('in_channels', (0, -1, '3', 3., None, True, (3, ), NAN)),
-    ('out_indices', (3, (), [], (3, 2), (4, ), (-1, ), (0, 0), (0., ), (True, ), '0', ('0', ),
-                     ([0], ), (0, '1'), None, {0, 1}, (None, ), (NAN, ))),
+    ('out_indices', (4, -5, (), [], (3, 2), (4, ), (-5, ), (-1, 3), (0, 0), (0., ), (True, ), '0',
+                     ('0', ), ([0], ), (0, '1'), None, {0, 1}, (None, ), (NAN, ))),
     ('drop_path_rate', (1, 1.5, -1, '0.1', NAN, INF, True, (0.1, ))),
     ('frozen_stages', (5, -2, 1.5, '1', None, True, (1, ))),
     ('norm_eval', (1, 0, 'no', None)),
@@ -103,7 +103,7 @@ def test_settings_of_vmamba(name, values):
     ('init_cfg', ('x.pth', 5, {}, dict(checkpoint='x.pth'), dict(type='Pretrained'),
                   dict(type='Pretrained', checkpoint=None), dict(type='Pretrained', checkpoint=5),
                   dict(type='Pretrained', checkpoint='x', prefx='backbone.'),
-                  dict(type='Pretrained', checkpoint='x', prefix=5), dict(type='Foo'), [], [{}],
+                  dict(type='Pretrained', checkpoint='x', prefix=5), dict(type='Foo'), [{}],
                   ['x.pth'])),
 ])
 def test_arguments_of_backbones(family, nano, name, values):
