@@ -25,12 +25,17 @@ def converted(tmp_path):
     torch.save(dict(state_dict=weights), tmp_path / 'checkpoints' / 'vssd-micro_in1k.pth')
 
 
+def run_blocks(page):
+    """Run a page's blocks of Python, in their order; return the names that they leave."""
+    names = {}
+    for block in re.findall(r'```python\n(.*?)```', (DOCS / page).read_text(), re.DOTALL):
+        exec(compile(block, page, 'exec'), names)
+    return names
+
+
 def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r'```python\n(.*?)```', (DOCS / 'backbone.md').read_text(), re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(compile(block, 'backbone.md', 'exec'), names)
+    names = run_blocks('backbone.md')
     printed = capsys.readouterr().out
     assert '(2, 48, 50, 84)\n(2, 96, 25, 42)\n(2, 192, 13, 21)\n(2, 384, 7, 11)\n' in printed
     for family in (FAMILIES['vssd'], FAMILIES['vmamba']):
@@ -45,10 +50,7 @@ def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
 def test_timm_page(tmp_path, monkeypatch, capsys):
     pytest.importorskip('timm')
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r'```python\n(.*?)```', (DOCS / 'timm.md').read_text(), re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(compile(block, 'timm.md', 'exec'), names)
+    names = run_blocks('timm.md')
     printed = capsys.readouterr().out
     assert "'vssd_tiny_iccv2025'" in printed
     assert 'torch.Size([2, 10])\ntorch.Size([2, 384, 7, 7])\n' in printed
