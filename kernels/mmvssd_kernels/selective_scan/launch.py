@@ -17,7 +17,7 @@ LARGEST_STATE = 64
 LARGEST_RANK = 64
 #: Tokens of a tile: the fewest that tensor cores multiply.
 BL = 16
-#: Channels of a tile: forward takes the narrow one, backward the wide one.
+#: Channels of a tile, one for each thread: forward takes the narrow one, backward the wide one.
 WIDE, NARROW = 64, 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
@@ -161,7 +161,7 @@ class Scan:
         The states are those before each tile.
         """
         images = self.N * self.G
-        width = dict(BD=NARROW, LANES=32, num_warps=1)
+        width = dict(BD=NARROW, num_warps=1)
         blocks = -(-self.D // NARROW)
         chunks = self._chunks(images * blocks, PROGRAMS)
         carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, width, backward=False)
@@ -195,7 +195,7 @@ class Scan:
             dC: Takes that of C.
         """
         dy = _one_line(dy)
-        width = dict(BD=WIDE, LANES=64, num_warps=2)
+        width = dict(BD=WIDE, num_warps=2)
         blocks = -(-self.D // WIDE)
         programs = self.N * self.G * blocks
         chunks = self._chunks(programs, BACKWARD_PROGRAMS)

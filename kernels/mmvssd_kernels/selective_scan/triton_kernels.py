@@ -60,14 +60,13 @@ def last(left, right):
 
 
 @triton.jit
-def channels(block, BD: tl.constexpr, LANES: tl.constexpr):
-    """Number a block's channels, of which a lane has BD / LANES side by side.
+def channels(block, BD: tl.constexpr):
+    """Number a block's channels, of which a lane takes one.
 
-    They are contiguous, and marked as no more aligned than that: a lane takes these few, and the
-    next lanes the next channels, not the next tokens.
+    They are contiguous, and marked as not aligned: the next lanes take the next channels, not the
+    next tokens.
     """
-    o_d = block * BD + tl.arange(0, BD)
-    return tl.multiple_of(o_d, BD // LANES)
+    return tl.multiple_of(block * BD + tl.arange(0, BD), 1)
 
 
 @triton.jit
@@ -207,7 +206,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                BK: tl.constexpr, MK: tl.constexpr, D: tl.constexpr, S: tl.constexpr,
                R: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
                BACKWARD: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
-               BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, LANES: tl.constexpr,
+               BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
                DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute what each chunk makes of nothing: p_total, and p_end from a state of zero.
 
@@ -224,7 +223,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     c = pid // blocks % chunks
     n = (pid // blocks // chunks % N).to(tl.int64)
     group = (pid // blocks // chunks // N).to(tl.int64)
-    o_d = channels(block, BD, LANES)
+    o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
     begin = c * per_chunk
@@ -329,7 +328,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             S: tl.constexpr, R: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
             ADD: tl.constexpr, SOFTPLUS: tl.constexpr,
             MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
-            LANES: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+            DTYPE: tl.constexpr, PRECISION: tl.constexpr,
             ACC: tl.constexpr):
     """Compute outputs of each chunk from the state before it, adding sequences along the axis.
 
@@ -348,7 +347,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     c = pid // blocks % chunks
     n = (pid // blocks // chunks % N).to(tl.int64)
     group = (pid // blocks // chunks // N).to(tl.int64)
-    o_d = channels(block, BD, LANES)
+    o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
     begin = c * per_chunk
@@ -427,7 +426,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
               PK: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
               COUNT: tl.constexpr, DIRECTIONS: tl.constexpr, SOFTPLUS: tl.constexpr,
               MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
-              BR: tl.constexpr, LANES: tl.constexpr, DTYPE: tl.constexpr,
+              BR: tl.constexpr, DTYPE: tl.constexpr,
               PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr,
               ACC: tl.constexpr):
     """Compute gradients of all inputs.
@@ -461,7 +460,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     portions = tl.cdiv(N, images)
     portion = pid // blocks // chunks % portions
     group = (pid // blocks // chunks // portions).to(tl.int64)
-    o_d = channels(block, BD, LANES)
+    o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
     o_r = tl.arange(0, BR if BR else 1)
