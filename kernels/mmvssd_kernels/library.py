@@ -3,14 +3,20 @@ import functools
 import importlib
 import itertools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Callable, Dict, Type
+from typing import Callable, Dict, Tuple, Type
 
 import torch
 from torch.autograd import forward_ad
 
+from mmvssd_kernels.compile_ahead import CompiledAhead
+
 _library = torch.library.Library('mmvssd_kernels', 'DEF')
 #: Operators with a gradient in the form that the transforms of ``torch.func`` take.
 _functions: Dict[str, Type[torch.autograd.Function]] = {}
+#: What operators run.
+_bodies: Dict[str, Callable] = {}
+#: By operators whose gradient launches kernels: how many of their arguments are tensors, and it.
+_gradients: Dict[str, Tuple[int, CompiledAhead]] = {}
 
 
 def exporting() -> bool:
@@ -50,6 +56,7 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
 
     def register(function: Callable) -> Callable:
         name = _library.define(schema)
+        _bodies[name] = function
         _library.impl(name, _isolated(function), 'CompositeExplicitAutograd')
         torch.library.register_fake(f'mmvssd_kernels::{name}', fake)
         return getattr(torch.ops.mmvssd_kernels, name)
@@ -99,7 +106,18 @@ def call(name: str, *inputs):
         if any(isinstance(t, torch.Tensor) and forward_ad.unpack_dual(t).tangent is not None
                for t in inputs):
             _refuse_forward_mode(name)
-    return getattr(torch.ops.mmvssd_kernels, name)(*inputs)
+    output = getattr(torch.ops.mmvssd_kernels, name)(*inputs)
+    if name in _gradients:
+        _start_gradient(name, inputs, output)
+    return output
+
+
+def _start_gradient(name: str, inputs: tuple, output: tuple) -> None:
+    """Start to compile what the gradient launches, if there will be one."""
+    tensors, gradient = _gradients[name]
+    y, *kept = output if isinstance(output, tuple) else (output, )
+    if y.requires_grad and type(y) is torch.Tensor:  # and not one that is traced
+        gradient.start(y, *inputs[:tensors], *kept, *inputs[tensors:])
 
 
 def _refuse_forward_mode(name: str) -> None:
@@ -135,6 +153,9 @@ def register_backward(name: str, tensors: int) -> None:
                 *[None] * len(ctx.options))
 
     register_gradient(name, save, differentiate)
+    gradient = _bodies[f'{name}_backward']
+    if isinstance(gradient, CompiledAhead):
+        _gradients[name] = tensors, gradient
     _register_no_gradient(f'{name}_backward')
 
 

@@ -16,7 +16,7 @@ from typing import Callable, Optional, Tuple
 import torch
 from torch import Tensor
 
-from mmvssd_kernels import dispatch
+from mmvssd_kernels import compile_ahead, dispatch
 
 #: The oldest Triton with all that the kernels use: reversed scans, precisions of products.
 VERSION = (3, 0)
@@ -123,9 +123,13 @@ def _query(index: Optional[int]) -> Optional[str]:
     return None
 
 
-@functools.cache
 def capability(device: torch.device) -> Tuple[int, int]:
     """Return a GPU's compute capability; the interpreter's is a recent GPU's."""
+    return _capability(compile_ahead.device_of(device))
+
+
+@functools.cache
+def _capability(device: torch.device) -> Tuple[int, int]:
     return torch.cuda.get_device_capability(device) if device.type == 'cuda' else (9, 0)
 
 
@@ -173,10 +177,14 @@ def language(dtype: torch.dtype):
     return getattr(importlib.import_module('triton.language'), str(dtype).split('.')[1])
 
 
+def kernels(op: str, module: str = 'triton_kernels') -> ModuleType:
+    """Return a module of an op's jit functions, imported with Triton when it is needed."""
+    return compile_ahead.kernels(_import(f'mmvssd_kernels.{op}.{module}'))
+
+
 @functools.cache
-def kernels(op: str) -> ModuleType:
-    """Import the module of an op's jit functions, and Triton with it."""
-    return importlib.import_module(f'mmvssd_kernels.{op}.triton_kernels')
+def _import(module: str) -> ModuleType:
+    return importlib.import_module(module)
 
 
 def load_mask(mask: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
 """Launches of the normalized form; see :mod:`mmvssd_kernels.nc_ssd.autograd`."""
-import functools
-import importlib
 import math
 from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from mmvssd_kernels import triton_support
 from mmvssd_kernels.nc_ssd import launch
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.triton_support import power_of_two
@@ -102,7 +101,7 @@ class _Call(launch.Call):
         BH = min(max(1, columns // BP), power_of_two(x.shape[2]))
         super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH, halves=halves,
                          BL=BL if halves or size <= 32 else BL // 2)
-        self.kernels = _kernels()
+        self.kernels = triton_support.kernels('nc_ssd', 'triton_normalized')
         self.lengths += grid[1], max(grid)
         x, *others = self.tensors[0], *self.tensors[7:]
         self.align = math.gcd(16, *(stride for t in (x, *others) for stride in t.stride()[:2]))
@@ -128,8 +127,3 @@ class _Call(launch.Call):
         """Strides over images and tokens, as kernels count them."""
         n, token = t.stride()[:2]
         return n // self.align, token // self.align
-
-
-@functools.cache
-def _kernels():
-    return importlib.import_module('mmvssd_kernels.nc_ssd.triton_normalized')

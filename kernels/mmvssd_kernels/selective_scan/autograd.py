@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
+from mmvssd_kernels.compile_ahead import CompiledAhead
 from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
@@ -36,6 +37,7 @@ def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
 @operator('selective_scan_triton(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
           'Tensor delta_bias, Tensor? mask, bool delta_softplus) -> (Tensor, Tensor)',
           _fake_forward)
+@CompiledAhead
 def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     """Compute outputs (N, K*D, L), and states before tiles (K, N, tiles, S, D)."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask, delta_softplus)
@@ -54,6 +56,7 @@ def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_sof
           'Tensor C, Tensor D, Tensor delta_bias, Tensor? mask, Tensor states, '
           'bool delta_softplus) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
+@CompiledAhead
 def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
     """Compute gradients of the seven inputs, contiguous and in their dtypes."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask)

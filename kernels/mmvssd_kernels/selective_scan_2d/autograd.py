@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
+from mmvssd_kernels.compile_ahead import CompiledAhead
 from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
@@ -49,6 +50,7 @@ def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
 @operator('selective_scan_2d_triton(Tensor x, Tensor dt, Tensor dt_weight, Tensor A, Tensor B, '
           'Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, str pattern) -> (Tensor, Tensor)',
           _fake_forward)
+@CompiledAhead
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     """Compute outputs (N, H, W, D), and states before tiles (4, N, tiles, S, D)."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)
@@ -68,6 +70,7 @@ def _fake_backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, patt
           'Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, Tensor states, '
           'str pattern) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
+@CompiledAhead
 def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
     """Compute gradients of the eight inputs, contiguous and in their dtypes."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask)

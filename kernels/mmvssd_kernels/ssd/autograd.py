@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional, Tuple
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
+from mmvssd_kernels.compile_ahead import CompiledAhead
 from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import common_dtype, drop_padding, sum_dtype
 from mmvssd_kernels.triton_support import power_of_two, vector_stride
@@ -63,6 +64,7 @@ def _fake_forward(x, dt, A, B, C, D, reverse):
 
 @operator('ssd_triton(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, bool reverse) '
           '-> Tensor', _fake_forward)
+@CompiledAhead
 def _forward(x, dt, A, B, C, D, reverse):
     """y (N, L, h, P)."""
     y = _fake_forward(x, dt, A, B, C, D, reverse)
@@ -85,6 +87,7 @@ def _fake_backward(dy, x, dt, A, B, C, D, reverse):
 @operator('ssd_triton_backward(Tensor dy, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, '
           'Tensor? D, bool reverse) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
+@CompiledAhead
 def _backward(dy, x, dt, A, B, C, D, reverse):
     """Gradients of x, dt, A, B, C and D, contiguous."""
     results = _fake_backward(dy, x, dt, A, B, C, D, reverse)
