@@ -50,6 +50,7 @@ class CompiledAhead:
         functools.update_wrapper(self, function)
         self._function = function
         self._ready: Set[tuple] = set()
+        self._without_gradient: Set[tuple] = set()
         self._started: Dict[tuple, List[Future]] = {}
 
     def __call__(self, *args):
@@ -59,7 +60,18 @@ class CompiledAhead:
             for future in self._started.pop(kind, []):
                 future.exception()  # waits; the launch itself will say what is wrong
             self._ready.add(kind)
+            self._without_gradient.add(kind)
         return self._function(*args)
+
+    def wants_gradient(self, *args) -> bool:
+        """Tell whether this is the first time to ask for calls of this kind."""
+        # soon there is nothing to ask for, which takes no time
+        if not self._without_gradient:
+            return False
+        kind = _kind(args)
+        new = kind in self._without_gradient
+        self._without_gradient.discard(kind)
+        return new
 
     def start(self, *args) -> None:
         """Start to compile what a call with these arguments would launch; do not wait."""
@@ -116,9 +128,9 @@ class _RecordedKernel:
 
 
 def _kind(args: tuple) -> tuple:
-    return (args[0].device, *((a.dtype, a.shape[-1] if a.is_floating_point() else None)
-                              if isinstance(a, Tensor) else a if isinstance(a, (str, bool))
-                              else a is None for a in args))
+    return (args[0].device, *[
+        (a.dtype, a.shape[-1] if a.dtype.is_floating_point else None) if isinstance(a, Tensor)
+        else a if isinstance(a, (str, bool)) else a is None for a in args])
 
 
 def _without_memory(t: Tensor) -> Tensor:

@@ -103,8 +103,10 @@ def call(name: str, *inputs):
     if not torch.compiler.is_compiling():
         if torch._C._are_functorch_transforms_active():
             return _functions[name].apply(*inputs)
-        if any(isinstance(t, torch.Tensor) and forward_ad.unpack_dual(t).tangent is not None
-               for t in inputs):
+        # without a level of forward mode, no tensor has a tangent, and to look for it takes a while
+        if forward_ad._current_level >= 0 and any(
+                isinstance(t, torch.Tensor) and forward_ad.unpack_dual(t).tangent is not None
+                for t in inputs):
             _refuse_forward_mode(name)
     output = getattr(torch.ops.mmvssd_kernels, name)(*inputs)
     if name in _gradients:
@@ -116,7 +118,8 @@ def _start_gradient(name: str, inputs: tuple, output: tuple) -> None:
     """Start to compile what the gradient launches, if there will be one."""
     tensors, gradient = _gradients[name]
     y, *kept = output if isinstance(output, tuple) else (output, )
-    if y.requires_grad and type(y) is torch.Tensor:  # and not one that is traced
+    # and y is not one that is traced
+    if y.requires_grad and type(y) is torch.Tensor and _bodies[name].wants_gradient(*inputs):
         gradient.start(y, *inputs[:tensors], *kept, *inputs[tensors:])
 
 

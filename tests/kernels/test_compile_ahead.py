@@ -43,6 +43,7 @@ def compiled(monkeypatch, triton_device):
         if isinstance(body, CompiledAhead):
             monkeypatch.setattr(body, '_ready', set())
             monkeypatch.setattr(body, '_started', {})
+            monkeypatch.setattr(body, '_without_gradient', set())
     monkeypatch.setattr(compile_ahead, '_threads', lambda device: Threads())
     monkeypatch.setattr(compile_ahead, '_compile', lambda launch, device: found.append(launch))
     return found
