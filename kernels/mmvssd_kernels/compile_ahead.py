@@ -142,7 +142,11 @@ def _without_memory(t: Tensor) -> Tensor:
 
 def _compile(launch: Launch, device: torch.device) -> None:
     with torch.cuda.device(device):
-        launch.kernel.warmup(*launch.args, grid=launch.grid, **launch.options)
+        kernel = launch.kernel.warmup(*launch.args, grid=launch.grid, **launch.options)
+    # before Triton 3.7 a C compiler builds what launches it, which is found again on disk. It is
+    # not loaded here: while another thread records a CUDA graph, none may load a module.
+    importlib.import_module('triton.runtime').driver.active.launcher_cls(kernel.src,
+                                                                         kernel.metadata)
 
 
 def _threads(device: torch.device) -> Optional[ThreadPoolExecutor]:
