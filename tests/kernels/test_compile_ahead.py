@@ -1,5 +1,9 @@
-"""What is compiled ahead of the launches is what they launch."""
+"""What is compiled ahead of the launches is what they launch; and how often kernels compile."""
+import os
+import subprocess
+import sys
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,3 +133,19 @@ def test_a_failure_is_left_to_the_launch(compiled, monkeypatch, triton_device):
 
 def test_a_cpu_compiles_nothing_ahead():
     assert compile_ahead._threads(torch.device('cpu')) is None
+
+
+def test_another_size_of_images_compiles_nothing():
+    """Rows, columns and the two factors that some sums take, and no more."""
+    pytest.importorskip('triton.runtime.jit')
+    environment = {**os.environ, 'TRITON_INTERPRET': '0'}
+    script = Path(__file__).with_name('count_specializations.py')
+    told = subprocess.run([sys.executable, script], text=True, capture_output=True, check=True,
+                          env=environment).stdout.splitlines()
+    assert len(told) > 40
+    two_axes = {'chunk_ends': 4, 'carry': 2, 'outputs': 2, 'gradients': 2}
+    for line in told:
+        op, *_, kernel, number = line.split()
+        # sums of one stretch, or of several; of tokens, or of gradients
+        most = two_axes[kernel] if op == 'selective_scan_2d' else 1 + kernel.startswith('partial_')
+        assert int(number) <= most, line

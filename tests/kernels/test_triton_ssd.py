@@ -26,6 +26,15 @@ def make_case(N=1, L=15, h=8, P=24, G=1, S=12, *, reverse=False, skip=True, mask
     return Case('ssd', tensors, dict(reverse=reverse))
 
 
+#: On a GPU, as many that luck in a gradient of few numbers, such as A's, evens out: over 24 draws it
+#: had less than eager's error on the whole. Interpreted, one draw takes long enough.
+DRAWS = 8 if torch.cuda.is_available() else 1
+
+
+def draws(seed=0, **kind):
+    return [make_case(**kind, seed=seed + i) for i in range(DRAWS)]
+
+
 # every choice of tiles, with and without the skip; the last: strides of 1, constants to Triton
 COMPILED = [
     make_case(L=70, h=2, P=64, S=64),
@@ -48,7 +57,7 @@ def options(case):
     dict(P=70, S=64, L=40, h=2), dict(N=2, L=40, masked=True, reverse=True),
 ], ids=options)
 def test_is_the_reference(kind, triton_device):
-    assert failures(make_case(**kind), torch.float32, triton_device) == ()
+    assert failures(draws(**kind), torch.float32, triton_device) == ()
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
@@ -56,14 +65,13 @@ def test_is_the_reference(kind, triton_device):
     dict(L=1), dict(L=17, reverse=True), dict(L=35, G=2),
 ], ids=options)
 def test_is_the_reference_from_half_inputs(kind, dtype, triton_device):
-    assert failures(make_case(**kind), dtype, triton_device) == ()
+    assert failures(draws(**kind), dtype, triton_device) == ()
 
 
 @directions
 @pytest.mark.parametrize('G', [2, 8])
 def test_groups(G, reverse, triton_device):
-    assert failures(make_case(L=40, G=G, reverse=reverse, seed=1), torch.float32,
-                    triton_device) == ()
+    assert failures(draws(L=40, G=G, reverse=reverse, seed=1), torch.float32, triton_device) == ()
 
 
 @directions

@@ -16,8 +16,9 @@ import triton.language as tl
 
 from mmvssd_kernels.triton_math import add_dot, dot, halves
 
-# what changes from image to image: to compile for multiples of 16 would gain nothing
-VARYING = ['L', 'split_length']
+# What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
+# grid of another size would only compile the kernels once more.
+VARYING = ['L', 'split_length', 'W', 'positions', 'tiles', 'stride_dn']
 
 
 @triton.jit
@@ -217,7 +218,7 @@ def partial_state_gradients(p_dy, p_C, p_mask, p_dstates, L, split_length, strid
                  mask=m_s[:, None] & m_p[None, :])
 
 
-@triton.jit(do_not_specialize=['L'])
+@triton.jit(do_not_specialize=VARYING)
 def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, p_dx, p_ddt, p_dB,
               p_dC, p_sums, L, stride_xn, stride_xl, stride_dn, stride_dl, stride_Bn, stride_Bl,
               stride_yn, stride_yl, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr,

@@ -15,8 +15,11 @@ import triton.language as tl
 from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
 from mmvssd_kernels.triton_math import add_dot, exp, halves
 
+# the distance of images counts in steps that are aligned
+_VARYING = [*VARYING, 'stride_xn', 'stride_yn']
 
-@triton.jit(do_not_specialize=['L', 'positions'])
+
+@triton.jit(do_not_specialize=_VARYING)
 def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stride_dl,
             h: tl.constexpr, K: tl.constexpr, LOG_BASE: tl.constexpr, MASKED: tl.constexpr,
             BK: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
@@ -117,7 +120,7 @@ def denominators(b_q, b_keys, scale):
     return scale * tl.sum(b_q[:, None, :] * b_keys[None, :, :], axis=2) + 1e-6
 
 
-@triton.jit(do_not_specialize=VARYING)
+@triton.jit(do_not_specialize=_VARYING)
 def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p_states, L,
                    split_length, W, positions, stride_xn, stride_xl, stride_Bn, stride_Bl,
                    stride_dn, stride_dl, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
@@ -206,7 +209,7 @@ def places(images, n, tile, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr, B
     return o_state, m_state, o_keys, (o_h < h)[:, None] & (o_s < S)[None, :]
 
 
-@triton.jit(do_not_specialize=VARYING)
+@triton.jit(do_not_specialize=_VARYING)
 def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, positions,
             stride_xn, stride_xl, stride_Cn, stride_Cl, h: tl.constexpr, P: tl.constexpr,
             S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr, ALIGN: tl.constexpr,
@@ -262,7 +265,7 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
         p_y += BL * h * P
 
 
-@triton.jit(do_not_specialize=['L', 'W', 'positions'])
+@triton.jit(do_not_specialize=_VARYING)
 def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W, positions,
                     stride_Cn, stride_Cl, stride_yn, stride_yl, h: tl.constexpr, P: tl.constexpr,
                     S: tl.constexpr, K: tl.constexpr, ALIGN: tl.constexpr, MASKED: tl.constexpr,
@@ -321,7 +324,7 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
              b_dC.to(p_dC.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
 
 
-@triton.jit(do_not_specialize=['L', 'W', 'positions'])
+@triton.jit(do_not_specialize=_VARYING)
 def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_dstates, p_dy,
               p_dx, p_dm, p_dB, p_sums, L, W, positions, stride_xn, stride_xl, stride_dn,
               stride_dl, stride_Bn, stride_Bl, stride_yn, stride_yl, h: tl.constexpr,
@@ -403,7 +406,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
 
 
-@triton.jit(do_not_specialize=['L', 'tiles'])
+@triton.jit(do_not_specialize=_VARYING)
 def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dm, p_sums, p_ddt, p_dA, L, tiles, stride_dn,
                    stride_dl, h: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr,
                    BL: tl.constexpr, BT: tl.constexpr, ACC: tl.constexpr):

@@ -23,12 +23,13 @@ import triton.language as tl
 
 from mmvssd_kernels.triton_math import dot, exp, softplus
 
-# what changes from image to image, or from rows to columns: to compile for those that are multiples
-# of 16 would gain nothing
+# What changes from image to image, or from rows to columns. To compile for multiples of 16 among
+# them would gain nothing: a grid of odd sides would only compile all kernels once more.
 VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'first', 'step', 'lines',
            'W', 'per_line', 'per_chunk', 'add_du', 'stride_mn', 'stride_mr', 'stride_mk',
            'stride_uk', 'stride_tk', 'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk',
-           'stride_qk', 'stride_pk']
+           'stride_qk', 'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn',
+           'stride_tr', 'stride_Br', 'stride_Cr', 'stride_qr', 'stride_pr', 'stride_pb']
 
 
 @triton.jit
