@@ -32,8 +32,8 @@ def make_case(N=2, grid=(3, 5), h=4, P=24, G=1, S=12, *, normalize=False, masked
     return Case('nc_ssd', tensors, dict(normalize=True, grid=grid) if normalize else {})
 
 
-#: A gradient of few numbers, such as A's, has now more and now less than eager's error. Over 24 draws
-#: on a GPU it had less on the whole, and up to three times as much in one. Interpreted, more take long.
+#: A gradient of few numbers, such as A's, has by luck more or less than eager's error: of 24 draws
+#: on a GPU less on the whole, and up to 3.5 times as much in one.
 DRAWS = 8 if torch.cuda.is_available() else 2
 
 

@@ -26,8 +26,8 @@ def make_case(N=1, L=15, h=8, P=24, G=1, S=12, *, reverse=False, skip=True, mask
     return Case('ssd', tensors, dict(reverse=reverse))
 
 
-#: On a GPU, as many that luck in a gradient of few numbers, such as A's, evens out: over 24 draws it
-#: had less than eager's error on the whole. Interpreted, one draw takes long enough.
+#: A gradient of few numbers, such as A's, has by luck more or less than eager's error: of 24 draws
+#: on a GPU less on the whole. Interpreted, one draw takes long enough.
 DRAWS = 8 if torch.cuda.is_available() else 1
 
 
