@@ -1,0 +1,191 @@
+"""Quantization of an exported classifier to 8 bits, with what it costs in accuracy."""
+import importlib
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from torch import nn
+
+from mmvssd.deployment.onnx_models import OnnxModel, require
+from mmvssd.errors import ConfigError, DataError, ExportError
+
+#: Operators that are computed in 8 bits if their weights are constant. Scans, norms and softmaxes
+#: stay in float32.
+OPERATORS = ('Conv', 'Gemm', 'MatMul')
+#: Images of a batch, in calibration and evaluation.
+BATCH = 16
+
+
+class Scores(NamedTuple):
+    """What quantization did to a classifier.
+
+    Attributes:
+        images: How many validation images were looked at.
+        float_top1: Share of them that the float file classifies as they are labelled.
+        int8_top1: The same of the quantized file.
+        agreement: Share of them on which both files name the same class.
+    """
+
+    images: int
+    float_top1: float
+    int8_top1: float
+    agreement: float
+
+
+def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evaluation: int = 1000,
+             max_loss: float = 0.01, seed: int = 0) -> Scores:
+    """Quantize a classifier that was exported to ONNX; the file is there whole, or not at all.
+
+    Weights become int8, one scale for each output channel, and what they are multiplied with
+    uint8, by the ranges that calibration images show. ONNX Runtime's own quantization does it.
+
+    Args:
+        cfg: Recipe of the classifier, for its data.
+        file: ONNX file of ``tools/deployment/export.py``.
+        out: File to write; it keeps the metadata.
+        calibration: Training images that tell the ranges.
+        evaluation: Validation images that both files are compared on, at most.
+        max_loss: Share of those images that the top-1 accuracy may fall by.
+        seed: Draws the images.
+
+    Raises:
+        ConfigError: A package is not installed, an option or the file does not fit.
+        DataError: The recipe's data are not there.
+        ExportError: The accuracy falls by more; nothing is written.
+    """
+    require('onnx', 'onnxruntime')
+    if Path(out).suffix != '.onnx':
+        raise ConfigError(f'--out: got {out}, expected a name that ends with .onnx')
+    if Path(out).resolve() == Path(file).resolve():
+        raise ConfigError(f'--out: {out} is the file that is quantized; name another')
+    whole = _open(file)
+    said = _metadata(whole, file)
+    images = _Images(cfg, said, file)
+    held_out = list(images.batches('test', evaluation, seed))
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=Path(out).parent, prefix='.quantize-') as folder:
+            written = Path(folder) / 'int8.onnx'
+            _quantize(file, written, images.batches('train', calibration, seed))
+            scores = _compare(whole, OnnxModel(written), held_out)
+            if scores.float_top1 - scores.int8_top1 > max_loss:
+                raise ExportError(
+                    f'{out} is not written: on {scores.images} images top-1 falls from '
+                    f'{scores.float_top1:.2%} to {scores.int8_top1:.2%}, and {max_loss:.2%} is '
+                    'allowed. Calibrate on more images with --calibrate, or allow more with '
+                    '--max-loss')
+            written.replace(out)
+    except OSError as error:
+        raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
+    return scores
+
+
+def _open(file: str) -> OnnxModel:
+    if not Path(file).is_file():
+        raise ConfigError(f'{file}: no such file')
+    try:
+        return OnnxModel(Path(file))
+    except Exception as error:  # ONNX Runtime's errors have no class of their own in common
+        raise ConfigError(f'{file}: ONNX Runtime cannot read it: '
+                          f'{str(error).splitlines()[0]}') from error
+
+
+def _metadata(model: OnnxModel, file: str) -> Dict[str, object]:
+    said = model.session.get_modelmeta().custom_metadata_map
+    if 'mmvssd_version' not in said:
+        raise ConfigError(f'{file}: not a file of tools/deployment/export.py, for it does not say '
+                          'what its images need')
+    if said['task'] != 'classification':
+        raise ConfigError(f'{file}: it does {said["task"]}; classifiers are quantized')
+    if 'QuantizeLinear' in _operators(file):
+        raise ConfigError(f'{file}: it is quantized already')
+    return dict(classes=json.loads(said['classes']), **json.loads(said['preprocessing']))
+
+
+def _operators(file: str) -> set:
+    onnx = importlib.import_module('onnx')
+    return {node.op_type for node in onnx.load(file, load_external_data=False).graph.node}
+
+
+class _Images:
+    """Images of a recipe as a file takes them, with their labels."""
+
+    def __init__(self, cfg: Config, said: Dict[str, object], file: str) -> None:
+        if cfg.get('default_scope') != 'mmpretrain':
+            raise ConfigError(f'{cfg.filename}: it is of {cfg.get("default_scope")}; the recipe of '
+                              'a classifier is needed, of mmpretrain')
+        init_default_scope(cfg.default_scope)
+        given = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+        # batches are labelled by their samples, and not mixed
+        given = {name: value for name, value in given.items()
+                 if name not in ('batch_augments', 'num_classes', 'to_onehot')}
+        self._preprocess: nn.Module = MODELS.build(dict(dict(type='ClsDataPreprocessor'), **given))
+        self._cfg, self._said, self._file = cfg, said, file
+        self._pipeline = cfg.test_dataloader.dataset.pipeline
+
+    def batches(self, phase: str, most: int,
+                seed: int) -> Iterator[Tuple[np.ndarray, List[int]]]:
+        """Yield images (N, C, H, W) and their labels, of a phase's data, in the test pipeline."""
+        loader = self._cfg.get(f'{phase}_dataloader')
+        dataset = DATASETS.build(dict(loader.dataset, pipeline=[]))
+        classes = list(dataset.metainfo.get('classes') or ())
+        if classes and self._said['classes'] and len(classes) != len(self._said['classes']):
+            raise DataError(f'{self._file} knows {len(self._said["classes"])} classes, the '
+                            f"recipe's {phase} data have {len(classes)}")
+        load = Compose(self._pipeline)
+        order = np.random.default_rng(seed).permutation(len(dataset))[:most]
+        if not len(order):
+            raise DataError(f"the recipe's {phase} data hold no image")
+        # sizes may differ from image to image
+        for group in _of_one_size([load(dataset.get_data_info(int(i))) for i in order]):
+            batch = self._preprocess(pseudo_collate(group))
+            yield self._as_file_takes(batch['inputs']), [
+                int(sample.gt_label[0]) for sample in batch['data_samples']]
+
+    def _as_file_takes(self, images: torch.Tensor) -> np.ndarray:
+        if self._said['normalizes_itself'] and 'mean' in self._said:
+            mean, std = (torch.tensor(self._said[name]).view(-1, 1, 1) for name in ('mean', 'std'))
+            images = images * std + mean
+        return images.float().numpy()
+
+
+def _of_one_size(samples: Sequence[dict]) -> Iterator[List[dict]]:
+    groups: Dict[tuple, List[dict]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(sample['inputs'].shape), []).append(sample)
+    for group in groups.values():
+        for start in range(0, len(group), BATCH):
+            yield group[start:start + BATCH]
+
+
+def _quantize(file: str, out: Path, batches: Iterator) -> None:
+    quantization = importlib.import_module('onnxruntime.quantization')
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self):
+            images, _ = next(batches, (None, None))
+            return None if images is None else {'images': images}
+
+    logging.disable(logging.WARNING)  # it advises what PyTorch's exporter has done already
+    try:
+        quantization.quantize_static(
+            file, str(out), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=list(OPERATORS), activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8, extra_options=dict(MatMulConstBOnly=True))
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _compare(whole: OnnxModel, quantized: OnnxModel, batches: Sequence) -> Scores:
+    found = [[model(images)[0].argmax(1) for images, _ in batches] for model in (whole, quantized)]
+    first, second = map(np.concatenate, found)
+    labels = np.concatenate([labels for _, labels in batches])
+    return Scores(len(labels), float(np.mean(first == labels)), float(np.mean(second == labels)),
+                  float(np.mean(first == second)))
