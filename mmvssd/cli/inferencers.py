@@ -80,6 +80,15 @@ class Inferencer(ABC):
         Raises:
             UnreadableImageError: It cannot be read, or a step of the recipe's pipeline fails.
         """
+        sample, = self.inferencer.forward(self.prepare(file))
+        return sample
+
+    def prepare(self, file: str) -> dict:
+        """Read an image file and prepare it as the recipe has it.
+
+        Raises:
+            UnreadableImageError: It cannot be read, or a step of the recipe's pipeline fails.
+        """
         try:
             batch = next(iter(self.inferencer.preprocess([file])))
         except (MemoryError, UnreadableImageError):
@@ -89,8 +98,7 @@ class Inferencer(ABC):
             raise UnreadableImageError(f'{file}: cannot be read as an image, or not prepared as '
                                        f'the recipe has it ({type(error).__name__}: {reason})'
                                        ) from error
-        sample, = self.inferencer.forward(self.batch_of(batch))
-        return sample
+        return self.batch_of(batch)
 
     def batch_of(self, preprocessed):
         """Take the batch out of what the host's preprocessing gives."""
