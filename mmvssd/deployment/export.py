@@ -16,6 +16,7 @@ from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
 from mmvssd.cli.inferencers import HOSTS, Inferencer
 from mmvssd.deployment import detection_ops
 from mmvssd.deployment.detectors import DeployedDetector
+from mmvssd.deployment.exported import METADATA, open_openvino
 from mmvssd.deployment.models import Deployed, DeployedClassifier, DeployedSegmentor
 from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_onnx
 from mmvssd.errors import ConfigError, ExportError
@@ -31,8 +32,6 @@ DEPLOYED = {'mmdet': DeployedDetector, 'mmpretrain': DeployedClassifier,
 EXAMPLE = (1, 200, 300)
 #: Photographs that a detector is compared on, at most.
 PHOTOGRAPHS = 10
-#: Entry of an exported program, and of OpenVINO's run-time information, that holds the metadata.
-METADATA = 'mmvssd.json'
 
 
 class Target(NamedTuple):
@@ -126,7 +125,7 @@ def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
 def _metadata(cfg: Config, checkpoint: str, host: Inferencer, model: Deployed) -> Dict[str, str]:
     """Return what the file says of itself; all but text as JSON."""
     metadata = dict(mmvssd_version=__version__, task=model.task, result=model.result,
-                    classes=host.classes,
+                    classes=host.classes, palette=host.dataset_meta.get('palette'),
                     preprocessing=dict(model.preprocessing, channels=_channels(cfg, model)),
                     pipeline=cfg.test_dataloader.dataset.get('pipeline'),
                     checkpoint=Path(checkpoint).name, **model.facts)
@@ -134,9 +133,9 @@ def _metadata(cfg: Config, checkpoint: str, host: Inferencer, model: Deployed) -
             for name, value in metadata.items()}
 
 
-def _named(kind: type) -> str:
+def _named(value) -> str:
     """Return the name of a class, which a recipe in Python's new style has for its ``type``."""
-    return kind.__name__
+    return getattr(value, '__name__', str(value))
 
 
 def _batches(host: Inferencer, model: Deployed, sources: Sequence[str]) -> List[Batch]:
@@ -222,10 +221,6 @@ def _write_onnx(model: Deployed, images: Tensor, metadata: Dict[str, str], folde
     return file
 
 
-def _load_onnx(file: Path):
-    return OnnxModel(file)
-
-
 def _write_program(model: Deployed, images: Tensor, metadata: Dict[str, str],
                    folder: Path) -> Path:
     open_sizes = open_images(model.open_axes)
@@ -258,16 +253,9 @@ def _write_openvino(model: Deployed, images: Tensor, metadata: Dict[str, str],
     return file
 
 
-def _load_openvino(file: Path):
-    openvino = importlib.import_module('openvino')
-    # some CPUs would compute in bfloat16
-    run = openvino.Core().compile_model(str(file), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-    return lambda images: list(run(images).values())
-
-
 TARGETS = {
-    'onnx': Target(('onnx', 'onnxscript', 'onnxruntime'), '.onnx', _write_onnx, _load_onnx),
+    'onnx': Target(('onnx', 'onnxscript', 'onnxruntime'), '.onnx', _write_onnx, OnnxModel),
     'torch': Target((), '.pt2', _write_program, _load_program),
     'openvino': Target(('onnx', 'onnxscript', 'openvino'), '.xml', _write_openvino,
-                       _load_openvino),
+                       open_openvino),
 }

@@ -131,12 +131,12 @@ class DeployedClassifier(Deployed):
 class DeployedSegmentor(Deployed):
     """A segmentor of MMSegmentation, on whole images, at their size.
 
-    ``labels`` is the map (N, H, W) of the most likely classes, int64; ``scores`` are
-    (N, classes, H, W).
+    ``labels`` is the map (N, H, W) of the most likely classes, int64; ``scores`` and ``logits``
+    are (N, classes, H, W).
     """
 
     task = 'segmentation'
-    results = ('labels', 'scores')
+    results = ('labels', 'scores', 'logits')
 
     def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
         super().__init__(model, result, normalizes)
@@ -151,7 +151,13 @@ class DeployedSegmentor(Deployed):
         head = self.model.decode_head
         logits = F.interpolate(head(self.model.extract_feat(images)), size=images.shape[2:],
                                mode='bilinear', align_corners=head.align_corners)
-        return logits.softmax(1) if self.result == 'scores' else logits.argmax(1)
+        if self.result == 'labels':
+            return logits.argmax(1)
+        return logits.softmax(1) if self.result == 'scores' else logits
+
+    @property
+    def facts(self) -> Dict[str, object]:
+        return dict(align_corners=self.model.decode_head.align_corners)
 
 
 class AdaptivePool(nn.Module):

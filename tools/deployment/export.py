@@ -18,8 +18,8 @@ def main() -> None:
                         + ', '.join(f'{target.suffix} for {name}'
                                     for name, target in TARGETS.items()))
     parser.add_argument('--result', default='', metavar='NAME',
-                        help='scores or logits of a classifier, labels or scores of a segmentor, '
-                        'detections or raw of a detector (default: the first)')
+                        help='scores or logits of a classifier; labels, scores or logits of a '
+                        'segmentor; detections or raw of a detector (default: the first)')
     parser.add_argument('--without-post-processing', action='store_const', dest='result',
                         const='raw', help='the same as --result raw')
     parser.add_argument('--normalize', action='store_true',
