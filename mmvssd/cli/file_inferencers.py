@@ -46,7 +46,7 @@ class FileInferencer(ABC):
             raise ConfigError(f'--model: {file}: gives {facts["result"]}; export with --result '
                               f'{" or ".join(self.results)}')
         self.needs = facts['preprocessing']
-        if self.needs['channels'] not in ('RGB', 'BGR'):
+        if self.needs.get('channels') not in ('RGB', 'BGR'):
             raise ConfigError(f'--model: {file}: takes images of unknown channels, no pictures')
         self.classes = facts['classes']
         self.steps = steps_of(facts['pipeline'] or [])
@@ -73,7 +73,7 @@ class FileInferencer(ABC):
         image = image.astype(np.float32)
         if self.needs['channels'] == 'RGB':
             image = image[..., ::-1]
-        if not self.needs['normalizes_itself'] and 'mean' in self.needs:
+        if not self.needs.get('normalizes_itself') and 'mean' in self.needs:
             image = (image - np.float32(self.needs['mean'])) / np.float32(self.needs['std'])
         return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
 

@@ -328,7 +328,9 @@ def _obstacle(model: nn.Module) -> str:
         if part is not None and type(part).__name__ not in names:
             return f'its {path} is a {type(part).__name__}, expected {" or ".join(names)}'
     head, stages = model.roi_head, (model.test_cfg.rpn, model.test_cfg.rcnn)
-    extractors = [head.bbox_roi_extractor] + [head.mask_roi_extractor] * head.with_mask
+    extractors = [head.bbox_roi_extractor]
+    if head.with_mask:
+        extractors.append(head.mask_roi_extractor)
     layers = [layer for extractor in extractors for layer in extractor.roi_layers]
     unknown = {name for cfg in stages for name in cfg.nms} - {'type', 'iou_threshold',
                                                               'class_agnostic', 'split_thr'}

@@ -8,11 +8,13 @@ import numpy as np
 
 from mmvssd.deployment.onnx_models import OnnxModel, require
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import short
 
 #: Entry of an exported program, and of OpenVINO's run-time information, that holds the metadata.
 METADATA = 'mmvssd.json'
-#: What every file says of itself.
-FACTS = ('mmvssd_version', 'task', 'result', 'classes', 'preprocessing', 'pipeline')
+#: What every file says of itself, and the types of it.
+FACTS = {'mmvssd_version': str, 'task': str, 'result': str, 'classes': (list, type(None)),
+         'preprocessing': dict, 'pipeline': (list, type(None))}
 
 
 class Exported(NamedTuple):
@@ -57,7 +59,13 @@ def _facts(file: str, metadata: Dict[str, str]) -> Dict[str, object]:
     if missing:
         raise ConfigError(f'--model: {file}: says nothing of {", ".join(missing)}; is it a file of '
                           'tools/deployment/export.py?')
-    return {name: _value(text) for name, text in metadata.items()}
+    facts = {name: text if FACTS.get(name) is str else _value(text)
+             for name, text in metadata.items()}
+    for name, kind in FACTS.items():
+        if not isinstance(facts[name], kind):
+            raise ConfigError(f'--model: {file}: its {name} is {short(facts[name])}, which no file '
+                              'of tools/deployment/export.py has; export it again')
+    return facts
 
 
 def _value(text: str):
