@@ -24,6 +24,7 @@ class Resize:
     keep_ratio: bool = False
     interpolation: str = 'bilinear'
     backend: str = 'cv2'
+    clip_object_border: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.scale, int):
@@ -46,6 +47,13 @@ class CenterCrop:
     """mmcv's step of that name, without padding."""
 
     crop_size: Union[int, Sequence[int]]
+    auto_pad: bool = False
+    pad_cfg: Optional[dict] = None
+    clip_object_border: bool = True
+
+    def __post_init__(self) -> None:
+        if self.auto_pad:
+            raise ConfigError(f'{self}: a file is run without auto_pad')
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Export of a trained model: build, export, run both, compare, write with metadata."""
 import importlib
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -20,6 +19,7 @@ from mmvssd.deployment.exported import METADATA, open_openvino
 from mmvssd.deployment.models import Deployed, DeployedClassifier, DeployedSegmentor
 from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_onnx
 from mmvssd.errors import ConfigError, ExportError
+from mmvssd.files import replace_together
 from mmvssd.host_internals import turns_channels
 from mmvssd.version import __version__
 
@@ -51,9 +51,16 @@ class Target(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How far an export was from its model on a batch of that shape, by ``Deployed.bars``."""
+    """How far an export was from its model on a batch.
+
+    Attributes:
+        shape: Of the images.
+        results: How many images, or of a detector how many boxes, were compared.
+        differences: By the names of ``Deployed.bars``.
+    """
 
     shape: Sequence[int]
+    results: int
     differences: Dict[str, float]
 
 
@@ -98,8 +105,8 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
             written = _written(target, model, example, metadata, Path(folder))
             comparisons = _compared(target.load(written), model, batches)
             _check(comparisons, model, batches, file)
-            for part in sorted(Path(folder).iterdir(), key=lambda part: part == written):
-                os.replace(part, file.with_suffix(part.suffix))
+            parts = sorted(Path(folder).iterdir(), key=lambda part: part == written)
+            replace_together({file.with_suffix(part.suffix): part for part in parts})
     except OSError as error:
         raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
     return comparisons
@@ -194,14 +201,15 @@ def _written(target: Target, model: Deployed, images: Tensor, metadata: Dict[str
 
 def _compared(run: Callable[[np.ndarray], Sequence[np.ndarray]], model: Deployed,
               batches: Sequence[Batch]) -> List[Comparison]:
-    return [Comparison(tuple(images.shape), model.deviations(run(images.numpy()), expected))
+    return [Comparison(tuple(images.shape), len(expected[0]),
+                       model.deviations(run(images.numpy()), expected))
             for images, expected in batches]
 
 
 def _check(comparisons: Sequence[Comparison], model: Deployed, batches: Sequence[Batch],
            file: Path) -> None:
     bars = model.bars()
-    for (shape, differences), (images, _) in zip(comparisons, batches):
+    for (shape, _, differences), (images, _) in zip(comparisons, batches):
         beyond = {name: value for name, value in differences.items() if not value <= bars[name]}
         # float32 itself may round by more, in a deep model
         rounding = model.rounding(images) if beyond else {}

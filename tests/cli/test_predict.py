@@ -15,6 +15,7 @@ import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 
+from mmvssd.cli import entries as json_entries
 from mmvssd.cli import inferencers
 from mmvssd.cli import predict as predicting
 from mmvssd.cli.image_files import Limits
@@ -305,7 +306,7 @@ def test_a_large_label_map_is_made_small_and_enlarged(tmp_path, monkeypatch):
                 for found in entry['segments']}
 
     whole = labels()
-    monkeypatch.setattr(inferencers, 'LARGEST_SCORES', 11 * 48 * 64)
+    monkeypatch.setattr(json_entries, 'LARGEST_SCORES', 11 * 48 * 64)
     small = labels()
     assert {mask.shape for mask in small.values()} == {(96, 128)}
     # squares of 2 x 2 pixels

@@ -1,6 +1,8 @@
 """Two-stage detectors in the form that is exported, beside MMDetection's own results."""
 import copy
+import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment.detectors import DeployedDetector, _limits
+from mmvssd.deployment.export import PHOTOGRAPHS, TARGETS, Target, export
 from mmvssd.deployment.masks import paste_masks
 from mmvssd.errors import ExportError
 
@@ -17,14 +20,17 @@ RECIPE = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
 SMALL = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
 
 
-def detector(**options):
-    """A detector whose drawn weights are made so large that it finds things of all classes."""
-    cfg = load_config(RECIPE, options={
+def recipe(**options):
+    return load_config(RECIPE, options={
         'model.backbone.arch': SMALL, 'model.backbone.init_cfg': None,
         'model.neck.in_channels': [8, 16, 32, 64], **options})
+
+
+def detector(**options):
+    """A detector whose drawn weights are made so large that it finds things of all classes."""
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(recipe(**options).model)
     model.init_weights()
     with torch.no_grad():
         for name, factor in (('rpn_head.rpn_cls', 60), ('rpn_head.rpn_reg', 40),
@@ -40,7 +46,7 @@ def pixels(height, width):
     return torch.nn.functional.interpolate(coarse, (height, width), mode='bilinear')
 
 
-@pytest.mark.parametrize('options', [
+OPTIONS = [
     {}, {'model.roi_head.bbox_head.reg_class_agnostic': True},
     {'model.roi_head.mask_head.class_agnostic': True},
     {'model.test_cfg.rcnn.nms.class_agnostic': True},
@@ -51,9 +57,11 @@ def pixels(height, width):
     {'model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio': 0,
      'model.roi_head.mask_roi_extractor.roi_layer.sampling_ratio': 0,
      'model.roi_head.bbox_roi_extractor.roi_layer.aligned': False},
-    {'model.data_preprocessor.pad_size_divisor': 1},
-], ids=str)
-@pytest.mark.parametrize('normalizes', [False, True])
+    {'model.data_preprocessor.pad_size_divisor': 1}]
+
+
+@pytest.mark.parametrize(('options', 'normalizes'), [
+    *((options, False) for options in OPTIONS), ({}, True)], ids=str)
 def test_the_hosts_results(options, normalizes):
     """Sizes are no multiples of the padding's, and boxes are of all levels."""
     model = detector(**options)
@@ -175,6 +183,70 @@ def test_masks_are_pasted_as_the_host_does():
     assert pasted.any((1, 2)).sum() > 35
     assert np.mean(pasted != expected.numpy()) < 1e-5
     assert paste_masks(np.ones((1, 28, 28)), np.full((1, 4), 5.), (60, 90), 0.5).sum() == 0
+
+
+def test_what_deviates_is_not_written(tmp_path, monkeypatch):
+    """The host's own results on photographs are what counts."""
+    models, wrong = [], {}
+
+    def write(model, images, metadata, folder):
+        models.append(model)
+        assert json.loads(metadata['mask_threshold']) == 0.5
+        assert images.shape[0] == 1
+        (folder / 'model.onnx').write_text('exported')
+        return folder / 'model.onnx'
+
+    def load(file):
+        def run(images):
+            results = models[-1](torch.from_numpy(images))
+            return [result.numpy() + wrong.get(name, 0)
+                    for name, result in zip(models[-1].outputs, results)]
+        return run
+
+    monkeypatch.setitem(TARGETS, 'onnx', Target((), '.onnx', write, load))
+    for number in range(PHOTOGRAPHS + 2):
+        photograph = pixels(60 + number, 70)[0].permute(1, 2, 0).byte().numpy()
+        cv2.imwrite(str(tmp_path / f'{number}.png'), photograph)
+    torch.save(dict(state_dict=detector().state_dict()), tmp_path / 'weights.pth')
+    out = tmp_path / 'out'
+    arguments = recipe(), str(tmp_path / 'weights.pth'), str(out / 'found.onnx')
+    for name, by, reason in (('boxes', 0.1, 'boxes'), ('scores', 0.01, 'scores'),
+                             ('labels', 7, 'unmatched')):
+        wrong = {name: by}
+        with pytest.raises(ExportError, match=f'found.onnx is not written: .* in {reason}'):
+            export(*arguments, to='onnx', images=[str(tmp_path / '3.png')])
+        assert list(out.iterdir()) == []
+    wrong = {}
+    comparisons = export(*arguments, to='onnx', images=[str(tmp_path)])
+    assert len(comparisons) == PHOTOGRAPHS
+    assert all(results > 5 for _, results, _ in comparisons)
+    assert comparisons[0].shape[:2] == (1, 3)
+    assert [file.name for file in out.iterdir()] == ['found.onnx']
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.skipif(not hasattr(torch.export.Dim, 'DYNAMIC'),
+                    reason='this PyTorch cannot leave sizes open')
+def test_a_program():
+    """Its height and width are open, and its counts of boxes."""
+    model = detector(**{
+        'model.backbone.arch': dict(embed_dims=8, depths=(1, ), num_heads=(1, )),
+        'model.backbone.out_indices': (0, ),
+        'model.neck.in_channels': [8], 'model.neck.num_outs': 2,
+        'model.rpn_head.anchor_generator.strides': [4, 8],
+        'model.roi_head.bbox_roi_extractor.featmap_strides': [4],
+        'model.roi_head.mask_roi_extractor.featmap_strides': [4]})
+    deployed = DeployedDetector(model, 'detections', True)
+    open_sizes = (dict.fromkeys(deployed.open_axes, torch.export.Dim.DYNAMIC), )
+    program = torch.export.export(deployed, (pixels(200, 300), ), dynamic_shapes=open_sizes,
+                                  strict=False).module()
+    for size in ((160, 128), (97, 150)):
+        with torch.no_grad():
+            expected = deployed(pixels(*size))
+        for own, true in zip(program(pixels(*size)), expected):
+            assert len(true) > 5
+            torch.testing.assert_close(own, true, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(('options', 'reason'), [

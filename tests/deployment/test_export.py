@@ -62,8 +62,8 @@ def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
     cfg, checkpoint, model = untrained('mmpretrain')
     file = tmp_path / 'new folder' / 'digits.onnx'
     comparisons = export(cfg, checkpoint, str(file), to='onnx', normalizes=True)
-    assert [shape[0] for shape, _ in comparisons] == [shape[0] for shape in SHAPES]
-    assert max(differences['scores'] for _, differences in comparisons) <= 1e-5
+    assert [shape[0] for shape, *_ in comparisons] == [shape[0] for shape in SHAPES]
+    assert max(differences['scores'] for *_, differences in comparisons) <= 1e-5
     assert os.listdir(file.parent) == ['digits.onnx']
 
     session = runtime.InferenceSession(file, providers=['CPUExecutionProvider'])
@@ -81,7 +81,7 @@ def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(file.parent)
     file.rename('model.onnx')
     cv2.imwrite('image.png', pixels[0, ::-1].transpose(1, 2, 0))
-    (example, ) = re.findall(r'```python\n(import json.*?)```', DOCS.read_text(), re.DOTALL)
+    example, *_ = re.findall(r'```python\n(import json.*?)```', DOCS.read_text(), re.DOTALL)
     exec(compile(example, str(DOCS), 'exec'), {})
     name, score = capsys.readouterr().out.split()[-2:]
     assert name == DIGITS[scores[0].argmax()]

@@ -33,11 +33,14 @@ def main() -> None:
                          args.out, to=args.to, result=args.result, normalizes=args.normalize,
                          images=args.images)
     largest = {}
-    for shape, differences in comparisons:
-        print(f'images {" x ".join(map(str, shape))}: {_said(differences)}')
+    for shape, results, differences in comparisons:
+        print(f'images {" x ".join(map(str, shape))}, {results} results: {_said(differences)}')
         for name, difference in differences.items():
             largest[name] = max(difference, largest.get(name, 0))
     print(f'{args.out}: written; largest differences: {_said(largest)}')
+    if not any(results for _, results, _ in comparisons):
+        print('Nothing was found on these images, so nothing was compared: name others with '
+              '--images')
 
 
 def _said(differences: dict) -> str:
