@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -22,6 +23,7 @@ from mmvssd.cli.image_files import Limits
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import predict
 from mmvssd.errors import CheckpointError, ConfigError, DataError
+from mmvssd.paths import project_root
 
 
 def test_a_segmentors_classes_are_the_recipes(tmp_path, monkeypatch):
@@ -313,3 +315,20 @@ def test_a_large_label_map_is_made_small_and_enlarged(tmp_path, monkeypatch):
     assert all((mask[::2, ::2] == mask[1::2, 1::2]).all() for mask in small.values())
     agreed = sum((whole[name] * small[name]).sum() for name in whole.keys() & small.keys())
     assert agreed > 0.7 * 96 * 128
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--model', 'a.onnx', 'recipe.py', 'a.pth', 'images'],
+     '--model: a.onnx has recipe and weights in it; give the images only, got recipe.py a.pth'),
+    (['--model', 'a.onnx', 'images', '--device', 'cpu'], '--device: does not go with --model'),
+    (['--model', 'a.onnx', 'images', '--cfg-options', 'a=1'], '--cfg-options: does not go with'),
+    (['recipe.py'], 'are required: checkpoint, images'),
+    (['recipe.py', 'a.pth'], 'are required: images'),
+    (['--model', '', 'images'], '--model: got'),
+    (['--model', 'a.onnx'], 'are required: config')])
+def test_arguments_that_do_not_go_together(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['predict.py', *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(project_root() / 'tools' / 'predict.py'), run_name='__main__')
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
