@@ -2,10 +2,11 @@
 import json
 import math
 import os
+import shutil
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Dict, Iterator, Union
 
 #: What a file's name ends with while it is being written.
 PARTIAL = '.partial'
@@ -63,3 +64,32 @@ def write_whole(file: Path, content: Union[str, bytes]) -> None:
     """
     with written_whole(file) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def replace_together(parts: Dict[Path, Path]) -> None:
+    """Rename several files that belong together; if one cannot be, the former ones come back.
+
+    Args:
+        parts: The file of each final path. It lies in the same file system, in a folder in which
+            former files are kept meanwhile.
+
+    Raises:
+        OSError: A path cannot be replaced.
+    """
+    former: Dict[Path, Path] = {}
+    done = []
+    try:
+        for file, part in parts.items():
+            if file.is_file():
+                former[file] = part.with_name(f'{part.name}.former')
+                shutil.copy2(file, former[file])
+        for file, part in parts.items():
+            os.replace(part, file)
+            done.append(file)
+    except BaseException:
+        for file in done:
+            if file in former:
+                os.replace(former[file], file)
+            else:
+                file.unlink()
+        raise

@@ -27,7 +27,7 @@ INHERITED = {
 
 __all__ = ['DEFAULT_HOOKS', 'INHERITED', 'FSDPStrategy', 'accumulated_batches', 'built_loop',
            'endless_batches', 'filled', 'has_loaded', 'head_losses', 'is_resuming',
-           'scale_rate_for', 'scores_are_softmax', 'source_of']
+           'scale_rate_for', 'scores_are_softmax', 'source_of', 'turns_channels']
 
 
 def built_loop(runner, phase: str) -> Optional[BaseLoop]:
@@ -97,3 +97,8 @@ def scores_are_softmax(head) -> bool:
     """Tell whether a classifier's head makes scores as MMPreTrain's ClsHead: softmax of logits."""
     heads = importlib.import_module('mmpretrain.models.heads')
     return getattr(type(head), '_get_predictions', None) is heads.ClsHead._get_predictions
+
+
+def turns_channels(preprocessor) -> bool:
+    """Tell whether a preprocessor of MMEngine's swaps blue and red."""
+    return preprocessor._channel_conversion

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mmvssd.files import PARTIAL, strict_json, write_whole, written_whole
+from mmvssd.files import PARTIAL, replace_together, strict_json, write_whole, written_whole
 
 
 def test_contents_arrive(tmp_path):
@@ -38,6 +38,30 @@ def test_an_error_leaves_the_file_that_was_there(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / 'gone' / 'file', 'text')
+
+
+@pytest.mark.parametrize('before', [True, False])
+def test_files_that_belong_together(tmp_path, before):
+    """If the second cannot be replaced, the first is as it was."""
+    (tmp_path / 'new').mkdir()
+    parts = {tmp_path / name: tmp_path / 'new' / name for name in ('model.bin', 'model.xml')}
+
+    def fill():
+        for part in parts.values():
+            part.write_text('new')
+
+    fill()
+    if before:
+        (tmp_path / 'model.bin').write_text('old')
+    (tmp_path / 'model.xml').mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_together(parts)
+    assert (tmp_path / 'model.bin').exists() == before
+    assert not before or (tmp_path / 'model.bin').read_text() == 'old'
+    (tmp_path / 'model.xml').rmdir()
+    fill()
+    replace_together(parts)
+    assert [file.read_text() for file in parts] == ['new', 'new']
 
 
 def test_many_writers_of_one_file(tmp_path):

@@ -8,8 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-import mmcv
-from mmcv.transforms import Resize
 from mmengine.logging import print_log
 from PIL import Image
 
@@ -158,23 +156,31 @@ def resized(step, width: int, height: int) -> Tuple[int, int]:
     """Return what a transform's resizing makes of a size; the size itself if it does not resize.
 
     Args:
-        step: A transform. Known are mmcv's ``Resize`` with what derives from it, and MMPreTrain's
-            ``ResizeEdge``.
+        step: A transform. Known are ``Resize`` of mmcv and of this package, with what derives
+            from it, and MMPreTrain's ``ResizeEdge``.
         width: Of the image that it gets.
         height: The same.
     """
-    if isinstance(step, Resize):
+    # by name: mmcv may not be installed
+    if any(kind.__name__ == 'Resize' and kind.__module__.partition('.')[0] in ('mmcv', 'mmvssd')
+           for kind in type(step).__mro__):
         scale = step.scale
         if not scale:
             factors = step.scale_factor
             across, down = factors if isinstance(factors, (tuple, list)) else (factors, factors)
             scale = int(width * across + 0.5), int(height * down + 0.5)
-        return mmcv.rescale_size((width, height), scale) if step.keep_ratio else scale
+        return _within(scale, width, height) if step.keep_ratio else scale
     if type(step).__name__ == 'ResizeEdge':
         edge = {'short': min(width, height), 'long': max(width, height), 'width': width,
                 'height': height}[step.edge]
         return int(width * step.scale / edge), int(height * step.scale / edge)
     return width, height
+
+
+def _within(scale: Tuple[int, int], width: int, height: int) -> Tuple[int, int]:
+    """Return the largest size of the same shape whose longer and shorter edge fit in a scale."""
+    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return int(width * factor + 0.5), int(height * factor + 0.5)
 
 
 def cropped(step, width: int, height: int) -> Tuple[int, int]:

@@ -1,6 +1,5 @@
 """The hosts' inferencers behind one form: an image in, an entry of the JSON and a picture out."""
 import logging
-import math
 from abc import ABC, abstractmethod
 from typing import Dict, Optional, Sequence, Type
 
@@ -11,12 +10,11 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement, PixelData
 
+from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
 from mmvssd.engine.checkpoints import class_order
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, UnreadableImageError
 
-#: Scores of a label map that a segmentor holds at once, in float32: a pixel has one a class.
-LARGEST_SCORES = 2**29
 #: Longest side of a classifier's picture.
 LONGEST_SIDE = 2048
 
@@ -80,6 +78,15 @@ class Inferencer(ABC):
         Raises:
             UnreadableImageError: It cannot be read, or a step of the recipe's pipeline fails.
         """
+        sample, = self.inferencer.forward(self.prepare(file))
+        return sample
+
+    def prepare(self, file: str) -> dict:
+        """Read an image file and prepare it as the recipe has it.
+
+        Raises:
+            UnreadableImageError: It cannot be read, or a step of the recipe's pipeline fails.
+        """
         try:
             batch = next(iter(self.inferencer.preprocess([file])))
         except (MemoryError, UnreadableImageError):
@@ -89,8 +96,7 @@ class Inferencer(ABC):
             raise UnreadableImageError(f'{file}: cannot be read as an image, or not prepared as '
                                        f'the recipe has it ({type(error).__name__}: {reason})'
                                        ) from error
-        sample, = self.inferencer.forward(self.batch_of(batch))
-        return sample
+        return self.batch_of(batch)
 
     def batch_of(self, preprocessed):
         """Take the batch out of what the host's preprocessing gives."""
@@ -120,12 +126,8 @@ class Detector(Inferencer):
     def entry(self, sample: BaseDataElement) -> dict:
         found = sample.pred_instances.cpu().numpy()
         found = found[found.scores >= self.score_thr]
-        instances = [dict(category=self.classes[label], score=float(score), bbox=box.tolist())
-                     for label, score, box in zip(found.labels, found.scores, found.bboxes)]
-        if 'masks' in found:
-            for instance, mask in zip(instances, found.masks):
-                instance['segmentation'] = _run_lengths(mask)
-        return dict(instances=instances)
+        return instances(found.labels, found.scores, found.bboxes, found.get('masks'),
+                         self.classes)
 
     def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
         self.inferencer.visualizer.dataset_meta = {**self.model.dataset_meta, **self.dataset_meta}
@@ -138,7 +140,7 @@ class Segmentor(Inferencer):
     """MMSegmentation's.
 
     A model of many classes would need gigabytes for the scores of a large photograph's label map.
-    Beyond :data:`LARGEST_SCORES` the map is made smaller and enlarged.
+    Beyond :data:`~mmvssd.cli.entries.LARGEST_SCORES` the map is made smaller and enlarged.
     """
 
     @staticmethod
@@ -148,12 +150,10 @@ class Segmentor(Inferencer):
 
     def batch_of(self, preprocessed):
         for sample in preprocessed['data_samples']:
-            height, width = sample.ori_shape
-            factor = math.sqrt(LARGEST_SCORES / (len(self.classes) * height * width))
-            if factor < 1:
-                sample.set_metainfo(dict(
-                    image_shape=(height, width),
-                    ori_shape=(max(1, int(height * factor)), max(1, int(width * factor)))))
+            shape = sample.ori_shape
+            smaller = scores_shape(shape, len(self.classes))
+            if smaller != shape:
+                sample.set_metainfo(dict(image_shape=shape, ori_shape=smaller))
         return preprocessed
 
     def predict(self, file: str) -> BaseDataElement:
@@ -166,11 +166,7 @@ class Segmentor(Inferencer):
         return sample
 
     def entry(self, sample: BaseDataElement) -> dict:
-        labels = sample.pred_sem_seg.data[0]
-        segments = [dict(category=self.classes[label], share=float(np.mean(labels == label)),
-                         segmentation=_run_lengths(labels == label))
-                    for label in np.unique(labels)]
-        return dict(segments=sorted(segments, key=lambda found: -found['share']))
+        return segments(sample.pred_sem_seg.data[0], self.classes)
 
     def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
         # a converted checkpoint knows no class names, and the host would take those of Cityscapes
@@ -195,11 +191,7 @@ class Classifier(Inferencer):
         return {'classes': self.inferencer.classes, **named}
 
     def entry(self, sample: BaseDataElement) -> dict:
-        scores = sample.pred_score.cpu().numpy()
-        best = np.argsort(-scores)[:5]
-        return dict(classes=[
-            dict(category=self.classes[label] if self.classes else str(label),
-                 score=float(scores[label])) for label in best])
+        return best_classes(sample.pred_score.cpu().numpy(), self.classes)
 
     def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
         from mmpretrain.visualization import UniversalVisualizer
@@ -216,12 +208,6 @@ def _warn_of_order(checkpoint: str, trained: Sequence, named: Sequence) -> None:
         print_log(f"{checkpoint}: its classes are the recipe's in another order: "
                   f"{class_order.first_difference(trained, named)}. The checkpoint's are used",
                   logger='current', level=logging.WARNING)
-
-
-def _run_lengths(mask: np.ndarray) -> dict:
-    from pycocotools import mask as coco_mask
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(size=encoded['size'], counts=encoded['counts'].decode())
 
 
 #: How each host predicts, by default scope.

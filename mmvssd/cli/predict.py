@@ -1,4 +1,4 @@
-"""Predictions on images of all three hosts: pictures, and one form of JSON."""
+"""Predictions on images, of the hosts' models or exported files: pictures, one form of JSON."""
 import errno
 import os
 import signal
@@ -12,8 +12,8 @@ from mmengine.config import Config
 from rich.progress import track
 
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
+from mmvssd.cli.file_inferencers import file_inferencer
 from mmvssd.cli.image_files import Limits, find_images, obstacle
-from mmvssd.cli.inferencers import HOSTS, Inferencer
 from mmvssd.cli.json_list import JsonList
 from mmvssd.cli.launch import check_device, check_output_file, check_writable, require
 from mmvssd.engine.data.batch_check import BatchCheck
@@ -68,10 +68,13 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
             with the reason after all others are written. After a full disk, the rest is named.
         SystemExit: SIGINT, SIGTERM or SIGHUP came; the status is 128 and its number.
     """
+    from mmvssd.cli.inferencers import HOSTS  # needs mmcv, which an exported file does not
     scope = cfg.get('default_scope')
     if scope not in HOSTS:
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
-    _check_options(out_dir, score_thr, device, max_pixels)
+    _check_options(out_dir, score_thr, max_pixels)
+    if device is not None:
+        check_device(device)
     require(cfg, 'test_dataloader')
     weights = read_checkpoint(checkpoint)
     files = find_images(images)
@@ -82,20 +85,40 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     require_fit(checkpoint, weights, inferencer.model)
     inferencer.check_classes()
     BatchCheck.watch(inferencer.model)
-    run = _Run(inferencer, files, out, Limits.of(max_pixels))
-    run.report(run.predict_all())
-    return run.results.file
+    return _Run(inferencer, files, out, Limits.of(max_pixels)).finish()
 
 
-def _check_options(out_dir, score_thr, device, max_pixels):
+def predict_with_file(model: str, images: str, out_dir: str, *, score_thr: float = 0.3,
+                      max_pixels: int = MAX_PIXELS) -> Path:
+    """Draw predictions of an exported file and write them down, as :func:`predict` does.
+
+    Neither mmcv nor the hosts are needed; the file is run on the CPU.
+
+    Args:
+        model: An ONNX file of ``tools/deployment/export.py``, or one of OpenVINO.
+        images, out_dir, score_thr, max_pixels: As :func:`predict` takes them.
+
+    Raises:
+        ConfigError: The file is none of those, its runtime is not installed, or an option does
+            not fit.
+        DataError: As :func:`predict` raises it.
+        SystemExit: The same.
+    """
+    _check_options(out_dir, score_thr, max_pixels)
+    inferencer = file_inferencer(model, score_thr)
+    files = find_images(images)
+    out = Path(out_dir)
+    _check_output(out, files)
+    return _Run(inferencer, files, out, Limits.of(max_pixels)).finish()
+
+
+def _check_options(out_dir, score_thr, max_pixels):
     if emptiness(out_dir):
         raise ConfigError(f'--out-dir: {emptiness(out_dir)}')
     if not 0 <= score_thr <= 1:  # nor is it NaN
         raise ConfigError(f'--score-thr: got {score_thr}, expected a score from 0 to 1')
     if max_pixels < 1:
         raise ConfigError(f'--max-pixels: got {max_pixels}, expected a positive number')
-    if device is not None:
-        check_device(device)
 
 
 def _check_output(out: Path, files: Sequence[Path]) -> None:
@@ -108,9 +131,16 @@ def _check_output(out: Path, files: Sequence[Path]) -> None:
 
 
 class _Run:
-    """Images on their way: what was written, what failed, how far it came."""
+    """Images on their way: what was written, what failed, how far it came.
 
-    def __init__(self, inferencer: Inferencer, files: Sequence[Path], out: Path, limits: Limits):
+    Args:
+        inferencer: An ``Inferencer`` of a host, or a ``FileInferencer``.
+        files: The images.
+        out: Folder for the results.
+        limits: Sizes of images that are predicted on.
+    """
+
+    def __init__(self, inferencer, files: Sequence[Path], out: Path, limits: Limits):
         self.inferencer, self.files, self.limits = inferencer, files, limits
         self.pictures = out / 'pictures'
         self.names = picture_names(files, suffix=inferencer.picture_suffix)
@@ -118,6 +148,11 @@ class _Run:
         self.tried = 0
         self.failures: Dict[Path, str] = {}
         self.unwritable = ''
+
+    def finish(self) -> Path:
+        """Predict on all images and report; return the JSON's path."""
+        self.report(self.predict_all())
+        return self.results.file
 
     def predict_all(self) -> Sequence[int]:
         """Predict on all images, up to a signal or a full disk; returns the signal in a list."""

@@ -1,30 +1,37 @@
 """Export of a trained model: build, export, run both, compare, write with metadata."""
-import copy
 import importlib
 import json
-import os
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from mmvssd.analysis.photographs import choose_photographs
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
-from mmvssd.cli.inferencers import HOSTS
-from mmvssd.deployment.models import DEPLOYED, Deployed
+from mmvssd.cli.inferencers import HOSTS, Inferencer
+from mmvssd.deployment import detection_ops
+from mmvssd.deployment.detectors import DeployedDetector
+from mmvssd.deployment.exported import METADATA, open_openvino
+from mmvssd.deployment.models import Deployed, DeployedClassifier, DeployedSegmentor
 from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_onnx
 from mmvssd.errors import ConfigError, ExportError
+from mmvssd.files import replace_together
+from mmvssd.host_internals import turns_channels
 from mmvssd.version import __version__
 
 #: Batches that an export is compared on: that of the export, and others.
 SHAPES = ((2, 96, 128), (1, 224, 224), (3, 160, 100))
-#: Largest deviation, as a share of the largest value; of label maps, the share of pixels.
-BAR, LABEL_BAR = 1e-5, 1e-4
-#: Entry of an exported program, and of OpenVINO's run-time information, that holds the metadata.
-METADATA = 'mmvssd.json'
+#: How the models of each host are exported, by default scope.
+DEPLOYED = {'mmdet': DeployedDetector, 'mmpretrain': DeployedClassifier,
+            'mmseg': DeployedSegmentor}
+#: The image that a detector is exported on; its size is none of a comparison's.
+EXAMPLE = (1, 200, 300)
+#: Photographs that a detector is compared on, at most.
+PHOTOGRAPHS = 10
 
 
 class Target(NamedTuple):
@@ -40,19 +47,30 @@ class Target(NamedTuple):
     packages: Sequence[str]
     suffix: str
     write: Callable[[Deployed, Tensor, Dict[str, str], Path], Path]
-    load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
+    load: Callable[[Path], Callable[[np.ndarray], Sequence[np.ndarray]]]
 
 
 class Comparison(NamedTuple):
-    """How far an export was from its model on a batch of that shape."""
+    """How far an export was from its model on a batch.
+
+    Attributes:
+        shape: Of the images.
+        results: How many images, or of a detector how many boxes, were compared.
+        differences: By the names of ``Deployed.bars``.
+    """
 
     shape: Sequence[int]
-    difference: float
+    results: int
+    differences: Dict[str, float]
+
+
+#: Images, as the file takes them, and the model's results.
+Batch = Tuple[Tensor, Sequence[np.ndarray]]
 
 
 def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
-           normalizes: bool = False) -> List[Comparison]:
-    """Export a classifier or a segmentor; the file is there whole, or not at all.
+           normalizes: bool = False, images: Sequence[str] = ('sklearn', )) -> List[Comparison]:
+    """Export a model of a host; the file is there whole, or not at all.
 
     Args:
         cfg: Recipe of the model.
@@ -61,13 +79,15 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
         to: A name of :data:`TARGETS`.
         result: What the file gives; '' takes the first of the model's ``results``.
         normalizes: Whether the file applies mean and standard deviation itself.
+        images: Photographs that a detector is compared on, as ``choose_photographs`` takes them.
 
     Returns:
-        The comparisons, one for each of :data:`SHAPES`.
+        The comparisons: of a detector one for each photograph, else for each of :data:`SHAPES`.
 
     Raises:
         ConfigError: A package is not installed, or an option does not fit.
         CheckpointError: The checkpoint cannot be read, or is another model's.
+        DataError: There are no photographs.
         ExportError: The model has a part that cannot be exported, or the export deviates from
             it; nothing is written.
     """
@@ -75,43 +95,72 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
     if file.suffix != target.suffix:
         raise ConfigError(f'--out: got {out}, expected a name that ends with {target.suffix}')
     require(*target.packages)
-    model, metadata = _model(cfg, checkpoint, result, normalizes)
-    torch.manual_seed(0)
-    batches = [_images(model, shape) for shape in SHAPES]
+    host, model = _models(cfg, checkpoint, result, normalizes)
+    metadata = _metadata(cfg, checkpoint, host, model)
+    batches = _batches(host, model, images)
+    example = batches[0][0] if 0 in model.open_axes else _images(model, EXAMPLE)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix='.export-') as folder:
-            written = _written(target, model, batches[0], metadata, Path(folder))
+            written = _written(target, model, example, metadata, Path(folder))
             comparisons = _compared(target.load(written), model, batches)
             _check(comparisons, model, batches, file)
-            for part in sorted(Path(folder).iterdir(), key=lambda part: part == written):
-                os.replace(part, file.with_suffix(part.suffix))
+            parts = sorted(Path(folder).iterdir(), key=lambda part: part == written)
+            replace_together({file.with_suffix(part.suffix): part for part in parts})
     except OSError as error:
         raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
     return comparisons
 
 
-def _model(cfg: Config, checkpoint: str, result: str, normalizes: bool) -> tuple:
-    """Return the model with its weights, and the metadata of its file."""
+def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
+            ) -> Tuple[Inferencer, Deployed]:
+    """Return the host's model with its weights, and the form of it that is exported."""
     scope = cfg.get('default_scope')
     if scope not in DEPLOYED:
-        raise ExportError(f'{cfg.model.type} of {scope} cannot be exported: its results have no '
-                          'fixed form. What can: classifiers of mmpretrain and segmentors of mmseg')
+        raise ExportError(f'{cfg.model.type} of {scope} cannot be exported. What can: models of '
+                          f'{", ".join(DEPLOYED)}')
     weights = read_checkpoint(checkpoint)
     host = HOSTS[scope](cfg, checkpoint, dataset_meta(checkpoint, weights), 0, 'cpu')
     require_fit(checkpoint, weights, host.model)
     host.check_classes()
     try:
-        model = DEPLOYED[scope](host.model, result or DEPLOYED[scope].results[0], normalizes)
+        return host, DEPLOYED[scope](host.model, result or DEPLOYED[scope].results[0], normalizes)
     except ValueError as error:
         raise ConfigError(f'--{error}') from error
+
+
+def _metadata(cfg: Config, checkpoint: str, host: Inferencer, model: Deployed) -> Dict[str, str]:
+    """Return what the file says of itself; all but text as JSON."""
     metadata = dict(mmvssd_version=__version__, task=model.task, result=model.result,
-                    classes=host.classes,
+                    classes=host.classes, palette=host.dataset_meta.get('palette'),
                     preprocessing=dict(model.preprocessing, channels=_channels(cfg, model)),
                     pipeline=cfg.test_dataloader.dataset.get('pipeline'),
-                    checkpoint=Path(checkpoint).name)
-    return model, {name: value if isinstance(value, str) else json.dumps(value)
-                   for name, value in metadata.items()}
+                    checkpoint=Path(checkpoint).name, **model.facts)
+    return {name: value if isinstance(value, str) else json.dumps(value, default=_named)
+            for name, value in metadata.items()}
+
+
+def _named(value) -> str:
+    """Return the name of a class, which a recipe in Python's new style has for its ``type``."""
+    return getattr(value, '__name__', str(value))
+
+
+def _batches(host: Inferencer, model: Deployed, sources: Sequence[str]) -> List[Batch]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        if model.task != 'detection':
+            batches = [_images(model, shape) for shape in SHAPES]
+            return [(images, [model(images).numpy()]) for images in batches]
+        files = choose_photographs(sources, PHOTOGRAPHS)
+        pixels = [_pixels(host, file) for file in files]
+        return [(model.prepared(image), model.truth(image)) for image in pixels]
+
+
+def _pixels(host: Inferencer, file: Path) -> Tensor:
+    """Return a photograph (1, C, H, W) as the recipe resizes it, channels as the file wants."""
+    image, = host.prepare(str(file))['inputs']
+    turned = turns_channels(host.model.data_preprocessor)
+    return (image.flip(0) if turned else image)[None].float()
 
 
 def _channels(cfg: Config, model: Deployed) -> Optional[str]:
@@ -122,7 +171,8 @@ def _channels(cfg: Config, model: Deployed) -> Optional[str]:
         return None
     if given.get('rgb_to_bgr'):
         return 'BGR'
-    if any(getattr(preprocessor, name, False) for name in ('to_rgb', 'channel_conversion')):
+    if given.get('bgr_to_rgb') or any(getattr(preprocessor, name, False)
+                                      for name in ('to_rgb', 'channel_conversion')):
         return 'RGB'
     steps = cfg.test_dataloader.dataset.get('pipeline') or []
     # files are read as BGR; data sets that hold arrays, such as CIFAR, have an order of their own
@@ -149,56 +199,40 @@ def _written(target: Target, model: Deployed, images: Tensor, metadata: Dict[str
                           f'{type(error).__name__}: {reason}') from error
 
 
-def _compared(run: Callable[[np.ndarray], np.ndarray], model: Deployed,
-              batches: Sequence[Tensor]) -> List[Comparison]:
-    with torch.inference_mode():
-        return [Comparison(tuple(images.shape),
-                           _difference(run(images.numpy()), model(images).numpy()))
-                for images in batches]
+def _compared(run: Callable[[np.ndarray], Sequence[np.ndarray]], model: Deployed,
+              batches: Sequence[Batch]) -> List[Comparison]:
+    return [Comparison(tuple(images.shape), len(expected[0]),
+                       model.deviations(run(images.numpy()), expected))
+            for images, expected in batches]
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
-        return float('inf')
-    if expected.dtype.kind == 'i':
-        return float(np.mean(found != expected))
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-def _check(comparisons: Sequence[Comparison], model: Deployed, batches: Sequence[Tensor],
+def _check(comparisons: Sequence[Comparison], model: Deployed, batches: Sequence[Batch],
            file: Path) -> None:
-    bar = LABEL_BAR if model.result == 'labels' else BAR
-    for (shape, difference), images in zip(comparisons, batches):
+    bars = model.bars()
+    for (shape, _, differences), (images, _) in zip(comparisons, batches):
+        beyond = {name: value for name, value in differences.items() if not value <= bars[name]}
         # float32 itself may round by more, in a deep model
-        if not difference <= bar and not difference <= 2 * _rounding(model, images):
-            raise ExportError(f'{file} is not written: on images {tuple(shape)} the export '
-                              f'deviates by {difference:.1e}, and {bar:.0e} is allowed')
-
-
-def _rounding(model: Deployed, images: Tensor) -> float:
-    """Return how far the model is from itself in float64."""
-    with torch.inference_mode():
-        truth = copy.deepcopy(model).double()(images.double())
-        return _difference(model(images).numpy(), truth.numpy())
+        rounding = model.rounding(images) if beyond else {}
+        for name, value in beyond.items():
+            if not value <= 2 * rounding.get(name, 0):
+                raise ExportError(f'{file} is not written: on images {tuple(shape)} the export '
+                                  f'deviates by {value:.1e} in {name}, and {bars[name]:.0e} is '
+                                  'allowed')
 
 
 def _write_onnx(model: Deployed, images: Tensor, metadata: Dict[str, str], folder: Path) -> Path:
-    program = to_onnx(model, images, [model.result])
+    program = to_onnx(model, images, model.outputs, model.open_axes,
+                      detection_ops.translations())
     program.model.metadata_props.update(metadata)
     file = folder / 'model.onnx'
     program.save(file, external_data=False)
     return file
 
 
-def _load_onnx(file: Path):
-    run = OnnxModel(file)
-    return lambda images: run(images)[0]
-
-
 def _write_program(model: Deployed, images: Tensor, metadata: Dict[str, str],
                    folder: Path) -> Path:
-    program = torch.export.export(model, (images, ), dynamic_shapes=(open_images(), ),
-                                  strict=False)
+    open_sizes = open_images(model.open_axes)
+    program = torch.export.export(model, (images, ), dynamic_shapes=(open_sizes, ), strict=False)
     file = folder / 'model.pt2'
     torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
     return file
@@ -206,7 +240,13 @@ def _write_program(model: Deployed, images: Tensor, metadata: Dict[str, str],
 
 def _load_program(file: Path):
     run = torch.export.load(file).module()
-    return lambda images: run(torch.from_numpy(images)).numpy()
+
+    def call(images: np.ndarray) -> List[np.ndarray]:
+        results = run(torch.from_numpy(images))
+        return [result.numpy() for result in
+                (results if isinstance(results, tuple) else (results, ))]
+
+    return call
 
 
 def _write_openvino(model: Deployed, images: Tensor, metadata: Dict[str, str],
@@ -221,16 +261,9 @@ def _write_openvino(model: Deployed, images: Tensor, metadata: Dict[str, str],
     return file
 
 
-def _load_openvino(file: Path):
-    openvino = importlib.import_module('openvino')
-    # some CPUs would compute in bfloat16
-    run = openvino.Core().compile_model(str(file), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-    return lambda images: run(images)[0]
-
-
 TARGETS = {
-    'onnx': Target(('onnx', 'onnxscript', 'onnxruntime'), '.onnx', _write_onnx, _load_onnx),
+    'onnx': Target(('onnx', 'onnxscript', 'onnxruntime'), '.onnx', _write_onnx, OnnxModel),
     'torch': Target((), '.pt2', _write_program, _load_program),
     'openvino': Target(('onnx', 'onnxscript', 'openvino'), '.xml', _write_openvino,
-                       _load_openvino),
+                       open_openvino),
 }

@@ -1,6 +1,8 @@
-"""Models of the hosts as functions of a tensor of images: what is exported."""
-from typing import Dict, Sequence, Tuple
+"""Classifiers and segmentors as functions of a tensor of images: what is exported."""
+import copy
+from typing import Dict, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,9 +11,12 @@ from mmvssd.errors import ExportError
 from mmvssd.host_internals import scores_are_softmax
 from mmvssd.models.arguments import check_name
 
+#: Largest deviation, as a share of the largest value; of label maps, the share of pixels.
+BAR, LABEL_BAR = 1e-5, 1e-4
+
 
 class Deployed(nn.Module):
-    """Base of the models: images (N, C, H, W) of any size in, one result out.
+    """Base of the models: images (N, C, H, W) of any size in, one result or several out.
 
     Args:
         model: The host's model; it is put into evaluation mode.
@@ -22,10 +27,12 @@ class Deployed(nn.Module):
     Attributes:
         task: What it does.
         results: Names of what it can give.
+        open_axes: Axes of the images whose sizes are left open.
     """
 
     task: str
     results: Sequence[str]
+    open_axes: Sequence[int] = (0, 2, 3)
 
     def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
         super().__init__()
@@ -33,16 +40,52 @@ class Deployed(nn.Module):
         self.result = check_name('result', result, self.results)
         self.normalizes = normalizes
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the result of images (N, C, H, W), float32."""
-        preprocessor = self.model.data_preprocessor
-        if self.normalizes and hasattr(preprocessor, 'mean'):
-            images = (images - preprocessor.mean) / preprocessor.std
-        return self.compute(images)
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the tensors that it gives."""
+        return (self.result, )
 
-    def compute(self, images: Tensor) -> Tensor:
+    def bars(self) -> Dict[str, float]:
+        """Return the largest deviations of an export that are taken for rounding, by name."""
+        return {self.result: LABEL_BAR if self.result == 'labels' else BAR}
+
+    def deviations(self, found: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+                   ) -> Dict[str, float]:
+        """Return how far results are from those expected, named as in :meth:`bars`.
+
+        Of numbers that is the largest deviation, as a share of the largest value; of label maps
+        the share of pixels.
+        """
+        return {self.result: difference(found[0], expected[0])}
+
+    def rounding(self, images: Tensor) -> Dict[str, float]:
+        """Return how far its results are from its own in float64, named as in :meth:`bars`."""
+        with torch.inference_mode():
+            truth = copy.deepcopy(self).double()(images.double())
+            return self.deviations([self(images).numpy()], [truth.numpy()])
+
+    def forward(self, images: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """Compute the result of images (N, C, H, W), float32."""
+        return self.compute(self._normalized(images) if self.normalizes else images)
+
+    def prepared(self, pixels: Tensor) -> Tensor:
+        """Return what the file takes for images (N, C, H, W) of the pixels' values."""
+        return pixels if self.normalizes else self._normalized(pixels)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        preprocessor = self.model.data_preprocessor
+        if not hasattr(preprocessor, 'mean'):
+            return images
+        return (images - preprocessor.mean) / preprocessor.std
+
+    def compute(self, images: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Compute the result of normalized images."""
         raise NotImplementedError
+
+    @property
+    def facts(self) -> Dict[str, object]:
+        """What a reader of the results has to know besides, for the file's metadata."""
+        return {}
 
     @property
     def in_channels(self) -> int:
@@ -57,6 +100,15 @@ class Deployed(nn.Module):
         numbers = {name: [float(value) for value in getattr(preprocessor, name).flatten()]
                    for name in ('mean', 'std') if hasattr(preprocessor, name)}
         return dict(layout='NCHW', dtype='float32', normalizes_itself=self.normalizes, **numbers)
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the share of integers that differ, or the deviation as a share of the largest."""
+    if found.shape != expected.shape:
+        return float('inf')
+    if expected.dtype.kind == 'i':
+        return float(np.mean(found != expected))
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 class DeployedClassifier(Deployed):
@@ -79,12 +131,12 @@ class DeployedClassifier(Deployed):
 class DeployedSegmentor(Deployed):
     """A segmentor of MMSegmentation, on whole images, at their size.
 
-    ``labels`` is the map (N, H, W) of the most likely classes, int64; ``scores`` are
-    (N, classes, H, W).
+    ``labels`` is the map (N, H, W) of the most likely classes, int64; ``scores`` and ``logits``
+    are (N, classes, H, W).
     """
 
     task = 'segmentation'
-    results = ('labels', 'scores')
+    results = ('labels', 'scores', 'logits')
 
     def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
         super().__init__(model, result, normalizes)
@@ -99,7 +151,13 @@ class DeployedSegmentor(Deployed):
         head = self.model.decode_head
         logits = F.interpolate(head(self.model.extract_feat(images)), size=images.shape[2:],
                                mode='bilinear', align_corners=head.align_corners)
-        return logits.softmax(1) if self.result == 'scores' else logits.argmax(1)
+        if self.result == 'labels':
+            return logits.argmax(1)
+        return logits.softmax(1) if self.result == 'scores' else logits
+
+    @property
+    def facts(self) -> Dict[str, object]:
+        return dict(align_corners=self.model.decode_head.align_corners)
 
 
 class AdaptivePool(nn.Module):
@@ -140,7 +198,3 @@ def replace_adaptive_pools_(module: nn.Module) -> None:
                 setattr(module, name, AdaptivePool(tuple(size)))
         else:
             replace_adaptive_pools_(child)
-
-
-#: How the models of each host are exported, by default scope.
-DEPLOYED = {'mmpretrain': DeployedClassifier, 'mmseg': DeployedSegmentor}

@@ -1,7 +1,7 @@
 """ONNX models of PyTorch modules: export with sizes left open, and runs in ONNX Runtime."""
 import importlib
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ def require(*packages: str) -> None:
                               ) from error
 
 
-def open_images() -> Dict[int, object]:
-    """Return the axes of images (N, C, H, W) whose sizes an export leaves open.
+def open_images(axes: Sequence[int] = (0, 2, 3)) -> Dict[int, object]:
+    """Return the axes of images (N, C, H, W) whose sizes an export leaves open, marked as such.
 
     Raises:
         ConfigError: This PyTorch cannot leave them open.
@@ -34,17 +34,22 @@ def open_images() -> Dict[int, object]:
     if not hasattr(torch.export, 'Dim') or not hasattr(torch.export.Dim, 'DYNAMIC'):
         raise ConfigError(f'PyTorch {torch.__version__} cannot leave sizes of an export open '
                           'without naming their limits; 2.6 or later can')
-    return dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 
 
-def to_onnx(model: nn.Module, images: Tensor, outputs: Sequence[str]):
-    """Export a model of images to ONNX, with batch, height and width left open.
+def to_onnx(model: nn.Module, images: Tensor, outputs: Sequence[str],
+            axes: Sequence[int] = (0, 2, 3),
+            translations: Optional[Dict[Callable, Callable]] = None):
+    """Export a model of images to ONNX, with sizes left open.
 
     Args:
         model: In evaluation mode; takes images, gives a tensor or a tuple of tensors.
         images: An example (N, C, H, W) with N of 2 or more: PyTorch takes a size of 1 for a
             constant. No side should be so small that a stage has a side of 1.
         outputs: A name for each result.
+        axes: The axes of the images that are left open.
+        translations: How operators that the exporter does not know are written, as
+            ``torch.onnx.export`` takes it.
 
     Returns:
         PyTorch's ``ONNXProgram``.
@@ -53,8 +58,9 @@ def to_onnx(model: nn.Module, images: Tensor, outputs: Sequence[str]):
         ConfigError: onnx or onnxscript is not installed.
     """
     require('onnx', 'onnxscript')
-    return torch.onnx.export(model, (images, ), dynamo=True, dynamic_shapes=(open_images(), ),
-                             input_names=['images'], output_names=list(outputs), verbose=False)
+    return torch.onnx.export(model, (images, ), dynamo=True, dynamic_shapes=(open_images(axes), ),
+                             input_names=['images'], output_names=list(outputs), verbose=False,
+                             custom_translation_table=translations)
 
 
 class OnnxModel:

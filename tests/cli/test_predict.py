@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -15,12 +16,14 @@ import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 
+from mmvssd.cli import entries as json_entries
 from mmvssd.cli import inferencers
 from mmvssd.cli import predict as predicting
 from mmvssd.cli.image_files import Limits
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import predict
 from mmvssd.errors import CheckpointError, ConfigError, DataError
+from mmvssd.paths import project_root
 
 
 def test_a_segmentors_classes_are_the_recipes(tmp_path, monkeypatch):
@@ -305,10 +308,27 @@ def test_a_large_label_map_is_made_small_and_enlarged(tmp_path, monkeypatch):
                 for found in entry['segments']}
 
     whole = labels()
-    monkeypatch.setattr(inferencers, 'LARGEST_SCORES', 11 * 48 * 64)
+    monkeypatch.setattr(json_entries, 'LARGEST_SCORES', 11 * 48 * 64)
     small = labels()
     assert {mask.shape for mask in small.values()} == {(96, 128)}
     # squares of 2 x 2 pixels
     assert all((mask[::2, ::2] == mask[1::2, 1::2]).all() for mask in small.values())
     agreed = sum((whole[name] * small[name]).sum() for name in whole.keys() & small.keys())
     assert agreed > 0.7 * 96 * 128
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--model', 'a.onnx', 'recipe.py', 'a.pth', 'images'],
+     '--model: a.onnx has recipe and weights in it; give the images only, got recipe.py a.pth'),
+    (['--model', 'a.onnx', 'images', '--device', 'cpu'], '--device: does not go with --model'),
+    (['--model', 'a.onnx', 'images', '--cfg-options', 'a=1'], '--cfg-options: does not go with'),
+    (['recipe.py'], 'are required: checkpoint, images'),
+    (['recipe.py', 'a.pth'], 'are required: images'),
+    (['--model', '', 'images'], '--model: got'),
+    (['--model', 'a.onnx'], 'are required: config')])
+def test_arguments_that_do_not_go_together(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['predict.py', *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(project_root() / 'tools' / 'predict.py'), run_name='__main__')
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

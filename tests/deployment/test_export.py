@@ -15,8 +15,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment import export as exporting
-from mmvssd.deployment.export import METADATA, SHAPES, TARGETS, Target, export
-from mmvssd.deployment.models import DEPLOYED
+from mmvssd.deployment.export import DEPLOYED, METADATA, SHAPES, TARGETS, Target, export
+from mmvssd.deployment.models import LABEL_BAR, DeployedClassifier, difference
 from mmvssd.errors import CheckpointError, ConfigError, ExportError
 from mmvssd.paths import project_root
 
@@ -62,8 +62,8 @@ def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
     cfg, checkpoint, model = untrained('mmpretrain')
     file = tmp_path / 'new folder' / 'digits.onnx'
     comparisons = export(cfg, checkpoint, str(file), to='onnx', normalizes=True)
-    assert [shape[0] for shape, _ in comparisons] == [shape[0] for shape in SHAPES]
-    assert max(difference for _, difference in comparisons) <= 1e-5
+    assert [shape[0] for shape, *_ in comparisons] == [shape[0] for shape in SHAPES]
+    assert max(differences['scores'] for *_, differences in comparisons) <= 1e-5
     assert os.listdir(file.parent) == ['digits.onnx']
 
     session = runtime.InferenceSession(file, providers=['CPUExecutionProvider'])
@@ -81,7 +81,7 @@ def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(file.parent)
     file.rename('model.onnx')
     cv2.imwrite('image.png', pixels[0, ::-1].transpose(1, 2, 0))
-    (example, ) = re.findall(r'```python\n(import json.*?)```', DOCS.read_text(), re.DOTALL)
+    example, *_ = re.findall(r'```python\n(import json.*?)```', DOCS.read_text(), re.DOTALL)
     exec(compile(example, str(DOCS), 'exec'), {})
     name, score = capsys.readouterr().out.split()[-2:]
     assert name == DIGITS[scores[0].argmax()]
@@ -170,7 +170,7 @@ def stand_in(monkeypatch, write=None, wrong=0.):
 
     def load(file):
         assert file.read_text() == 'exported'
-        return lambda images: models[0](torch.from_numpy(images)).numpy() + wrong
+        return lambda images: [models[0](torch.from_numpy(images)).numpy() + wrong]
 
     monkeypatch.setitem(TARGETS, 'onnx', Target((), '.onnx', write or keep, load))
 
@@ -194,8 +194,9 @@ def test_rounding_of_float32_is_no_deviation(untrained, tmp_path, monkeypatch):
     """A deep model's own results may be as far from float64 as its export's."""
     cfg, checkpoint, _ = untrained('mmpretrain')
     stand_in(monkeypatch, wrong=1e-4)
-    monkeypatch.setattr(exporting, '_rounding', lambda *args: 1e-3)
-    assert export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')[0].difference > 1e-5
+    monkeypatch.setattr(DeployedClassifier, 'rounding', lambda *args: dict(scores=1e-3))
+    first, *_ = export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')
+    assert first.differences['scores'] > 1e-5
     assert os.listdir(tmp_path) == ['digits.onnx']
 
 
@@ -244,12 +245,6 @@ def test_scores_that_are_no_softmax(untrained, tmp_path, monkeypatch):
     export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx', result='logits')
 
 
-def test_a_detector_is_refused(untrained, tmp_path):
-    cfg, checkpoint, _ = untrained('mmdet')
-    with pytest.raises(ExportError, match='MaskRCNN of mmdet cannot be exported.*What can: class'):
-        export(cfg, checkpoint, str(tmp_path / 'boxes.pt2'), to='torch')
-
-
 @pytest.mark.filterwarnings('ignore')
 def test_labels_are_those_of_the_largest_score(untrained):
     """At the images' size; one wrong label in a hundred is beyond the bar."""
@@ -262,8 +257,8 @@ def test_labels_are_those_of_the_largest_score(untrained):
     assert torch.equal(labels, scores.argmax(1))
     wrong = labels.numpy().copy()
     wrong.flat[::100] += 1
-    assert exporting._difference(labels.numpy(), labels.numpy()) == 0
-    assert exporting._difference(wrong, labels.numpy()) > exporting.LABEL_BAR
+    assert difference(labels.numpy(), labels.numpy()) == 0
+    assert difference(wrong, labels.numpy()) > LABEL_BAR
 
 
 def classifier(channels=3, **preprocessor):

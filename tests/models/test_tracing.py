@@ -53,3 +53,28 @@ def test_exported_with_an_open_batch(mixer):
         x={0: torch.export.Dim('N', max=64)})).module()
     images = torch.randn(5, 3, 32, 48)
     torch.testing.assert_close(exported(images), model(images))
+
+
+@pytest.mark.slow
+def test_a_strict_export():
+    """Of a VSSD other sizes run; a VMamba's program is tied to its example's."""
+    torch.manual_seed(0)
+    model = backbone('nc_ssd')
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(model, (torch.randn(2, 3, 32, 48), ),
+                                   dynamic_shapes=dict(x=sizes), strict=True).module()
+    for shape in ((2, 3, 32, 48), (1, 3, 37, 100), (3, 3, 64, 80)):
+        images = torch.randn(shape)
+        torch.testing.assert_close(exported(images), model(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mixer', ['nc_ssd', 'ss2d'])
+def test_compiled_for_any_size(mixer):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    model = backbone(mixer)
+    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend='eager')
+    for shape in ((2, 3, 32, 48), (3, 3, 37, 100), (1, 3, 64, 80)):
+        images = torch.randn(shape)
+        torch.testing.assert_close(compiled(images), model(images))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Export a trained classifier or segmentor to ONNX, a PyTorch program or OpenVINO, and compare."""
+"""Export a trained model to ONNX, a PyTorch program or OpenVINO, and compare."""
 import argparse
 
 from mmvssd.cli.command_line import add_recipe_arguments, named, run
@@ -18,18 +18,33 @@ def main() -> None:
                         + ', '.join(f'{target.suffix} for {name}'
                                     for name, target in TARGETS.items()))
     parser.add_argument('--result', default='', metavar='NAME',
-                        help='scores or logits of a classifier, labels or scores of a segmentor '
-                        '(default: the first)')
+                        help='scores or logits of a classifier; labels, scores or logits of a '
+                        'segmentor; detections or raw of a detector (default: the first)')
+    parser.add_argument('--without-post-processing', action='store_const', dest='result',
+                        const='raw', help='the same as --result raw')
     parser.add_argument('--normalize', action='store_true',
                         help='the file takes pixels of 0 to 255 and applies mean and standard '
                         'deviation itself')
+    parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
+                        help='photographs that a detector is compared on, files or folders, '
+                        'the first ten (default: those that scikit-learn bundles)')
     args = parser.parse_args()
     comparisons = export(load_config(args.config, options=args.cfg_options), args.checkpoint,
-                         args.out, to=args.to, result=args.result, normalizes=args.normalize)
-    for shape, difference in comparisons:
-        print(f'images {" x ".join(map(str, shape))}: differs by {difference:.1e}')
-    largest = max(difference for _, difference in comparisons)
-    print(f'{args.out}: written; largest difference {largest:.1e}')
+                         args.out, to=args.to, result=args.result, normalizes=args.normalize,
+                         images=args.images)
+    largest = {}
+    for shape, results, differences in comparisons:
+        print(f'images {" x ".join(map(str, shape))}, {results} results: {_said(differences)}')
+        for name, difference in differences.items():
+            largest[name] = max(difference, largest.get(name, 0))
+    print(f'{args.out}: written; largest differences: {_said(largest)}')
+    if not any(results for _, results, _ in comparisons):
+        print('Nothing was found on these images, so nothing was compared: name others with '
+              '--images')
+
+
+def _said(differences: dict) -> str:
+    return ', '.join(f'{name} {difference:.1e}' for name, difference in differences.items())
 
 
 if __name__ == '__main__':
