@@ -204,14 +204,14 @@ def row(launch: Launch, key: str, machine: Machine, gpu: Gpu, elements: int) -> 
     fullest = math.ceil(launch.programs / gpu.multiprocessors)
     cycles = issued / launch.programs * fullest / SCHEDULERS
     once = sum(_touched(program.accesses, launch.arguments))
-    known = work.known and all(access.runs is not None for access in program.accesses)
+    counted = all(access.runs is not None for access in program.accesses)
     warps = machine.warps * gpu.resident(machine.usage.registers, machine.warps, machine.shared)
     return Row(
         launch.name, launch.backward, key, launch.programs, machine.warps, *machine.usage,
         machine.shared, warps, warps / gpu.warps, issued * machine_code.WARP / elements,
         work.bytes / max(work.accesses, 1) / machine_code.WARP, once,
-        sum(a.bytes * a.runs for a in program.accesses) if known else None,
-        cycles / gpu.ghz / 1e9, once / gpu.terabytes / 1e12, known)
+        sum(a.bytes * a.runs for a in program.accesses) if counted else None,
+        cycles / gpu.ghz / 1e9, once / gpu.terabytes / 1e12, work.known)
 
 
 def _touched(accesses: Iterable[ttir.Access], arguments: Dict[str, object]) -> Iterable[int]:
