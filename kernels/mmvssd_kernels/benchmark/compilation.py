@@ -41,7 +41,7 @@ class Launch(NamedTuple):
     @property
     def name(self) -> str:
         """Return the file's folder and the function, such as ``nc_ssd.outputs``."""
-        folder, module = self.kernel.__module__.split('.')[-2:]
+        folder, module = self.kernel.fn.__module__.split('.')[-2:]
         form = '' if module == 'triton_kernels' else f'{module.removeprefix("triton_")}.'
         return f'{folder}.{form}{self.kernel.__name__}'
 
@@ -56,8 +56,18 @@ class Launch(NamedTuple):
         return {**dict(zip(self.kernel.arg_names, self.args)), **self.options}
 
 
-class _Record(TorchDispatchMode):
-    """Notes what the package's operators would launch."""
+class Recorder(TorchDispatchMode):
+    """Notes, within a ``with`` block, what the package's operators would launch on a GPU.
+
+    Their tensors are on the meta device.
+
+    Args:
+        capability: The GPU's, such as 90.
+
+    Attributes:
+        backward: Set by whoever starts a gradient; kept with the launches that follow.
+        found: The launches.
+    """
 
     def __init__(self, capability: int) -> None:
         super().__init__()
@@ -89,11 +99,11 @@ def launches_of(workload: Workload, dtype: torch.dtype, capability: int) -> List
     del bound.arguments['impl']
     # not by the op itself, which would refuse: these tensors are on no GPU
     run = dispatch.implementation(workload.op, 'triton').run
-    with _Record(capability) as record:
+    with Recorder(capability) as recorder:
         y = run(*bound.args, **bound.kwargs)
-        record.backward = True
+        recorder.backward = True
         torch.autograd.grad(y, list(inputs.values()), torch.empty_like(y))
-    return record.found
+    return recorder.found
 
 
 class Compiler:
@@ -106,7 +116,7 @@ class Compiler:
     def key(self, launch: compile_ahead.Launch) -> str:
         """Return what launches have in common that run the same machine code."""
         kernel = launch.kernel
-        return f'{kernel.__module__}.{kernel.__name__} {self._packed(launch)}'
+        return f'{kernel.fn.__module__}.{kernel.__name__} {self._packed(launch)}'
 
     def constants(self, launch: compile_ahead.Launch) -> Dict[str, object]:
         """Return the arguments that are compiled in, by name."""
