@@ -71,15 +71,24 @@ def usage(cubin: bytes) -> Usage:
 def instructions(cubin: bytes) -> List[Instruction]:
     """Disassemble a kernel.
 
-    What it calls, such as the rare branches of a sine, lies behind it, and has no targets here.
+    What it calls, such as the rare branches of a sine, lies behind it and has no targets here. A
+    call of what does not return is a mere jump.
     """
     lines = _MACHINE_LINE.findall(_dump('-sass', cubin))
     places = {int(address, 16): i for i, (address, *_) in enumerate(lines)}
-    called = [_target(rest, places) for _, name, rest in lines if name.startswith('CALL')]
-    end = min((place for place in called if place is not None), default=len(lines))
+    operations = [name.split('.')[0] for _, name, _ in lines]
+    called = [_target(rest, places) for (_, _, rest), name in zip(lines, operations)
+              if name == 'CALL']
+    end = min((place for place in called if place is not None and _returns(operations[place:])),
+              default=len(lines))
     return [Instruction(_width(name), _target(rest, places)
                         if name.startswith('BRA') and i < end else None)
             for i, (_, name, rest) in enumerate(lines)]
+
+
+def _returns(operations: Sequence[str]) -> bool:
+    """Tell whether a return comes before an exit."""
+    return next((one for one in operations if one in ('RET', 'EXIT')), None) == 'RET'
 
 
 def _dump(option: str, cubin: bytes) -> str:

@@ -2,7 +2,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from mmvssd_kernels.benchmark.static import (
     ISSUED,
@@ -14,8 +14,9 @@ from mmvssd_kernels.benchmark.static import (
     Total,
 )
 
-OP_COLUMNS = ('op', 'shape', 'dtype', 'GPU', 'pass', 'least MB', 'MB', 'best µs', 'of copy',
-              'estimate µs', 'of copy')
+TOTAL_COLUMNS = ('least MB', 'MB', 'best µs', 'of copy', 'estimate µs', 'of copy')
+OP_COLUMNS = ('op', 'shape', 'dtype', 'GPU', *(f'forward: {name}' for name in TOTAL_COLUMNS),
+              *(f'with backward: {name}' for name in TOTAL_COLUMNS))
 KERNEL_COLUMNS = ('kernel', 'pass', 'first launched by', 'dtype', 'GPU', 'programs', 'warps',
                   'registers', 'stack', 'shared', 'resident warps', 'instructions/element',
                   'bytes/access', 'MB', 'asked MB', 'issue µs', 'move µs', 'estimate µs')
@@ -45,8 +46,7 @@ class StaticReport(NamedTuple):
                  'times are estimates:', '', *(f'- {text}' for text in self.assumptions())]
         if self.failures:
             lines += ['', *(f'- not in the tables: {text}' for text in self.failures)]
-        lines += ['', '## Ops', '', *_table(OP_COLUMNS, (
-            _op_cells(op, backward) for op in self.ops for backward in (False, True)))]
+        lines += ['', '## Ops', '', *_table(OP_COLUMNS, map(_op_cells, self.ops))]
         lines += ['', '## Kernels', '', 'A row for each machine code, at the first shape that '
                   'launches it. The JSON beside this file has every launch.', '',
                   *_table(KERNEL_COLUMNS, self._kernels())]
@@ -125,11 +125,14 @@ def _without_key(row: Row) -> dict:
     return {name: value for name, value in row._asdict().items() if name != 'key'}
 
 
-def _op_cells(op: Op, backward: bool) -> List[str]:
-    total: Total = op.total(backward)
+def _op_cells(op: Op) -> List[str]:
+    return [op.workload.op, op.workload.name, op.dtype_name, op.gpu.name,
+            *_total_cells(op.total(False)), *_total_cells(op.total(True))]
+
+
+def _total_cells(total: Total) -> List[str]:
     mark = '' if total.known else '?'
-    return [op.workload.op, op.workload.name, op.dtype_name, op.gpu.name, _direction(backward),
-            f'{total.least_bytes / 1e6:.0f}', f'{total.bytes / 1e6:.0f}',
+    return [f'{total.least_bytes / 1e6:.0f}', f'{total.bytes / 1e6:.0f}',
             f'{total.best * 1e6:.0f}{mark}', f'{total.best_share:.0%}{mark}',
             f'{total.estimate * 1e6:.0f}{mark}', f'{total.share:.0%}{mark}']
 
@@ -149,5 +152,5 @@ def _direction(backward: bool) -> str:
     return 'forward + backward' if backward else 'forward'
 
 
-def _table(columns: Sequence[str], rows: Iterator[List[str]]) -> List[str]:
+def _table(columns: Sequence[str], rows: Iterable[List[str]]) -> List[str]:
     return [f'| {" | ".join(cells)} |' for cells in (columns, ['---'] * len(columns), *rows)]
