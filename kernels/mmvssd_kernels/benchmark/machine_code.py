@@ -149,7 +149,8 @@ def _nest(spans: Sequence[Tuple[int, int]]) -> List[Loop]:
     return found
 
 
-def work(cubin: bytes, ptx: str, program: ttir.Program, programs: int) -> Work:
+def work(code: Sequence[Instruction], ptx: Sequence[Instruction], program: ttir.Program,
+         programs: int) -> Work:
     """Return what a kernel does.
 
     A loop of the program is found again as the machine's loop in the same place. PTX, which is not
@@ -157,14 +158,13 @@ def work(cubin: bytes, ptx: str, program: ttir.Program, programs: int) -> Work:
     that is no whole number, give or take what moved out of the loop, its trips are unknown.
 
     Args:
-        cubin: The kernel.
-        ptx: What it was made from.
+        code: The kernel's instructions.
+        ptx: Those of the PTX that it was made from.
         program: The program's loops, with their trips.
         programs: How many programs run.
     """
-    code = instructions(cubin)
-    counter = _Counter(code, ptx_instructions(ptx), programs)
-    counter.count(program.loops, loops(code), loops(counter.ptx))
+    counter = _Counter(code, ptx, programs)
+    counter.count(program.loops, loops(code), loops(ptx))
     runs = counter.runs
     return Work(sum(runs), sum(n for n, one in zip(runs, code) if one.access),
                 sum(n * one.access for n, one in zip(runs, code)) * WARP, counter.known)

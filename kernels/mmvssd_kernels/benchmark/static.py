@@ -1,6 +1,6 @@
 """What a GPU that need not be there makes of an op's kernels: counts, estimates of time."""
 import math
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -66,8 +66,8 @@ class Machine(NamedTuple):
 
     Attributes:
         ttir: Its program.
-        ptx: What the machine code was made from.
-        cubin: The machine code.
+        code: Its instructions.
+        ptx: Those of the PTX that they were made from.
         usage: Its registers and stack.
         warps: Warps of a block.
         shared: Bytes of shared memory of a block.
@@ -75,8 +75,8 @@ class Machine(NamedTuple):
     """
 
     ttir: str
-    ptx: str
-    cubin: bytes
+    code: Sequence[machine_code.Instruction]
+    ptx: Sequence[machine_code.Instruction]
     usage: machine_code.Usage
     warps: int
     shared: int
@@ -198,7 +198,7 @@ def row(launch: Launch, key: str, machine: Machine, gpu: Gpu, elements: int) -> 
         elements: Of the op.
     """
     program = ttir.read(machine.ttir, launch.grid, launch.arguments)
-    work = machine_code.work(machine.cubin, machine.ptx, program, launch.programs)
+    work = machine_code.work(machine.code, machine.ptx, program, launch.programs)
     issued = work.instructions * machine.warps
     # programs are dealt out as they are: the multiprocessor that has most ends last
     fullest = math.ceil(launch.programs / gpu.multiprocessors)

@@ -146,10 +146,11 @@ def _machine(compiler: Compiler, launch: Launch) -> static.Machine:
     start = time.perf_counter()
     kernel = compiler.compile(launch)
     seconds = time.perf_counter() - start
+    cubin = kernel.asm['cubin']
     return static.Machine(
-        kernel.asm['ttir'], kernel.asm['ptx'], kernel.asm['cubin'],
-        machine_code.usage(kernel.asm['cubin']), kernel.metadata.num_warps,
-        kernel.metadata.shared, seconds)
+        kernel.asm['ttir'], machine_code.instructions(cubin),
+        machine_code.ptx_instructions(kernel.asm['ptx']), machine_code.usage(cubin),
+        kernel.metadata.num_warps, kernel.metadata.shared, seconds)
 
 
 if __name__ == '__main__':
