@@ -23,7 +23,7 @@ THREADS = 8
 #: Triton compiles for pointers that are multiples of this.
 ALIGNMENT = 16
 
-#: What a thread records now: ``launches`` and ``device``; absent if it records nothing.
+#: What a thread records now: ``launches``, ``device`` and ``capability``; absent if nothing.
 _recording = threading.local()
 
 
@@ -85,14 +85,19 @@ class CompiledAhead:
             for launch in launches(self._function, *args)]
 
 
-def launches(function: Callable, *args) -> List[Launch]:
-    """Return what ``function(*args)`` would launch; neither memory nor a kernel is touched."""
+def launches(function: Callable, *args,
+             capability: Optional[Tuple[int, int]] = None) -> List[Launch]:
+    """Return what ``function(*args)`` would launch; neither memory nor a kernel is touched.
+
+    With ``capability``, what it would launch on a GPU of that compute capability.
+    """
     _recording.launches, _recording.device = [], args[0].device
+    _recording.capability = capability
     try:
         function(*(_without_memory(a) if isinstance(a, Tensor) else a for a in args))
         return _recording.launches
     finally:
-        del _recording.launches, _recording.device
+        del _recording.launches, _recording.device, _recording.capability
 
 
 def kernels(module: ModuleType):
@@ -104,6 +109,11 @@ def kernels(module: ModuleType):
 def device_of(device: torch.device) -> torch.device:
     """Return a tensor's device; of one without memory that of the tensor that it stands for."""
     return getattr(_recording, 'device', device) if device.type == 'meta' else device
+
+
+def foreseen_capability() -> Optional[Tuple[int, int]]:
+    """Return the compute capability that launches are recorded for; None if the device tells."""
+    return getattr(_recording, 'capability', None)
 
 
 class _Recorder:

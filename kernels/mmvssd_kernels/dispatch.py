@@ -131,6 +131,15 @@ def choices(op: str) -> Tuple[str, ...]:
     return (AUTO, *names(op))
 
 
+def implementation(op: str, name: str) -> Implementation:
+    """Return an implementation of an op.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return _implementations[op][name]
+
+
 def used() -> Dict[str, Dict[str, str]]:
     """Return what ran in this process so far: op -> implementation -> why it was chosen first.
 

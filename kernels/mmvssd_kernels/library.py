@@ -64,6 +64,11 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     return register
 
 
+def body(name: str) -> Callable:
+    """Return the function that an operator runs."""
+    return _bodies[name]
+
+
 def _isolated(function: Callable) -> Callable:
     @functools.wraps(function)
     def run(first, *others):

@@ -125,7 +125,7 @@ def _query(index: Optional[int]) -> Optional[str]:
 
 def capability(device: torch.device) -> Tuple[int, int]:
     """Return a GPU's compute capability; the interpreter's is a recent GPU's."""
-    return _capability(compile_ahead.device_of(device))
+    return compile_ahead.foreseen_capability() or _capability(compile_ahead.device_of(device))
 
 
 @functools.cache

@@ -100,6 +100,13 @@ def scan_implementation(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(scope='session')
+def compiled_before(request, tmp_path_factory):
+    """Triton's folder of what it has compiled: that of the tests' last run, if there was one."""
+    cache = getattr(request.config, 'cache', None)  # not with -p no:cacheprovider
+    return cache.mkdir('triton') if cache else tmp_path_factory.mktemp('triton')
+
+
 @pytest.fixture
 def triton_device():
     """Where Triton kernels run: a GPU, or where there is none a CPU, interpreted."""

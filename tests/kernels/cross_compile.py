@@ -4,27 +4,21 @@
 
 Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves that a GPU of that
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
-all of ``COMPILED`` for Hopper. All go forward and backward on CPU tensors, each launch replaced by
-a compilation. Prints one line of JSON for each kernel: the capability, its name, constants, bytes
-of shared memory and of stack, registers, how its products and scans lie, and how long its
-compilation took.
+all of ``COMPILED`` for Hopper. All go forward and backward on tensors without memory, and what they
+would launch is compiled. Prints one line of JSON for each kernel: the capability, its name,
+constants, bytes of shared memory and of stack, registers, how its products and scans lie, and how
+long its compilation took.
 """
 import importlib.util
 import json
 import re
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, make_backend
-from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from mmvssd_kernels import triton_support
+from mmvssd_kernels.benchmark import compilation, machine_code
 
 #: The narrow dtypes by capability. Turing has no bfloat16, Ampere's kernels are Hopper's but for
 #: instructions, so float16 beside bfloat16 is compiled for one of the two, and there for kernels
@@ -32,45 +26,41 @@ from mmvssd_kernels import triton_support
 HALVES = {75: (torch.float16, ), 80: (torch.bfloat16, ), 90: (torch.bfloat16, torch.float16)}
 
 
-class Compiler:
-    """Takes the place of a kernel's launch."""
+class Printer:
+    """Compiles launches, each machine code once, and prints what became of them."""
 
     def __init__(self, capability: int) -> None:
-        self.target = GPUTarget('cuda', capability, 32)
-        self.backend = make_backend(self.target)
+        self.capability = capability
+        self.compiler = compilation.Compiler(capability)
         self.done = set()
         self.has_halves = False
 
-    def run(self, function, args, options):
-        """What ``JITFunction.run`` does up to the launch, for our target."""
-        options = dict(options, debug=False, instrumentation_mode='')
-        bind = create_function_from_signature(function.signature, function.params, self.backend)
-        bound, specialization, rest = bind(*args, **options)
-        options, signature, constexprs, attributes = function._pack_args(
-            self.backend, options, bound, specialization, rest)
-        key = (function.__name__, str(signature), str(constexprs), str(attributes), str(options))
-        if key in self.done:
-            return
-        self.done.add(key)
-        self.has_halves |= 'HALVES' in function.arg_names
-        source = ASTSource(function, signature, constexprs, attributes)
+    def run(self, cases, dtype):
+        """Go forward and backward, on tensors without memory."""
+        with compilation.Recorder(self.capability) as recorder:
+            for case in cases:
+                y = case.run(case.cast(dtype, 'meta'), 'triton')
+                y.backward(torch.ones_like(y))
+        for launch in recorder.found:
+            key = self.compiler.key(launch)
+            if key not in self.done:
+                self.done.add(key)
+                self.compile(launch)
+
+    def compile(self, launch):
+        """Compile and print."""
+        self.has_halves |= 'HALVES' in launch.kernel.arg_names
         start = time.perf_counter()
-        kernel = triton.compile(source, target=self.target, options=options.__dict__)
-        constants = {function.arg_names[path[0]]: str(value) for path, value in constexprs.items()}
-        registers, stack = usage(kernel.asm['cubin'])
-        print(json.dumps(dict(capability=self.target.arch, kernel=function.__name__,
-                              shared=kernel.metadata.shared, registers=registers, stack=stack,
+        kernel = self.compiler.compile(launch)
+        seconds = round(time.perf_counter() - start, 2)
+        usage = machine_code.usage(kernel.asm['cubin'])
+        constants = {name: str(value)
+                     for name, value in self.compiler.constants(launch).items()}
+        print(json.dumps(dict(capability=self.capability, kernel=launch.kernel.__name__,
+                              shared=kernel.metadata.shared, **usage._asdict(),
                               products=products(kernel.asm['ttgir']),
-                              scans=scans(kernel.asm['ttgir']),
-                              seconds=round(time.perf_counter() - start, 2),
+                              scans=scans(kernel.asm['ttgir']), seconds=seconds,
                               constants=constants)), flush=True)
-
-
-def run(cases, dtype):
-    """Go forward and backward."""
-    for case in cases:
-        y = case.run(case.cast(dtype), 'triton')
-        y.backward(torch.ones_like(y))
 
 
 def products(ttgir):
@@ -94,17 +84,6 @@ def scans(ttgir):
     return [layouts[name][int(axis)] for axis, name in found]
 
 
-def usage(cubin):
-    """Registers of a thread, and bytes of its stack, by the tool that comes with Triton."""
-    tool = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
-    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
-        file.write(cubin)
-        file.flush()
-        told = subprocess.run([tool, '-res-usage', file.name], text=True, capture_output=True,
-                              check=True)
-    return map(int, re.search(r'REG:(\d+) STACK:(\d+)', told.stdout + told.stderr).groups())
-
-
 def load(path):
     spec = importlib.util.spec_from_file_location('cases', path)
     module = importlib.util.module_from_spec(spec)
@@ -113,21 +92,15 @@ def load(path):
 
 
 def compile_for(capability, module):
-    compiler = Compiler(capability)
-
-    def compile_instead(self, *args, grid, warmup, **options):
-        compiler.run(self, args, options)
-
-    JITFunction.run = compile_instead
-    triton_support.capability = lambda device: divmod(capability, 10)
+    printer = Printer(capability)
     # what small tiles and arguments that are 1 leave out of the code is the same on each GPU
     in_float32 = {75: module.COMPILED_HALVES, 90: module.COMPILED}.get(capability, [])
     first, *more = HALVES[capability]
-    run(in_float32, torch.float32)
-    run(module.COMPILED_HALVES, first)
-    if compiler.has_halves:
+    printer.run(in_float32, torch.float32)
+    printer.run(module.COMPILED_HALVES, first)
+    if printer.has_halves:
         for dtype in more:
-            run(module.COMPILED_HALVES, dtype)
+            printer.run(module.COMPILED_HALVES, dtype)
 
 
 def main(path, *capabilities) -> None:

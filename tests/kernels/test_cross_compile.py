@@ -17,13 +17,6 @@ CAPABILITIES = {75, 80, 90}
 WITHOUT_PRODUCTS = ('test_triton_cross_scan', 'test_triton_selective_scan')
 
 
-@pytest.fixture(scope='session')
-def compiled_before(request, tmp_path_factory):
-    """Triton's folder of what it has compiled: that of the tests' last run, if there was one."""
-    cache = getattr(request.config, 'cache', None)  # not with -p no:cacheprovider
-    return cache.mkdir('triton') if cache else tmp_path_factory.mktemp('triton')
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('module', MODULES)
 def test_kernels_compile_within_shared_memory(module, compiled_before):

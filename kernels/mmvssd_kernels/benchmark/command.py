@@ -1,11 +1,9 @@
 """The command line of the ops' benchmark."""
 import argparse
 import concurrent.futures
-import contextlib
 import datetime as dt
 import importlib.metadata
 import importlib.util
-import itertools
 import multiprocessing
 import os
 import platform
@@ -13,7 +11,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import torch
 
@@ -28,6 +26,7 @@ from mmvssd_kernels.benchmark.compare import (
     run_once,
     time_rows,
 )
+from mmvssd_kernels.benchmark.progress import progress
 from mmvssd_kernels.benchmark.report import Report
 from mmvssd_kernels.benchmark.timing import Timing, attempt, copy_bandwidth
 from mmvssd_kernels.benchmark.workloads import IMAGES, USERS, Images, Workload, workloads
@@ -180,7 +179,7 @@ def _time(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan,
         out.parent.mkdir(parents=True, exist_ok=True)
     rows = rows_of(chosen, dtypes)
     report = Report(_facts(plan), command, copy_bandwidth(plan.device, plan.seconds), rows)
-    with _progress(len(rows)) as advance:
+    with progress('timing', len(rows)) as advance:
 
         def tell(text: str) -> None:
             advance(text)
@@ -218,22 +217,3 @@ def _numba() -> str:
     if importlib.util.find_spec('numba') is None:
         return 'no Numba'
     return f'Numba {importlib.metadata.version("numba")}'
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function that tells on stderr what was done: with rich where it is installed."""
-    if importlib.util.find_spec('rich') is None:
-        numbers = itertools.count(1)
-        yield lambda text: print(f'[{next(numbers)}/{total}] {text}', file=sys.stderr, flush=True)
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-    with Progress(console=Console(stderr=True, soft_wrap=True)) as progress:
-        task = progress.add_task('timing', total=total)
-
-        def advance(text: str) -> None:
-            progress.console.print(text, markup=False, highlight=False)
-            progress.advance(task)
-
-        yield advance

@@ -116,6 +116,12 @@ class Workload(NamedTuple):
         return {name: one.draw(self.sizes, random, _input_dtype(one, dtype)).requires_grad_()
                 for name, one in self.description.inputs.items()}
 
+    def inputs_without_memory(self, dtype: torch.dtype) -> Dict[str, Tensor]:
+        """Return such leaves on the meta device."""
+        return {name: torch.empty(shape(one.axes, self.sizes), dtype=_input_dtype(one, dtype),
+                                  device='meta', requires_grad=True)
+                for name, one in self.description.inputs.items()}
+
     def output_gradient(self, dtype: torch.dtype, device: str) -> Tensor:
         """Draw a gradient of the op's output."""
         return Input(self.description.output).draw(
