@@ -1,0 +1,112 @@
+"""Formats in which people have their data: recognized by what lies in a folder, and read.
+
+Nothing of the data is ever changed.
+"""
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from mmvssd.datasets.formats import class_folders, coco, label_maps
+from mmvssd.datasets.formats.records import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    TEST,
+    TRAIN,
+    VAL,
+    WHOLE,
+    Data,
+    Found,
+    Item,
+    Part,
+)
+from mmvssd.datasets.formats.tree import Tree
+from mmvssd.errors import DataError
+from mmvssd.phrases import some
+
+__all__ = ['CLASSIFICATION', 'DETECTION', 'FORMATS', 'SEGMENTATION', 'TEST', 'TRAIN', 'VAL',
+           'WHOLE', 'Data', 'Format', 'Found', 'Item', 'Part', 'Tree', 'recognize']
+
+
+class Format(NamedTuple):
+    """A format.
+
+    Attributes:
+        title: Its name in sentences.
+        task: What its data teach.
+        find: Finds it in a :class:`~mmvssd.datasets.formats.tree.Tree`.
+        read: Reads what was found.
+        weak: Whether it is looked for only if no other one is there.
+    """
+
+    title: str
+    task: str
+    find: Callable[[Tree], Optional[Found]]
+    read: Callable[..., Data]
+    weak: bool = False
+
+
+#: Formats by name.
+FORMATS: Dict[str, Format] = {
+    'coco': Format('COCO JSON', DETECTION, coco.find, coco.read),
+    'label_maps': Format('label maps', SEGMENTATION, label_maps.find, label_maps.read),
+    'class_folders': Format('class folders', CLASSIFICATION, class_folders.find,
+                            class_folders.read, weak=True),
+}
+
+
+def recognize(tree: Tree, task: Optional[str] = None,
+              name: Optional[str] = None) -> Tuple[str, Found]:
+    """Tell the format of data.
+
+    Args:
+        tree: The files that are there.
+        task: What is to be learnt; None takes what the data tell.
+        name: The format; None finds it out.
+
+    Returns:
+        The format's name and what speaks for it.
+
+    Raises:
+        DataError: It is none of the formats, or several.
+    """
+    if name is not None:
+        found = FORMATS[name].find(tree)
+        if found is None:
+            raise DataError(f'{tree.file or tree.root}: holds no data of the format {name} '
+                            f'({_contents(tree)})')
+        return name, found
+    among = {key: one for key, one in FORMATS.items() if task in (None, one.task)}
+    strong = _found(tree, {key: one for key, one in among.items() if not one.weak})
+    if len(strong) > 1:
+        _ask(tree, strong)
+    if strong:
+        return strong.popitem()
+    for key, one in among.items():
+        if one.weak and (found := one.find(tree)):
+            return key, found
+    looked_for = ', '.join(one.title for one in among.values())
+    raise DataError(f'{tree.file or tree.root}: no data of a known format ({_contents(tree)}). '
+                    f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
+
+
+def _found(tree: Tree, formats: Dict[str, Format]) -> Dict[str, Found]:
+    found = {key: one.find(tree) for key, one in formats.items()}
+    return {key: one for key, one in found.items() if one}
+
+
+def _ask(tree: Tree, found: Dict[str, Found]) -> None:
+    """Raise the error at data of several formats."""
+    tasks = {FORMATS[key].task for key in found}
+    choice = ('Choose with --format ' + ' or '.join(found)
+              + f', or with --task {" or ".join(sorted(tasks))}' * (len(tasks) == len(found)))
+    lines = [f'  - {key}: {len(one.files)} files, such as '
+             f'{some([tree.relative(file) for file in one.files[:3]])}'
+             for key, one in found.items()]
+    raise DataError('\n'.join([f'{tree.root}: data of several formats are mixed. {choice}',
+                               *lines]))
+
+
+def _contents(tree: Tree) -> str:
+    counts: List[str] = [f'{len(tree.images)} images'] if tree.images else []
+    counts += [f'{len(files)} {ending or "files without ending"}'
+               for ending, files in sorted(tree.others.items())]
+    return f'it holds {some(counts)}' if counts else 'it is empty'
