@@ -130,6 +130,9 @@ def _add_validation(data: Data, name: str, path: str, findings: Findings) -> Non
     if part is None:
         raise DataError(f'--val: {path} holds the parts {" and ".join(given.parts)}, none of '
                         'validation; name the folder or file of one part')
+    if (given.recoding, given.ignore_zero) != (data.recoding, data.ignore_zero):
+        findings.stop(str(path), 'its label maps have other values than those of training',
+                      advice='Write all in one way')
     trained = data.parts.get(TRAIN) or data.parts.get(WHOLE)
     data.parts = {TRAIN: trained, VAL: part, **_test_part(data)}
 

@@ -4,7 +4,15 @@ Nothing of the data is ever changed.
 """
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from mmvssd.datasets.formats import class_folders, coco, label_maps
+from mmvssd.datasets.formats import (
+    class_folders,
+    coco,
+    csv_lists,
+    label_maps,
+    labelme,
+    voc,
+    yolo,
+)
 from mmvssd.datasets.formats.records import (
     CLASSIFICATION,
     DETECTION,
@@ -47,7 +55,11 @@ class Format(NamedTuple):
 #: Formats by name.
 FORMATS: Dict[str, Format] = {
     'coco': Format('COCO JSON', DETECTION, coco.find, coco.read),
+    'voc': Format('Pascal VOC XML', DETECTION, voc.find, voc.read),
+    'yolo': Format('YOLO text', DETECTION, yolo.find, yolo.read),
+    'labelme': Format('LabelMe JSON', DETECTION, labelme.find, labelme.read),
     'label_maps': Format('label maps', SEGMENTATION, label_maps.find, label_maps.read),
+    'csv': Format('CSV', CLASSIFICATION, csv_lists.find, csv_lists.read, weak=True),
     'class_folders': Format('class folders', CLASSIFICATION, class_folders.find,
                             class_folders.read, weak=True),
 }

@@ -110,7 +110,7 @@ def _role(path: Path) -> Tuple[str, bool]:
 
 
 def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequence[str]] = None,
-         ignore_zero: Optional[bool] = None) -> Data:
+         ignore_zero: Optional[bool] = None, like: Optional[Data] = None) -> Data:
     """Read the label maps of all parts; see :func:`mmvssd.datasets.formats.coco.read`.
 
     Args:
@@ -119,6 +119,7 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
         findings: Where faults and doubts are noted.
         classes: Names of the classes; None looks for a file that names them.
         ignore_zero: Whether 0 is not labelled and classes count from 1; None finds it out.
+        like: Data whose label maps mean the same.
     """
     pairs, alone = _pairs(tree)
     for path in alone:
@@ -130,9 +131,12 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
     items = [Item(path, label_map=maps[0], source=str(maps[0])) for path, maps in pairs]
     named = None if classes is not None else find_names(tree)
     names = list(classes) if classes is not None else named.names if named else None
-    code = _code_of(items, names, named.colours if named else None,
-                    _is_ade20ks(tree) if ignore_zero is None else ignore_zero,
-                    ignore_zero, findings, str(tree.root))
+    if like is not None and like.recoding is not None:
+        code = _known_code(items, like, findings, str(tree.root))
+    else:
+        forced = like.ignore_zero if like is not None else ignore_zero
+        code = _code_of(items, names, named.colours if named else None, _is_ade20ks(tree), forced,
+                        findings, str(tree.root))
     parts, notes = divide(items, tree, 'Segmentation')
     if named:
         notes.append(f'names of classes are those of {named.file}')
@@ -156,6 +160,25 @@ class _Code(NamedTuple):
     recoding: Optional[Recoding] = None
     ignore_zero: bool = False
     notes: Sequence[str] = ()
+
+
+def _known_code(items: Sequence[Item], like: Data, findings: Findings, where: str) -> _Code:
+    """Take the meaning of other data's pixels."""
+    table = like.recoding.table
+    for item in items:
+        fact = label_map(str(item.label_map))
+        if fact is None:
+            findings.stop(where, '{} label maps cannot be read as an image', str(item.label_map))
+            continue
+        item.size = tuple(fact['size'])
+        item.values = set(map(int, np.unique(read_pixels(item.label_map, like.recoding.colours))))
+        unknown = sorted(item.values - set(table))
+        if unknown:
+            value = _shown(unknown[0]) if like.recoding.colours else unknown[0]
+            findings.stop(where, '{} label maps have values that those of training lack',
+                          f'{item.label_map}: {value}')
+    _note_values(items, table)
+    return _Code(like.classes, like.palette, like.recoding)
 
 
 def _code_of(items: List[Item], names: Optional[List[str]], colours: Optional[list],
