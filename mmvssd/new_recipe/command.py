@@ -1,6 +1,7 @@
 """From a folder of data to a recipe: look, say what was found, write."""
 import json
 import os
+import shlex
 import shutil
 import textwrap
 import uuid
@@ -11,7 +12,7 @@ from typing import Iterator, List, Optional, Sequence
 from mmengine.config import Config
 
 from mmvssd.cli.launch import check_output_file, check_seed
-from mmvssd.datasets.formats import FORMATS, SEGMENTATION, TRAIN, VAL
+from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
 from mmvssd.errors import ConfigError, printable
 from mmvssd.new_recipe.conversion import convert
 from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint
@@ -19,9 +20,6 @@ from mmvssd.new_recipe.schedule import Schedule, choose
 from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
 from mmvssd.new_recipe.text import recipe_text
 from mmvssd.phrases import emptiness, some, suggestion
-
-#: File in a folder of converted data that tells that this command made it.
-MARK = 'made_by_new_recipe.json'
 
 
 def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[str] = None,
@@ -76,8 +74,9 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
                       pretrained=weights is not None, epochs=epochs, batch=batch_size)
     _say(_report(found, model, schedule, weights))
     written = _write(recipe, folder, found, model, schedule, weights, data)
-    _say([f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
-          f'Train with: python tools/train.py {_shown(out)}'])
+    for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
+                 f'Train with: python tools/train.py {shlex.quote(out)}'):
+        print(printable(line), flush=True)  # on one line each, to be copied
     return recipe
 
 
@@ -162,10 +161,6 @@ def _say(lines: Sequence[str]) -> None:
     for line in lines:
         print(textwrap.fill(printable(line), 100, subsequent_indent='    ', break_long_words=False,
                             break_on_hyphens=False), flush=True)
-
-
-def _shown(path: str) -> str:
-    return f"'{path}'" if set(path) & set(" '\"()&;$") else path
 
 
 def _write(recipe: Path, folder: Path, found: Survey, arch: Arch, schedule: Schedule,

@@ -26,11 +26,11 @@ from mmvssd.datasets.formats.records import (
     Item,
     Part,
 )
-from mmvssd.datasets.formats.tree import Tree
+from mmvssd.datasets.formats.tree import MARK, Tree
 from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
-__all__ = ['CLASSIFICATION', 'DETECTION', 'FORMATS', 'SEGMENTATION', 'TEST', 'TRAIN', 'VAL',
+__all__ = ['CLASSIFICATION', 'DETECTION', 'FORMATS', 'MARK', 'SEGMENTATION', 'TEST', 'TRAIN', 'VAL',
            'WHOLE', 'Data', 'Format', 'Found', 'Item', 'Part', 'Tree', 'recognize']
 
 
@@ -120,5 +120,5 @@ def _ask(tree: Tree, found: Dict[str, Found]) -> None:
 def _contents(tree: Tree) -> str:
     counts: List[str] = [f'{len(tree.images)} images'] if tree.images else []
     counts += [f'{len(files)} {ending or "files without ending"}'
-               for ending, files in sorted(tree.others.items())]
+               for ending, files in sorted(tree.others.items()) if files]
     return f'it holds {some(counts)}' if counts else 'it is empty'

@@ -144,7 +144,7 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
         for name, part in parts.items():
             part.as_is = None if name == WHOLE else _in_place(part, tree)
     return Data(SEGMENTATION, code.names, parts, code.palette, listed=True,
-                ignore_zero=code.ignore_zero, recoding=code.recoding, notes=notes + code.notes)
+                ignore_zero=code.ignore_zero, recoding=code.recoding, notes=[*notes, *code.notes])
 
 
 def _is_ade20ks(tree: Tree) -> bool:

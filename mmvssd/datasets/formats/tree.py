@@ -15,6 +15,8 @@ from mmvssd.errors import DataError
 #: Words of names of folders and files, by the part that they stand for.
 PARTS = {'train': TRAIN, 'training': TRAIN, 'val': VAL, 'valid': VAL, 'validation': VAL,
          'eval': VAL, 'test': TEST, 'testing': TEST}
+#: File in a folder that was written from data: what lies there is not looked at as data again.
+MARK = 'made_by_new_recipe.json'
 #: Names of files that are looked at to find the folder of images.
 PROBED = 50
 
@@ -49,9 +51,13 @@ class Tree:
         self._list()
 
     def _list(self) -> None:
+        made = set()  # a folder comes before those in it
         for relative, names, loop in walk(str(self.root)):
             self.loops += [loop] * (loop is not None)
-            if any(map(is_hidden, Path(relative).parts)):
+            here = Path(relative)
+            if MARK in names and relative:
+                made.add(here)
+            if any(map(is_hidden, here.parts)) or made & {here, *here.parents}:
                 continue
             for name in names:
                 if name.startswith('.'):
