@@ -119,7 +119,9 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
     files = f' ({some([os.path.relpath(f, found.root) for f in found.found.files])})'
     kind = TASKS[data.task]
     if data.task == 'det':
-        kind += ' with masks' if found.masks else ', boxes only'
+        with_mask, objects = found.masked
+        kind += ' with masks' if found.masks else ', boxes only' + (
+            f', since only {with_mask} of {objects} objects have masks' if with_mask else '')
     sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
     short, long = found.median_size
     parts = ', '.join(f'{len(part.items)} {name}' for name, part in data.parts.items())

@@ -59,10 +59,16 @@ class Survey:
     doubts: List[str] = field(default_factory=list)
 
     @property
-    def masks(self) -> bool:
-        """Whether all objects have masks."""
+    def masked(self) -> Tuple[int, int]:
+        """How many objects have masks, and how many there are."""
         objects = [one for item in self.data.items for one in item.objects]
-        return bool(objects) and all(one.get('segmentation') for one in objects)
+        return sum(bool(one.get('segmentation')) for one in objects), len(objects)
+
+    @property
+    def masks(self) -> bool:
+        """Whether all objects have masks, so that a mask head can be trained."""
+        with_mask, objects = self.masked
+        return 0 < with_mask == objects
 
     @property
     def median_size(self) -> Tuple[int, int]:
@@ -146,6 +152,10 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
     paths = [str(item.image) for item in data.items]
     headers = FileFacts(None, math.inf).read('header', header, paths)
     broken = FileFacts(None, DECODING).read('decoded', _fault_of, paths)
+    if len(broken) < len(headers):
+        data.notes.append(f'{len(broken)} of {len(headers)} images were decoded to see whether '
+                          f'they are whole, in {DECODING} seconds; of the others the headers were '
+                          'read')
     sizes = []
     for item in data.items:
         path = str(item.image)
@@ -177,7 +187,7 @@ def _fault_of(path: str) -> Optional[str]:
 
 
 def _note_size(item: Item, upright: tuple, stored: tuple, findings: Findings) -> None:
-    text = (f'{item.image}: {item.size[0]} x {item.size[1]}, the image has '
+    text = (f'{item.label_map or item.image}: {item.size[0]} x {item.size[1]}, the image has '
             f'{upright[0]} x {upright[1]}')
     what = 'label maps' if item.label_map else 'annotations'
     where = str(Path(item.source).parent) if item.source else str(item.image.parent)
@@ -203,8 +213,10 @@ def _check_items(data: Data, where: str, findings: Findings) -> None:
                 findings.warn(where, f'{{}} images are both of {places[path]} and of {name}, '
                                      'whose scores they raise', str(item.image))
     if not data.items:
-        findings.stop(where, 'holds no images')
-    elif data.task == DETECTION and not any(item.classes for item in data.items):
+        if not findings.of(STOP):
+            findings.stop(where, 'holds no images')
+    elif data.task == DETECTION and not findings.of(STOP) and not any(
+            item.classes for item in data.items):
         findings.stop(where, f'none of the {len(data.items)} images has an object')
     elif data.task == CLASSIFICATION and len(data.classes) < 2:
         findings.stop(where, f'has one class, {data.classes[0]}; a classifier needs two')

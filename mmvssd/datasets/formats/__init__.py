@@ -87,6 +87,8 @@ def recognize(tree: Tree, task: Optional[str] = None,
                             f'({_contents(tree)})')
         return name, found
     among = {key: one for key, one in FORMATS.items() if task in (None, one.task)}
+    if tree.file is not None:
+        return _format_of_file(tree, among)
     strong = _found(tree, {key: one for key, one in among.items() if not one.weak})
     if len(strong) > 1:
         _ask(tree, strong)
@@ -96,8 +98,17 @@ def recognize(tree: Tree, task: Optional[str] = None,
         if one.weak and (found := one.find(tree)):
             return key, found
     looked_for = ', '.join(one.title for one in among.values())
-    raise DataError(f'{tree.file or tree.root}: no data of a known format ({_contents(tree)}). '
+    raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}). '
                     f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
+
+
+def _format_of_file(tree: Tree, among: Dict[str, Format]) -> Tuple[str, Found]:
+    """Return the format of an annotation file that was named."""
+    for key, found in _found(tree, among).items():
+        if tree.file in found.files:
+            return key, found
+    raise DataError(f'{tree.file}: is no annotation file of a known format; name the folder of '
+                    'the data, or a file of COCO, LabelMe, YOLO (YAML) or CSV')
 
 
 def _found(tree: Tree, formats: Dict[str, Format]) -> Dict[str, Found]:
@@ -110,7 +121,7 @@ def _ask(tree: Tree, found: Dict[str, Found]) -> None:
     tasks = {FORMATS[key].task for key in found}
     choice = ('Choose with --format ' + ' or '.join(found)
               + f', or with --task {" or ".join(sorted(tasks))}' * (len(tasks) == len(found)))
-    lines = [f'  - {key}: {len(one.files)} files, such as '
+    lines = [f'  - {key}: {len(one.files)} file{"s" * (len(one.files) > 1)}, such as '
              f'{some([tree.relative(file) for file in one.files[:3]])}'
              for key, one in found.items()]
     raise DataError('\n'.join([f'{tree.root}: data of several formats are mixed. {choice}',

@@ -7,7 +7,8 @@ from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, WHOLE, Data,
 from mmvssd.datasets.formats.tree import Tree, folder_of, part_of_names
 from mmvssd.engine.data.coco import Use, check_file
 from mmvssd.engine.data.coco.values import is_id, is_number
-from mmvssd.engine.data.findings import STOP, Findings
+from mmvssd.engine.data.file_facts import header, upright_size
+from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
@@ -93,38 +94,41 @@ def _read_file(tree: Tree, file: Path,
                findings: Findings) -> Tuple[Part, List[str], List[str]]:
     """Return the part in a file, the names of its categories and what is to be said."""
     content = tree.json(file)
-    notes, complete = _complete(content, file)
-    annotations = _dicts(content, 'annotations')
+    annotations, images = _dicts(content, 'annotations'), _dicts(content, 'images')
+    folder = folder_of([str(image.get('file_name', '')) for image in images], tree, file)
+    notes = _complete(annotations) + _complete_images(images, folder)
     counted = [one for one in annotations if not one.get('ignore')]
     masks = bool(counted) and all(one.get('segmentation') for one in counted)
-    images = _dicts(content, 'images')
-    folder = folder_of([str(image.get('file_name', '')) for image in images], tree, file)
     own = Findings()
     summary = check_file(content, str(file), str(file), Use(masks, bool(annotations), str(folder)),
                          own)
     _check_names(images, str(file), own)
-    findings.add_all([*own.of(STOP), *own.of('warn')])
+    findings.add_all([*own.of(STOP), *own.of(WARN)])
     names = [name for _, name in summary.categories]
-    if not names:
-        findings.stop(str(file), 'names no classes')
-    if own.of(STOP):
-        return Part([]), names, notes
-    index = {identity: place for place, (identity, _) in enumerate(summary.categories)}
-    objects = _objects(annotations, index)
-    items = [Item(folder / image['file_name'], (int(image['width']), int(image['height'])),
-                  objects=objects.get(image['id'], []), source=str(file)) for image in images]
-    for item in items:
+    # with faults nothing is trained, and only the images are looked at further
+    objects = {} if own.of(STOP) else _objects(
+        annotations, {identity: place for place, (identity, _) in enumerate(summary.categories)})
+    items = []
+    for image in images:
+        if not isinstance(image.get('file_name'), str) or not image['file_name']:
+            continue
+        size = (image.get('width'), image.get('height'))
+        item = Item(folder / image['file_name'], tuple(map(int, size)) if all(
+            map(is_number, size)) else None, source=str(file))
+        item.objects = objects.get(image.get('id'), []) if objects else []
+        items.append(item)
         if not item.image.is_file():
             findings.stop(str(file), f'{{}} images that it lists are not there (their folder is '
                           f'taken to be {folder})', item.image.name)
-    as_is = dict(ann_file=str(file), data_prefix=dict(img=f'{folder}/')) if complete else None
-    return Part(items, as_is), names, notes
+    as_is = None if notes else dict(ann_file=str(file), data_prefix=dict(img=f'{folder}/'))
+    return Part(items, as_is), names, [f'{file.name}: {note}, written into a new file'
+                                       for note in notes]
 
 
-def _complete(content: dict, file: Path) -> Tuple[List[str], bool]:
-    """Add what follows from the rest where annotations lack it; tell whether all was there."""
+def _complete(annotations: Sequence[dict]) -> List[str]:
+    """Add what follows from the rest where annotations lack it; say what was added."""
     lacking = dict.fromkeys(('iscrowd', 'area'), 0)
-    for one in _dicts(content, 'annotations'):
+    for one in annotations:
         if 'iscrowd' not in one:
             lacking['iscrowd'] += 1
             one['iscrowd'] = 0
@@ -133,10 +137,28 @@ def _complete(content: dict, file: Path) -> Tuple[List[str], bool]:
                 all(map(is_number, box))):
             lacking['area'] += 1
             one['area'] = box[2] * box[3]
-    notes = [f'{file.name}: {count} annotations lack {key!r}, written as '
-             + ('0' if key == 'iscrowd' else 'width x height') + ' into a new file'
-             for key, count in lacking.items() if count]
-    return notes, not notes
+    meant = dict(iscrowd='0', area='width x height')
+    return [f'{count} annotations lack {key!r}, taken as {meant[key]}'
+            for key, count in lacking.items() if count]
+
+
+def _complete_images(images: Sequence[dict], folder: Path) -> List[str]:
+    """Write paths with slashes, and add sizes that are lacking; say what was changed."""
+    slashes = sizes = 0
+    for image in images:
+        name = image.get('file_name')
+        if not isinstance(name, str):
+            continue
+        if '\\' in name and (folder / name.replace('\\', '/')).is_file():
+            image['file_name'] = name = name.replace('\\', '/')
+            slashes += 1
+        if 'width' not in image and 'height' not in image:
+            fact = header(str(folder / name))
+            if fact is not None:
+                image['width'], image['height'] = upright_size(fact)
+                sizes += 1
+    return ([f'{slashes} file names have backslashes, taken as slashes'] if slashes else []) + (
+        [f'{sizes} images lack width and height, taken from their files'] if sizes else [])
 
 
 def _check_names(images: Sequence[dict], where: str, findings: Findings) -> None:
