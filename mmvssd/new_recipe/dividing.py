@@ -25,9 +25,12 @@ def divide(items: Sequence[Item], fraction: float, seed: int) -> Tuple[List[Item
     if items[0].label is not None:
         chosen = _stratified(items, order, fraction)
     else:
-        chosen = _sparing(items, order, max(1, round(fraction * len(items))))
+        shown = [index for index in order if items[index].classes]
+        empty = [index for index in order if not items[index].classes]
+        chosen = _sparing(items, shown, max(1, round(fraction * len(shown))))
+        chosen |= set(empty[:round(fraction * len(empty))])
     if not chosen:  # each class has one image
-        chosen = {order[0]}
+        chosen = {next((index for index in order if not items[index].classes), order[0])}
     return ([item for index, item in enumerate(items) if index not in chosen],
             [item for index, item in enumerate(items) if index in chosen])
 
@@ -48,7 +51,7 @@ def _sparing(items: Sequence[Item], order: Sequence[int], count: int) -> set:
     left = Counter(label for item in items for label in item.classes)
     chosen = set()
     for index in order:
-        if len(chosen) == min(count, len(items) - 1):
+        if len(chosen) == min(count, len(order) - 1):
             break
         classes = items[index].classes
         if all(left[label] > 1 for label in classes):

@@ -11,7 +11,7 @@ from PIL import Image
 from mmvssd.errors import DataError
 from mmvssd.new_recipe import new_recipe
 
-spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'conftest.py')
+spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'made_data.py')
 made = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(made)
 

@@ -1,6 +1,7 @@
 """From a folder of data in each format to a recipe whose data sets read it."""
 import ast
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -11,15 +12,28 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmvssd.datasets.formats import MARK
-from mmvssd.errors import CheckpointError, ConfigError
+from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.new_recipe import new_recipe
 from mmvssd.paths import configs_dir
 
-spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'conftest.py')
+spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'made_data.py')
 made = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(made)
 
 HOSTS = {'det': 'mmdet', 'seg': 'mmseg', 'cls': 'mmpretrain'}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make data of a kind in a folder with a blank, a quote and a letter beyond ASCII."""
+
+    def make_one(kind):
+        root = tmp_path / "my dätä's"
+        root.mkdir()
+        made.MAKERS[kind][0](root)
+        return root
+
+    return make_one
 
 
 def write(root, out, **options):
@@ -67,7 +81,7 @@ def test_each_format_is_read_as_it_is(kind, make, tmp_path, monkeypatch, capsys)
     before = made.snapshot(root)
     monkeypatch.chdir(tmp_path)
     _, form, task = made.MAKERS[kind]
-    cfg = write(os.path.relpath(root), Path('mine', 'recipe.py'))
+    cfg = write(os.path.relpath(root), Path("mine 'ü' {}", 'recipe.py'))
     monkeypatch.chdir('/')  # a recipe is used from anywhere
     assert made.snapshot(root) == before
     assert cfg.default_scope == HOSTS[task]
@@ -156,6 +170,87 @@ def test_categories_of_validation_in_another_order(tmp_path):
     labels = [built(cfg, 'val').get_data_info(index)['instances'][0]['bbox_label']
               for index in range(3)]
     assert labels == [1, 0, 1]  # dog, cat, dog
+
+
+def test_a_part_for_testing(tmp_path):
+    """Its own files are tested on; without validation, some images of training are set aside."""
+    for task, make in (('cls', made.make_class_folders), ('seg', None)):
+        root = tmp_path / task
+        for part, count in (('train', 5), ('test', 3)):
+            if make:
+                make(root, parts=(part, ), count=count)
+            else:
+                made.make_label_maps(root, count=count, images=f'{part}/images',
+                                     maps=f'{part}/masks')
+        cfg = write(root, tmp_path / f'{task}.py')
+        lengths = [len(built(cfg, part)) for part in ('train', 'val', 'test')]
+        assert lengths == ([8, 2, 6] if task == 'cls' else [4, 1, 3])
+
+
+def test_values_of_label_maps(tmp_path, capsys):
+    """What they are taken for, and how that is changed."""
+    cases = [
+        (((0, 255), {}), [0, 1], False), (((0, 1), {}), [0, 1], False),
+        (((1, 2), {}), [0, 1], True), (((0, 2), dict(ignore_zero=True)), [1, 255], True),
+        (((1, 2), dict(ignore_zero=False)), [1, 2], False),
+        (((0, 2), dict(classes=['a', 'b'])), [1, 255], True),
+        (((0, 200), {}), [0, 1], False), (((7, 255), {}), [6, 255], True),
+        ((((9, 9, 9), (0, 0, 0)), {}), [0, 1], False),  # equal channels
+        ((((9, 9, 9), (0, 0, 1)), {}), [0, 1], False)]  # colours
+    for number, ((halves, options), values, reduced) in enumerate(cases):
+        root = tmp_path / str(number)
+        made.make_label_maps(root, halves, count=3)
+        if number == 8:  # 9 is no shade of grey
+            values = [0, 9]
+        cfg = write(root, tmp_path / f'r{number}.py', **options)
+        dataset = built(cfg, 'train')
+        check_label_maps(dataset, set(values))
+        assert dataset.reduce_zero_label == reduced, halves
+        entry = dataset.get_data_info(0)
+        for step in dataset.pipeline.transforms[:2]:
+            entry = step(entry)
+        assert sorted(np.unique(entry['gt_seg_map'])) == values, halves
+
+
+def test_colours_with_names(tmp_path):
+    """In the order of the file that names them, whatever occurs first."""
+    made.make_label_maps(tmp_path / 'data', ((0, 0, 0), (128, 64, 0)))
+    (tmp_path / 'data' / 'class_dict.csv').write_text(
+        'name,r,g,b\nroad,128,64,0\nsky,0,0,0\ncar,1,2,3\n')
+    cfg = write(tmp_path / 'data', tmp_path / 'r.py')
+    assert cfg.classes == ('road', 'sky', 'car')
+    assert cfg.palette == [(128, 64, 0), (0, 0, 0), (1, 2, 3)]
+    entry = built(cfg, 'train').get_data_info(0)
+    pixels = made.np.asarray(made.Image.open(entry['seg_map_path']))
+    assert (pixels[0, 0], pixels[-1, -1]) == (1, 0)
+
+
+def test_names_of_folders_that_only_seem_to_be_classes(tmp_path):
+    """Parts are no classes; a folder around all classes is none; a class may be called train."""
+    made.make_coco_in_parts(tmp_path / 'coco')
+    with pytest.raises(DataError, match='It holds COCO JSON, which is of --task det'):
+        write(tmp_path / 'coco', tmp_path / 'r.py', task='cls')
+    made.make_class_folders(tmp_path / 'wrapped' / 'all')
+    assert write(tmp_path / 'wrapped', tmp_path / 'w.py').classes == made.CLASSES
+    made.make_class_folders(tmp_path / 'named', classes=('bus', 'train'))
+    assert write(tmp_path / 'named', tmp_path / 'n.py').classes == ('bus', 'train')
+
+
+def test_what_tools_leave_out_is_added(tmp_path):
+    """Areas, crowds, sizes and slashes of a COCO file are written into a new one."""
+    made.make_coco(tmp_path / 'data')
+    file = tmp_path / 'data' / 'instances.json'
+    content = json.loads(file.read_text())
+    for one in content['annotations']:
+        del one['area'], one['iscrowd']
+    for one in content['images']:
+        del one['width'], one['height']
+        one['file_name'] = 'images\\' + one['file_name']
+    file.write_text(json.dumps(content))
+    before = file.read_bytes()
+    cfg = write(tmp_path / 'data', tmp_path / 'r.py')
+    assert check_objects(built(cfg, 'train'), True) == {0, 1}
+    assert file.read_bytes() == before
 
 
 def test_background_is_trained_on(tmp_path, capsys):

@@ -98,7 +98,11 @@ def recognize(tree: Tree, task: Optional[str] = None,
         if one.weak and (found := one.find(tree)):
             return key, found
     looked_for = ', '.join(one.title for one in among.values())
-    raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}). '
+    others = _found(tree, {key: one for key, one in FORMATS.items()
+                           if not one.weak and key not in among})
+    there = ''.join(f'. It holds {FORMATS[key].title}, which is of --task {FORMATS[key].task}'
+                    for key in others)
+    raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}){there}. '
                     f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
 
 

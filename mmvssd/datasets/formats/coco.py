@@ -49,7 +49,9 @@ def read(tree: Tree, found: Found, findings: Findings,
     """
     parts: Dict[str, Part] = {}
     names, notes = list(classes or ()), []
-    for part, file in _by_part(tree, found.files).items():
+    files = _by_part(tree, found.files)
+    found.files = list(files.values())
+    for part, file in files.items():
         read_part, own, said = _read_file(tree, file, findings)
         notes += said
         names = names or own

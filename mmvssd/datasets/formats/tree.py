@@ -25,7 +25,8 @@ class Tree:
     """The files below a folder.
 
     Args:
-        data: A folder, or an annotation file, which stands for the folder that it lies in.
+        data: A folder, or an annotation file, which stands for the folder that it lies in; if
+            that has no images, for the folder above.
 
     Raises:
         DataError: There is no such file or folder, or it cannot be listed.
@@ -45,12 +46,15 @@ class Tree:
         self.root = path if path.is_dir() else path.parent
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise DataError(f'{self.root}: cannot be listed, no permission to read it')
+        self._list()
+        if self.file is not None and not self.images:  # as of COCO's folder of annotations
+            self.root = self.root.parent
+            self._list()
+
+    def _list(self) -> None:
         self.images: List[Path] = []
         self.others: Dict[str, List[Path]] = defaultdict(list)
         self.loops: List[str] = []
-        self._list()
-
-    def _list(self) -> None:
         made = set()  # a folder comes before those in it
         for relative, names, loop in walk(str(self.root)):
             self.loops += [loop] * (loop is not None)

@@ -2,7 +2,6 @@
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
 
 #: Size of the images, and a box in each: left, top, right, bottom.
@@ -178,19 +177,6 @@ MAKERS = {
                             'class_folders', 'cls'),
     'csv': (make_csv, 'csv', 'cls'),
 }
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Make data of a kind in a folder with a blank, a quote and a letter beyond ASCII."""
-
-    def make_one(kind):
-        root = tmp_path / "my dätä's"
-        root.mkdir()
-        MAKERS[kind][0](root)
-        return root
-
-    return make_one
 
 
 def snapshot(root):
