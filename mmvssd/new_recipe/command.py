@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from mmvssd.cli.launch import check_output_file, check_seed
 from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
+from mmvssd.engine.data.names import doubled
 from mmvssd.errors import ConfigError, printable
 from mmvssd.new_recipe.conversion import convert
 from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint
@@ -60,6 +61,9 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
         CheckpointError: The checkpoint is not that of the backbone.
     """
     _check_options(data, out, arch, val_fraction, seed, epochs, batch_size)
+    if classes is not None and (doubled(classes) or not all(map(str.strip, classes))):
+        raise ConfigError(f'--classes: got {" ".join(map(repr, classes))}, expected names that '
+                          'differ, none of them empty')
     recipe = Path(os.path.abspath(out))
     folder = recipe.with_name(f'{recipe.stem}_data')
     _check_output(recipe, folder, [data, *([val] if val is not None else [])], overwrite)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
@@ -87,5 +86,4 @@ def find_checkpoint(arch: Arch, given: Optional[str]) -> Optional[Path]:
     if file is not None:
         import_backbones()
         load_pretrained(MODELS.build(arch.backbone), str(file), 'backbone.')
-        torch.manual_seed(torch.initial_seed())
     return file

@@ -110,6 +110,7 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     data = FORMATS[name].read(tree, found, findings, classes, **zero)
     if val is not None:
         _add_validation(data, name, val, findings)
+    _leave_out_unlabelled_test(data)
     sizes = _look_at_images(data, findings)
     for loop in tree.loops:
         findings.warn(str(tree.root), '{} links lead back to a folder above them', loop)
@@ -141,6 +142,15 @@ def _add_validation(data: Data, name: str, path: str, findings: Findings) -> Non
                       advice='Write all in one way')
     trained = data.parts.get(TRAIN) or data.parts.get(WHOLE)
     data.parts = {TRAIN: trained, VAL: part, **_test_part(data)}
+
+
+def _leave_out_unlabelled_test(data: Data) -> None:
+    """Leave out images of testing without annotations, which no score can be computed of."""
+    test = data.parts.get(TEST)
+    if test is not None and not any(item.classes for item in test.items):
+        del data.parts[TEST]
+        data.notes.append(f'the {len(test.items)} images of test have no annotations and are not '
+                          'used')
 
 
 def _test_part(data: Data) -> Dict[str, Part]:
@@ -248,6 +258,8 @@ def _check_classes(data: Data, where: str, findings: Findings) -> None:
     for name, part in data.parts.items():
         if name == TRAIN:
             continue
+        if not any(item.classes for item in part.items):
+            findings.stop(where, f'none of the {len(part.items)} images of {name} has an object')
         lacking: Dict[int, Item] = {}
         for item in part.items:
             for label in item.classes - trained:

@@ -310,9 +310,9 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin={schedule.warm_up},
          end=max_iters),
 ]
-{_hooks(schedule, interval)}"""
+{_hooks(schedule, interval, 'mIoU')}"""
 
 
-def _hooks(schedule: Schedule, interval: int) -> str:
+def _hooks(schedule: Schedule, interval: int, best: str = 'auto') -> str:
     return (f'default_hooks = dict(\n    logger=dict(interval={schedule.log_interval}),\n'
-            f"    checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best='auto'),\n)")
+            f'    checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best={best!r}),\n)')

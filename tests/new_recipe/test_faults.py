@@ -256,3 +256,28 @@ def test_the_command_ends_with_status_2_and_one_list(run_tool, tmp_path):
     assert '2 XML files cannot be read' in out
     assert 'Traceback' not in out
     assert not (tmp_path / 'r.py').exists()
+
+
+def test_a_part_without_annotations(tmp_path, capsys):
+    """Of testing it is left out; of validation it is a fault."""
+    made.make_yolo(tmp_path / 'data')
+    made.picture(tmp_path / 'data' / 'images' / 'test' / 'a.jpg')
+    with open(tmp_path / 'data' / 'data.yaml', 'a') as file:
+        file.write('test: images/test\n')
+    new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano')
+    assert 'the 1 images of test have no annotations and are not used' in capsys.readouterr().out
+    for file in (tmp_path / 'data' / 'labels' / 'val').iterdir():
+        file.unlink()
+    assert 'none of the 4 images of val has an object' in message_of(tmp_path / 'data')
+
+
+def test_options_that_contradict_the_data(tmp_path):
+    made.make_label_maps(tmp_path / 'data')
+    root = str(tmp_path / 'data')
+    for options, text in ((dict(form='label_maps', task='det'), '--format label_maps is of --task'),
+                          (dict(classes=['a', 'a']), '--classes'),
+                          (dict(classes=['a', ' ']), '--classes'),
+                          (dict(batch_size=1), '--batch-size: got 1; segmentation takes')):
+        with pytest.raises(ValueError, match=text):
+            new_recipe(root, str(tmp_path / 'out' / 'r.py'), arch='vssd-nano', **options)
+    assert not (tmp_path / 'out' / 'r.py').exists()

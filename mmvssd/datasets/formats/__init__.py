@@ -81,6 +81,8 @@ def recognize(tree: Tree, task: Optional[str] = None,
         DataError: It is none of the formats, or several.
     """
     if name is not None:
+        if task not in (None, FORMATS[name].task):
+            raise DataError(f'--format {name} is of --task {FORMATS[name].task}, got --task {task}')
         found = FORMATS[name].find(tree)
         if found is None:
             raise DataError(f'{tree.file or tree.root}: holds no data of the format {name} '

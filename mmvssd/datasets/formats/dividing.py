@@ -26,7 +26,12 @@ def divide(items: Sequence[Item], tree: Tree,
         part = (lists.get(item.image.stem) if lists
                 else tree.part_of(item.image.parent / '_'))
         groups.setdefault(part, []).append(item)
-    return settled(groups)
+    parts, notes = settled(groups)
+    lacking = sorted(set(lists) - {item.image.stem for item in items})
+    if lacking:
+        notes.append(f'{len(lacking)} names in the lists of ImageSets have no annotated image, '
+                     f'such as {lacking[0]}')
+    return parts, notes
 
 
 def settled(groups: Dict[Optional[str], List[Item]]) -> Tuple[Dict[str, Part], List[str]]:

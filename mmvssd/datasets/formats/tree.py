@@ -101,9 +101,11 @@ class Tree:
     def json(self, path: Path) -> Union[dict, DataError]:
         """Return the content of a JSON file, or what is wrong with it."""
         try:
-            return read_json(str(path))
+            content = read_json(str(path))
         except DataError as error:
             return error
+        content.pop('imageData', None)  # LabelMe's copy of the image, megabytes each
+        return content
 
     def relative(self, path: Path) -> str:
         """Return a path as seen from the root, with '/'."""

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
-from mmvssd.datasets.formats.objects import from_box
+from mmvssd.datasets.formats.objects import clipped, from_box
 from mmvssd.datasets.formats.records import DETECTION, Data, Found, Item
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.engine.data.findings import Findings
@@ -150,6 +150,8 @@ class _Annotation:
             edges = [_number(box.findtext(key)) for key in EDGES]
             if self._is_box(name, edges):
                 hard = (element.findtext('difficult') or '0').strip() == '1'
+                if self.size:
+                    edges = clipped([edges[:2], edges[2:]], self.size)
                 self.objects.append((name, tuple(edges), hard))
 
     def _is_box(self, name: str, edges: Sequence[Optional[float]]) -> bool:

@@ -2,7 +2,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 import yaml
 
@@ -32,7 +32,8 @@ def find(tree: Tree) -> Optional[Found]:
     description = _description(tree)
     if description is not None:
         return Found([description], 'a YAML file that names classes and images')
-    files = [file for _, file in _pairs(tree) if _is_label(file)]
+    files = [label_of(image) for image in tree.images] if tree.others.get('.txt') else []
+    files = [file for file in files if _is_label(file)]
     if not files:
         return None
     return Found(files, f'{len(files)} text files of numbers beside images', 'likely')
@@ -57,11 +58,6 @@ def _read_yaml(file: Path) -> Any:
         return yaml.safe_load(read_text(file))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f'{file}: cannot be read as YAML ({error})') from error
-
-
-def _pairs(tree: Tree) -> List[Tuple[Path, Path]]:
-    """Return images with the text that would be theirs, whether it is there or not."""
-    return [(image, label_of(image)) for image in tree.images]
 
 
 def label_of(image: Path) -> Path:
