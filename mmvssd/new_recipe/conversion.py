@@ -9,6 +9,7 @@ import numpy as np
 
 from mmvssd.datasets.formats import DETECTION, SEGMENTATION, Data, Item, Part
 from mmvssd.errors import DataError
+from mmvssd.new_recipe.painting import painted
 from mmvssd.new_recipe.survey import Survey
 
 #: Folder of label maps in the folder of what is written.
@@ -92,7 +93,8 @@ def _write_lines(file: Path, lines: Sequence[str]) -> None:
 
 def _label_maps(data: Data, part: Part, name: str, folder: Path, final: Path) -> Dict[str, Any]:
     images = _common_folder([item.image for item in part.items])
-    listed = _listed_in_place(part, images) if data.recoding is None else None
+    as_they_are = data.recoding is None and data.background is None
+    listed = _listed_in_place(part, images) if as_they_are else None
     if listed is None:
         for item in part.items:
             target = folder / MAPS / name / f'{_relative(item.image, images)}.png'
@@ -122,8 +124,9 @@ def _listed_in_place(part: Part, images: Path) -> Optional[Dict[str, Any]]:
 
 def write_label_map(item: Item, data: Data, target: Path) -> None:
     """Write the numbers of classes of an image as a PNG file."""
-    if data.recoding is not None:
-        numbers = data.recoding.apply(item.label_map)
+    if data.recoding is not None or data.background is not None:
+        numbers = (painted(item, data.background) if data.recoding is None
+                   else data.recoding.apply(item.label_map))
         target.write_bytes(cv2.imencode('.png', np.ascontiguousarray(numbers))[1].tobytes())
     else:
         target.write_bytes(item.label_map.read_bytes())

@@ -26,6 +26,7 @@ from mmvssd.engine.data.file_facts import MISSING, FileFacts, header, upright_si
 from mmvssd.engine.data.findings import STOP, Findings
 from mmvssd.errors import DataError
 from mmvssd.new_recipe.dividing import divide
+from mmvssd.new_recipe.painting import to_segmentation
 from mmvssd.phrases import some
 
 #: Names of tasks in sentences.
@@ -110,6 +111,8 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     data = FORMATS[name].read(tree, found, findings, classes, **zero)
     if val is not None:
         _add_validation(data, name, val, findings)
+    if task == SEGMENTATION and data.task == DETECTION:
+        to_segmentation(data, str(path), findings)
     _leave_out_unlabelled_test(data)
     sizes = _look_at_images(data, findings)
     for loop in tree.loops:

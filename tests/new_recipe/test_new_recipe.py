@@ -212,6 +212,30 @@ def test_values_of_label_maps(tmp_path, capsys):
         assert sorted(np.unique(entry['gt_seg_map'])) == values, halves
 
 
+@pytest.mark.parametrize('kind', ['coco', 'yolo-polygons', 'labelme'])
+def test_label_maps_are_painted_from_outlines(kind, make, tmp_path):
+    cfg = write(make(kind), tmp_path / 'r.py', task='seg')
+    assert cfg.default_scope == 'mmseg'
+    assert cfg.classes == ('background', *made.CLASSES)
+    dataset = built(cfg, 'train')
+    left, top, right, bottom = made.BOX
+    seen = set()
+    for index in range(len(dataset)):
+        entry = dataset.get_data_info(index)
+        labels = made.np.asarray(made.Image.open(entry['seg_map_path']))
+        assert labels.shape == (made.HEIGHT, made.WIDTH)
+        (label, ) = set(np.unique(labels[top:bottom, left:right]))
+        assert (labels == label).sum() == (bottom - top) * (right - left)
+        assert set(np.unique(labels)) == {0, label}
+        seen.add(label)
+    assert seen == {1, 2}
+
+
+def test_boxes_give_no_label_maps(make, tmp_path):
+    with pytest.raises(DataError, match='6 objects have a box and no outline'):
+        write(make('voc'), tmp_path / 'r.py', task='seg')
+
+
 def test_colours_with_names(tmp_path):
     """In the order of the file that names them, whatever occurs first."""
     made.make_label_maps(tmp_path / 'data', ((0, 0, 0), (128, 64, 0)))

@@ -71,7 +71,8 @@ def recognize(tree: Tree, task: Optional[str] = None,
 
     Args:
         tree: The files that are there.
-        task: What is to be learnt; None takes what the data tell.
+        task: What is to be learnt; None takes what the data tell. Segmentation is learnt from
+            outlines of objects too.
         name: The format; None finds it out.
 
     Returns:
@@ -81,7 +82,7 @@ def recognize(tree: Tree, task: Optional[str] = None,
         DataError: It is none of the formats, or several.
     """
     if name is not None:
-        if task not in (None, FORMATS[name].task):
+        if not _teaches(FORMATS[name], task):
             raise DataError(f'--format {name} is of --task {FORMATS[name].task}, got --task {task}')
         found = FORMATS[name].find(tree)
         if found is None:
@@ -89,9 +90,12 @@ def recognize(tree: Tree, task: Optional[str] = None,
                             f'({_contents(tree)})')
         return name, found
     among = {key: one for key, one in FORMATS.items() if task in (None, one.task)}
+    # of outlines label maps can be painted, if there are none
+    outlines = {key: one for key, one in FORMATS.items() if _teaches(one, task)}
     if tree.file is not None:
-        return _format_of_file(tree, among)
-    strong = _found(tree, {key: one for key, one in among.items() if not one.weak})
+        return _format_of_file(tree, outlines)
+    strong = _found(tree, {key: one for key, one in among.items() if not one.weak}) or _found(
+        tree, {key: one for key, one in outlines.items() if not one.weak})
     if len(strong) > 1:
         _ask(tree, strong)
     if strong:
@@ -106,6 +110,10 @@ def recognize(tree: Tree, task: Optional[str] = None,
                     for key in others)
     raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}){there}. '
                     f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
+
+
+def _teaches(form: Format, task: Optional[str]) -> bool:
+    return task in (None, form.task) or (task, form.task) == (SEGMENTATION, DETECTION)
 
 
 def _format_of_file(tree: Tree, among: Dict[str, Format]) -> Tuple[str, Found]:

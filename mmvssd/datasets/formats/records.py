@@ -65,6 +65,7 @@ class Data:
         listed: Whether the data list their classes, so that some may never occur.
         ignore_zero: Whether 0 of a label map is not labelled, and classes count from 1.
         recoding: Makes numbers of classes of the label maps; None if they are such.
+        background: Class of what no object covers, if label maps are painted from objects.
         notes: What else is to be said of the data.
     """
 
@@ -75,6 +76,7 @@ class Data:
     listed: bool = True
     ignore_zero: bool = False
     recoding: Optional[Any] = None
+    background: Optional[int] = None
     notes: List[str] = field(default_factory=list)
 
     @property
