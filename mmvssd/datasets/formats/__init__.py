@@ -1,0 +1,149 @@
+"""Formats in which people have their data: recognized by what lies in a folder, and read.
+
+Nothing of the data is ever changed.
+"""
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from mmvssd.datasets.formats import (
+    class_folders,
+    coco,
+    csv_lists,
+    label_maps,
+    labelme,
+    voc,
+    yolo,
+)
+from mmvssd.datasets.formats.records import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    TEST,
+    TRAIN,
+    VAL,
+    WHOLE,
+    Data,
+    Found,
+    Item,
+    Part,
+)
+from mmvssd.datasets.formats.tree import MARK, Tree
+from mmvssd.errors import DataError
+from mmvssd.phrases import some
+
+__all__ = ['CLASSIFICATION', 'DETECTION', 'FORMATS', 'MARK', 'SEGMENTATION', 'TEST', 'TRAIN', 'VAL',
+           'WHOLE', 'Data', 'Format', 'Found', 'Item', 'Part', 'Tree', 'recognize']
+
+
+class Format(NamedTuple):
+    """A format.
+
+    Attributes:
+        title: Its name in sentences.
+        task: What its data teach.
+        find: Finds it in a :class:`~mmvssd.datasets.formats.tree.Tree`.
+        read: Reads what was found.
+        weak: Whether it is looked for only if no other one is there.
+    """
+
+    title: str
+    task: str
+    find: Callable[[Tree], Optional[Found]]
+    read: Callable[..., Data]
+    weak: bool = False
+
+
+#: Formats by name.
+FORMATS: Dict[str, Format] = {
+    'coco': Format('COCO JSON', DETECTION, coco.find, coco.read),
+    'voc': Format('Pascal VOC XML', DETECTION, voc.find, voc.read),
+    'yolo': Format('YOLO text', DETECTION, yolo.find, yolo.read),
+    'labelme': Format('LabelMe JSON', DETECTION, labelme.find, labelme.read),
+    'label_maps': Format('label maps', SEGMENTATION, label_maps.find, label_maps.read),
+    'csv': Format('CSV', CLASSIFICATION, csv_lists.find, csv_lists.read, weak=True),
+    'class_folders': Format('class folders', CLASSIFICATION, class_folders.find,
+                            class_folders.read, weak=True),
+}
+
+
+def recognize(tree: Tree, task: Optional[str] = None,
+              name: Optional[str] = None) -> Tuple[str, Found]:
+    """Tell the format of data.
+
+    Args:
+        tree: The files that are there.
+        task: What is to be learnt; None takes what the data tell. Segmentation is learnt from
+            outlines of objects too.
+        name: The format; None finds it out.
+
+    Returns:
+        The format's name and what speaks for it.
+
+    Raises:
+        DataError: It is none of the formats, or several.
+    """
+    if name is not None:
+        if not _teaches(FORMATS[name], task):
+            raise DataError(f'--format {name} is of --task {FORMATS[name].task}, got --task {task}')
+        found = FORMATS[name].find(tree)
+        if found is None:
+            raise DataError(f'{tree.file or tree.root}: holds no data of the format {name} '
+                            f'({_contents(tree)})')
+        return name, found
+    among = {key: one for key, one in FORMATS.items() if task in (None, one.task)}
+    # of outlines label maps can be painted, if there are none
+    outlines = {key: one for key, one in FORMATS.items() if _teaches(one, task)}
+    if tree.file is not None:
+        return _format_of_file(tree, outlines)
+    strong = _found(tree, {key: one for key, one in among.items() if not one.weak}) or _found(
+        tree, {key: one for key, one in outlines.items() if not one.weak})
+    if len(strong) > 1:
+        _ask(tree, strong)
+    if strong:
+        return strong.popitem()
+    for key, one in among.items():
+        if one.weak and (found := one.find(tree)):
+            return key, found
+    looked_for = ', '.join(one.title for one in among.values())
+    others = _found(tree, {key: one for key, one in FORMATS.items()
+                           if not one.weak and key not in among})
+    there = ''.join(f'. It holds {FORMATS[key].title}, which is of --task {FORMATS[key].task}'
+                    for key in others)
+    raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}){there}. '
+                    f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
+
+
+def _teaches(form: Format, task: Optional[str]) -> bool:
+    return task in (None, form.task) or (task, form.task) == (SEGMENTATION, DETECTION)
+
+
+def _format_of_file(tree: Tree, among: Dict[str, Format]) -> Tuple[str, Found]:
+    """Return the format of an annotation file that was named."""
+    for key, found in _found(tree, among).items():
+        if tree.file in found.files:
+            return key, found
+    raise DataError(f'{tree.file}: is no annotation file of a known format; name the folder of '
+                    'the data, or a file of COCO, LabelMe, YOLO (YAML) or CSV')
+
+
+def _found(tree: Tree, formats: Dict[str, Format]) -> Dict[str, Found]:
+    found = {key: one.find(tree) for key, one in formats.items()}
+    return {key: one for key, one in found.items() if one}
+
+
+def _ask(tree: Tree, found: Dict[str, Found]) -> None:
+    """Raise the error at data of several formats."""
+    tasks = {FORMATS[key].task for key in found}
+    choice = ('Choose with --format ' + ' or '.join(found)
+              + f', or with --task {" or ".join(sorted(tasks))}' * (len(tasks) == len(found)))
+    lines = [f'  - {key}: {len(one.files)} file{"s" * (len(one.files) > 1)}, such as '
+             f'{some([tree.relative(file) for file in one.files[:3]])}'
+             for key, one in found.items()]
+    raise DataError('\n'.join([f'{tree.root}: data of several formats are mixed. {choice}',
+                               *lines]))
+
+
+def _contents(tree: Tree) -> str:
+    counts: List[str] = [f'{len(tree.images)} images'] if tree.images else []
+    counts += [f'{len(files)} {ending or "files without ending"}'
+               for ending, files in sorted(tree.others.items()) if files]
+    return f'it holds {some(counts)}' if counts else 'it is empty'

@@ -1,0 +1,98 @@
+"""Classification data as a folder of images for each class."""
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from mmvssd.datasets.formats.records import (
+    CLASSIFICATION,
+    TRAIN,
+    WHOLE,
+    Data,
+    Found,
+    Item,
+    Part,
+)
+from mmvssd.datasets.formats.tree import PARTS, Tree
+from mmvssd.engine.data.findings import Findings
+
+#: Endings that MMPreTrain's CustomDataset reads, in either case.
+READ_IN_PLACE = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+
+
+def find(tree: Tree) -> Optional[Found]:
+    """Find folders of classes, which hold images."""
+    _, by_part = _folders(tree)
+    if not by_part:
+        return None
+    names = sorted({name for folders in by_part.values() for name in folders})
+    return Found([], f'a folder of images for each of {len(names)} classes', 'likely')
+
+
+def _folders(tree: Tree) -> Tuple[Path, Dict[str, Dict[str, List[Path]]]]:
+    """Return the folder that holds parts or classes, and the images by part and class.
+
+    It is the root, or a single folder in it. A part is a folder beside which only parts lie.
+    """
+    places = [Path(tree.relative(path)).parts for path in tree.images]
+    base = tree.root
+    while places and min(map(len, places)) > 2 and len({parts[0] for parts in places}) == 1 and (
+            _part(places[0][0]) is None):
+        base = base / places[0][0]
+        places = [parts[1:] for parts in places]
+    tops = {parts[0] for parts in places if len(parts) > 1}
+    divided = bool(tops) and all(map(_part, tops))
+    by_part: Dict[str, Dict[str, List[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path, parts in zip(tree.images, places):
+        if len(parts) > 1 + divided:
+            part = _part(parts[0]) if divided else WHOLE
+            by_part[part][parts[divided]].append(path)
+    if len(by_part) == 1 and divided:  # one part is a whole
+        by_part = {WHOLE: by_part.popitem()[1]}
+    return base, by_part
+
+
+def _part(name: str) -> Optional[str]:
+    """Return the part that a folder such as ``train`` or ``val2017`` stands for, or None."""
+    return PARTS.get(re.sub(r'[\d_-]+$', '', name.lower()))
+
+
+def read(tree: Tree, found: Found, findings: Findings,
+         classes: Optional[Sequence[str]] = None) -> Data:
+    """Read the folders of all parts; see :func:`mmvssd.datasets.formats.coco.read`."""
+    base, by_part = _folders(tree)
+    names = sorted({name for folders in by_part.values() for name in folders})
+    if classes is not None:
+        for name in names:
+            if name not in classes:
+                findings.stop(str(tree.root), '{} folders that are none of --classes', name)
+        names = list(classes)
+    trained = by_part.get(TRAIN, by_part.get(WHOLE, {}))
+    parts = {}
+    for part, folders in by_part.items():
+        for name, files in folders.items():
+            if trained and name not in trained:
+                findings.stop(str(tree.root), '{} classes that the training data lack',
+                              str(files[0].parent))
+        items = [Item(path, label=names.index(name) if name in names else 0,
+                      source=str(path.parent))
+                 for name, files in folders.items() for path in files]
+        parts[part] = Part(items, _in_place(base, part, folders, names))
+    beside = [path for path in tree.images if path.parent == base]
+    notes = [f'{len(beside)} images lie beside the folders of classes and are not read, such as '
+             f'{beside[0]}'] if beside else []
+    return Data(CLASSIFICATION, names, parts, listed=False, notes=notes)
+
+
+def _in_place(base: Path, part: str, folders: Dict[str, List[Path]],
+              names: Sequence[str]) -> Optional[dict]:
+    """Return the settings that read a part as it lies; None if the host would number otherwise."""
+    if part == WHOLE:
+        return None
+    first = next(iter(folders.values()))[0]
+    folder = base / first.relative_to(base).parts[0]
+    there = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    endings = {path.suffix.lower() for files in folders.values() for path in files}
+    if there != list(names) or not endings <= set(READ_IN_PLACE):
+        return None
+    return dict(data_root=str(base), data_prefix=folder.name)

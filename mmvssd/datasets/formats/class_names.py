@@ -1,0 +1,78 @@
+"""Files that name classes, and their colours, as annotation tools write them beside the data."""
+import csv
+import io
+import re
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Tuple
+
+from mmvssd.datasets.formats.tree import Tree
+from mmvssd.errors import DataError
+
+#: Names of such files, in lower case, the best first.
+FILES = ('class_dict.csv', 'classes.csv', 'labelmap.txt', 'label_colors.txt', 'classes.txt',
+         'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', '_darknet.labels')
+#: Lines of LabelMe's lists that are no classes.
+NO_CLASSES = ('__ignore__', )
+
+
+class Names(NamedTuple):
+    """Classes of a file: their names, in its order, and their RGB if it has them for all."""
+
+    names: List[str]
+    colours: Optional[List[Tuple[int, int, int]]]
+    file: Path
+
+
+def find_names(tree: Tree) -> Optional[Names]:
+    """Read the first file below a folder that names classes; None if there is none.
+
+    Raises:
+        DataError: It cannot be read, or names a class twice.
+    """
+    files = {path.name.lower(): path for ending in ('.txt', '.csv', '.names', '.labels')
+             for path in reversed(tree.others.get(ending, []))}
+    file = next((files[name] for name in FILES if name in files), None)
+    if file is None:
+        return None
+    text = read_text(file)
+    rows = (list(csv.reader(io.StringIO(text))) if file.suffix.lower() == '.csv'
+            else [_columns(line) for line in text.splitlines()])
+    rows = [row for row in rows if row and row[0].strip() and row[0] not in NO_CLASSES]
+    if file.suffix.lower() == '.csv' and rows and not any(map(str.isdigit, rows[0][1:])):
+        rows = rows[1:]  # a header
+    names = [row[0].strip() for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f'{file}: names the class {twice[0]!r} more than once')
+    colours = [tuple(map(int, row[1:4])) for row in rows
+               if len(row) >= 4 and all(value.strip().isdigit() for value in row[1:4])]
+    return Names(names, colours if colours and len(colours) == len(names) else None, file)
+
+
+def _columns(line: str) -> List[str]:
+    """Split a line of a text file: ``name``, ``name:r,g,b:...`` or ``r g b name``."""
+    line = line.strip()
+    if line.startswith('#'):
+        return []
+    named = re.fullmatch(r'(.+?)\s*:\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?::.*)?', line)
+    if named:
+        return list(named.groups())
+    coloured = re.fullmatch(r'(\d+)\s+(\d+)\s+(\d+)\s+(\S.*)', line)
+    if coloured:
+        return [coloured[4], coloured[1], coloured[2], coloured[3]]
+    return [line]
+
+
+def read_text(file: Path) -> str:
+    """Return a text file's content.
+
+    Raises:
+        DataError: It cannot be read, or is not encoded in UTF-8.
+    """
+    try:
+        return file.read_bytes().decode('utf-8-sig')
+    except OSError as error:
+        raise DataError(f'{file}: cannot be read ({error.strerror})') from error
+    except UnicodeDecodeError as error:
+        raise DataError(f'{file}: is not encoded in UTF-8 ({error.reason} at byte '
+                        f'{error.start}); save it as UTF-8') from error

@@ -1,0 +1,165 @@
+"""The files below a folder, looked through once for all formats."""
+import os
+import re
+from collections import defaultdict
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Dict, Iterable, List, Optional, Sequence, Union
+
+from mmvssd.datasets.formats.records import TEST, TRAIN, VAL
+from mmvssd.engine.data.coco import read_json
+from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS, is_hidden, walk
+from mmvssd.errors import DataError
+
+#: Words of names of folders and files, by the part that they stand for.
+PARTS = {'train': TRAIN, 'training': TRAIN, 'val': VAL, 'valid': VAL, 'validation': VAL,
+         'eval': VAL, 'test': TEST, 'testing': TEST}
+#: File in a folder that was written from data: what lies there is not looked at as data again.
+MARK = 'made_by_new_recipe.json'
+#: Names of files that are looked at to find the folder of images.
+PROBED = 50
+
+
+class Tree:
+    """The files below a folder.
+
+    Args:
+        data: A folder, or an annotation file, which stands for the folder that it lies in; if
+            that has no images, for the folder above.
+
+    Raises:
+        DataError: There is no such file or folder, or it cannot be listed.
+
+    Attributes:
+        root: The folder, absolute.
+        file: The file, absolute; None if a folder was named.
+        images: The images, sorted.
+        others: The other files by their ending in lower case.
+    """
+
+    def __init__(self, data: Union[str, Path]):
+        path = Path(os.path.abspath(data))
+        if not os.path.lexists(path):
+            raise DataError(f'{data}: no such file or folder (seen from {Path.cwd()})')
+        self.file = None if path.is_dir() else path
+        self.root = path if path.is_dir() else path.parent
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            raise DataError(f'{self.root}: cannot be listed, no permission to read it')
+        self._list()
+        if self.file is not None and not self.images:  # as of COCO's folder of annotations
+            self.root = self.root.parent
+            self._list()
+
+    def _list(self) -> None:
+        self.images: List[Path] = []
+        self.others: Dict[str, List[Path]] = defaultdict(list)
+        self.loops: List[str] = []
+        made = set()  # a folder comes before those in it
+        for relative, names, loop in walk(str(self.root)):
+            self.loops += [loop] * (loop is not None)
+            here = Path(relative)
+            if MARK in names and relative:
+                made.add(here)
+            if any(map(is_hidden, here.parts)) or made & {here, *here.parents}:
+                continue
+            for name in names:
+                if name.startswith('.'):
+                    continue
+                path, ending = self.root / relative / name, os.path.splitext(name)[1].lower()
+                if ending in IMAGE_ENDINGS:
+                    self.images.append(path)
+                else:
+                    self.others[ending].append(path)
+        self.images.sort()
+        for files in self.others.values():
+            files.sort()
+
+    def annotations(self, *endings: str) -> List[Path]:
+        """Return the annotation file that was named, or all files of some endings."""
+        if self.file is not None:
+            return [self.file] if self.file.suffix.lower() in endings else []
+        return [path for ending in endings for path in self.others.get(ending, ())]
+
+    @cached_property
+    def by_stem(self) -> Dict[str, List[Path]]:
+        """The images by their name without ending."""
+        found = defaultdict(list)
+        for path in self.images:
+            found[path.stem].append(path)
+        return found
+
+    @cached_property
+    def by_name(self) -> Dict[str, List[Path]]:
+        """The images by their name."""
+        found = defaultdict(list)
+        for path in self.images:
+            found[path.name].append(path)
+        return found
+
+    @cache  # noqa: B019  a tree lives as long as a command
+    def json(self, path: Path) -> Union[dict, DataError]:
+        """Return the content of a JSON file, or what is wrong with it."""
+        try:
+            content = read_json(str(path))
+        except DataError as error:
+            return error
+        content.pop('imageData', None)  # LabelMe's copy of the image, megabytes each
+        return content
+
+    def relative(self, path: Path) -> str:
+        """Return a path as seen from the root, with '/'."""
+        return os.path.relpath(path, self.root).replace(os.sep, '/')
+
+    def part_of(self, path: Path) -> Optional[str]:
+        """Return the part that the names of a file and of its folders speak of, or None."""
+        return part_of_names(self.relative(path).split('/'))
+
+
+def part_of_names(names: Iterable[str]) -> Optional[str]:
+    """Return the part that the first name speaks of that speaks of one."""
+    for name in names:
+        for word in re.split('[^a-z]+', name.lower()):
+            if word in PARTS:
+                return PARTS[word]
+    return None
+
+
+def folder_of(names: Sequence[str], tree: Tree, near: Path) -> Path:
+    """Return the folder from which the most of some relative file names lead to a file.
+
+    Args:
+        names: Relative paths of images.
+        tree: The files that are there.
+        near: The file that lists them; of equal folders the one with most in common is taken.
+    """
+    step = max(1, len(names) // PROBED)
+    probes = [name.replace('\\', '/') for name in names[::step] if name]
+    ends = {'/' + re.sub(r'^(\.?/)+', '', name) for name in probes}
+    votes: Dict[str, int] = defaultdict(int)
+    for path in tree.images:
+        text = path.as_posix()
+        for end in ends & {f'/{"/".join(path.parts[-depth:])}' for depth in _depths(ends)}:
+            votes[text[:-len(end)] or '/'] += 1
+    if not votes:
+        return near.parent
+    part = part_of_names([near.stem, *reversed(near.parts[:-1])])
+
+    def fitness(folder: str) -> tuple:
+        same_part = part is not None and tree.part_of(Path(folder)) == part
+        common = len(os.path.commonpath([folder, str(near.parent)]))
+        return votes[folder], same_part, common
+
+    return Path(max(sorted(votes), key=fitness))
+
+
+def _depths(ends: Iterable[str]) -> List[int]:
+    return sorted({end.count('/') for end in ends})
+
+
+def check_there(path: Path, where: str, findings: Findings) -> bool:
+    """Tell whether an image is there; if not, note it."""
+    if path.is_file():
+        return True
+    findings.stop(where, '{} images are not there', str(path))
+    return False

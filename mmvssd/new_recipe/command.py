@@ -1,0 +1,203 @@
+"""From a folder of data to a recipe: look, say what was found, write."""
+import json
+import os
+import shlex
+import shutil
+import textwrap
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, List, Optional, Sequence
+
+from mmengine.config import Config
+
+from mmvssd.cli.launch import check_output_file, check_seed
+from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
+from mmvssd.engine.data.names import doubled
+from mmvssd.errors import ConfigError, printable
+from mmvssd.new_recipe.conversion import convert
+from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint
+from mmvssd.new_recipe.schedule import Schedule, choose
+from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
+from mmvssd.new_recipe.text import recipe_text
+from mmvssd.phrases import emptiness, some, suggestion
+
+
+def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[str] = None,
+               form: Optional[str] = None, val: Optional[str] = None, val_fraction: float = 0.2,
+               seed: int = 0, classes: Optional[Sequence[str]] = None,
+               ignore_zero: Optional[bool] = None, checkpoint: Optional[str] = None,
+               epochs: Optional[int] = None, batch_size: Optional[int] = None,
+               overwrite: bool = False) -> Path:
+    """Look at data, say what they are, and write a recipe that trains on them.
+
+    What the recipe's host cannot read as it lies is written anew into a folder beside the recipe,
+    ``<recipe>_data``. Nothing of the data is changed.
+
+    Args:
+        data: A folder of data, or an annotation file.
+        out: The recipe to write, a ``.py``.
+        arch: The backbone, such as 'vssd-tiny'.
+        task: 'det', 'seg' or 'cls'; None takes what the data tell.
+        form: One of :data:`mmvssd.datasets.formats.FORMATS`; None finds it out.
+        val: Data for validation, in the same format; None takes those of ``data``, or sets some
+            images aside.
+        val_fraction: Share of the images that are set aside.
+        seed: Of that choice.
+        classes: Names of the classes, by index, for data that do not name them.
+        ignore_zero: Whether 0 of a label map is not labelled; None finds it out.
+        checkpoint: A converted checkpoint of the backbone; None takes the arch's usual one if it
+            is there.
+        epochs: Passes over the images; None chooses.
+        batch_size: Images of a step on one device; None chooses.
+        overwrite: Whether to replace a recipe that is there.
+
+    Returns:
+        The recipe, absolute.
+
+    Raises:
+        ConfigError: An option does not fit, or the recipe cannot be written.
+        DataError: The data have faults, which are all listed.
+        CheckpointError: The checkpoint is not that of the backbone.
+    """
+    _check_options(data, out, arch, val_fraction, seed, epochs, batch_size)
+    if classes is not None and (doubled(classes) or not all(map(str.strip, classes))):
+        raise ConfigError(f'--classes: got {" ".join(map(repr, classes))}, expected names that '
+                          'differ, none of them empty')
+    recipe = Path(os.path.abspath(out))
+    folder = recipe.with_name(f'{recipe.stem}_data')
+    _check_output(recipe, folder, [data, *([val] if val is not None else [])], overwrite)
+    found = survey(data, task=task, form=form, val=val, classes=classes, ignore_zero=ignore_zero,
+                   fraction=val_fraction, seed=seed)
+    if found.data.task == SEGMENTATION and batch_size == 1:
+        raise ConfigError('--batch-size: got 1; segmentation takes at least 2, over which a layer '
+                          'of the head normalizes')
+    model = find_arch(arch, found.data.task)
+    weights = find_checkpoint(model, checkpoint)
+    schedule = choose(found.data.task, len(found.data.parts[TRAIN].items),
+                      pretrained=weights is not None, epochs=epochs, batch=batch_size)
+    _say(_report(found, model, schedule, weights))
+    written = _write(recipe, folder, found, model, schedule, weights, data)
+    for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
+                 f'Train with: python tools/train.py {shlex.quote(out)}'):
+        print(printable(line), flush=True)  # on one line each, to be copied
+    return recipe
+
+
+def _check_options(data: str, out: str, arch: str, fraction: float, seed: int,
+                   epochs: Optional[int], batch_size: Optional[int]) -> None:
+    for name, text in (('DATA', data), ('--out', out)):
+        if emptiness(text):
+            raise ConfigError(f'{name}: {emptiness(text)}')
+    if Path(out).suffix != '.py':
+        raise ConfigError(f'--out: got {out}, expected a name that ends with .py')
+    if arch not in archs():
+        raise ConfigError(f'--arch: got {arch!r}{suggestion(arch, archs())} Known: '
+                          f'{", ".join(archs())}')
+    if not 0 < fraction < 1:
+        raise ConfigError(f'--val-fraction: got {fraction}, expected a share between 0 and 1')
+    check_seed(seed)
+    for name, value in (('--epochs', epochs), ('--batch-size', batch_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f'{name}: got {value}, expected a whole number from 1 on')
+
+
+def _check_output(recipe: Path, folder: Path, data: Sequence[str], overwrite: bool) -> None:
+    if os.path.lexists(recipe) and not overwrite:
+        raise ConfigError(f'--out: {recipe} is there already; name another file, or replace it '
+                          'with --overwrite')
+    for path in data:
+        if folder.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
+            raise ConfigError(f'--out: converted data would replace {path}; name another file')
+    if os.path.lexists(folder):
+        own = (folder / MARK).is_file() and not folder.is_symlink()
+        if not own or (recipe.exists() and not overwrite):
+            raise ConfigError(f'--out: {folder}, into which data would be converted, is there '
+                              'already and not made by this command; name another recipe')
+    check_output_file(str(recipe), '--out')
+
+
+def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Path]) -> List[str]:
+    """Return what was found and what is made of it, each a line."""
+    data, form = found.data, FORMATS[found.format]
+    files = f' ({some([os.path.relpath(f, found.root) for f in found.found.files])})'
+    kind = TASKS[data.task]
+    if data.task == 'det':
+        with_mask, objects = found.masked
+        kind += ' with masks' if found.masks else ', boxes only' + (
+            f', since only {with_mask} of {objects} objects have masks' if with_mask else '')
+    sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
+    short, long = found.median_size
+    parts = ', '.join(f'{len(part.items)} {name}' for name, part in data.parts.items())
+    lines = [f'Format: {form.title}, {found.found.sureness}: {found.found.reason}'
+             + files * bool(found.found.files),
+             f'Task: {kind}',
+             f'Images: {parts}; validation {found.split}',
+             f'Sizes: {sizes[0][0]} x {sizes[0][1]} to {sizes[-1][0]} x {sizes[-1][1]} pixels; '
+             f'median sides {short} and {long}',
+             _class_line(found)]
+    background = sum(not item.classes for item in data.items)
+    if data.task == 'det' and background:
+        lines.append(f'Background: {background} images have no object and are trained on as such')
+    lines += [f'Note: {note}' for note in data.notes]
+    lines += [f'Doubtful: {doubt}' for doubt in found.doubts]
+    start = f'from {weights}' if weights else (
+        f'from nothing, since {arch.checkpoint} is not there; a converted checkpoint, named with '
+        '--checkpoint, scores far better')
+    lines.append(f'Training: {arch.name} {start}; {schedule.epochs} epochs of '
+                 f'{schedule.steps_per_epoch} steps, {schedule.batch} images each, learning rate '
+                 f'{schedule.rate:g}')
+    return lines
+
+
+def _class_line(found: Survey) -> str:
+    names = found.data.classes
+    trained, validated = found.counts(TRAIN), found.counts(VAL)
+    entries = [f'{name} {trained[index]} + {validated[index]}'
+               for index, name in enumerate(names) if trained[index] or validated[index]]
+    counted = 'objects' if found.data.task == 'det' else 'images'
+    more = f', and {len(entries) - LISTED} more' if len(entries) > LISTED else ''
+    absent = len(names) - len(entries)
+    more += f'; {absent} never occur' if absent else ''
+    return (f'Classes: {len(names)} ({counted} in training + validation): '
+            f'{", ".join(entries[:LISTED])}{more}')
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(textwrap.fill(printable(line), 100, subsequent_indent='    ', break_long_words=False,
+                            break_on_hyphens=False), flush=True)
+
+
+def _write(recipe: Path, folder: Path, found: Survey, arch: Arch, schedule: Schedule,
+           weights: Optional[Path], origin: str) -> bool:
+    """Write the recipe and what it needs, both or none; tell whether data were converted."""
+    with _beside(folder) as stage, _beside(recipe) as partial:
+        stage.mkdir()
+        settings = convert(found, stage, folder)
+        partial.write_bytes(recipe_text(found, arch, schedule, weights, settings, recipe,
+                                        origin).encode())
+        Config.fromfile(partial)  # it is a config
+        converted = any(stage.iterdir())
+        if folder.exists():  # of a former recipe
+            shutil.rmtree(folder)
+        if converted:
+            (stage / MARK).write_text(json.dumps(dict(recipe=recipe.name, data=str(found.root))))
+            os.replace(stage, folder)
+        os.replace(partial, recipe)
+    return converted
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give out a temporary name beside a path; what is still there in the end is removed."""
+    partial = path.with_name(f'{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}')
+    try:
+        yield partial
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+

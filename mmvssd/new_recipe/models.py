@@ -1,0 +1,89 @@
+"""The recipes and backbones that a new recipe inherits."""
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmvssd.checkpoint import load_pretrained
+from mmvssd.datasets.formats import CLASSIFICATION, DETECTION, SEGMENTATION
+from mmvssd.errors import CheckpointError, ConfigError
+from mmvssd.families import import_backbones
+from mmvssd.paths import configs_dir, project_root
+from mmvssd.phrases import suggestion
+
+#: By task: the recipes of an arch, what they inherit, and the lines that join both.
+RECIPES = {
+    DETECTION: 'detection/mask-rcnn_{}_fpn_1x_coco.py',
+    SEGMENTATION: 'segmentation/upernet_{}_4xb4-160k_ade20k-512x512.py',
+    CLASSIFICATION: 'classification/{}_8xb*_in1k.py',
+}
+BASES = {
+    DETECTION: '_base_/recipes/mask-rcnn_fpn_1x_coco.py',
+    SEGMENTATION: '_base_/recipes/upernet_4xb4-160k_ade20k-512x512.py',
+    CLASSIFICATION: '_base_/recipes/8xb128_in1k.py',
+}
+
+
+@dataclass(frozen=True)
+class Arch:
+    """An arch with the recipe that a new one inherits.
+
+    Attributes:
+        name: Such as 'vssd-tiny'.
+        bases: Configs to inherit: one recipe, or a task's and a backbone if the arch has none.
+        backbone: Settings of the backbone.
+        checkpoint: The backbone's usual checkpoint, as its file names it.
+    """
+
+    name: str
+    bases: List[Path]
+    backbone: dict
+    checkpoint: str
+
+
+def archs() -> List[str]:
+    """Return the names of all archs."""
+    return sorted(file.stem for file in (configs_dir() / '_base_' / 'backbones').glob('*.py'))
+
+
+def find_arch(name: str, task: str) -> Arch:
+    """Find an arch and its recipe.
+
+    Raises:
+        ConfigError: There is no such arch.
+    """
+    if name not in archs():
+        raise ConfigError(f'--arch: got {name!r}{suggestion(name, archs())} Known: '
+                          f'{", ".join(archs())}')
+    file = configs_dir() / '_base_' / 'backbones' / f'{name}.py'
+    backbone = Config.fromfile(file)
+    # a variant of the recipe has one more part in its name
+    recipes = sorted(configs_dir().glob(RECIPES[task].format(name)))
+    family_base = configs_dir() / BASES[task].replace('8xb', f'{name.partition("-")[0]}_8xb')
+    base = family_base if family_base.is_file() else configs_dir() / BASES[task]
+    recipes = [recipe for recipe in recipes if 'mesa' not in recipe.stem]
+    return Arch(name, recipes[:1] or [base, file], dict(backbone.backbone), backbone.checkpoint)
+
+
+def find_checkpoint(arch: Arch, given: Optional[str]) -> Optional[Path]:
+    """Find the checkpoint that the backbone starts from; None if there is none.
+
+    Args:
+        arch: The arch.
+        given: The file that was asked for; None looks for the arch's usual one.
+
+    Raises:
+        CheckpointError: The file that was asked for is not there, or one is of another model.
+    """
+    if given is not None and not Path(given).is_file():
+        raise CheckpointError(f'--checkpoint: {given}: no such file (seen from {Path.cwd()})')
+    places = [Path(given)] if given is not None else [
+        folder / arch.checkpoint for folder in (Path.cwd(), project_root())]
+    file = next((Path(os.path.abspath(place)) for place in places if place.is_file()), None)
+    if file is not None:
+        import_backbones()
+        load_pretrained(MODELS.build(arch.backbone), str(file), 'backbone.')
+    return file

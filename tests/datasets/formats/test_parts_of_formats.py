@@ -1,0 +1,115 @@
+"""What readers of formats share, by itself."""
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmvssd.datasets.formats import FORMATS, MARK, Tree
+from mmvssd.datasets.formats.class_names import find_names
+from mmvssd.datasets.formats.label_maps import Recoding
+from mmvssd.datasets.formats.objects import clipped, from_polygons
+from mmvssd.datasets.formats.tree import folder_of, part_of_names
+from mmvssd.datasets.formats.yolo import label_of
+from mmvssd.engine.data.findings import STOP, Findings
+from mmvssd.errors import DataError
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+@pytest.mark.parametrize(('names', 'part'), [
+    (['train2017'], 'train'), (['images', 'valid'], 'val'), (['Testing'], 'test'),
+    (['instances_val2017'], 'val'), (['trainval'], None), (['constraint', 'latest'], None),
+    (['my-train-set', 'val'], 'train')])
+def test_parts_by_name(names, part):
+    assert part_of_names(names) == part
+
+
+def test_what_is_hidden_or_made_here_is_not_looked_at(tmp_path):
+    touch(tmp_path, 'a.JPG', 'b.txt', '.c.jpg', '.hidden/d.jpg', '__MACOSX/e.jpg', 'made/f.jpg',
+          f'made/{MARK}', 'made/deep/g.jpg', 'other/h.png')
+    tree = Tree(tmp_path)
+    assert list(map(tree.relative, tree.images)) == ['a.JPG', 'other/h.png']
+    assert [path.name for path in tree.others['.txt']] == ['b.txt']
+    assert len(Tree(tmp_path / 'made').images) == 2  # unless it is named
+    with pytest.raises(DataError, match='no such file or folder'):
+        Tree(tmp_path / 'none')
+
+
+@pytest.mark.parametrize(('names', 'folder'), [
+    (['1.jpg', '2.jpg'], 'images/train'), (['train/1.jpg', 'train/2.jpg'], 'images'),
+    (['./3.jpg'], 'images/val'), (['images\\val\\3.jpg'], '.'), (['none.jpg'], 'annotations')])
+def test_folder_of_images(names, folder, tmp_path):
+    """Where names lead to files; of two such folders the one of the same part."""
+    touch(tmp_path, 'images/train/1.jpg', 'images/train/2.jpg', 'images/val/3.jpg',
+          'copy/val/1.jpg', 'copy/val/2.jpg')
+    found = folder_of(names, Tree(tmp_path), tmp_path / 'annotations' / 'train.json')
+    assert found == tmp_path / folder
+
+
+def test_label_files_of_images(tmp_path):
+    touch(tmp_path, 'beside/images/b.txt')
+    for image, text in (('images/train/a.jpg', 'labels/train/a.txt'), ('a.jpg', 'a.txt'),
+                        ('images/x/images/a.b.png', 'images/x/labels/a.b.txt'),
+                        ('beside/images/b.jpg', 'beside/images/b.txt')):
+        assert label_of(tmp_path / image) == tmp_path / text
+
+
+@pytest.mark.parametrize(('file', 'text', 'names', 'colours'), [
+    ('classes.txt', 'cat\n\nbig dog\n', ['cat', 'big dog'], None),
+    ('labels.txt', '__ignore__\n_background_\ncat\n', ['_background_', 'cat'], None),
+    ('labelmap.txt', '# label:color_rgb:parts:actions\nroad:128,64,128::\nsky:1,2,3::\n',
+     ['road', 'sky'], [(128, 64, 128), (1, 2, 3)]),
+    ('label_colors.txt', '64 128 64\tAnimal\n192 0 128 Archway\n', ['Animal', 'Archway'],
+     [(64, 128, 64), (192, 0, 128)]),
+    ('class_dict.csv', 'name,r,g,b\n"a, b",1,2,3\n', ['a, b'], [(1, 2, 3)])])
+def test_files_that_name_classes(file, text, names, colours, tmp_path):
+    (tmp_path / file).write_text(text)
+    found = find_names(Tree(tmp_path))
+    assert (found.names, found.colours) == (names, colours)
+    (tmp_path / file).write_text(text + text.splitlines()[-1])
+    with pytest.raises(DataError, match='more than once'):
+        find_names(Tree(tmp_path))
+
+
+def test_objects():
+    assert clipped([(-5, 3), (20, 99)], (10, 8)) == [0, 3, 10, 8]
+    one = from_polygons(1, [[0, 0, 4, 0, 4, 3], [10, 10, 12, 10, 12, 14, 10, 14]])
+    assert (one['bbox'], one['area'], one['iscrowd']) == ([0, 0, 12, 14], 6 + 8, 0)
+
+
+def test_recoding(tmp_path):
+    pixels = np.array([[[1, 2, 3], [0, 0, 0]], [[0, 0, 0], [9, 9, 9]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    numbers = Recoding(True, {0x010203: 0, 0: 1, 0x090909: 255}).apply(tmp_path / 'a.png')
+    assert numbers.dtype == np.uint8
+    assert numbers.tolist() == [[0, 1], [1, 255]]
+
+
+def labelme(root, **changes):
+    content = dict(shapes=[dict(label='a', points=[[1, 1], [9, 1], [9, 9]], group_id=3),
+                           dict(label='a', points=[[11, 11], [19, 11], [19, 19]], group_id=3),
+                           dict(label='a', points=[[1, 1], [5, 5]], shape_type='rectangle')],
+                   imagePath='x.png', imageWidth=20, imageHeight=20)
+    Image.new('RGB', (20, 20)).save(root / 'x.png')
+    (root / 'x.json').write_text(json.dumps({**content, **changes}))
+    findings = Findings()
+    tree = Tree(root)
+    data = FORMATS['labelme'].read(tree, FORMATS['labelme'].find(tree), findings)
+    return data.items[0].objects, findings.of(STOP)
+
+
+def test_shapes_of_a_group_are_one_object(tmp_path):
+    objects, faults = labelme(tmp_path)
+    assert not faults
+    assert sorted(len(one['segmentation']) for one in objects) == [1, 2]
+    assert sorted(one['bbox'] for one in objects) == [[1, 1, 4, 4], [1, 1, 18, 18]]
+
+
+def test_every_format_finds_nothing_in_nothing(tmp_path):
+    for form in FORMATS.values():
+        assert form.find(Tree(tmp_path)) is None

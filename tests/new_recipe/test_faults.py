@@ -1,0 +1,283 @@
+"""Data with faults: each is said with the file's name, all at once, and nothing is written."""
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from mmvssd.errors import DataError
+from mmvssd.new_recipe import new_recipe
+
+spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'made_data.py')
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+
+
+def message_of(root, **options):
+    """The error at some data; neither a recipe nor anything else is written."""
+    before = made.snapshot(root.parent)
+    with pytest.raises(DataError) as caught:
+        new_recipe(str(root), str(root.parent / 'out' / 'r.py'), arch='vssd-nano', **options)
+    after = made.snapshot(root.parent)
+    after.pop(root.parent / 'out', None)
+    assert after == before
+    return str(caught.value)
+
+
+def edit(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_all_faults_at_once(tmp_path):
+    """Of several kinds and files, in one list."""
+    root = tmp_path / 'data'
+    made.make_yolo(root)
+    lines = {'train0': '0 0.5 0.5 1.5 0.2', 'train1': '2 0.5 0.5 0.2 0.2', 'train2': '0 0.1 0.1',
+             'train3': '0 0.1 0.1 0.2 0.2 0.3 0.3 0.4', 'val0': 'cat 0.5 0.5 0.2 0.2',
+             'val1': '0 0.5 0.5 0 0.2', 'val2': '0 nan 0.5 0.2 0.2', 'val3': '-1 0.5 0.5 0.2 0.2'}
+    for name, line in lines.items():
+        (root / 'labels' / name[:-1] / f'{name}.txt').write_text(f'{made.yolo_line()}\n{line}\n')
+    (root / 'images' / 'val' / 'val0.JPG').write_bytes(b'no image')
+    message = message_of(root)
+    for text in ('numbers outside 0 to 1 (the first: ' + str(root), 'beyond the 2 names',
+                 'neither a box of four numbers nor a polygon', 'not finite numbers',
+                 'without width or height', 'no whole number from 0 on',
+                 f'images cannot be read (the first: {root}/images/val/val0.JPG'):
+        assert text in message, text
+    for name in ('train0.txt, line 2', 'train1.txt, line 2', 'train2.txt', 'train3.txt', 'val1.txt',
+                 'val2.txt', 'val3.txt'):
+        assert name in message, name
+
+
+def change_coco(change, **options):
+    def make(root):
+        made.make_coco(root, **options)
+        edit(root / 'instances.json', change)
+    return make
+
+
+def two_points(content):
+    content['annotations'][0]['segmentation'] = [[1, 2, 30, 40]]
+
+
+def listed_twice(content):
+    content['images'].append(dict(content['images'][0], id=99))
+
+
+def not_there(content):
+    content['images'].append(dict(content['images'][0], id=99, file_name='none.jpg'))
+
+
+def xml(text, name='0.xml'):
+    def make(root):
+        made.make_voc(root)
+        (root / 'Annotations' / name).write_text(text)
+    return make
+
+
+BOMB = ('<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
+        '<annotation><filename>&b;</filename></annotation>')
+OUTSIDE = ('<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+           '<annotation><filename>&x;</filename></annotation>')
+
+
+def labelme(**shape):
+    def make(root):
+        made.make_labelme(root)
+        (root / '1.json').write_text(json.dumps(made.labelme_content('1.jpg', **shape)))
+    return make
+
+
+def yaml_file(text):
+    def make(root):
+        made.make_yolo(root)
+        (root / 'data.yaml').write_text(text)
+    return make
+
+
+def mixed(root):
+    made.make_voc(root)
+    made.make_labelme(root)
+
+
+def folders_without(part, name):
+    def make(root):
+        made.make_class_folders(root, parts=('train', 'val'))
+        for path in (root / part / name).iterdir():
+            path.unlink()
+    return make
+
+
+def one_image(root):
+    made.make_coco(root, count=1)
+
+
+def turned(root):
+    made.make_voc(root)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made.picture(root / 'JPEGImages' / '0.jpg', exif=exif)
+
+
+def label_maps(change):
+    def make(root):
+        made.make_label_maps(root)
+        change(root / 'masks')
+    return make
+
+
+def csv_rows(*rows):
+    def make(root):
+        made.make_csv(root)
+        with open(root / 'labels of all.csv', 'a') as file:
+            file.write('\n' + '\n'.join(rows))
+    return make
+
+
+CASES = {
+    'empty folder': (lambda root: root.mkdir(), ['no data of a known format', 'it is empty']),
+    'formats mixed': (mixed, ['data of several formats are mixed', 'voc: 6 files',
+                              'labelme: 6 files', '--format voc or labelme']),
+    'polygon of two points': (change_coco(two_points), ['fewer than three points', '0.jpg']),
+    'listed twice': (change_coco(listed_twice), ['images are listed twice', '0.jpg']),
+    'not there': (change_coco(not_there), ['are not there', 'none.jpg']),
+    'one image': (one_image, ['only one image', '0.jpg']),
+    'no object': (change_coco(lambda content: content['annotations'].clear()),
+                  ['none of the 6 images has an object']),
+    'box beyond its image': (xml(made.voc_xml('0.jpg', box=(1, 1, 900, 40))),
+                             ['reach out of their image', '0.xml']),
+    'box turned round': (xml(made.voc_xml('0.jpg', box=(40, 1, 10, 40))),
+                         ['not beyond the other', '0.xml']),
+    'entities': (xml(BOMB), ['declares a document type', '0.xml']),
+    'outside entities': (xml(OUTSIDE), ['declares a document type', '0.xml']),
+    'broken XML': (xml('<annotation><filename>'), ['XML files cannot be read', '0.xml']),
+    'no image of XML': (xml(made.voc_xml('x.jpg'), 'other.xml'), ['have no image', 'other.xml']),
+    'class only of validation': (xml(made.voc_xml('5.jpg', label='cow'), '5.xml'),
+                                 ['occur in val and not in training', 'cow', '5.jpg']),
+    'turned by EXIF': (turned, ['EXIF orientation turns', '0.jpg', '64 x 48']),
+    'LabelMe, two points': (labelme(points=[[1, 1], [20, 20]]),
+                            ['fewer than three points', '1.json']),
+    'LabelMe, no label': (labelme(label=''), ['without a label', '1.json']),
+    'LabelMe, words': (labelme(points=[['a', 1], [2, 3], [4, 5]]), ['pairs of numbers', '1.json']),
+    'LabelMe, a flat polygon': (labelme(points=[[1, 1], [9, 1], [20, 1]]),
+                                ['without area', '1.json']),
+    'YAML that calls': (yaml_file('train: images/train\nnames: !!python/object/apply:os.system '
+                                  '["touch called"]\n'), ['cannot be read as YAML', 'data.yaml']),
+    'YAML, names with gaps': (yaml_file('train: images/train\nval: images/val\n'
+                                        'names: {0: cat, 2: dog}\n'), ['without gaps']),
+    'YAML, yes': (yaml_file('train: images/train\nval: images/val\nnames: [yes, dog]\n'),
+                  ['reads as a bool', 'in quotes']),
+    'YAML, no folder': (yaml_file('train: images/training\nval: images/val\nnames: [a, b]\n'),
+                        ['is not there', 'images/training']),
+    'folder only of validation': (folders_without('train', 'dog'),
+                                  ['classes that the training data lack', 'val/dog']),
+    'label map of another size': (label_maps(lambda masks: made.label_map(
+        masks / '2.png', made.np.zeros((9, 9), made.np.uint8))), ['another size', '9 x 9']),
+    'label map that is none': (label_maps(lambda masks: (masks / '2.png').write_bytes(b'x')),
+                               ['cannot be read', '2.png']),
+    'a photograph for a label map': (label_maps(lambda masks: made.picture(masks / '2.png')),
+                                     ['have colours', '2.png']),
+    'one value': (label_maps(lambda masks: [made.label_map(path, (0, 0))
+                                            for path in sorted(masks.iterdir())]),
+                  ['only the values 0']),
+    'CSV, twice': (csv_rows('0.jpg,cat'), ['listed twice', 'line 10', '0.jpg']),
+    'CSV, two classes': (csv_rows('0.jpg,dog'), ['with several classes', 'line 2', '0.jpg']),
+    'CSV, no class': (csv_rows('0.jpg,'), ['lack an image or a class', 'line 10']),
+    'CSV, no image': (csv_rows('none.jpg,cat'), ['not there', 'line 10: none.jpg']),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_each_fault_names_its_file(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make, texts = CASES[case]
+    make(tmp_path / 'data')
+    message = message_of(tmp_path / 'data')
+    for text in texts:
+        assert text in message, message
+    assert not list(tmp_path.rglob('called'))
+
+
+def test_validation_has_a_category_that_training_lacks(tmp_path):
+    made.make_coco(tmp_path / 'a')
+    made.make_coco(tmp_path / 'b', classes=('cat', 'cow'))
+    message = message_of(tmp_path / 'a', val=str(tmp_path / 'b'))
+    assert "classes that the training data lack (the first: 'cow')" in message
+    assert str(tmp_path / 'b' / 'instances.json') in message
+
+
+def test_a_format_that_is_forced(tmp_path, capsys):
+    mixed(tmp_path / 'data')
+    new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano', form='voc')
+    assert 'Format: Pascal VOC XML' in capsys.readouterr().out
+    made.make_csv(tmp_path / 'other')
+    message = message_of(tmp_path / 'other', form='voc')
+    assert 'holds no data of the format voc' in message
+
+
+def test_many_aliases_of_yaml_are_not_written_out(tmp_path):
+    """Names that would be gigabytes as text."""
+    made.make_yolo(tmp_path / 'data')
+    lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x]']
+    lines += [f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 9)}]' for n in range(1, 12)]
+    (tmp_path / 'data' / 'data.yaml').write_text(
+        '\n'.join(lines) + '\ntrain: images/train\nnames: *a11\n')
+    assert "'names' has an entry that YAML reads as a list" in message_of(tmp_path / 'data')
+    assert yaml.safe_load('a: 1') == dict(a=1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_no_permission_to_write(tmp_path):
+    made.make_coco(tmp_path / 'data')
+    (tmp_path / 'locked').mkdir(mode=0o555)
+    with pytest.raises(ValueError, match='cannot be made or written to'):
+        new_recipe(str(tmp_path / 'data'), str(tmp_path / 'locked' / 'r.py'))
+
+
+def test_out_cannot_be_a_folder_or_lie_in_a_file(tmp_path):
+    made.make_coco(tmp_path / 'data')
+    (tmp_path / 'file').touch()
+    for out in (tmp_path / 'file' / 'r.py', '/proc/none/r.py'):
+        with pytest.raises(ValueError, match='--out: .* cannot be made or written to'):
+            new_recipe(str(tmp_path / 'data'), str(out))
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_status_2_and_one_list(run_tool, tmp_path):
+    xml(BOMB)(tmp_path / 'data')
+    (tmp_path / 'data' / 'Annotations' / '1.xml').write_text('<annotation>')
+    out = run_tool('new_recipe.py', 'data', '--out', 'r.py', '--arch', 'vssd-nano', expect=2)
+    assert 'DataError: 1 fault of the data' in out
+    assert '2 XML files cannot be read' in out
+    assert 'Traceback' not in out
+    assert not (tmp_path / 'r.py').exists()
+
+
+def test_a_part_without_annotations(tmp_path, capsys):
+    """Of testing it is left out; of validation it is a fault."""
+    made.make_yolo(tmp_path / 'data')
+    made.picture(tmp_path / 'data' / 'images' / 'test' / 'a.jpg')
+    with open(tmp_path / 'data' / 'data.yaml', 'a') as file:
+        file.write('test: images/test\n')
+    new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano')
+    assert 'the 1 images of test have no annotations and are not used' in capsys.readouterr().out
+    for file in (tmp_path / 'data' / 'labels' / 'val').iterdir():
+        file.unlink()
+    assert 'none of the 4 images of val has an object' in message_of(tmp_path / 'data')
+
+
+def test_options_that_contradict_the_data(tmp_path):
+    made.make_label_maps(tmp_path / 'data')
+    root = str(tmp_path / 'data')
+    for options, text in ((dict(form='label_maps', task='det'), '--format label_maps is of --task'),
+                          (dict(classes=['a', 'a']), '--classes'),
+                          (dict(classes=['a', ' ']), '--classes'),
+                          (dict(batch_size=1), '--batch-size: got 1; segmentation takes')):
+        with pytest.raises(ValueError, match=text):
+            new_recipe(root, str(tmp_path / 'out' / 'r.py'), arch='vssd-nano', **options)
+    assert not (tmp_path / 'out' / 'r.py').exists()

@@ -1,0 +1,71 @@
+"""Dividing, schedules and literals by themselves."""
+from pathlib import Path
+
+import pytest
+
+from mmvssd.datasets.formats import CLASSIFICATION, DETECTION, SEGMENTATION, Item
+from mmvssd.new_recipe.dividing import divide
+from mmvssd.new_recipe.literals import WIDTH, literal, sequence
+from mmvssd.new_recipe.schedule import NORMS, choose
+from mmvssd.new_recipe.text import colours
+
+
+def detected(*classes):
+    """An image with an object of each class."""
+    return [dict(category_id=label, iscrowd=0) for label in classes]
+
+
+def test_no_class_is_lost_to_validation():
+    items = [Item(Path(f'{index}.jpg'), objects=detected(index % 5)) for index in range(9)]
+    items += [Item(Path(f'empty{index}.jpg')) for index in range(10)]
+    for seed in range(20):
+        trained, validated = divide(items, 0.4, seed)
+        assert set().union(*(item.classes for item in trained)) == set(range(5))
+        assert any(item.classes for item in validated)
+        assert sum(not item.classes for item in validated) == 4
+        assert sorted(map(id, trained + validated)) == sorted(map(id, items))
+
+
+def test_at_least_one_image_validates():
+    for items in ([Item(Path('a'), objects=detected(0)), Item(Path('b'), objects=detected(1))],
+                  [Item(Path('a'), label=0), Item(Path('b'), label=1)],
+                  [Item(Path('a'), objects=detected(0)), Item(Path('b'))]):
+        trained, validated = divide(items, 0.01, 0)
+        assert len(trained) == len(validated) == 1
+    assert trained[0].classes  # the image without an object validates
+
+
+@pytest.mark.parametrize('task', [DETECTION, SEGMENTATION, CLASSIFICATION])
+def test_schedules(task):
+    """Few images are seen often, many as often as the published recipe has it at the least."""
+    norm = NORMS[task]
+    few, many = (choose(task, images, pretrained=True) for images in (10, 1_000_000))
+    assert (few.epochs, many.epochs) == (norm.most, norm.fewest)
+    for schedule in (few, many):
+        assert 1 <= schedule.warm_up <= max(1, 0.1 * schedule.steps)
+        assert schedule.interval <= schedule.epochs
+    assert choose(task, 1, pretrained=True).batch == (2 if task == SEGMENTATION else 1)
+    as_published = choose(task, 1000, pretrained=True, batch=norm.batch)
+    assert as_published.rate == norm.rate
+    assert choose(task, 1000, pretrained=True, batch=4 * norm.batch).rate == 2 * norm.rate
+
+
+def test_literals_are_values():
+    values = ['{{{ $X }}}', "'", '"', '\\{{', 'a\nb', '한', '\udcff', ('x', 1), '{', 'x' * 300]
+    for value in values:
+        text = literal(value)
+        assert eval(text) == value
+        assert '{{' not in text
+        text.encode()
+    for opening, closing, kind in (('(', ')', tuple), ('[', ']', list)):
+        for count in (1, 2, 3, 60):
+            given = kind(f'name {index}' for index in range(count))
+            text = f'classes = {sequence(given, opening, closing, 4)}'
+            names = {}
+            exec(text, names)
+            assert names['classes'] == given
+            assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_colours_differ():
+    assert len(set(colours(200))) == 200
