@@ -117,7 +117,7 @@ class Files:
 
     def _summary(self, file: str, where: str, use: coco.Use) -> coco.Summary:
         """Look at an annotation file; at one without faults only once."""
-        findings = Findings()
+        findings = Findings(self.findings.examples)
 
         def look(path: str) -> dict:
             summary = coco.check_file(coco.read_json(path), path, where, use, findings)
