@@ -72,7 +72,7 @@ def draw(image: np.ndarray, objects: Objects, classes: Sequence[str], title: str
         title: Line above the picture.
         colors: By label; by default :func:`palette`.
     """
-    classes = list(classes)
+    classes, objects = list(classes), _fitting(objects, image.shape[:2])
     largest = max([0, *map(int, objects.labels)], default=0)
     colors = colors if len(colors) >= len(classes) > 0 else palette(max(len(classes), largest + 1))
     labels = [int(label) for label in objects.labels]
@@ -91,6 +91,16 @@ def draw(image: np.ndarray, objects: Objects, classes: Sequence[str], title: str
     return Picture(encoded(picture), title, _legend(labels, classes, colors,
                                                     counted=objects.label_map is None),
                    objects.notes)
+
+
+def _fitting(objects: Objects, shape: Tuple[int, int]) -> Objects:
+    """Leave out a label map of another shape than its image."""
+    found = None if objects.label_map is None else objects.label_map.shape
+    if found in (None, shape):
+        return objects
+    return objects._replace(label_map=None, notes=[
+        *objects.notes, f'not drawn: a label map of shape {" x ".join(map(str, found))} over an '
+                        f'image of {" x ".join(map(str, shape))}'])
 
 
 def encoded(picture: Image.Image) -> str:
@@ -128,9 +138,11 @@ def _cover_masks(image: np.ndarray, masks: np.ndarray, labels: Sequence[int],
 def _draw_boxes(picture: Image.Image, boxes: np.ndarray, labels: Sequence[int],
                 colors: Sequence[Color]) -> None:
     pen = ImageDraw.Draw(picture)
+    ends = np.tile(picture.size, 2) + 2
     for box, label in zip(boxes, labels):
-        left, top, right, bottom = (float(edge) for edge in box)
-        if np.isfinite(box).all() and right >= left and bottom >= top:
+        # PIL goes through every pixel, also far outside
+        left, top, right, bottom = np.clip(np.nan_to_num(box), -2, ends).tolist()
+        if right >= left and bottom >= top:
             pen.rectangle((left, top, right, bottom), outline=tuple(colors[label % len(colors)]),
                           width=2)
 

@@ -136,15 +136,15 @@ def check_parts(parts: Sequence[Part], findings: Findings) -> None:
         new = [name for name in part.classes if part.images_with[name]
                and not trained.images_with[name] and name in trained.classes]
         if new:
-            findings.warn(f'{part.phase}_dataloader', f'{len(new)} classes are scored, and no '
-                          f'training image shows them: {some(new)}')
+            findings.warn(f'{part.phase}_dataloader', 'classes that are scored and that no '
+                          f'training image shows ({len(new)}): {some(new)}')
     if trained is not None and trained.kind != 'no labels':
         counts = trained.objects if trained.kind == 'objects' else trained.images_with
         rare = [f'{name} ({counts[name]})' for name in trained.classes if 0 < counts[name] < FEW]
         if rare:
             what = 'objects' if trained.kind == 'objects' else 'images'
-            findings.warn('train_dataloader', f'{len(rare)} classes have fewer than {FEW} {what}: '
-                          f'{some(rare)}')
+            findings.warn('train_dataloader', f'classes with fewer than {FEW} {what} '
+                          f'({len(rare)}): {some(rare)}')
 
 
 def _check_boxes(part: Part, findings: Findings) -> None:
