@@ -103,6 +103,15 @@ def read_recipe(args: argparse.Namespace) -> Config:
                        options=args.cfg_options)
 
 
+def show(text: str) -> None:
+    """Print what was asked for; a reader that has seen enough, such as ``head``, ends nothing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # what is left in the buffer would fail again as Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; errors that say all end it with one message and exit code 2.
 

@@ -31,7 +31,7 @@ def render(template: str, **content) -> str:
     """
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
                         lstrip_blocks=True, undefined=StrictUndefined)
-    pages.filters.update(number=_number, size=_size, seconds=_seconds)
+    pages.filters.update(number=shown_number, size=shown_size, seconds=shown_seconds)
     pages.globals.update(version=__version__, now=datetime.now().strftime('%Y-%m-%d %H:%M'))
     # a name of a file may hold half of a surrogate pair, which UTF-8 does not have
     return printable(pages.get_template(template).render(**content), kept='\n\t\u00ad')
@@ -50,7 +50,7 @@ def write(file: Path, html: str) -> None:
                           'room, or name another folder') from error
 
 
-def _number(value) -> str:
+def shown_number(value) -> str:
     """Show a number in four digits; other values as they are, and nothing as a dash."""
     if value is None:
         return '–'
@@ -61,7 +61,7 @@ def _number(value) -> str:
     return f'{value:.4g}'
 
 
-def _size(count: float) -> str:
+def shown_size(count: float) -> str:
     """Show a number of bytes."""
     for unit in ('B', 'kB', 'MB', 'GB'):
         if count < 1000:
@@ -70,7 +70,7 @@ def _size(count: float) -> str:
     return f'{count:.1f} TB'
 
 
-def _seconds(value) -> str:
+def shown_seconds(value) -> str:
     """Show a time."""
     if value is None:
         return '–'

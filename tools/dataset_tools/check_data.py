@@ -10,7 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from mmvssd.cli.command_line import add_recipe_arguments, named, run
+from mmvssd.cli.command_line import add_recipe_arguments, named, run, show
 from mmvssd.cli.launch import check_output_file, check_seed, load_config
 from mmvssd.errors import ConfigError, printable
 from mmvssd.files import strict_json
@@ -49,12 +49,11 @@ def main() -> None:
         command = shlex.join(['python', *sys.argv])
         page.write(Path(args.out), data_page(report, args.config, command))
     if args.json:
-        print(strict_json(as_json(report, args.config), indent=1))
+        show(strict_json(as_json(report, args.config), indent=1))
     else:
-        print(table(report))
-        print(f'\n{printable(args.config)}: {verdict(report)}'
-              + (f'; the page: {printable(args.out)}' if args.out else
-                 '; --out check.html shows the samples'))
+        page_of = (f'the page: {printable(args.out)}' if args.out
+                   else '--out check.html shows the samples')
+        show(f'{table(report)}\n\n{printable(args.config)}: {verdict(report)}; {page_of}')
     doubtful = args.strict and report.findings.as_json()
     sys.exit(0 if report.is_sensible and not doubtful else 1)
 

@@ -2,8 +2,9 @@
 import json
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -23,7 +24,6 @@ PREFERRED = ('bbox_mAP', 'segm_mAP', 'mIoU', 'accuracy/top1', 'mAP')
 #: What a log says of its data, by the words before it.
 DATA_LINE = re.compile(r' - (?:WARNING|INFO) - (Doubtful data|Data not looked at|'
                        r'Faults of the training data|Training data): (.*)')
-LEVEL = re.compile(r' - (WARNING|ERROR) - (.*)')
 #: Bytes of a log that are looked through from its start, and from its end.
 LOG_PART = 4_000_000
 
@@ -75,8 +75,6 @@ class RunFolder:
         curves: What it logged; empty if nothing.
         settings: Of its newest config.
         tests: Of its checkpoints.
-        details: Of the newest test that wrote them, or None.
-        notes: Lines of its logs on the data.
         seconds: Time of all its starts together, of those that are known.
     """
 
@@ -86,10 +84,22 @@ class RunFolder:
     curves: Run
     settings: Dict[str, Any]
     tests: List[Test]
-    details: Optional[dict]
-    costs: Costs
-    notes: List[str] = field(default_factory=list)
     seconds: Optional[float] = None
+
+    @cached_property
+    def details(self) -> Optional[dict]:
+        """Return what the newest test wrote down of images and classes; None if none did."""
+        return _details(self.path)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Return what its steps took."""
+        return _costs(self.path)
+
+    @cached_property
+    def notes(self) -> List[str]:
+        """Return the lines of its logs on the data."""
+        return list(dict.fromkeys(_notes(self.path)))
 
     @property
     def record(self) -> dict:
@@ -138,11 +148,9 @@ def read_folder(path: Path) -> RunFolder:
              if (record := _record(file)) is not None}
     ordered = sorted(files, key=lambda file: str(files[file].get('started')))
     records = [files[file] for file in ordered]
-    starts = sorted({file.parent for file in [*files, *path.glob('*/vis_data')]})
     return RunFolder(
         path, records, _state(path, records), _curves(path), _settings(ordered, files, path),
-        list(_tests(ordered, files)), _details(path), _costs(path),
-        list(dict.fromkeys(_notes(path, starts))), _seconds(records))
+        list(_tests(ordered, files)), _seconds(records))
 
 
 def _record(file: Path) -> Optional[dict]:
@@ -244,13 +252,12 @@ def _costs(path: Path) -> Costs:
                  loading[len(loading) // 2] if loading else None, memory[-1] if memory else None)
 
 
-def _notes(path: Path, starts: Sequence[Path]) -> Iterator[str]:
-    for start in starts:
-        for log in sorted(start.glob('*.log')):
-            for line in _part_of(log):
-                found = DATA_LINE.search(line)
-                if found:
-                    yield f'{found[1]}: {found[2]}'
+def _notes(path: Path) -> Iterator[str]:
+    for log in sorted(path.glob('*/*.log')):
+        for line in _part_of(log):
+            found = DATA_LINE.search(line)
+            if found:
+                yield f'{found[1]}: {found[2]}'
     try:
         listed = Path(unreadable_images_of(str(path))).read_text(errors='replace').splitlines()
     except OSError:

@@ -68,13 +68,18 @@ def flat(settings: Any, key: str = '') -> Iterator[Tuple[str, Any]]:
         yield from flat(value, f'{key}.{name}' if key else name)
 
 
+def _is_passing(key: str) -> bool:
+    parts = key.split('.')
+    return parts[0] in PASSING or parts[-1] == '_scope_'
+
+
 def differences(runs: Sequence[Dict[str, Any]]) -> List[Difference]:
     """List the settings in which runs differ.
 
     A name of a config that only its other settings used, such as ``data_root``, is listed too.
     """
-    tables = [{key: repr(value) for key, value in flat(run)
-               if key.split('.')[0] not in PASSING} for run in runs]
+    tables = [{key: repr(value) for key, value in flat(run) if not _is_passing(key)}
+              for run in runs]
     keys = list(dict.fromkeys(key for table in tables for key in table))
     rows = (Difference(key, tuple(table.get(key, '') for table in tables)) for key in keys)
     return [row for row in rows if len(set(row.values)) > 1]

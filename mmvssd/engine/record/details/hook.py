@@ -1,5 +1,6 @@
 """Write down what a test found, for the page of a run."""
 import logging
+from numbers import Real
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -83,8 +84,8 @@ class TestDetailsHook(Hook):
         content = dict(
             task=self._task.TASK, checkpoint=str(runner.cfg.get('load_from') or ''),
             images=len(results), classes=classes,
-            scores={key: value for key, value in (metrics or {}).items()
-                    if isinstance(value, (int, float))})
+            scores={key: float(value) for key, value in (metrics or {}).items()
+                    if isinstance(value, Real)})
         try:
             content.update(self._sum_up(results, classes))
         except Exception as error:  # as above; the test itself is done
