@@ -6,6 +6,7 @@ from typing import Dict, List, Sequence
 from PIL import Image
 
 from mmvssd.engine.data.checks import steps_of
+from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.data_survey.leaves import Leaf
 from mmvssd.engine.data.data_survey.overlap import digest
 from mmvssd.engine.data.data_survey.readers import is_elsewhere, reads_coco
@@ -114,15 +115,14 @@ def _check_unlisted(leaves: Sequence[Leaf], findings: Findings) -> None:
         folder = getattr(leaf.dataset, 'data_prefix', {}).get('img')
         if not reads_coco(leaf.dataset) or not folder or not os.path.isdir(folder):
             continue
-        # what a filter leaves out is told of elsewhere
-        if leaf.phase == 'train' and getattr(leaf.dataset, 'filter_cfg', None):
-            listed |= {os.path.realpath(os.path.join(folder, image['file_name']))
-                       for image in leaf.dataset.coco.dataset['images']} if hasattr(
-                           leaf.dataset, 'coco') else set()
         files = [os.path.join(folder, relative, name) for relative, names, _ in walk(folder)
                  for name in names if name.lower().endswith(IMAGE_ENDINGS)]
-        for file in files:
-            if os.path.realpath(file) not in listed:
+        others = [file for file in files if os.path.realpath(file) not in listed]
+        # what a filter left out of the data set is listed too, and told of elsewhere
+        filtered = {os.path.realpath(os.path.join(folder, str(image['file_name'])))
+                    for image in read_json(leaf.dataset.ann_file)['images']} if others else set()
+        for file in others:
+            if os.path.realpath(file) not in filtered:
                 findings.warn(leaf.where, '{} images of the folder are not in the file', file)
 
 

@@ -166,7 +166,8 @@ def visible(image: Tensor, steps: Sequence, preprocessor: Any = None) -> np.ndar
     if not is_rgb and image.shape[0] == 3 and not getattr(preprocessor, 'rgb_to_bgr', False):
         pixels = pixels[..., ::-1]  # images are loaded as BGR
     if image.dtype != torch.uint8 and not (pixels.min() >= -1 and 2 < pixels.max() <= 256):
-        low, high = np.nanmin(pixels), np.nanmax(pixels)
+        pixels = np.nan_to_num(pixels)
+        low, high = pixels.min(), pixels.max()
         pixels = (pixels - low) * (255 / max(high - low, 1e-12))
     return np.nan_to_num(pixels).clip(0, 255).astype(np.uint8)
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Dict, Iterator, List, Sequence
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
 from mmvssd.cli.launch import require
@@ -65,17 +65,14 @@ def examine(cfg: Config, samples: int = 12, seed: int = 0) -> DataReport:
     """
     require(cfg, 'train_dataloader', 'model')
     begin = time.monotonic()
-    scope = DefaultScope.get_current_instance()
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
     state = RandomState(cpu_only=True)
-    try:
-        with naming_settings(cfg, everything=True):
-            model = MODELS.build(_model_of(cfg))
-        return _Examination(cfg, model).report(samples, seed, begin)
-    finally:
-        state.restore()
-        if scope is not None:  # that of whoever asks
-            init_default_scope(scope.scope_name)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        try:
+            with naming_settings(cfg, everything=True):
+                model = MODELS.build(_model_of(cfg))
+            return _Examination(cfg, model).report(samples, seed, begin)
+        finally:
+            state.restore()
 
 
 def _model_of(cfg: Config) -> dict:
