@@ -156,7 +156,7 @@ def read_folder(path: Path) -> RunFolder:
 def _record(file: Path) -> Optional[dict]:
     try:
         record = read_record(file)
-    except (OSError, ValueError, KeyError, TypeError):  # a user's own file of that name
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # one of the user's own
         return None
     return record if isinstance(record, dict) else None
 
