@@ -1,11 +1,14 @@
-"""Sample data and recipes for pages, and what tells of a page whether it is whole."""
+"""Sample data, recipes and work dirs for pages, and what tells of a page whether it is whole."""
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 
 from mmvssd.cli.launch import load_config
 from mmvssd.datasets import make_sample_data
+from mmvssd.processes import this_process
 
 CLASSIFIER = 'samples/vssd-nano_1xb64_digits.py'
 DETECTOR = 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'
@@ -97,3 +100,88 @@ def parsed():
         return page
 
     return parse
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """Write a start of a run: ``work_dir(name, time, scalars, scores, log, config, **record)``."""
+
+    def write(name='run', time='20260101_000000', scalars=(), scores=None, log='', config='',
+              **record):
+        folder = tmp_path / name / time
+        (folder / 'vis_data').mkdir(parents=True)
+        (folder / 'vis_data' / 'config.py').write_text(config)
+        if scalars:
+            (folder / 'vis_data' / 'scalars.json').write_text('\n'.join(map(json.dumps, scalars)))
+        if scores:
+            (folder / f'{time}.json').write_text(json.dumps(scores))
+        (folder / f'{time}.log').write_text(log)
+        content = dict(dict(
+            status='finished', error=None, mode='train', started='2026-01-01T00:00:00+00:00',
+            ended='2026-01-01T01:00:30+00:00', process=this_process(), config='vis_data/config.py',
+            command='python tools/train.py a.py', folder=str(tmp_path), recipe='a.py',
+            start=dict(checkpoint=None, pretrained=[]), work_dir=str(tmp_path / name),
+            reached=dict(epoch=2, iteration=20)), **record)
+        (folder / 'run.json').write_text(json.dumps(content))
+        return tmp_path / name
+
+    return write
+
+
+def step(iteration, loss, **more):
+    """A line that a training step writes."""
+    return dict(loss=loss, lr=1e-3, time=0.1, data_time=0.01, iter=iteration, step=iteration,
+                epoch=1, **more)
+
+
+@pytest.fixture
+def scalars():
+    """Return what a training of two epochs logs: ``scalars(score, score)``."""
+
+    def lines(*scores, key='mIoU'):
+        found = [step(10, 2.0, memory=900)]
+        for epoch, score in enumerate(scores, 1):
+            found += [dict(step(10 * epoch, 2.0 / epoch, memory=1000), epoch=epoch),
+                      {key: score, 'time': 0.1, 'step': epoch}]
+        return found
+
+    return lines
+
+
+#: A class that a page would run if it took it for a part of itself.
+NAME = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+def write_details():
+    """Write what a test of a classifier found into a run: ``write_details(work_dir, **more)``."""
+
+    def write(path, **content):
+        entry = dict(path='image.png', quality=0.25, truth=dict(labels=[0]),
+                     predicted=dict(labels=[1, 0], scores=[0.75, 0.25]))
+        content = dict(dict(
+            task='classification', checkpoint='epoch_2.pth', images=4, classes=[NAME, 'b'],
+            by_class=[dict(name=NAME, precision=50.0, recall=None), dict(name='b', precision=25.0)],
+            confusion=dict(names=[NAME, 'b'], cells=[[0, 0, 1], [0, 1, 2], [1, 1, 1]]),
+            curves=[dict(name='all classes', points=[[0, 1], [0.5, 0.5]])],
+            calibration=dict(counts=[0, 4], confidence=[0, 0.7], accuracy=[0, 0.25], ece=0.45),
+            worst=[entry], best=[dict(entry, path='gone.png')]), **content)
+        (path / '20260101_000000' / 'test_details.json').write_text(json.dumps(content))
+
+    return write
+
+
+@pytest.fixture
+def make_runs(work_dir, scalars, write_details, tmp_path):
+    """Make two runs that tell all that a page shows."""
+
+    def make():
+        Image.new('RGB', (40, 30)).save(tmp_path / 'image.png')
+        paths = [work_dir(name, scalars=scalars(score), config=f'lr = {score}\nx = "{name * 90}"',
+                          log=f' - WARNING - Doubtful data: {"n" * 200}\n')
+                 for name, score in (('a', 40.0), ('b', 50.0))]
+        for path in paths:
+            write_details(path)
+        return paths
+
+    return make

@@ -26,20 +26,7 @@ def label_map():
     return base64.b64encode(content.getvalue()).decode()
 
 
-def write_details(path, **content):
-    entry = dict(path='image.png', quality=0.25, truth=dict(labels=[0]),
-                 predicted=dict(labels=[1, 0], scores=[0.75, 0.25]))
-    content = dict(dict(
-        task='classification', checkpoint='epoch_2.pth', images=4, classes=[NAME, 'b'],
-        by_class=[dict(name=NAME, precision=50.0, recall=None), dict(name='b', precision=25.0)],
-        confusion=dict(names=[NAME, 'b'], cells=[[0, 0, 1], [0, 1, 2], [1, 1, 1]]),
-        curves=[dict(name='all classes', points=[[0, 1], [0.5, 0.5]])],
-        calibration=dict(counts=[0, 4], confidence=[0, 0.7], accuracy=[0, 0.25], ece=0.45),
-        worst=[entry], best=[dict(entry, path='gone.png')]), **content)
-    (path / '20260101_000000' / 'test_details.json').write_text(json.dumps(content))
-
-
-def test_all_that_a_folder_tells(work_dir, scalars, parsed, tmp_path):
+def test_all_that_a_folder_tells(work_dir, scalars, parsed, write_details, tmp_path):
     path = work_dir(
         scalars=scalars(40.0, 50.0), config=CONFIG, seed=7, devices={'GPU X': 2},
         batch=dict(processes=2, images=4, accumulated=3, total=24), versions=dict(torch='2.13'),
@@ -67,7 +54,8 @@ def test_all_that_a_folder_tells(work_dir, scalars, parsed, tmp_path):
                        predicted=dict(boxes=[], labels=[], scores=[])), 2),
     ('detection', dict(truth=dict(boxes=[], labels=[]),
                        predicted=dict(boxes=[[1, 2, 3, 4]], labels=[7], scores=[0.5])), 2)])
-def test_images_of_each_task(work_dir, parsed, tmp_path, task, entry, pictures):
+def test_images_of_each_task(work_dir, parsed, write_details, tmp_path, task, entry,
+                             pictures):
     path = work_dir()
     Image.new('RGB', (40, 30)).save(tmp_path / 'image.png')
     write_details(path, task=task, worst=[dict(entry, path='image.png', quality=0.5)], best=[])
