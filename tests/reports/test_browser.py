@@ -86,7 +86,7 @@ def test_runs(make_runs, tmp_path):
 def test_a_page_with_faults_is_seen_as_one(tmp_path):
     """The test itself: a picture that is broken, and a table that is too wide."""
     page = ('<!DOCTYPE html><html><head><meta http-equiv="Content-Security-Policy" content="'
-            "default-src 'none'; img-src data:\"></head><body>"
+            "default-src 'none'; img-src data:; style-src 'unsafe-inline'\"></head><body>"
             '<img src="data:image/png;base64,AAAA"><img src="https://example.invalid/a.png">'
             '<p style="width: 3000px">x</p></body></html>')
     found, log = measured(page, tmp_path)
