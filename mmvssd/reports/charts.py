@@ -17,6 +17,8 @@ from mmvssd.reports.page import data_uri
 WIDTH, HEIGHT = 4.6, 2.9
 #: Points of a line; more are no finer on a screen.
 MOST_POINTS = 1500
+#: Lines whose names stand in a chart; more stand below it.
+MOST_INSIDE = 5
 #: Cells of a matrix along a side that hold numbers.
 MOST_NUMBERS = 20
 #: Characters of a name along an axis.
@@ -77,7 +79,7 @@ def histograms(title: str, values: Dict[str, Sequence[float]], label: str,
 
 
 def lines(title: str, curves: Dict[str, Line], x: str, y: str = '', *,
-          limits: Optional[Tuple[float, float]] = None, diagonal: bool = False) -> Optional[Chart]:
+          limits: Optional[Tuple[float, float]] = None, main: str = '') -> Optional[Chart]:
     """Draw lines; None without points.
 
     Args:
@@ -86,19 +88,19 @@ def lines(title: str, curves: Dict[str, Line], x: str, y: str = '', *,
         x: What the horizontal axis is.
         y: What the vertical axis is.
         limits: Ends of the vertical axis.
-        diagonal: Draw where both are equal.
+        main: Name of a line that is drawn in black.
     """
     known = {name: line for name, line in curves.items() if len(line.x)}
     if not known:
         return None
     figure, axes = _chart()
-    if diagonal:
-        axes.plot([0, 1], [0, 1], color='0.6', linewidth=0.8, linestyle=':')
+    drawn_lines = []
     for number, (name, line) in enumerate(known.items()):
         step = -(-len(line.x) // MOST_POINTS)
         marker = 'o' if line.marked or len(line.x) == 1 else None
-        axes.plot(line.x[::step], line.y[::step], color=f'C{number % 10}', label=_plain(name),
-                  linewidth=1.4, marker=marker, markersize=3.5)
+        drawn_lines += axes.plot(
+            line.x[::step], line.y[::step], color='k' if name == main else f'C{number % 10}',
+            label=_plain(name), linewidth=1.4, marker=marker, markersize=3.5)
     if all(isinstance(value, int) for line in known.values() for value in line.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if limits:
@@ -106,7 +108,9 @@ def lines(title: str, curves: Dict[str, Line], x: str, y: str = '', *,
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
-    if len(known) > 1:
+    if len(known) > MOST_INSIDE:
+        figure.legend(handles=drawn_lines, loc='outside lower center', ncols=4, fontsize=7)
+    elif len(known) > 1:
         axes.legend(fontsize=8)
     return _finish(figure, title)
 

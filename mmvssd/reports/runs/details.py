@@ -96,7 +96,7 @@ def _curves(content: Dict[str, Any]) -> Optional[Chart]:
     overlap = content.get('overlap')
     title = 'Precision over recall' + (f', overlap {overlap}' if overlap else '')
     return lines(title, {curve['name']: Line(*zip(*curve['points'])) for curve in chosen},
-                 'recall', 'precision', limits=(-0.02, 1.02))
+                 'recall', 'precision', limits=(-0.02, 1.02), main='all classes')
 
 
 def _calibration(content: Dict[str, Any]) -> Optional[Chart]:

@@ -14,7 +14,7 @@ SHOWN_SCORE = 0.3
 #: Boxes that are kept of an image for its picture.
 MOST_BOXES = 60
 #: What is predicted of an object that is not found, and what is true of a box without an object.
-MISSED, BACKGROUND = 'not found', 'background'
+NOTHING = 'nothing'
 #: Classes that have a curve of their own.
 MOST_CURVES = 100
 
@@ -120,7 +120,7 @@ def sum_up(results: Sequence[dict], classes: Sequence[str]) -> Dict[str, Any]:
         scores[counted], hits[counted], len(truth)))))
     return dict(classes=names, by_class=by_class, curves=curves,
                 threshold=SHOWN_SCORE, overlap=OVERLAP,
-                confusion=dict(names=[*names, BACKGROUND + ' / ' + MISSED],
+                confusion=dict(names=[*names, NOTHING],
                                cells=sparse(_confusion(results, count))))
 
 

@@ -91,7 +91,7 @@ def test_a_detector():
     assert cells == {(0, 0): 1, (0, 1): 1, (2, 1): 1, (1, 2): 1}
     assert results[0]['quality'] == pytest.approx(2 * 1 / (3 + 2))
     assert results[1]['quality'] == 0
-    assert found['confusion']['names'][-1] == 'background / not found'
+    assert found['confusion']['names'][-1] == 'nothing'
     assert len(detection.shown(results[1])['predicted']['boxes']) == 1  # the sure one
     json.dumps(found)
 
