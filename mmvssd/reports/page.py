@@ -1,5 +1,6 @@
 """HTML pages of one file: no script, and nothing fetched from elsewhere."""
 import base64
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from mmvssd.errors import ConfigError, printable
 from mmvssd.files import write_whole
 from mmvssd.version import __version__
 
+#: Characters that may be none that a reader sees; the pictures of a page are long, and have none.
+ODD = re.compile(r'[^\x20-\x7e\n\t]+')
 TEMPLATES = Path(__file__).with_name('templates')
 
 
@@ -34,7 +37,8 @@ def render(template: str, **content) -> str:
     pages.filters.update(number=shown_number, size=shown_size, seconds=shown_seconds)
     pages.globals.update(version=__version__, now=datetime.now().strftime('%Y-%m-%d %H:%M'))
     # a name of a file may hold half of a surrogate pair, which UTF-8 does not have
-    return printable(pages.get_template(template).render(**content), kept='\n\t\u00ad')
+    html = pages.get_template(template).render(**content)
+    return ODD.sub(lambda found: printable(found[0]), html)
 
 
 def write(file: Path, html: str) -> None:

@@ -19,6 +19,17 @@ def test_the_content_of_a_picture_is_in_the_page():
     assert base64.b64decode(uri.partition(',')[2]) == b'\x89PNG'
 
 
+def test_names_that_no_file_can_hold_or_that_turn_text_around():
+    names = ['\udcff.jpg', 'a\u202egpj', 'naïve 日本 😀', '\x1b[31m', '<i>']
+    html = page.render('data.html', **{**dict.fromkeys(
+        ('title', 'recipe', 'counted', 'command'), ''), **dict.fromkeys(
+        ('faults', 'doubts', 'parts', 'classes', 'charts', 'looked_at'), ()),
+        'same': {}, 'samples': {}, 'took': 1, 'not_looked_at': names})
+    html.encode()
+    for text in ('\\udcff.jpg', 'a\\u202egpj', 'naïve 日本 😀', '\\x1b[31m', '&lt;i&gt;'):
+        assert f'<li>{text}</li>' in html
+
+
 @pytest.mark.parametrize(('show', 'value', 'text'), [
     (page.shown_number, None, '–'), (page.shown_number, 0.123456, '0.1235'),
     (page.shown_number, 12345, '12,345'), (page.shown_number, 2.0, '2'),
