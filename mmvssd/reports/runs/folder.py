@@ -129,8 +129,9 @@ class RunFolder:
 
 
 def is_run(path: Path) -> bool:
-    """Tell whether a folder is the work dir of a run."""
-    return any(path.glob('*/run*.json')) or any(path.glob('*/vis_data/scalars.json'))
+    """Tell whether a folder is the work dir of a run, of one that ended before it began as well."""
+    return (any(path.glob('*/run*.json')) or any(path.glob('*/vis_data/scalars.json'))
+            or any(log.stem == log.parent.name for log in path.glob('*/*_*.log')))
 
 
 def read_folder(path: Path) -> RunFolder:
@@ -142,8 +143,9 @@ def read_folder(path: Path) -> RunFolder:
     if not path.is_dir():
         raise ConfigError(f'{path}: no such folder (seen from {Path.cwd()})')
     if not is_run(path):
-        raise ConfigError(f'{path}: holds no <time>/run.json and no <time>/vis_data/scalars.json, '
-                          'which a run writes; name the --work-dir of a training or a test')
+        raise ConfigError(f'{path}: holds no <time>/run.json, <time>/vis_data/scalars.json or '
+                          '<time>/<time>.log, which a run writes; name the --work-dir of a '
+                          'training or a test')
     files = {file: record for file in path.glob('*/run*.json')
              if (record := _record(file)) is not None}
     ordered = sorted(files, key=lambda file: str(files[file].get('started')))
@@ -165,7 +167,7 @@ def _state(path: Path, records: Sequence[dict]) -> State:
     trained = [record for record in records if record.get('mode') == 'train']
     if not trained:
         if not records:
-            return State('unknown', 'it wrote no run.json')
+            return State('unknown', 'it wrote no run.json: it did not begin, or has no run_record')
         return State('tested') if records[-1]['status'] == 'finished' else _state_of(
             path, records[-1])
     return _state_of(path, trained[-1])

@@ -9,7 +9,7 @@ from mmvssd.reports.page import shown_number, shown_seconds, shown_size
 from mmvssd.reports.runs.folder import RunFolder, is_run, read_folder
 from mmvssd.reports.runs.settings import differences
 
-#: Characters of a setting, and of the reason for a state.
+#: Characters of a setting.
 LONGEST = 60
 HEADER = ('run', 'state', 'reached', 'score', 'best', 'at', 'last', 'tested', 'time', 'on disk')
 #: Columns of numbers.
@@ -69,7 +69,8 @@ def table(runs: Sequence[RunFolder], root: Path) -> str:
     """Return the table of a terminal, the reason for what did not finish below it."""
     rows = [_row(run, root) for run in runs]
     lines = _aligned([HEADER, *rows], RIGHT)
-    reasons = [f'{_name(run, root)}: {run.state}' for run in runs if run.state.reason]
+    reasons = [f'{_name(run, root)}: {str(run.state).splitlines()[0]}' for run in runs
+               if run.state.reason]
     return printable('\n'.join([*lines, *([''] if reasons else []), *reasons]))
 
 

@@ -80,7 +80,16 @@ def test_files_that_are_damaged(work_dir, tmp_path):
         assert (folder.curves, folder.details) == ({}, None)
     (path / '20260101_000000' / 'run.json').unlink()
     (path / '20260101_000001' / 'run.json').unlink()
-    assert str(read_folder(path).state) == 'unknown: it wrote no run.json'
+    assert str(read_folder(path).state) == (
+        'unknown: it wrote no run.json: it did not begin, or has no run_record')
+
+
+def test_one_that_ended_before_it_began(tmp_path):
+    (tmp_path / '20260101_000000').mkdir()
+    (tmp_path / '20260101_000000' / '20260101_000000.log').write_text('x')
+    folder = read_folder(tmp_path)
+    assert folder.state.name == 'unknown'
+    assert (folder.curves, folder.scores, folder.seconds, folder.main_score) == ({}, {}, None, None)
 
 
 def test_one_that_is_no_run(tmp_path):

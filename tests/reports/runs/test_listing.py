@@ -33,7 +33,7 @@ def runs(work_dir, scalars, tmp_path):
     """Return a folder with runs of three kinds, one of them two folders down."""
     work_dir('all/good', scalars=scalars(40.0, 50.0), config='a = 1\nb = dict(c=2)')
     work_dir('all/deep/er', scalars=scalars(60.0), config='a = 1\nb = dict(c=3)',
-             status='stopped', error='DataError: \x1b[31mx')
+             status='stopped', error='DataError: \x1b[31mx\nmore of it')
     work_dir('all/tested', mode='test', scores={'mIoU': 45.5})
     (tmp_path / 'all' / 'empty').mkdir()
     return tmp_path / 'all'
