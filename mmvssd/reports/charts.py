@@ -90,18 +90,20 @@ def lines(title: str, curves: Dict[str, Line], x: str, y: str = '', *,
         limits: Ends of the vertical axis.
         main: Name of a line that is drawn in black.
     """
-    known = {name: line for name, line in curves.items() if len(line.x)}
+    # a name has the same colour in all charts of the same names
+    known = [(number, name, line) for number, (name, line) in enumerate(curves.items())
+             if len(line.x)]
     if not known:
         return None
     figure, axes = _chart()
     drawn_lines = []
-    for number, (name, line) in enumerate(known.items()):
+    for number, name, line in known:
         step = -(-len(line.x) // MOST_POINTS)
         marker = 'o' if line.marked or len(line.x) == 1 else None
         drawn_lines += axes.plot(
             line.x[::step], line.y[::step], color='k' if name == main else f'C{number % 10}',
             label=_plain(name), linewidth=1.4, marker=marker, markersize=3.5)
-    if all(isinstance(value, int) for line in known.values() for value in line.x):
+    if all(isinstance(value, int) for *_, line in known for value in line.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if limits:
         axes.set_ylim(*limits)
@@ -110,7 +112,7 @@ def lines(title: str, curves: Dict[str, Line], x: str, y: str = '', *,
     axes.grid(alpha=0.3)
     if len(known) > MOST_INSIDE:
         figure.legend(handles=drawn_lines, loc='outside lower center', ncols=4, fontsize=7)
-    elif len(known) > 1:
+    elif len(curves) > 1:
         axes.legend(fontsize=8)
     return _finish(figure, title)
 

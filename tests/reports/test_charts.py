@@ -48,3 +48,12 @@ def test_lines_of_many_points_are_thinned_out():
 @pytest.mark.parametrize('count', [1, 10, 40, 100])
 def test_matrices(count):
     assert drawn(charts.matrix('t', np.zeros((count, count)), [f'c{i}' for i in range(count)]))
+
+
+def test_a_name_has_the_same_colour_in_all_charts():
+    line, none = charts.Line([1, 2], [3, 4]), charts.Line([], [])
+    alone = drawn(charts.lines('t', {'a': none, 'b': line}, 'x'))
+    both = drawn(charts.lines('t', {'a': line, 'b': line}, 'x'))
+    orange = 'stroke: #ff7f0e'
+    for root in (alone, both):
+        assert any(orange in element.get('style', '') for element in root.iter())

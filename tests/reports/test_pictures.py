@@ -27,14 +27,18 @@ def test_sizes(size, shown):
     assert max(shown) <= LARGEST
 
 
-def test_boxes_are_where_they_are_annotated():
-    red = [(255, 0, 0)]
-    picture = draw(grey(), Objects([0], np.array([[20, 10, 120, 60]])), ['cat'], 'name', red)
+@pytest.mark.parametrize('scale', [1, 2, 0.5])
+def test_boxes_are_where_they_are_annotated(scale):
+    """In an image as it is, one that is enlarged, and one that is made smaller."""
+    height, width = (int(240 / scale), int(480 / scale)) if scale < 1 else (100 // scale,
+                                                                           200 // scale)
+    box = np.array([20, 10, 120, 60]) / scale
+    picture = draw(grey(height, width), Objects([0], box[None]), ['cat'], 'name', [(255, 0, 0)])
     found = pixels(picture).astype(int)
     redness = found[..., 0] - found[..., 2]
     rows, columns = np.nonzero(redness > 60)
-    assert (abs(rows.min() - 10), abs(rows.max() - 60)) <= (2, 2)
-    assert (abs(columns.min() - 20), abs(columns.max() - 120)) <= (2, 2)
+    ends = [rows.min(), rows.max(), columns.min(), columns.max()]
+    assert np.abs(np.array(ends) - [10, 60, 20, 120]).max() <= 2
     assert abs(redness[35, 70]) < 20  # inside
     assert [(name.text, name.color) for name in picture.names] == [('cat', 'rgb(255, 0, 0)')]
 

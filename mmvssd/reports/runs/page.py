@@ -45,7 +45,7 @@ def page(paths: Sequence[Path], command: str) -> str:
     folders = [read_folder(path) for path in paths]
     names = name_runs(paths)
     views = [_view(name, folder) for name, folder in zip(names, folders)]
-    curves = {view.name: view.folder.curves for view in views if view.folder.curves}
+    curves = {view.name: view.folder.curves for view in views}
     changed: List[Difference] = differences([folder.settings for folder in folders]) if len(
         folders) > 1 else []
     return render('runs.html', title=f'Report of {", ".join(names)}', views=views,
@@ -180,7 +180,7 @@ def _scores(folders: Sequence[RunFolder]) -> List[Tuple[str, List[Any]]]:
 
 
 def _charts(runs: Dict[str, Any]) -> List[Chart]:
-    if not runs:
+    if not any(runs.values()):
         return []
     charts: List[Optional[Chart]] = []
     for key in choose_keys(list(runs.values())):
@@ -199,8 +199,8 @@ def _charts(runs: Dict[str, Any]) -> List[Chart]:
 
 def _chart(key: str, runs: Dict[str, Any]) -> Optional[Chart]:
     axes = sorted({run[key].axis for run in runs.values() if key in run})
-    return lines(key, {name: _line(run[key]) for name, run in runs.items() if key in run},
-                 ' or '.join(axes))
+    return lines(key, {name: _line(run[key]) if key in run else Line([], [])
+                       for name, run in runs.items()}, ' or '.join(axes))
 
 
 def _line(curve) -> Line:
