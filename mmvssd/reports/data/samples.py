@@ -169,7 +169,7 @@ def visible(image: Tensor, steps: Sequence, preprocessor: Any = None) -> np.ndar
         pixels = np.nan_to_num(pixels)
         low, high = pixels.min(), pixels.max()
         pixels = (pixels - low) * (255 / max(high - low, 1e-12))
-    return np.nan_to_num(pixels).clip(0, 255).astype(np.uint8)
+    return np.rint(np.nan_to_num(pixels)).clip(0, 255).astype(np.uint8)
 
 
 def steps_of_pipeline(steps: Sequence) -> Iterator:
@@ -185,7 +185,6 @@ def objects_in(element, dataset=None) -> Objects:
         element: The data sample, or None.
         dataset: Its data set, whose pipeline may load boxes after it has resized the image.
     """
-    notes = []
     if element is None:
         return Objects()
     if 'gt_instances' in element and 'bboxes' in element.gt_instances:
@@ -197,7 +196,7 @@ def objects_in(element, dataset=None) -> Objects:
     if 'gt_score' in element:
         labels = torch.nonzero(element.gt_score).reshape(-1).tolist()
         return Objects(labels=labels)
-    return Objects(notes=[*notes, 'no annotations'])
+    return Objects(notes=['no annotations'])
 
 
 def _factor(element, dataset) -> Sequence[float]:
@@ -215,9 +214,15 @@ def _instances(element, factor: Sequence[float]) -> Objects:
     boxes = boxes.cpu().numpy() if isinstance(boxes, Tensor) else np.asarray(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         return Objects(labels=instances.labels.tolist(), notes=['boxes are not drawn'])
-    masks = instances.get('masks')
-    if masks is not None and hasattr(masks, 'to_ndarray'):
-        masks = masks.to_ndarray()
-    is_scaled = tuple(factor) != (1.0, 1.0)
     return Objects(labels=instances.labels.tolist(), boxes=boxes * np.tile(factor, 2),
-                   masks=None if masks is None or is_scaled else np.asarray(masks))
+                   masks=_masks(element, factor))
+
+
+def _masks(element, factor: Sequence[float]) -> Optional[np.ndarray]:
+    """Return masks (N, H, W) of MMDetection's, resized as their boxes are."""
+    masks = element.gt_instances.get('masks')
+    if masks is None or not hasattr(masks, 'to_ndarray'):
+        return None
+    if tuple(factor) != (1.0, 1.0):
+        masks = masks.resize(tuple(element.img_shape[:2]))
+    return np.asarray(masks.to_ndarray(), bool)

@@ -77,6 +77,25 @@ def test_boxes_that_are_loaded_after_a_resize_are_the_files(steps, factor):
     assert list(found.labels) == [5]
 
 
+@pytest.mark.parametrize('factor', [1.0, 2.0])
+def test_masks_are_resized_with_their_boxes(factor):
+    structures = pytest.importorskip('mmdet.structures.mask')
+    stored = np.zeros((1, 10, 20), np.uint8)
+    stored[0, 2:6, 4:12] = 1
+    element = BaseDataElement(metainfo=dict(
+        scale_factor=(factor, factor), img_shape=(int(10 * factor), int(20 * factor))))
+    element.gt_instances = BaseDataElement(
+        bboxes=torch.tensor([[4., 2, 12, 6]]), labels=torch.tensor([0]),
+        masks=structures.BitmapMasks(stored, 10, 20))
+    steps = [Resize(), LoadAnnotations()]
+    dataset = SimpleNamespace(pipeline=SimpleNamespace(transforms=steps))
+    found = objects_in(element, dataset)
+    rows, columns = np.nonzero(found.masks[0])
+    assert found.masks.shape == (1, 10 * factor, 20 * factor)
+    ends = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert ends == found.boxes[0].tolist()
+
+
 def test_labels_and_none():
     element = BaseDataElement()
     assert objects_in(element).notes == ['no annotations']
