@@ -86,6 +86,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmvssd', 'mmvssd.*']) + find_packages('kernels'),
     package_dir={'mmvssd_kernels': 'kernels/mmvssd_kernels'},
+    package_data={'mmvssd.reports': ['templates/*.html']},
     py_modules=['mmvssd_startup'],
     install_requires=read_requirements('runtime'),
     extras_require={

@@ -4,10 +4,12 @@ import argparse
 
 from mmvssd.cli.command_line import (
     add_recipe_arguments,
+    add_report_argument,
     add_run_arguments,
     named,
     read_recipe,
     run,
+    write_report,
 )
 from mmvssd.cli.launch import build_tester
 
@@ -25,10 +27,14 @@ def main() -> None:
                         help='draw the predictions into FOLDER')
     parser.add_argument('--out', type=named, metavar='FILE.pkl',
                         help='write the predictions to FILE.pkl')
+    add_report_argument(parser)
     add_run_arguments(parser)
     args = parser.parse_args()
-    build_tester(read_recipe(args), args.checkpoint, weights=args.weights, tta=args.tta,
-                 show_dir=args.show_dir, out=args.out).test()
+    cfg = read_recipe(args)
+    build_tester(cfg, args.checkpoint, weights=args.weights, tta=args.tta, show_dir=args.show_dir,
+                 out=args.out, details=args.report).test()
+    if args.report:
+        write_report(cfg.work_dir)
 
 
 if __name__ == '__main__':

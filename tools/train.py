@@ -4,10 +4,12 @@ import argparse
 
 from mmvssd.cli.command_line import (
     add_recipe_arguments,
+    add_report_argument,
     add_run_arguments,
     named,
     read_recipe,
     run,
+    write_report,
 )
 from mmvssd.cli.launch import build_trainer
 from mmvssd.cli.settings import naming_settings
@@ -21,12 +23,15 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate to the global batch that really runs')
+    add_report_argument(parser)
     add_run_arguments(parser)
     args = parser.parse_args()
     cfg = read_recipe(args)
     runner = build_trainer(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
     with naming_settings(cfg):  # optimizers and schedules are built now
         runner.train()
+    if args.report:
+        write_report(cfg.work_dir)
 
 
 if __name__ == '__main__':

@@ -51,7 +51,7 @@ def read_run(path: Path) -> Run:
         ConfigError: There is no such path, no curve in it, or a line that is none of MMEngine's.
     """
     run: Run = {}
-    for file in _files(path):
+    for file in files_of(path):
         later = _read_file(file)
         starts = [point.iteration for curve in later.values() if not curve.is_score
                   for point in curve.points]
@@ -62,7 +62,12 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def _files(path: Path) -> List[Path]:
+def files_of(path: Path) -> List[Path]:
+    """Return the logged files of a run, one for each start.
+
+    Raises:
+        ConfigError: There is no such path, or no such file in it.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -77,7 +82,7 @@ def _files(path: Path) -> List[Path]:
 
 def _read_file(file: Path) -> Run:
     curves: Run = {}
-    entries = _entries(file)
+    entries = entries_of(file)
     first = next((entry for entry in entries if 'iter' in entry), {})
     last = dict(epoch=first.get('epoch', 0))  # the newest line of a training step
     for entry in entries:
@@ -94,8 +99,12 @@ def _read_file(file: Path) -> Run:
     return curves
 
 
-def _entries(file: Path) -> List[dict]:
-    """The lines of a log; the last one may be half written, of a run that goes on or was killed."""
+def entries_of(file: Path) -> List[dict]:
+    """Return the lines of a log; the last one may be half written, of a run that goes on or ended.
+
+    Raises:
+        ConfigError: A line is none of MMEngine's.
+    """
     entries, lines = [], file.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         try:

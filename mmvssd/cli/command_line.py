@@ -1,12 +1,15 @@
 """What the command lines of ``tools`` share."""
 import argparse
 import os
+import shlex
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Callable
 
 from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
 
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.settings import keep_traceback
@@ -64,6 +67,24 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                         help=argparse.SUPPRESS)
 
 
+def add_report_argument(parser: argparse.ArgumentParser) -> None:
+    """Add what has a page written at the end of a run."""
+    parser.add_argument('--report', action='store_true',
+                        help='write report.html into the work dir at the end')
+
+
+def write_report(work_dir: str) -> None:
+    """Write the page of a work dir into it, in the first process."""
+    if not is_main_process():
+        return
+    from mmvssd.reports.page import write  # here: matplotlib takes a second to import
+    from mmvssd.reports.runs.page import page
+    file = Path(work_dir) / 'report.html'
+    command = shlex.join(['python', 'tools/report.py', work_dir, '--out', str(file)])
+    write(file, page([Path(work_dir)], command))
+    print(f'report in {printable(file)}')
+
+
 def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that looks at photographs takes."""
     parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
@@ -80,6 +101,15 @@ def read_recipe(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return load_config(args.config, work_dir=args.work_dir, launcher=args.launcher,
                        options=args.cfg_options)
+
+
+def show(text: str) -> None:
+    """Print what was asked for; a reader that has seen enough, such as ``head``, ends nothing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # what is left in the buffer would fail again as Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(main: Callable[[], None]) -> None:

@@ -225,7 +225,7 @@ def _check_pretrained(cfg: Config) -> None:
 
 def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
                  tta: bool = False, show_dir: Optional[str] = None,
-                 out: Optional[str] = None) -> Runner:
+                 out: Optional[str] = None, details: bool = False) -> Runner:
     """Build a Runner that is ready to test, with the guards of tests.
 
     Args:
@@ -236,6 +236,7 @@ def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
         tta: Test with the recipe's augmentations, averaged.
         show_dir: Folder for pictures of the predictions.
         out: File for the predictions, a ``.pkl``.
+        details: Write down what a page of the run shows of a test.
 
     Raises:
         ConfigError: An option has no ground in the recipe.
@@ -251,6 +252,8 @@ def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
         _draw_into(cfg, Path(show_dir).resolve())
     if out:
         _dump_to(cfg, Path(out))
+    if details:
+        cfg.default_hooks = dict(cfg.default_hooks, details=dict(type='mmvssd.TestDetailsHook'))
     content = read_checkpoint(checkpoint)
     if weights:
         choose_weights(checkpoint, content, weights)  # they are there

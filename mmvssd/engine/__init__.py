@@ -20,6 +20,7 @@ from mmvssd.engine.record import (
     PredictionDrawingHook,
     RunRecordHook,
     TensorboardVisBackend,
+    TestDetailsHook,
 )
 from mmvssd.engine.train import (
     EpochBasedTrainLoop,
@@ -35,4 +36,4 @@ __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'DataSurvey
            'MeanLossHook', 'PredictionDrawingHook',
            'ResumableBatchSampler', 'ResumableEarlyStoppingHook', 'RunRecordHook',
            'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'TensorboardVisBackend',
-           'TestedWeightsHook', 'WorkDirHook']
+           'TestDetailsHook', 'TestedWeightsHook', 'WorkDirHook']

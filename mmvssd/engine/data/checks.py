@@ -22,12 +22,17 @@ CHANNELS_ADVICE = ("LoadImageFromFile with color_type='color', its default, give
 def check_data(cfg: Config, *phases: str) -> None:
     """Raise DataError unless the data sets and evaluators of ``phases`` find their files."""
     for phase in phases:
-        for what, path in _data_paths(cfg, phase):
-            if not Path(path).exists():
-                raise DataError(
-                    f'{what}: {path} is not there (seen from {Path.cwd()}). {WAYS_OUT}')
-            if Path(path).is_file() and not Path(path).stat().st_size:
-                raise DataError(f'{what}: {path} is empty (0 bytes); write the annotations anew')
+        for what, fault in absent_data(cfg, phase):
+            raise DataError(f'{what}: {fault}')
+
+
+def absent_data(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:
+    """Yield the settings of a phase that name no file, or an empty one, each with the fault."""
+    for what, path in _data_paths(cfg, phase):
+        if not Path(path).exists():
+            yield what, f'{path} is not there (seen from {Path.cwd()}). {WAYS_OUT}'
+        elif Path(path).is_file() and not Path(path).stat().st_size:
+            yield what, f'{path} is empty (0 bytes); write the annotations anew'
 
 
 def _data_paths(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:

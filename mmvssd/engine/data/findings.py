@@ -8,7 +8,7 @@ from mmvssd.errors import DataError, printable
 #: A fault that cannot be meant, and one that may be.
 STOP, WARN = 'stop', 'warn'
 
-#: Examples that a finding names.
+#: Examples that a finding's text names.
 EXAMPLES = 3
 
 
@@ -33,7 +33,8 @@ class Finding:
     first: List[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        examples = f' (the first: {", ".join(self.first)})' if self.first else ''
+        first = ', '.join(self.first[:EXAMPLES])
+        examples = f' (the first: {first})' if first else ''
         advice = f'. {self.advice}' if self.advice else ''
         what = self.what.replace('{}', str(self.count))
         return printable(f'{self.where}: {what}{examples}{advice}')
@@ -42,12 +43,16 @@ class Finding:
 class Findings:
     """Collect findings; equal ones are counted.
 
+    Args:
+        examples: The first places that each of them keeps.
+
     Attributes:
         looked_at: What was looked at, for the log.
         not_looked_at: What was not, each with the reason.
     """
 
-    def __init__(self):
+    def __init__(self, examples: int = EXAMPLES):
+        self.examples = examples
         self._found: Dict[tuple, Finding] = {}
         self.looked_at: List[str] = []
         self.not_looked_at: List[str] = []
@@ -65,7 +70,7 @@ class Findings:
         found = self._found.setdefault(
             (severity, where, what), Finding(severity, where, what, advice))
         found.count += 1
-        if example is not None and len(found.first) < EXAMPLES:
+        if example is not None and len(found.first) < self.examples:
             found.first.append(example)
 
     def look_at(self, what: str, look: Callable[[], None]) -> None:

@@ -16,6 +16,19 @@ FORM = 'A label map has one channel, whose values are numbers of classes'
 TO_NUMBERS = 'Write numbers of classes in place of the values'
 
 
+def label_of(value: int, reduced: bool, mapping: Dict[int, int]) -> int:
+    """Return what the host makes of a stored value.
+
+    Args:
+        value: As the file has it.
+        reduced: The data set's ``reduce_zero_label``.
+        mapping: The data set's ``label_map``; empty if it has none.
+    """
+    if reduced:
+        value = LARGEST if value in (0, LARGEST) else value - 1
+    return mapping.get(value, value)
+
+
 class LabelMaps:
     """The label maps of one data set.
 
@@ -106,7 +119,7 @@ class LabelMaps:
 
     def _check_values(self, values: Sequence[float], path: str) -> None:
         stored = {int(value) for value in values}
-        labels = {self._label(value) for value in stored}
+        labels = {label_of(value, self.reduced, self.mapping) for value in stored}
         if path.lower().endswith(LOSSY):
             self.findings.warn(self.where, '{} label maps are JPEG files, whose compression '
                                            'changes values', os.path.basename(path),
@@ -125,12 +138,6 @@ class LabelMaps:
             self.stop(f'{{}} label maps with values that no class has: the model has '
                       f'{self.num_classes} classes, after reduce_zero_label={self.reduced}',
                       f'{os.path.basename(path)}: {wrong[-1]}', TO_NUMBERS)
-
-    def _label(self, value: int) -> int:
-        """Return what the host makes of a stored value."""
-        if self.reduced:
-            value = LARGEST if value in (0, LARGEST) else value - 1
-        return self.mapping.get(value, value)
 
     def _check_together(self, complete: bool) -> None:
         if not self.maps:

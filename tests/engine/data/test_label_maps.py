@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmvssd.engine.data.findings import STOP, WARN, Findings
-from mmvssd.engine.data.label_maps import LabelMaps
+from mmvssd.engine.data.label_maps import LabelMaps, label_of
 
 IMAGE = dict(size=[7, 3], mode='RGB', orientation=1)
 
@@ -103,6 +103,4 @@ def test_labels_are_those_that_the_host_makes(tmp_path, reduced, mapped):
     made = loading.LoadAnnotations()(dict(
         seg_map_path=str(tmp_path / 'a.png'), reduce_zero_label=reduced, label_map=mapping,
         seg_fields=[]))['gt_seg_map']
-    maps = LabelMaps(SimpleNamespace(reduce_zero_label=reduced, label_map=mapping, metainfo={}),
-                     None, 3, 255, 'val', Findings())
-    assert [maps._label(value) for value in range(256)] == made.tolist()
+    assert [label_of(value, reduced, mapping or {}) for value in range(256)] == made.tolist()

@@ -1,25 +1,36 @@
 """Look at data sets as they were built: names, images, label maps and batches."""
 from functools import partial
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
+
+from torch import nn
 
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.data import batches, names
 from mmvssd.engine.data.data_survey.images import check_images, check_label_maps
 from mmvssd.engine.data.data_survey.leaves import PHASES, Leaf
-from mmvssd.engine.data.data_survey.overlap import check_apart
+from mmvssd.engine.data.data_survey.overlap import MOST_COMPARED, check_apart
 from mmvssd.engine.data.data_survey.readers import reads_label_maps
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.heads import has_own_classes, heads_of, learner_of, sizes_of
-from mmvssd.host_internals import built_loop
 
 
 class Built:
-    """The data sets of a runner as they were built."""
+    """Data sets as they were built, with the model that they are for.
 
-    def __init__(self, runner, findings: Findings, facts: FileFacts):
-        self.runner, self.findings, self.facts = runner, findings, facts
-        self.model = learner_of(unwrapped(runner.model))
+    Args:
+        model: Of one of the hosts; it may be wrapped.
+        loaders: Data loaders by phase; a phase may have none.
+        findings: Where faults and doubts are noted.
+        facts: Of the files.
+        compared: Images of validation that are compared with those of training.
+    """
+
+    def __init__(self, model: nn.Module, loaders: Dict[str, Any], findings: Findings,
+                 facts: FileFacts, compared: int = MOST_COMPARED):
+        self.compared = compared
+        self.loaders, self.findings, self.facts = loaders, findings, facts
+        self.model = learner_of(unwrapped(model))
 
     def check(self, leaves: List[Leaf]) -> None:
         """Look at names, images, label maps and batches."""
@@ -37,7 +48,7 @@ class Built:
             self.findings.look_at(f'{phase}_dataloader', partial(
                 self._check_batches, phase, leaves, headers))
         self.findings.look_at('images of several phases', partial(
-            check_apart, leaves, self.facts, self.findings))
+            check_apart, leaves, self.facts, self.findings, self.compared))
         self.facts.save()
 
     def _check_names(self, leaf: Leaf) -> None:
@@ -80,7 +91,7 @@ class Built:
         names.check_phases(classes, self.findings)
 
     def _check_batches(self, phase: str, leaves: List[Leaf], headers: Dict[str, dict]) -> None:
-        loader = getattr(built_loop(self.runner, phase), 'dataloader', None)
+        loader = self.loaders.get(phase)
         if loader is None:
             return
         where = f'{phase}_dataloader'

@@ -70,13 +70,15 @@ class Files:
                     yield from ((phase, self._labelled(phase), dataset) for dataset in found)
 
     def _add_listed(self, entry: dict, found: List[Any]) -> None:
-        """Add a data set of the images that a COCO file lists, without annotations."""
+        """Add a data set of the images that a COCO file or a list names, faults left out."""
         dataset = DATASETS.build(dict(entry, lazy_init=True))
         if reads_coco(dataset):
             folder = dataset.data_prefix.get('img') or ''
             found.append(filled(dataset, [
                 dict(image, img_path=os.path.join(folder, image['file_name']))
                 for image in coco.read_json(dataset.ann_file)['images']]))
+        elif reads_classes(dataset) and dataset.ann_file:
+            found.append(filled(dataset, listings.listed_images(dataset)))
 
     def _labelled(self, phase: str) -> bool:
         return phase == 'train' or any(map(needs_labels, dicts_of(
@@ -117,7 +119,7 @@ class Files:
 
     def _summary(self, file: str, where: str, use: coco.Use) -> coco.Summary:
         """Look at an annotation file; at one without faults only once."""
-        findings = Findings()
+        findings = Findings(self.findings.examples)
 
         def look(path: str) -> dict:
             summary = coco.check_file(coco.read_json(path), path, where, use, findings)

@@ -12,7 +12,12 @@ from mmengine.logging import print_log
 from mmvssd.engine.data import batches
 from mmvssd.engine.data.data_survey.built import Built
 from mmvssd.engine.data.data_survey.files import Files
-from mmvssd.engine.data.data_survey.leaves import PHASES, leaves_in, leaves_of
+from mmvssd.engine.data.data_survey.leaves import (
+    PHASES,
+    leaves_in,
+    leaves_of,
+    loaders_of,
+)
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
@@ -54,8 +59,11 @@ class DataSurveyHook(Hook):
             setattr(runner, name, partial(self._build, runner, phase, getattr(runner, name)))
 
     def _look_at_built(self, runner) -> None:
-        built = Built(runner, self.findings, FileFacts(_cache_of(runner), self.seconds))
-        built.check(list(leaves_of(runner, self.findings)))
+        self._built(runner).check(list(leaves_of(runner, self.findings)))
+
+    def _built(self, runner) -> Built:
+        return Built(runner.model, loaders_of(runner), self.findings,
+                     FileFacts(_cache_of(runner), self.seconds))
 
     def _build(self, runner, phase: str, build: Callable, loop: Any) -> Any:
         phases = ('train', 'val') if phase == 'train' else (phase, )
@@ -74,9 +82,9 @@ class DataSurveyHook(Hook):
         files = Files(runner.cfg, self.findings, FileFacts(_cache_of(runner), math.inf))
         files.check(phases)
         if self.findings.of(STOP):  # nothing will be built: look now at what can be
-            built = Built(runner, self.findings, FileFacts(_cache_of(runner), self.seconds))
-            built.check([leaf for phase, labelled, dataset in files.readable(phases)
-                         for leaf in leaves_in(dataset, phase, labelled, self.findings)])
+            self._built(runner).check([
+                leaf for phase, labelled, dataset in files.readable(phases)
+                for leaf in leaves_in(dataset, phase, labelled, self.findings)])
 
     def before_run(self, runner) -> None:
         """Look at the data sets as they were built, and warn of what is doubtful.

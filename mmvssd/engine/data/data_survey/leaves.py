@@ -1,5 +1,5 @@
 """Data sets that were built, each with what the survey needs of it."""
-from typing import Any, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from mmvssd.engine.data.checks import data_of, data_sets_in, needs_labels
 from mmvssd.engine.data.findings import Findings
@@ -20,6 +20,12 @@ class Leaf(NamedTuple):
     where: str
     entries: List[Tuple[int, dict]]  # index and what is known of it
     labelled: bool
+
+
+def loaders_of(runner) -> Dict[str, Any]:
+    """Return the data loaders of the loops that are built, by phase."""
+    loops = {phase: built_loop(runner, phase) for phase in PHASES}
+    return {phase: getattr(loop, 'dataloader', None) for phase, loop in loops.items()}
 
 
 def leaves_of(runner, findings: Findings) -> Iterator[Leaf]:

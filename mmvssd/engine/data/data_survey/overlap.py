@@ -12,8 +12,16 @@ from mmvssd.engine.data.findings import Findings
 MOST_COMPARED = 1000
 
 
-def check_apart(leaves: List[Leaf], files: FileFacts, findings: Findings) -> None:
-    """Look for images of validation that are trained on, by their content."""
+def check_apart(leaves: List[Leaf], files: FileFacts, findings: Findings,
+                most: int = MOST_COMPARED) -> None:
+    """Look for images of validation that are trained on, by their content.
+
+    Args:
+        leaves: Data sets of all phases.
+        files: Facts of their files.
+        findings: Where they are noted.
+        most: Images that are compared, evenly spread over more.
+    """
     trained: Dict[int, List[str]] = {}
     for leaf in leaves:
         if leaf.phase == 'train' and not is_elsewhere(leaf.dataset):
@@ -22,12 +30,12 @@ def check_apart(leaves: List[Leaf], files: FileFacts, findings: Findings) -> Non
                     trained.setdefault(os.path.getsize(path), []).append(path)
     for leaf in leaves:
         if leaf.phase != 'train' and trained and not is_elsewhere(leaf.dataset):
-            _compare_with(trained, leaf, files, findings)
+            _compare_with(trained, leaf, files, findings, most)
 
 
 def _compare_with(trained: Dict[int, List[str]], leaf: Leaf, files: FileFacts,
-                  findings: Findings) -> None:
-    step = max(1, len(leaf.entries) // MOST_COMPARED)
+                  findings: Findings, most: int) -> None:
+    step = max(1, len(leaf.entries) // most)
     paths = [entry['img_path'] for _, entry in leaf.entries[::step]]
     paths = [path for path in paths if os.path.isfile(path)]
     others = {path: trained.get(os.path.getsize(path), []) for path in paths}

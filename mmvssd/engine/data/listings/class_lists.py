@@ -57,6 +57,17 @@ def check_class_list(dataset, where: str, findings: Findings) -> None:
         _compare_labels(list(classes), labels, where, findings)
 
 
+def listed_images(dataset) -> List[dict]:
+    """Return the images of a list, each with its label, of the lines that name both.
+
+    Args:
+        dataset: A data set of MMPreTrain's CustomDataset with ``ann_file``.
+    """
+    entries = (_entry(line) for _, line in lines_of(dataset.ann_file, '', Findings()))
+    return [dict(img_path=os.path.join(dataset.img_prefix or '', path), gt_label=label)
+            for path, label in entries if label is not None and label >= 0]
+
+
 def _compare_labels(classes: List[str], labels: Dict[str, Tuple[int, int]], where: str,
                     findings: Findings) -> None:
     """Compare the labels of images with the folders of a class's name that they lie in.

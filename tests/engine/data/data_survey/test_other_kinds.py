@@ -1,7 +1,6 @@
 """Data sets of MMDetection that are no plain COCO files: healthy ones are not stopped."""
 import json
 import math
-from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -50,9 +49,8 @@ def look(loader, evaluator=None, phase='train', model=None):
         Files(cfg, findings, facts).check([phase])
         dataset = DATASETS.build(cfg[f'{phase}_dataloader'].dataset)
     check_dataset(dataset, phase)
-    runner = SimpleNamespace(model=model or Heads(), _train_loop=None, _val_loop=None,
-                             _test_loop=None)
-    Built(runner, findings, facts).check(list(leaves_in(dataset, phase, True, findings)))
+    Built(model or Heads(), {}, findings, facts).check(
+        list(leaves_in(dataset, phase, True, findings)))
     return findings
 
 

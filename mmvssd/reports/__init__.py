@@ -1,0 +1,1 @@
+"""Pages and tables that show data sets and runs, each page a single file."""

@@ -1,0 +1,205 @@
+"""What a test found by class and by image, against values worked out by hand."""
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+
+from mmvssd.engine.record.details import (
+    FILE,
+    TestDetailsHook,
+    classification,
+    detection,
+    segmentation,
+)
+from mmvssd.engine.record.details.curves import precision_recall, thinned
+
+
+def test_precision_over_recall():
+    scores, right = np.array([0.9, 0.8, 0.8, 0.1]), np.array([1, 0, 1, 1], bool)
+    precision, recall = precision_recall(scores, right, 4)
+    assert precision.tolist() == [1, 2 / 3, 3 / 4]  # equal scores are one point
+    assert recall.tolist() == [1 / 4, 2 / 4, 3 / 4]
+    points = dict(map(tuple, thinned(precision, recall)))
+    assert (points[0.25], points[0.5], points[0.75]) == (1, 0.75, 0.75)
+    assert max(points) == 0.75
+    empty = precision_recall(np.zeros(0), np.zeros(0, bool), 3)
+    assert [len(part) for part in empty] == [0, 0]
+    assert thinned(*empty) == []
+
+
+def classified(scores, label):
+    element = BaseDataElement(pred_score=torch.tensor(scores))
+    if label is not None:
+        element.gt_label = torch.tensor([label] if isinstance(label, int) else label)
+    return dict(classification.see(element, None), path=f'{label}.png')
+
+
+def test_a_classifier():
+    pytest.importorskip('mmpretrain')
+    results = [classified(scores, label) for scores, label in (
+        ([0.9, 0.1, 0.0], 0), ([0.6, 0.4, 0.0], 1), ([0.2, 0.8, 0.0], 1), ([0.1, 0.0, 0.9], 0))]
+    found = classification.sum_up(results, ['a', 'b'])
+    assert found['classes'] == ['a', 'b', 'class 2']
+    first, second, third = found['by_class']
+    assert (first['precision'], first['recall'], first['images']) == (50, 50, 2)
+    assert (second['precision'], second['recall'], third['images']) == (100, 50, 0)
+    assert found['confusion']['cells'] == [[0, 0, 1], [0, 2, 1], [1, 0, 1], [1, 1, 1]]
+    assert [curve['name'] for curve in found['curves']] == ['all classes', 'a', 'b']
+    # of 0.9, 0.6, 0.8, 0.9 a half is right: those of 0.9 by half, of 0.6 not, of 0.8 all
+    assert found['calibration']['ece'] == pytest.approx((2 * 0.4 + 0.6 + 0.2) / 4, abs=1e-4)
+    shown = classification.shown(results[3])
+    assert shown['predicted']['labels'] == [2, 0, 1]
+    assert shown['quality'] == 0.1
+    json.dumps(found)
+
+
+def test_scores_that_are_no_probabilities_and_other_labels():
+    pytest.importorskip('mmpretrain')
+    assert classification.sum_up([classified([2.0, 5.0], 1)], [])['calibration'] is None
+    for label in (None, [0, 1], 9, -1):
+        assert classified([0.5, 0.5], label)['quality'] is None
+
+
+def detected(boxes, scores, labels, objects):
+    element = BaseDataElement()
+    element.pred_instances = InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        scores=torch.tensor(scores), labels=torch.tensor(labels, dtype=torch.int64))
+    objects = [dict(bbox=box, bbox_label=label, ignore_flag=int(ignored))
+               for box, label, ignored in objects]
+    return dict(detection.see(element, objects), path='a.png')
+
+
+def test_a_detector():
+    pytest.importorskip('mmdet')
+    left, right, far = [0, 0, 10, 10], [20, 0, 30, 10], [50, 50, 60, 60]
+    results = [
+        # the left one is found, the right one taken for another class, a box at nothing
+        detected([left, right, far], [0.9, 0.8, 0.7], [0, 1, 1],
+                 [(left, 0, False), (right, 0, False)]),
+        # one at a crowd counts for nothing, one that is not sure, one that is not found
+        detected([left, far], [0.9, 0.1], [0, 1], [(left, 0, True), (far, 1, False)])]
+    found = detection.sum_up(results, ['a', 'b'])
+    first, second = found['by_class']
+    assert first == {'name': 'a', 'objects': 2, 'AP at 0.5': 50.0, 'precision': 100.0,
+                     'recall': 50.0}
+    assert (second['objects'], second['recall'], second['precision']) == (1, 0, 0)
+    cells = {(row, column): count for row, column, count in found['confusion']['cells']}
+    assert cells == {(0, 0): 1, (0, 1): 1, (2, 1): 1, (1, 2): 1}
+    assert results[0]['quality'] == pytest.approx(2 * 1 / (3 + 2))
+    assert results[1]['quality'] == 0
+    assert found['confusion']['names'][-1] == 'nothing'
+    assert len(detection.shown(results[1])['predicted']['boxes']) == 1  # the sure one
+    json.dumps(found)
+
+
+def test_ap_is_the_hosts():
+    mean_ap = pytest.importorskip('mmdet.evaluation.functional.mean_ap')
+    generator = np.random.default_rng(0)
+    results, boxes_of, truths = [], [], []
+    for _ in range(4):
+        corners = generator.uniform(0, 60, (6, 2))
+        truth = np.hstack([corners, corners + generator.uniform(10, 30, (6, 2))])
+        labels = generator.integers(0, 2, 6)
+        boxes = truth + generator.normal(0, 3, truth.shape)
+        scores = generator.uniform(0.05, 1, 6)
+        results.append(detected(boxes.tolist(), scores.tolist(), labels.tolist(),
+                                [(box, label, False) for box, label in zip(
+                                    truth.tolist(), labels.tolist())]))
+        boxes_of.append([np.hstack([boxes, scores[:, None]])[labels == label].astype(np.float32)
+                         for label in (0, 1)])
+        truths.append(dict(bboxes=truth.astype(np.float32), labels=labels))
+    _, expected = mean_ap.eval_map(boxes_of, truths, iou_thr=0.5, nproc=1, logger='silent')
+    found = detection.sum_up(results, ['a', 'b'])['by_class']
+    for mine, theirs in zip(found, expected):
+        assert mine['AP at 0.5'] == pytest.approx(float(theirs['ap']) * 100, abs=0.01)
+
+
+def test_images_with_nothing():
+    pytest.importorskip('mmdet')
+    nothing = detected([], [], [], [])
+    assert nothing['quality'] == 1
+    missed = detected([], [], [], [([0, 0, 5, 5], 1, False)])
+    assert missed['quality'] == 0
+    found = detection.sum_up([nothing, missed], ['a', 'b'])
+    assert found['by_class'][1]['AP at 0.5'] == 0
+    assert found['by_class'][0]['AP at 0.5'] is None
+    element = BaseDataElement()
+    element.pred_instances = InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0),
+                                          labels=torch.zeros(0, dtype=torch.int64))
+    assert detection.see(element, None)['quality'] is None
+
+
+def segmented(found, truth):
+    element = BaseDataElement()
+    element.pred_sem_seg = PixelData(data=torch.tensor(found)[None])
+    if truth is not None:
+        element.gt_sem_seg = PixelData(data=torch.tensor(truth)[None])
+    return dict(segmentation.see(element, None), path='a.png')
+
+
+def test_a_segmentor():
+    pytest.importorskip('mmseg')
+    results = [segmented([[0, 0, 1], [1, 1, 2]], [[0, 1, 1], [1, 255, 255]]),
+               segmented([[0]], [[0]])]
+    found = segmentation.sum_up(results, ['a', 'b', 'c'])
+    first, second, third = found['by_class']
+    assert (first['pixels'], first['IoU']) == (2, pytest.approx(100 * 2 / 3, abs=0.01))
+    assert (second['pixels'], second['IoU']) == (3, pytest.approx(100 * 2 / 3, abs=0.01))
+    assert (third['pixels'], third['IoU'], third['recall']) == (0, None, None)
+    assert found['confusion']['cells'] == [[0, 0, 2], [1, 0, 1], [1, 1, 2]]
+    assert results[0]['quality'] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert segmented([[0]], None)['quality'] is None
+    assert segmented([[0]], [[255]])['quality'] is None
+    json.dumps([found, segmentation.shown(results[0])])
+
+
+def test_large_label_maps_are_kept_small():
+    packed = segmentation.see(BaseDataElement(
+        pred_sem_seg=PixelData(data=torch.zeros(1, 1000, 700, dtype=torch.int64)),
+        gt_sem_seg=PixelData(data=torch.zeros(1, 1000, 700, dtype=torch.int64))), None)['picture']
+    assert len(packed['truth']['label_map']) < 1000
+
+
+class Data:
+    """A data set of twenty images that tells nothing of them."""
+
+    metainfo = dict(classes=('a', 'b', 'c'))
+
+    def __len__(self):
+        return 20
+
+
+@pytest.fixture
+def runner(tmp_path):
+    return SimpleNamespace(log_dir=str(tmp_path), cfg=dict(load_from='x.pth'),
+                           test_dataloader=SimpleNamespace(dataset=Data()))
+
+
+def test_the_hook_keeps_the_best_and_the_worst(runner, tmp_path):
+    pytest.importorskip('mmpretrain')
+    hook = TestDetailsHook()
+    hook.before_test(runner)
+    for index in range(20):
+        share = index / 20
+        hook.after_test_iter(runner, 0, outputs=[BaseDataElement(
+            metainfo=dict(img_path=f'{index:02d}.png'), gt_label=torch.tensor([0]),
+            pred_score=torch.tensor([share, 1 - share, 0.0]))])
+    hook.after_test_epoch(runner, {'accuracy/top1': np.float32(50), 'name': 'x'})
+    content = json.loads((tmp_path / FILE).read_text())
+    assert [entry['path'] for entry in content['worst']] == [f'{i:02d}.png' for i in range(8)]
+    assert [entry['path'] for entry in content['best']] == [f'{19 - i}.png' for i in range(8)]
+    assert content['scores'] == {'accuracy/top1': 50.0}
+    assert (content['images'], content['checkpoint']) == (20, 'x.pth')
+
+
+@pytest.mark.parametrize('outputs', [[object()], [BaseDataElement()], None, ['text']])
+def test_models_of_other_kinds_are_tested_all_the_same(runner, tmp_path, outputs):
+    hook = TestDetailsHook()
+    hook.before_test(runner)
+    hook.after_test_iter(runner, 0, outputs=outputs)
+    hook.after_test_epoch(runner, {})
+    assert not (tmp_path / FILE).exists()
