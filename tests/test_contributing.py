@@ -1,0 +1,69 @@
+"""What those who carry on read: paths and names in it exist, and its files are well formed."""
+import importlib
+import re
+
+import pytest
+import yaml
+
+from mmvssd.paths import project_root
+
+ROOT = project_root()
+PAGES = ['CONTRIBUTING.md', 'CHANGELOG.md', 'docs/contributing/style.md']
+FORMS = ['CITATION.cff', '.pre-commit-config.yaml',
+         *(str(file.relative_to(ROOT)) for file in sorted((ROOT / '.github').rglob('*.yml')))]
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_paths_and_links_lead_somewhere(page):
+    text = read(page)
+    paths = re.findall(r'(?:^|[\s`])((?:\w+/)+[\w.-]+\.(?:py|sh|md|yml))', text)
+    links = [link.partition('#')[0] for link in re.findall(r'\]\(([^)]+)\)', text)
+             if '://' not in link]
+    here = (ROOT / page).parent
+    missing = [path for path in paths if 'NAME' not in path and not (ROOT / path).exists()]
+    missing += [link for link in links if link and not (here / link).exists()]
+    assert not missing
+    assert paths or page != 'CONTRIBUTING.md'
+
+
+def test_names_exist():
+    names = re.findall(r'`(mmvssd(?:_kernels)?(?:\.\w+)+)', read('CONTRIBUTING.md'))
+    assert len(names) > 4
+    for name in names:
+        module, _, attribute = name.rpartition('.')
+        if not hasattr(importlib.import_module(module), attribute):
+            importlib.import_module(name)
+
+
+@pytest.mark.parametrize('name', FORMS)
+def test_a_form_is_well_formed(name):
+    assert isinstance(yaml.safe_load(read(name)), dict)
+
+
+def test_the_citation_is_of_this_version():
+    from mmvssd.version import __version__
+    citation = yaml.safe_load(read('CITATION.cff'))
+    assert citation['version'] == __version__
+    cited = ' '.join(work['url'] for work in citation['references'])
+    assert '2407.18559' in cited
+    assert '2401.10166' in cited
+
+
+def test_the_workflow_calls_commands_that_there_are():
+    jobs = yaml.safe_load(read('.github/workflows/tests.yml'))['jobs']
+    commands = ' '.join(step.get('run', '') for job in jobs.values() for step in job['steps'])
+    scripts = set(re.findall(r'bash (\S+)', commands))
+    assert {'tools/run_tests.sh', 'tools/quickstart.sh'} <= scripts
+    assert all((ROOT / script).is_file() for script in scripts)
+
+
+def test_the_style_page_shows_ten_pairs():
+    rows = re.findall(r'^\| (.+?) \| (.+?) \|$', read('docs/contributing/style.md'), re.MULTILINE)
+    assert len(rows) >= 11
+    for _, after in rows[1:]:
+        for sentence in re.split(r'[.!?] ', after):
+            assert len(sentence.split()) <= 25
