@@ -7,11 +7,15 @@ kernels too, which compile while later layers run.
 
 What was not foreseen compiles at its launch, as ever.
 """
+import atexit
 import functools
 import importlib
+import itertools
+import logging
 import os
+import queue
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import ModuleType
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
@@ -20,10 +24,15 @@ from torch import Tensor
 
 #: Threads that compile at most: what a step waits for is soon the longest single kernel.
 THREADS = 8
+#: Variables in which launchers say how many processes of a training share the machine's cores.
+LOCAL_PROCESSES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
 #: Triton compiles for pointers that are multiples of this.
 ALIGNMENT = 16
+#: What is compiled first: what a call waits for, before what it will need later.
+NOW, LATER = 0, 1
 
-#: What a thread records now: ``launches``, ``device`` and ``capability``; absent if nothing.
+logger = logging.getLogger('mmvssd')
+#: What a thread records now: ``launches`` and ``device``; absent if it records nothing.
 _recording = threading.local()
 
 
@@ -39,24 +48,25 @@ class Launch(NamedTuple):
 class CompiledAhead:
     """A function that launches kernels, of which the first call of a kind compiles them ahead.
 
-    Calls are of one kind if their tensors agree in dtype and width, which is what most kernels are
-    compiled for.
+    Calls are of one kind if they agree in their options, in their tensors' dtypes, and in
+    ``widths``: kernels are compiled for these, and for no other size.
 
     Args:
         function: Takes tensors, the first of them present, and options.
+        widths: Takes the same, returns sizes.
     """
 
-    def __init__(self, function: Callable) -> None:
+    def __init__(self, function: Callable, widths: Callable[..., tuple]) -> None:
         functools.update_wrapper(self, function)
-        self._function = function
+        self._function, self._widths = function, widths
         self._ready: Set[tuple] = set()
         self._without_gradient: Set[tuple] = set()
         self._started: Dict[tuple, List[Future]] = {}
 
     def __call__(self, *args):
-        kind = _kind(args)
+        kind = self._kind(args)
         if kind not in self._ready:
-            self.start(*args)
+            self._start(kind, args, NOW)
             for future in self._started.pop(kind, []):
                 future.exception()  # waits; the launch itself will say what is wrong
             self._ready.add(kind)
@@ -68,21 +78,40 @@ class CompiledAhead:
         # soon there is nothing to ask for, which takes no time
         if not self._without_gradient:
             return False
-        kind = _kind(args)
+        kind = self._kind(args)
         new = kind in self._without_gradient
         self._without_gradient.discard(kind)
         return new
 
     def start(self, *args) -> None:
         """Start to compile what a call with these arguments would launch; do not wait."""
-        kind = _kind(args)
+        self._start(self._kind(args), args, LATER)
+
+    def _kind(self, args: tuple) -> tuple:
+        return (args[0].device, self._widths(*args), *[
+            a.dtype if isinstance(a, Tensor) else a if isinstance(a, (str, bool)) else a is None
+            for a in args])
+
+    def _start(self, kind: tuple, args: tuple, when: int) -> None:
         if kind in self._ready or kind in self._started:
             return
+        self._started[kind] = []
         device = args[0].device
         threads = _threads(device)
-        self._started[kind] = [] if threads is None else [
-            threads.submit(_compile, launch, device)
-            for launch in launches(self._function, *args)]
+        if threads is None:
+            return
+        try:
+            found = launches(self._function, *args)
+        except Exception:  # a call goes on without; whatever is wrong with it, it will say itself
+            logger.warning('%s: its kernels compile one after the other, for its launches could '
+                           'not be foreseen', self.__name__, exc_info=True)
+            return
+        self._started[kind] = [threads.submit(when, _compile, launch, device) for launch in found]
+
+
+def compiled_ahead(widths: Callable[..., tuple]) -> Callable[[Callable], CompiledAhead]:
+    """Return a decorator that makes a function one of :class:`CompiledAhead`."""
+    return functools.partial(CompiledAhead, widths=widths)
 
 
 def launches(function: Callable, *args,
@@ -137,12 +166,6 @@ class _RecordedKernel:
             Launch(self._kernel, grid, args, options))
 
 
-def _kind(args: tuple) -> tuple:
-    return (args[0].device, *[
-        (a.dtype, a.shape[-1] if a.dtype.is_floating_point else None) if isinstance(a, Tensor)
-        else a if isinstance(a, (str, bool)) else a is None for a in args])
-
-
 def _without_memory(t: Tensor) -> Tensor:
     """Return a tensor of the same layout, which begins as far from an aligned place."""
     begin = t.data_ptr() % ALIGNMENT // t.element_size()
@@ -159,17 +182,72 @@ def _compile(launch: Launch, device: torch.device) -> None:
                                                                          kernel.metadata)
 
 
-def _threads(device: torch.device) -> Optional[ThreadPoolExecutor]:
+class _Threads:
+    """Threads that run what waits, and end with the interpreter.
+
+    Those of ``concurrent.futures`` would first compile all that waits, after a Ctrl-C too.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._waiting: queue.PriorityQueue = queue.PriorityQueue()
+        self._numbers, self._process, self._ended = itertools.count(), os.getpid(), False
+        self._all = [threading.Thread(target=self._work, name=f'compile-kernels-{i}', daemon=True)
+                     for i in range(count)]
+        for thread in self._all:
+            thread.start()
+        atexit.register(self._end)
+
+    def submit(self, when: int, function: Callable, *args) -> Future:
+        """Have a function called: the lowest ``when`` first, of equal ones the first submitted."""
+        future: Future = Future()
+        if self._ended:
+            future.cancel()
+        else:
+            self._waiting.put((when, next(self._numbers), future, function, args))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            *_, future, function, args = self._waiting.get()
+            if self._ended:
+                future.cancel()
+            elif future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*args))
+                except BaseException as error:  # waits for whoever asks
+                    future.set_exception(error)
+            if function is None:
+                return
+
+    def _end(self) -> None:
+        if self._process != os.getpid():  # a fork has none of the threads
+            return
+        self._ended = True
+        for _ in self._all:
+            self._waiting.put((LATER, next(self._numbers), Future(), None, ()))
+        # a thread within a compiler must not meet an interpreter that is gone
+        for thread in self._all:
+            thread.join()
+
+
+def _threads(device: torch.device) -> Optional[_Threads]:
     """Return the threads that compile for a device; None if a launch may as well compile."""
     return _gpu_threads() if device.type == 'cuda' else None
 
 
 @functools.cache
-def _gpu_threads() -> Optional[ThreadPoolExecutor]:
+def _gpu_threads() -> Optional[_Threads]:
     # the release that brought this compiles in threads itself
     if not hasattr(importlib.import_module('triton'), 'AsyncCompileMode'):
         return None
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    if cores < 2:
-        return None
-    return ThreadPoolExecutor(min(cores, THREADS), thread_name_prefix='compile-kernels')
+    count = min(THREADS, len(os.sched_getaffinity(0)) // _local_processes())
+    return _Threads(count) if count > 1 else None
+
+
+def _local_processes() -> int:
+    for name in LOCAL_PROCESSES:
+        # Slurm may say 8(x2): eight on each of two nodes
+        number = os.environ.get(name, '').partition('(')[0]
+        if number.isdecimal() and int(number):
+            return int(number)
+    return 1

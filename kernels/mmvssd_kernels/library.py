@@ -105,7 +105,8 @@ def call(name: str, *inputs):
     Raises:
         NotImplementedError: In forward mode, in which PyTorch would leave the tangents out.
     """
-    if not torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
         if torch._C._are_functorch_transforms_active():
             return _functions[name].apply(*inputs)
         # without a level of forward mode, no tensor has a tangent, and to look for it takes a while
@@ -114,7 +115,7 @@ def call(name: str, *inputs):
                 for t in inputs):
             _refuse_forward_mode(name)
     output = getattr(torch.ops.mmvssd_kernels, name)(*inputs)
-    if name in _gradients:
+    if not compiling and name in _gradients:
         _start_gradient(name, inputs, output)
     return output
 

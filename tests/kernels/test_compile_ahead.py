@@ -2,11 +2,13 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 from mmvssd_kernels import compile_ahead, library
 from mmvssd_kernels.compile_ahead import CompiledAhead, Launch
@@ -30,7 +32,7 @@ CASES = {
 class Threads:
     """Runs at once what is submitted, and keeps what it raises."""
 
-    def submit(self, function, *args):
+    def submit(self, when, function, *args):
         future = Future()
         try:
             future.set_result(function(*args))
@@ -102,13 +104,23 @@ def test_parts_of_one_projection(compiled, launched, triton_device):
     assert set(map(compiled_for, compiled)) == set(map(compiled_for, launched))
 
 
-def test_once_for_a_kind(compiled, launched, triton_device):
-    case = CASES['ssd']
-    for images in range(1, 3):
-        results(Case.example('ssd', N=images), case.cast(torch.float32, triton_device), 'triton')
+@pytest.mark.parametrize('name', CASES)
+def test_other_sizes_are_no_other_kind(name, compiled, launched, triton_device):
+    """Nor does anything stay behind for them: batches and images of many sizes come along."""
+    case = CASES[name]
+    results(case, case.cast(torch.float32, triton_device), 'triton')
     first = len(compiled)
+    for images, rows in ((2, 3), (3, 5), (1, 4)):
+        sizes = dict(L=4 * rows) if case.op == 'selective_scan' else dict(H=rows)
+        if case.op == 'nc_ssd':
+            sizes['G'] = case.tensors['B'].shape[2]
+        other = Case.example(case.op, N=images, **sizes)
+        grid = dict(grid=(rows, 4)) if 'grid' in case.options else {}
+        other = other._replace(options={**case.options, **grid})
+        results(other, other.cast(torch.float32, triton_device), 'triton')
+    assert len(compiled) == first > 0
     results(case, case.cast(torch.bfloat16, triton_device), 'triton')
-    assert len(compiled) == 2 * first > 0
+    assert len(compiled) > first
 
 
 @pytest.mark.parametrize('context', [torch.no_grad, torch.inference_mode])
@@ -129,6 +141,75 @@ def test_a_failure_is_left_to_the_launch(compiled, monkeypatch, triton_device):
     monkeypatch.setattr(compile_ahead, '_compile', fail)
     tensors = PLAIN.cast(torch.float32, triton_device)
     assert results(PLAIN, tensors, 'triton')['y'].isfinite().all()
+
+
+def test_launches_that_cannot_be_foreseen(compiled, monkeypatch, caplog, triton_device):
+    def fail(*args):
+        raise NotImplementedError('no meta kernel')
+
+    monkeypatch.setattr(compile_ahead, 'launches', fail)
+    for _ in range(2):
+        assert results(PLAIN, PLAIN.cast(torch.float32, triton_device), 'triton')
+    # forward and backward each say it once
+    assert [record.message.partition(': ')[2] for record in caplog.records] == [
+        'its kernels compile one after the other, for its launches could not be foreseen'] * 2
+
+
+@pytest.mark.parametrize('fullgraph', [False, True])
+def test_a_compiled_step_is_compiled_once(fullgraph, compiled, launched, triton_device):
+    """What is kept of kinds of calls is nothing that a graph depends on."""
+    counter = torch._dynamo.testing.CompileCounterWithBackend('aot_eager')
+    case = CASES['ssd']
+    step = torch.compile(lambda tensors: case.run(tensors, 'triton'), backend=counter,
+                         fullgraph=fullgraph)
+    torch._dynamo.reset()
+    for _ in range(3):
+        tensors = case.cast(torch.float32, triton_device)
+        step(tensors).sum().backward()
+    assert counter.frame_count == 1
+    with torch.no_grad():
+        case.run(case.cast(torch.float32, triton_device), 'triton')
+
+
+WAITING = """
+import sys, time
+from concurrent.futures import wait
+from mmvssd_kernels.compile_ahead import LATER, NOW, _Threads
+
+threads, order = _Threads(1), []
+first = threads.submit(LATER, time.sleep, 0.3)
+late = threads.submit(LATER, order.append, 'late')
+soon = threads.submit(NOW, order.append, 'soon')
+bad = threads.submit(NOW, int, 'x')
+wait([first, late, soon, bad])
+assert order == ['soon', 'late'], order
+assert isinstance(bad.exception(), ValueError)
+for _ in range(100):
+    threads.submit(LATER, time.sleep, 0.3)
+print('done', flush=True)
+raise SystemExit(3)
+"""
+
+
+def test_what_waits_is_left_at_the_end():
+    """What a call waits for comes first; an interpreter that ends does not wait for the rest."""
+    start = time.monotonic()
+    told = subprocess.run([sys.executable, '-c', WAITING], text=True, capture_output=True,
+                          check=False)
+    assert (told.returncode, told.stdout, told.stderr) == (3, 'done\n', '')
+    assert time.monotonic() - start < 25
+
+
+@pytest.mark.parametrize(('environment', 'number'), [
+    ({}, 1), (dict(LOCAL_WORLD_SIZE='8'), 8), (dict(LOCAL_WORLD_SIZE=''), 1),
+    (dict(LOCAL_WORLD_SIZE='0', SLURM_NTASKS_PER_NODE='4(x2)'), 4),
+    (dict(OMPI_COMM_WORLD_LOCAL_SIZE='2'), 2), (dict(SLURM_NTASKS_PER_NODE='many'), 1)])
+def test_processes_that_share_the_cores(environment, number, monkeypatch):
+    for name in compile_ahead.LOCAL_PROCESSES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert compile_ahead._local_processes() == number
 
 
 def test_a_cpu_compiles_nothing_ahead():

@@ -10,7 +10,7 @@ from typing import Optional, Tuple
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.compile_ahead import CompiledAhead
+from mmvssd_kernels.compile_ahead import compiled_ahead
 from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.nc_ssd import normalized, plain
 
@@ -41,13 +41,17 @@ def nc_ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
     return call('nc_ssd_triton', x, dt, A, B, C, D, mask, grid)[0]
 
 
+def _widths(x, dt, A, B, *others):
+    return (x.shape[2:], B.shape[2:])
+
+
 def _fake_forward(x, dt, A, B, C, D, mask, grid):
     return x.new_empty(x.shape), *_form(grid).allocate(x, B, C, grid)
 
 
 @operator('nc_ssd_triton(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, '
           'Tensor? mask, SymInt[]? grid) -> (Tensor, Tensor, Tensor, Tensor)', _fake_forward)
-@CompiledAhead
+@compiled_ahead(_widths)
 def _forward(x, dt, A, B, C, D, mask, grid):
     """y, and what backward needs: states, and of the normalized form the softmax and a table."""
     results = _fake_forward(x, dt, A, B, C, D, mask, grid)
@@ -68,7 +72,7 @@ def _fake_backward(dy, x, dt, A, B, C, D, mask, state, softmax, table, grid):
 @operator('nc_ssd_triton_backward(Tensor dy, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, '
           'Tensor? D, Tensor? mask, Tensor state, Tensor softmax, Tensor table, SymInt[]? grid) '
           '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
-@CompiledAhead
+@compiled_ahead(lambda dy, *others: _widths(*others))
 def _backward(dy, x, dt, A, B, C, D, mask, state, softmax, table, grid):
     """Gradients of x, dt, A, B, C and D, contiguous."""
     results = _fake_backward(dy, x, dt, A, B, C, D, mask, state, softmax, table, grid)

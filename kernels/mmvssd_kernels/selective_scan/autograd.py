@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.compile_ahead import CompiledAhead
+from mmvssd_kernels.compile_ahead import compiled_ahead
 from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
@@ -27,6 +27,10 @@ def selective_scan_triton(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Ten
     return call('selective_scan_triton', u, delta, A, B, C, D, delta_bias, mask, delta_softplus)[0]
 
 
+def _widths(u, delta, A, B, *others):
+    return (A.shape, B.shape[1])
+
+
 def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     N, channels, L = u.shape
     S, K = A.shape[1], B.shape[1]
@@ -37,7 +41,7 @@ def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
 @operator('selective_scan_triton(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '
           'Tensor delta_bias, Tensor? mask, bool delta_softplus) -> (Tensor, Tensor)',
           _fake_forward)
-@CompiledAhead
+@compiled_ahead(_widths)
 def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     """Compute outputs (N, K*D, L), and states before tiles (K, N, tiles, S, D)."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask, delta_softplus)
@@ -56,7 +60,7 @@ def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_sof
           'Tensor C, Tensor D, Tensor delta_bias, Tensor? mask, Tensor states, '
           'bool delta_softplus) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
-@CompiledAhead
+@compiled_ahead(lambda dy, *others: _widths(*others))
 def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
     """Compute gradients of the seven inputs, contiguous and in their dtypes."""
     inputs = (u, delta, A, B, C, D, delta_bias, mask)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.compile_ahead import CompiledAhead
+from mmvssd_kernels.compile_ahead import compiled_ahead
 from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
@@ -41,6 +41,10 @@ def selective_scan_2d_triton(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor
     return call('selective_scan_2d_triton', x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)[0]
 
 
+def _widths(x, dt, dt_weight, A, *others):
+    return (x.shape[3], dt.shape[4], A.shape[1])
+
+
 def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     (N, H, W, width), S = x.shape, A.shape[1]
     y = x.new_empty((N, H, W, width), dtype=sum_dtype(x.dtype))
@@ -50,7 +54,7 @@ def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
 @operator('selective_scan_2d_triton(Tensor x, Tensor dt, Tensor dt_weight, Tensor A, Tensor B, '
           'Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, str pattern) -> (Tensor, Tensor)',
           _fake_forward)
-@CompiledAhead
+@compiled_ahead(_widths)
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     """Compute outputs (N, H, W, D), and states before tiles (4, N, tiles, S, D)."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern)
@@ -70,7 +74,7 @@ def _fake_backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, patt
           'Tensor A, Tensor B, Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, Tensor states, '
           'str pattern) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
-@CompiledAhead
+@compiled_ahead(lambda dy, *others: _widths(*others))
 def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
     """Compute gradients of the eight inputs, contiguous and in their dtypes."""
     inputs = (x, dt, dt_weight, A, B, C, D, dt_bias, mask)

@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional, Tuple
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
-from mmvssd_kernels.compile_ahead import CompiledAhead
+from mmvssd_kernels.compile_ahead import compiled_ahead
 from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import common_dtype, drop_padding, sum_dtype
 from mmvssd_kernels.triton_support import power_of_two, vector_stride
@@ -58,13 +58,17 @@ def ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Option
     return y
 
 
+def _widths(x, dt, A, B, *others):
+    return (x.shape[2:], B.shape[2:])
+
+
 def _fake_forward(x, dt, A, B, C, D, reverse):
     return x.new_empty(x.shape)
 
 
 @operator('ssd_triton(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, bool reverse) '
           '-> Tensor', _fake_forward)
-@CompiledAhead
+@compiled_ahead(_widths)
 def _forward(x, dt, A, B, C, D, reverse):
     """y (N, L, h, P)."""
     y = _fake_forward(x, dt, A, B, C, D, reverse)
@@ -87,7 +91,7 @@ def _fake_backward(dy, x, dt, A, B, C, D, reverse):
 @operator('ssd_triton_backward(Tensor dy, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, '
           'Tensor? D, bool reverse) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
-@CompiledAhead
+@compiled_ahead(lambda dy, *others: _widths(*others))
 def _backward(dy, x, dt, A, B, C, D, reverse):
     """Gradients of x, dt, A, B, C and D, contiguous."""
     results = _fake_backward(dy, x, dt, A, B, C, D, reverse)
