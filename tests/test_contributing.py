@@ -8,7 +8,7 @@ import yaml
 from mmvssd.paths import project_root
 
 ROOT = project_root()
-PAGES = ['CONTRIBUTING.md', 'CHANGELOG.md', 'docs/contributing/style.md']
+PAGES = ['CONTRIBUTING.md', 'CHANGELOG.md', 'docs/contributing/style.md', 'docs/README.md']
 FORMS = ['CITATION.cff', '.pre-commit-config.yaml',
          *(str(file.relative_to(ROOT)) for file in sorted((ROOT / '.github').rglob('*.yml')))]
 
@@ -67,3 +67,25 @@ def test_the_style_page_shows_ten_pairs():
     for _, after in rows[1:]:
         for sentence in re.split(r'[.!?] ', after):
             assert len(sentence.split()) <= 25
+
+
+def test_every_page_is_listed():
+    """The index of the documents has them all, and each of its links leads to a page."""
+    index = read('docs/README.md')
+    linked = {link.partition('#')[0] for link in re.findall(r'\]\(([^)]+)\)', index)}
+    pages = {str(page.relative_to(ROOT / 'docs')) for page in (ROOT / 'docs').rglob('*.md')}
+    assert pages - linked == {'README.md'}
+    assert all((ROOT / 'docs' / link).is_file() for link in linked)
+
+
+def test_the_readme_fits_a_few_screens():
+    """Its links lead somewhere, and what it lists are folders that there are."""
+    text = read('README.md')
+    assert len(text.splitlines()) <= 190
+    links = [link.partition('#')[0] for link in re.findall(r'\]\(([^)]+)\)', text)
+             if '://' not in link]
+    assert len(links) > 12
+    assert all((ROOT / link).is_file() for link in links)
+    folders = re.findall(r'`([\w/]+/\w*)`', text.partition('## Documentation')[2])
+    assert len(folders) > 10
+    assert all((ROOT / folder).is_dir() for folder in folders)
