@@ -1,10 +1,11 @@
 """Quantization of an exported classifier to 8 bits, with what it costs in accuracy."""
 import importlib
+import itertools
 import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
+from mmvssd.cli.launch import require as require_settings
 from mmvssd.deployment.onnx_models import OnnxModel, require
 from mmvssd.errors import ConfigError, DataError, ExportError
 
@@ -65,15 +67,20 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
         raise ConfigError(f'--out: got {out}, expected a name that ends with .onnx')
     if Path(out).resolve() == Path(file).resolve():
         raise ConfigError(f'--out: {out} is the file that is quantized; name another')
+    if not 0 <= max_loss <= 1:  # nor is it NaN
+        raise ConfigError(f'--max-loss: got {max_loss * 100:g}, expected points from 0 to 100')
     whole = _open(file)
-    said = _metadata(whole, file)
-    images = _Images(cfg, said, file)
-    held_out = list(images.batches('test', evaluation, seed))
+    images = _Images(cfg, _metadata(whole, file), file)
+    calibrating = images.batches('train', calibration, seed)
+    held_out = images.batches('test', evaluation, seed)
+    first = [next(calibrating), next(held_out)]  # data that are not there show now
+    calibrating, held_out = (itertools.chain([batch], rest)
+                             for batch, rest in zip(first, (calibrating, held_out)))
     try:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=Path(out).parent, prefix='.quantize-') as folder:
             written = Path(folder) / 'int8.onnx'
-            _quantize(file, written, images.batches('train', calibration, seed))
+            _quantize(file, written, calibrating)
             scores = _compare(whole, OnnxModel(written), held_out)
             if scores.float_top1 - scores.int8_top1 > max_loss:
                 raise ExportError(
@@ -121,6 +128,7 @@ class _Images:
         if cfg.get('default_scope') != 'mmpretrain':
             raise ConfigError(f'{cfg.filename}: it is of {cfg.get("default_scope")}; the recipe of '
                               'a classifier is needed, of mmpretrain')
+        require_settings(cfg, 'train_dataloader', 'test_dataloader')
         init_default_scope(cfg.default_scope)
         given = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
         # batches are labelled by their samples, and not mixed
@@ -128,26 +136,40 @@ class _Images:
                  if name not in ('batch_augments', 'num_classes', 'to_onehot')}
         self._preprocess: nn.Module = MODELS.build(dict(dict(type='ClsDataPreprocessor'), **given))
         self._cfg, self._said, self._file = cfg, said, file
-        self._pipeline = cfg.test_dataloader.dataset.pipeline
+        self._pipeline = _innermost(cfg.test_dataloader.dataset).get('pipeline') or []
 
     def batches(self, phase: str, most: int,
                 seed: int) -> Iterator[Tuple[np.ndarray, List[int]]]:
-        """Yield images (N, C, H, W) and their labels, of a phase's data, in the test pipeline."""
+        """Yield images (N, C, H, W) and their labels, of a phase's data, in the test pipeline.
+
+        Raises:
+            DataError: There is none, one cannot be read, or the classes are others.
+        """
         loader = self._cfg.get(f'{phase}_dataloader')
-        dataset = DATASETS.build(dict(loader.dataset, pipeline=[]))
+        try:
+            dataset = DATASETS.build(dict(_innermost(loader.dataset), pipeline=[]))
+        except OSError as error:
+            raise DataError(f"the recipe's {phase} data: {error}") from error
         classes = list(dataset.metainfo.get('classes') or ())
         if classes and self._said['classes'] and len(classes) != len(self._said['classes']):
             raise DataError(f'{self._file} knows {len(self._said["classes"])} classes, the '
                             f"recipe's {phase} data have {len(classes)}")
-        load = Compose(self._pipeline)
         order = np.random.default_rng(seed).permutation(len(dataset))[:most]
         if not len(order):
             raise DataError(f"the recipe's {phase} data hold no image")
-        # sizes may differ from image to image
-        for group in _of_one_size([load(dataset.get_data_info(int(i))) for i in order]):
+        for group in _of_one_size(self._loaded(dataset, order)):
             batch = self._preprocess(pseudo_collate(group))
             yield self._as_file_takes(batch['inputs']), [
                 int(sample.gt_label[0]) for sample in batch['data_samples']]
+
+    def _loaded(self, dataset, order: np.ndarray) -> Iterator[dict]:
+        load = Compose(self._pipeline)
+        for index in order:
+            facts = dataset.get_data_info(int(index))
+            try:
+                yield load(facts)
+            except OSError as error:
+                raise DataError(f'{facts.get("img_path", f"image {index}")}: {error}') from error
 
     def _as_file_takes(self, images: torch.Tensor) -> np.ndarray:
         if self._said['normalizes_itself'] and 'mean' in self._said:
@@ -156,13 +178,22 @@ class _Images:
         return images.float().numpy()
 
 
-def _of_one_size(samples: Sequence[dict]) -> Iterator[List[dict]]:
+def _innermost(settings: dict) -> dict:
+    """Return the settings of the data set within wrappers, such as RepeatDataset."""
+    while isinstance(settings.get('dataset'), dict):
+        settings = settings['dataset']
+    return settings
+
+
+def _of_one_size(samples: Iterable[dict]) -> Iterator[List[dict]]:
+    """Yield groups of samples whose images have one size, of at most BATCH."""
     groups: Dict[tuple, List[dict]] = {}
     for sample in samples:
-        groups.setdefault(tuple(sample['inputs'].shape), []).append(sample)
-    for group in groups.values():
-        for start in range(0, len(group), BATCH):
-            yield group[start:start + BATCH]
+        shape = tuple(sample['inputs'].shape)
+        groups.setdefault(shape, []).append(sample)
+        if len(groups[shape]) == BATCH:
+            yield groups.pop(shape)
+    yield from groups.values()
 
 
 def _quantize(file: str, out: Path, batches: Iterator) -> None:
@@ -183,9 +214,11 @@ def _quantize(file: str, out: Path, batches: Iterator) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _compare(whole: OnnxModel, quantized: OnnxModel, batches: Sequence) -> Scores:
-    found = [[model(images)[0].argmax(1) for images, _ in batches] for model in (whole, quantized)]
-    first, second = map(np.concatenate, found)
-    labels = np.concatenate([labels for _, labels in batches])
-    return Scores(len(labels), float(np.mean(first == labels)), float(np.mean(second == labels)),
-                  float(np.mean(first == second)))
+def _compare(whole: OnnxModel, quantized: OnnxModel, batches: Iterable) -> Scores:
+    counts = np.zeros(4)
+    for images, labels in batches:
+        first, second = (model(images)[0].argmax(1) for model in (whole, quantized))
+        counts += (len(labels), *(np.sum(same) for same in (
+            first == labels, second == labels, first == second)))
+    images, *right = counts
+    return Scores(int(images), *(float(number / images) for number in right))

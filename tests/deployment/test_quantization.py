@@ -1,7 +1,9 @@
 """Classifiers in 8 bits: what the file computes, and when there is none."""
+import copy
 import importlib
 import json
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -97,6 +99,27 @@ def test_a_loss_beyond_the_bar_leaves_nothing(recipe, exported, tmp_path, monkey
                                           r'1.00% is allowed'):
         quantize(recipe, str(exported), str(tmp_path / 'int8.onnx'), calibration=2)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_wrapped_data_and_faulty_data(recipe, exported, tmp_path):
+    """Wrappers are looked through; an image that is broken is named, and not taken for --out."""
+    out = str(tmp_path / 'int8.onnx')
+    wrapped = copy.deepcopy(recipe)
+    for phase in ('train', 'test'):
+        loader = wrapped[f'{phase}_dataloader']
+        loader['dataset'] = dict(type='RepeatDataset', times=2, dataset=loader['dataset'])
+    assert quantize(wrapped, str(exported), out, calibration=3, evaluation=40).images == 18
+    shutil.copytree(recipe.test_dataloader.dataset.data_root, tmp_path / 'data')
+    (tmp_path / 'data' / 'dark' / '3.png').write_text('broken')
+    for phase in ('train', 'test'):
+        faulty = copy.deepcopy(recipe)
+        faulty[f'{phase}_dataloader']['dataset']['data_root'] = str(tmp_path / 'data')
+        with pytest.raises(DataError, match=r'dark/3\.png'):
+            quantize(faulty, str(exported), str(tmp_path / 'other.onnx'))
+    with pytest.raises(ConfigError, match='--max-loss: got nan'):
+        quantize(recipe, str(exported), out, max_loss=float('nan'))
+    assert sorted(os.listdir(tmp_path)) == ['data', 'int8.onnx']
 
 
 @pytest.mark.filterwarnings('ignore')
