@@ -14,7 +14,7 @@ SCHEDULERS = 4
 #: Registers of a multiprocessor; a warp's are given out by the 256.
 REGISTERS, REGISTER_UNIT = 65536, 256
 #: Shares of the best case that kernels are taken to reach: of the instructions that schedulers
-#: could issue, and of a copy's bandwidth. docs/kernel_report.md compares them with measurements.
+#: could issue, and of a copy's bandwidth. kernels/README.md has estimates beside measurements.
 ISSUED, MOVED = 0.35, 0.75
 
 
