@@ -77,8 +77,8 @@ class StaticReport(NamedTuple):
             f'estimate: for each kernel the longer of issue over {ISSUED} and move over {MOVED}, '
             'two shares that were chosen beside measured kernels.',
             'least MB: inputs once, outputs once; of copy: the time to copy these over the time.',
-            'stack: bytes of a thread that registers had no room for, or of an array, as a sine has '
-            'for large angles.',
+            'stack: bytes of a thread that registers had no room for, or of an array, as a sine '
+            'has for large angles.',
             'asked MB: what loads and stores ask for, masked lanes and repetitions too.',
             'An element is one of the output, once for each sequence. Instructions are those of '
             'threads; a branch that some programs skip counts for all.',
