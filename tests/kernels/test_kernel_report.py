@@ -144,6 +144,7 @@ def test_elements_count_once_for_each_sequence():
     (90, 32, 4, 46080, 4),  # of which each block costs a KiB more
     (80, 32, 4, 57344, 2),
     (75, 32, 4, 32768, 2),
+    (75, 32, 4, 0, 8),
 ])
 def test_occupancy(capability, registers, warps, shared, blocks):
     assert static.GPUS[capability].resident(registers, warps, shared) == blocks

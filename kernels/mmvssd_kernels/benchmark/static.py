@@ -45,7 +45,7 @@ class Gpu(NamedTuple):
         """Return how many blocks a multiprocessor holds at a time."""
         unit = math.ceil(registers * machine_code.WARP / REGISTER_UNIT) * REGISTER_UNIT
         return min(self.blocks, self.warps // warps, REGISTERS // (unit * warps),
-                   self.shared // (shared + self.reserved))
+                   self.shared // max(shared + self.reserved, 1))
 
 
 #: Of a data sheet's bandwidth what a copy reaches: 4.2 of an H200's 4.8 TB/s, docs/gpu.md.
