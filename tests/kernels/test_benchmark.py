@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ops = pytest.mark.parametrize('op', USERS)
 # of one token each, the smallest images that there are
 TINY = ['--op', 'cross_scan', '--images', '5x4x4', '--stage', '0', '--device', 'cpu', '--quick']
-TABLE = '| op | shape | dtype | pass | ms | GB | of copy | eager | compiled | MB | MB eager |'
+TABLE = ('| op | shape | dtype | pass | ms | GB | of copy | eager | export | compiled | MB |'
+         ' MB eager |')
 
 
 def sizes(op, name):
@@ -158,7 +159,7 @@ def test_what_is_wrong_is_not_timed(implement, tmp_path, capsys, output, gradien
     assert set(batches) == {2}
     for row in table[:4]:
         assert row[0] == 'cross_scan'
-        assert row[4:] == ['wrong', row[5], '-', 'not run', 'not run', '-', '-']
+        assert row[4:] == ['wrong', row[5], '-', *['not run'] * 3, '-', '-']
     # the others go on
     assert 5 in merges
     assert [row[0] for row in table[4:]] == ['cross_merge'] * 4
@@ -236,8 +237,8 @@ def test_a_compiler_that_fails_is_a_cell(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, 'compile', compile_)
     status, table, _ = run(tmp_path, '--dtype', 'float32')
     assert status == 0
-    assert [row[8] for row in table] == ['failed'] * 2
-    assert all(float(row[7]) > 0 for row in table)
+    assert [row[9] for row in table] == ['failed'] * 2
+    assert all(float(row[7]) > 0 and float(row[8]) > 0 for row in table)
     assert 'compiled: failed, RuntimeError: no compiler here' in capsys.readouterr().out
 
 
@@ -247,11 +248,36 @@ def test_what_is_compiled_is_the_reference(tmp_path, monkeypatch):
                         lambda op, dynamic: compiled.append((op, dynamic)) or op)
     _, table, written = run(tmp_path)
     # --quick: in the last dtype alone
-    assert [row[8] for row in table[:2]] == ['not run'] * 2
-    assert all(float(row[8]) > 0 for row in table[2:])
+    assert [row[9] for row in table[:2]] == ['not run'] * 2
+    assert all(float(row[9]) > 0 for row in table[2:])
     assert len(compiled) == 2
     kinds = [list(row['results']) for row in written['rows']]
-    assert kinds == [['own', 'eager']] * 2 + [['own', 'eager', 'compiled']] * 2
+    assert kinds == [['own', 'eager', 'export']] * 2 + [[
+        'own', 'eager', 'export', 'compiled']] * 2
+
+
+def test_the_yardstick_of_large_operators(monkeypatch):
+    """Of the ops that have such an implementation it is timed, and no other."""
+    called = []
+    for op in ('selective_scan_2d', 'nc_ssd'):
+        for name in dispatch.names(op):
+            way = dispatch.implementation(op, name)
+
+            def noted(*args, op=op, name=name, way=way, **kwargs):
+                called.append((op, name))
+                return way.run(*args, **kwargs)
+
+            monkeypatch.setitem(dispatch._implementations[op], name, way._replace(run=noted))
+    for op in ('selective_scan_2d', 'nc_ssd'):
+        workload = next(w for w in workloads() if w.op == op).on_grid(1, (2, 2))
+        plan = compare.Plan('reference', torch.device('cpu'), ('own', 'eager', 'export'), 0.001)
+        rows = compare.rows_of([workload], [torch.float32])
+        called.clear()
+        compare.time_rows(rows, plan, lambda text: None)
+        names = ['reference', 'export'] if op == 'selective_scan_2d' else ['reference']
+        assert {name for _, name in called} == set(names)
+        assert [('export' in row.results) for row in rows] == ['export' in names] * 2
+        assert all(isinstance(one, Timing) for row in rows for one in row.results.values())
 
 
 def test_a_run_that_is_cut_short_leaves_its_rows(tmp_path, monkeypatch):
@@ -268,7 +294,7 @@ def test_a_run_that_is_cut_short_leaves_its_rows(tmp_path, monkeypatch):
         run(tmp_path, '--no-compile')
     text = (tmp_path / 'new' / 'speed.md').read_text()
     rows = text.split(TABLE)[1].splitlines()[2:]
-    assert [row.count('not run') for row in rows] == [1, 1, 3, 3]
+    assert [row.count('not run') for row in rows] == [1, 1, 4, 4]
     assert [path.name for path in sorted((tmp_path / 'new').iterdir())] == ['speed.json',
                                                                            'speed.md']
 
@@ -276,7 +302,7 @@ def test_a_run_that_is_cut_short_leaves_its_rows(tmp_path, monkeypatch):
 def test_when_time_is_up_the_implementation_alone_is_timed(tmp_path):
     status, table, _ = run(tmp_path, '--seconds', '0')
     assert status == 0
-    assert all(float(row[4]) > 0 and row[7:9] == ['not run'] * 2 for row in table)
+    assert all(float(row[4]) > 0 and row[7:10] == ['not run'] * 3 for row in table)
 
 
 def test_quick_takes_first_and_last():

@@ -137,11 +137,14 @@ def test_elements_count_once_for_each_sequence():
 @pytest.mark.parametrize(('capability', 'registers', 'warps', 'shared', 'blocks'), [
     (90, 32, 4, 0, 16),  # warps
     (90, 255, 4, 0, 2),  # registers, given out by 256 of them
-    (90, 168, 4, 0, 3),
+    (90, 129, 4, 0, 3),
+    (90, 128, 4, 0, 4),
     (90, 32, 1, 0, 32),  # blocks
-    (90, 32, 4, 57344, 4),  # shared memory, and a KiB for each block
+    (90, 32, 4, 57344, 4),  # shared memory
+    (90, 32, 4, 46080, 4),  # of which each block costs a KiB more
     (80, 32, 4, 57344, 2),
     (75, 32, 4, 32768, 2),
+    (75, 32, 4, 0, 8),
 ])
 def test_occupancy(capability, registers, warps, shared, blocks):
     assert static.GPUS[capability].resident(registers, warps, shared) == blocks

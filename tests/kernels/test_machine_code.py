@@ -82,6 +82,35 @@ def test_width_of_an_access(name, width):
     assert machine_code._width(name) == width
 
 
+#: A loop that is left by a call, an exit, a loop behind it, and a function with a loop of its own.
+LISTING = """
+	.headerflags	@"EF_CUDA_SM80"
+        /*0000*/                   MOV R1, c[0x0][0x28] ;   /* 0x00000a0000017a02 */
+                                                           /* 0x000fe20000000f00 */
+        /*0010*/              @P0  LDG.E.128 R4, [R2.64] ;
+        /*0020*/              @!P1 CALL.REL.NOINC 0x40 ;
+        /*0030*/                   BRA 0x10 ;
+        /*0040*/                   EXIT ;
+        /*0050*/                   CALL.REL.NOINC 0x90 ;
+        /*0060*/             @!UP2 STG.E.U16 [R2.64], R5 ;
+        /*0070*/               @P3 BRA 0x50 ;
+        /*0080*/                   EXIT ;
+        /*0090*/                   LDS.128 R8, [R9] ;
+        /*00a0*/               @P0 BRA 0x90 ;
+        /*00b0*/                   RET.REL.NODEC R2 0x0 ;
+        /*00c0*/                   BRA 0xc0;
+"""
+
+
+def test_a_listing(monkeypatch):
+    monkeypatch.setattr(machine_code, '_dump', lambda option, cubin: {
+        '-sass': LISTING, '-res-usage': 'Function k:\n  REG:40 STACK:48 SHARED:16 LOCAL:0'}[option])
+    found = machine_code.instructions(b'')
+    assert [one.access for one in found] == [0, 16, 0, 0, 0, 0, 2, *[0] * 6]
+    assert machine_code.loops(found) == [Loop(1, 3, []), Loop(5, 7, [])]
+    assert machine_code.usage(b'') == (40, 48)
+
+
 def test_ptx_of_a_kernel_only():
     text = """
 .visible .entry kernel(

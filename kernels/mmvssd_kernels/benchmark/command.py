@@ -130,7 +130,7 @@ def _plan(args: argparse.Namespace, device: torch.device) -> Plan:
 
     return Plan(impl=args.impl or ('triton' if device.type == 'cuda' else dispatch.AUTO),
                 device=device,
-                kinds=KINDS[:2] if args.no_compile else KINDS,
+                kinds=[kind for kind in KINDS if kind != 'compiled' or not args.no_compile],
                 seconds=0.05 if args.quick else 0.15,
                 compiles=compiles,
                 end=None if args.seconds is None else time.monotonic() + args.seconds)

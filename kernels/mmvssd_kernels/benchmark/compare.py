@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 import mmvssd_kernels
-from mmvssd_kernels import parity
+from mmvssd_kernels import dispatch, parity
 from mmvssd_kernels.benchmark.timing import Failure, Result, Step, Timing, attempt, measure
 from mmvssd_kernels.benchmark.workloads import Workload
 
-#: What is timed: the implementation at hand, the reference as it is, and under torch.compile.
-KINDS = ('own', 'eager', 'compiled')
+#: What is timed: the implementation at hand, the reference as it is, the op in few large operators
+#: of PyTorch, if it has such an implementation, and the reference under torch.compile.
+KINDS = ('own', 'eager', 'export', 'compiled')
 #: Batch and grid of the check before a timing: 323 tokens, which no tile divides, and more than
 #: one chunk of any op.
 CHECKED = (2, (17, 19))
@@ -56,7 +57,7 @@ class Row(NamedTuple):
         return self.workload.least_bytes(self.dtype, self.backward) / own.seconds / bandwidth
 
     def ratio(self, kind: str) -> Optional[float]:
-        """Speed over that of the reference, in eager or compiled."""
+        """Speed over that of another of :data:`KINDS`."""
         own, other = self.results.get('own'), self.results.get(kind)
         if not isinstance(own, Timing) or not isinstance(other, Timing):
             return None
@@ -86,7 +87,9 @@ class Plan(NamedTuple):
         """Return what is timed of a row now."""
         if self.end is not None and time.monotonic() >= self.end:
             return ['own']
-        return [kind for kind in self.kinds if kind != 'compiled' or self.compiles(row)]
+        return [kind for kind in self.kinds
+                if (kind != 'compiled' or self.compiles(row))
+                and (kind != 'export' or 'export' in dispatch.names(row.workload.op))]
 
 
 def rows_of(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype]) -> List[Row]:
@@ -128,7 +131,8 @@ def _time_pair(pair: Sequence[Row], plan: Plan, failure: Optional[Failure],
 def _time(row: Row, plan: Plan, inputs: Dict[str, Tensor], dy: Tensor) -> Dict[str, Result]:
     steps = {}
     for kind in plan.kinds_of(row):
-        op = _op(row.workload, plan.impl if kind == 'own' else 'reference', kind == 'compiled')
+        impl = {'own': plan.impl, 'export': 'export'}.get(kind, 'reference')
+        op = _op(row.workload, impl, kind == 'compiled')
         steps[kind] = _step(op, row.backward, inputs, dy)
     return measure(steps, plan.device, plan.seconds)
 

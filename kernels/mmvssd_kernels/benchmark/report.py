@@ -7,8 +7,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 from mmvssd_kernels.benchmark.compare import Row
 from mmvssd_kernels.benchmark.timing import Failure, Result, Timing
 
-COLUMNS = ('op', 'shape', 'dtype', 'pass', 'ms', 'GB', 'of copy', 'eager', 'compiled', 'MB',
-           'MB eager')
+COLUMNS = ('op', 'shape', 'dtype', 'pass', 'ms', 'GB', 'of copy', 'eager', 'export', 'compiled',
+           'MB', 'MB eager')
 
 
 class Report(NamedTuple):
@@ -44,7 +44,7 @@ class Report(NamedTuple):
             f'{1000 * own.seconds:.3f}' if isinstance(own, Timing) else _word(own),
             f'{row.workload.least_bytes(row.dtype, row.backward) / 1e9:.3f}',
             '-' if share is None else f'{100 * share:.1f} %',
-            *(_ratio(row, kind) for kind in ('eager', 'compiled')),
+            *(_ratio(row, kind) for kind in ('eager', 'export', 'compiled')),
             *(_memory(row.results.get(kind)) for kind in ('own', 'eager'))]
 
     def _reasons(self) -> List[str]:
@@ -58,7 +58,8 @@ class Report(NamedTuple):
                      dtype=row.dtype_name, backward=row.backward,
                      least_bytes=row.workload.least_bytes(row.dtype, row.backward),
                      share_of_copy=row.share(self.bandwidth),
-                     over_eager=row.ratio('eager'), over_compiled=row.ratio('compiled'),
+                     over_eager=row.ratio('eager'), over_export=row.ratio('export'),
+                     over_compiled=row.ratio('compiled'),
                      results={kind: result._asdict() for kind, result in row.results.items()})
                 for row in self.rows]
         return json.dumps(dict(**self.facts, command=self.command,

@@ -14,7 +14,7 @@ SCHEDULERS = 4
 #: Registers of a multiprocessor; a warp's are given out by the 256.
 REGISTERS, REGISTER_UNIT = 65536, 256
 #: Shares of the best case that kernels are taken to reach: of the instructions that schedulers
-#: could issue, and of a copy's bandwidth. docs/kernel_report.md compares them with measurements.
+#: could issue, and of a copy's bandwidth. kernels/README.md has estimates beside measurements.
 ISSUED, MOVED = 0.35, 0.75
 
 
@@ -45,7 +45,7 @@ class Gpu(NamedTuple):
         """Return how many blocks a multiprocessor holds at a time."""
         unit = math.ceil(registers * machine_code.WARP / REGISTER_UNIT) * REGISTER_UNIT
         return min(self.blocks, self.warps // warps, REGISTERS // (unit * warps),
-                   self.shared // (shared + self.reserved))
+                   self.shared // max(shared + self.reserved, 1))
 
 
 #: Of a data sheet's bandwidth what a copy reaches: 4.2 of an H200's 4.8 TB/s, docs/gpu.md.

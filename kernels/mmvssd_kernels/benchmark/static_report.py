@@ -14,7 +14,7 @@ from mmvssd_kernels.benchmark.static import (
     Total,
 )
 
-TOTAL_COLUMNS = ('least MB', 'MB', 'best µs', 'of copy', 'estimate µs', 'of copy')
+TOTAL_COLUMNS = ('least MB', 'MB', 'best µs', 'best of copy', 'estimate µs', 'estimate of copy')
 OP_COLUMNS = ('op', 'shape', 'dtype', 'GPU', *(f'forward: {name}' for name in TOTAL_COLUMNS),
               *(f'with backward: {name}' for name in TOTAL_COLUMNS))
 KERNEL_COLUMNS = ('kernel', 'pass', 'first launched by', 'dtype', 'GPU', 'programs', 'warps',
@@ -48,8 +48,8 @@ class StaticReport(NamedTuple):
             lines += ['', *(f'- not in the tables: {text}' for text in self.failures)]
         lines += ['', '## Ops', '', *_table(OP_COLUMNS, map(_op_cells, self.ops))]
         lines += ['', '## Kernels', '', 'A row for each machine code, at the first shape that '
-                  'launches it. The JSON beside this file has every launch.', '',
-                  *_table(KERNEL_COLUMNS, self._kernels())]
+                  'launches it. `kernel_report.json`, written with this page, has every launch.',
+                  '', *_table(KERNEL_COLUMNS, self._kernels())]
         return '\n'.join(lines) + '\n'
 
     def _kernels(self) -> Iterator[List[str]]:
@@ -75,8 +75,10 @@ class StaticReport(NamedTuple):
             'all that a kernel reads again comes from one.',
             'best: for each kernel the longer of issue and move.',
             f'estimate: for each kernel the longer of issue over {ISSUED} and move over {MOVED}, '
-            'two shares that measured kernels reach.',
+            'two shares that were chosen beside measured kernels.',
             'least MB: inputs once, outputs once; of copy: the time to copy these over the time.',
+            'stack: bytes of a thread that registers had no room for, or of an array, as a sine '
+            'has for large angles.',
             'asked MB: what loads and stores ask for, masked lanes and repetitions too.',
             'An element is one of the output, once for each sequence. Instructions are those of '
             'threads; a branch that some programs skip counts for all.',
