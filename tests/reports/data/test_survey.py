@@ -243,6 +243,13 @@ def test_a_class_that_is_scored_and_not_trained(recipe, digits):
     assert any('no training image shows (1): three' in text for text in texts)
 
 
+def test_validation_on_what_is_trained_on(recipe):
+    cfg = recipe(CLASSIFIER)
+    cfg.val_dataloader.dataset = cfg.train_dataloader.dataset
+    text = '\n'.join(told(examine(cfg, samples=0), WARN))
+    assert '20 of 20 compared images are trained on' in text
+
+
 def test_a_pipeline_that_fails(recipe):
     cfg = recipe(CLASSIFIER)
     cfg.train_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(0, 0)))
