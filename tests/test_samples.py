@@ -62,7 +62,8 @@ def folder(tmp_path):
 @pytest.mark.parametrize('family', ['vssd', 'vmamba'])
 def test_classifier_then_detector(run_tool, folder, family):
     classifier, detector = of(family, CLASSIFIER, DETECTOR)
-    run_tool('train.py', classifier, '--work-dir', 'cls', '--cfg-options', *epochs(1))
+    run_tool('train.py', classifier, '--work-dir', 'cls', '--report', '--cfg-options', *epochs(1))
+    assert 'epoch 1, iteration' in (folder / 'cls' / 'report.html').read_text()
     assert all(math.isfinite(loss) for loss in losses(folder / 'cls'))
     out = run_tool('test.py', classifier, 'cls/epoch_1.pth', '--cfg-options', *SMALL,
                    '--show-dir', 'cls_pictures', '--out', 'cls.pkl')
@@ -74,9 +75,10 @@ def test_classifier_then_detector(run_tool, folder, family):
     run_tool('train.py', detector, '--work-dir', 'det', '--cfg-options', *epochs(1), weights)
     resume(run_tool, detector, '--work-dir', 'det', '--cfg-options', *epochs(2), weights)
     assert len(losses(folder / 'det')) == 2  # the second epoch alone
-    out = run_tool('test.py', detector, 'det/epoch_2.pth', '--cfg-options', *SMALL,
-                   '--show-dir', 'det_pictures', '--out', 'det.pkl')
+    out = run_tool('test.py', detector, 'det/epoch_2.pth', '--report', '--work-dir', 'tested',
+                   '--cfg-options', *SMALL, '--show-dir', 'det_pictures', '--out', 'det.pkl')
     assert 'coco/segm_mAP_50' in out
+    assert 'Confusion matrix' in (folder / 'tested' / 'report.html').read_text()
     drawn = [mmcv.imread(str(file)) for file in (folder / 'det_pictures').glob('*.jpg')]
     assert len(drawn) == 6
     # square scenes are scaled for the model, oblong ones are not

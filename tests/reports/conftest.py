@@ -157,6 +157,7 @@ def write_details():
     """Write what a test of a classifier found into a run: ``write_details(work_dir, **more)``."""
 
     def write(path, **content):
+        content = dict(dict(folder=str(path.parent)), **content)
         entry = dict(path='image.png', quality=0.25, truth=dict(labels=[0]),
                      predicted=dict(labels=[1, 0], scores=[0.75, 0.25]))
         content = dict(dict(

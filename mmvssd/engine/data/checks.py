@@ -27,9 +27,16 @@ def check_data(cfg: Config, *phases: str) -> None:
 
 
 def absent_data(cfg: Config, phase: str) -> Iterator[Tuple[str, str]]:
-    """Yield the settings of a phase that name no file, or an empty one, each with the fault."""
+    """Yield the settings of a phase that name no file, or an empty one, each with the fault.
+
+    Of what lies below a folder that is not there, only the folder is told of.
+    """
+    absent = []
     for what, path in _data_paths(cfg, phase):
+        if any(folder in Path(path).parents for folder in absent):
+            continue
         if not Path(path).exists():
+            absent.append(Path(path))
             yield what, f'{path} is not there (seen from {Path.cwd()}). {WAYS_OUT}'
         elif Path(path).is_file() and not Path(path).stat().st_size:
             yield what, f'{path} is empty (0 bytes); write the annotations anew'

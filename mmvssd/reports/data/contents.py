@@ -24,6 +24,7 @@ class Part:
         objects: Objects by class.
         sizes: Images by width and height.
         modes: Images by what PIL calls their mode.
+        paths: Of the images.
         per_image: Objects in each image.
         boxes: Each image's path with its boxes, x1, y1, x2, y2 in pixels, and their labels.
     """
@@ -36,6 +37,7 @@ class Part:
     objects: Counter = field(default_factory=Counter)
     sizes: Counter = field(default_factory=Counter)
     modes: Counter = field(default_factory=Counter)
+    paths: List[str] = field(default_factory=list)
     per_image: List[int] = field(default_factory=list)
     boxes: List[Tuple[str, List[Box], List[int]]] = field(default_factory=list)
 
@@ -67,6 +69,7 @@ def part_of(phase: str, leaves: Sequence[Leaf], facts: FileFacts) -> Part:
         entries = [entry for entry in _entries(leaf.dataset)
                    if isinstance(entry.get('img_path'), str)]
         part.images += len(entries)
+        part.paths += [entry['img_path'] for entry in entries]
         _add_headers(part, facts.read('header', header, [entry['img_path'] for entry in entries]))
         for entry in entries:
             if 'instances' in entry:

@@ -6,7 +6,9 @@ from mmvssd.errors import printable
 from mmvssd.reports.charts import Chart, drawn, histograms
 from mmvssd.reports.data.contents import Part
 from mmvssd.reports.data.survey import DataReport
+from mmvssd.reports.data.suspects import Suspects
 from mmvssd.reports.page import render
+from mmvssd.reports.pictures import Picture
 
 #: Pixels of the longest bar of a table.
 BAR = 120
@@ -22,6 +24,7 @@ class Shown(NamedTuple):
     advice: str
     first: Sequence[str]
     more: int
+    pictures: Sequence[Picture]
 
 
 class Cell(NamedTuple):
@@ -47,11 +50,11 @@ def page(report: DataReport, recipe: str, command: str) -> str:
         recipe: The recipe's name.
         command: What makes the page again.
     """
-    findings = report.findings
+    findings, suspects = report.findings, Suspects(report.parts)
     return render(
         'data.html', title=f'Data of {recipe}', recipe=recipe, command=command,
-        faults=[_shown(one) for one in findings.of(STOP)],
-        doubts=[_shown(one) for one in findings.of(WARN)],
+        faults=[_shown(one, suspects) for one in findings.of(STOP)],
+        doubts=[_shown(one, suspects) for one in findings.of(WARN)],
         parts=report.parts, same=report.same, classes=list(_rows(report.parts)),
         counted=_counted(report.parts), charts=_charts(report.parts), samples=report.samples,
         looked_at=findings.looked_at, took=report.seconds,
@@ -118,9 +121,10 @@ def _text(found: Finding) -> str:
     return found.what.replace('{}', str(found.count))
 
 
-def _shown(found: Finding) -> Shown:
+def _shown(found: Finding, suspects: Suspects) -> Shown:
     more = found.count - len(found.first) if '{}' in found.what and found.first else 0
-    return Shown(_text(found), found.where, found.advice, found.first, max(0, more))
+    return Shown(_text(found), found.where, found.advice, found.first, max(0, more),
+                 suspects.of(found))
 
 
 def _counts(part: Part) -> Dict[str, int]:

@@ -114,8 +114,9 @@ class _Examination:
             loader = self.cfg.get(f'{phase}_dataloader')
             if not isinstance(loader, dict):
                 continue
-            twin = next((other for other, one in seen.items()
-                         if one.get('dataset') == loader.get('dataset')), None)
+            # to validate on what is trained on is a doubt, which is found by its images
+            twin = next((other for other, one in seen.items() if other != 'train'
+                         and one.get('dataset') == loader.get('dataset')), None)
             if twin is not None:
                 self.same[phase] = twin
                 continue

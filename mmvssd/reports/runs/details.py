@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from mmvssd.reports.charts import Chart, Line, bars, lines, matrix
 from mmvssd.reports.pictures import Objects, Picture, draw
 
+TASKS = ('classification', 'detection', 'segmentation')
 #: Classes of which a confusion matrix is drawn.
 MOST_MATRIX = 100
 #: Lines of a chart of precision over recall.
@@ -51,13 +52,21 @@ class Details(NamedTuple):
     notes: List[str]
 
 
-def details_of(content: Dict[str, Any], folder: Path) -> Details:
-    """Draw what a test wrote down.
+def details_of(content: Dict[str, Any]) -> Optional[Details]:
+    """Draw what a test wrote down; None if it is something else.
 
     Args:
         content: Of a ``test_details.json``.
-        folder: What paths of images are relative to.
     """
+    try:
+        return _details(content, Path(str(content.get('folder') or '.')))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _details(content: Dict[str, Any], folder: Path) -> Details:
+    if content['task'] not in TASKS:
+        raise ValueError(f'no such task: {content["task"]}')
     rows = content.get('by_class') or []
     header = list(dict.fromkeys(key for row in rows for key in row))
     confusion = content.get('confusion')

@@ -56,8 +56,7 @@ def page(paths: Sequence[Path], command: str) -> str:
 
 def _view(name: str, folder: RunFolder) -> RunView:
     record = folder.record
-    base = Path(str(record.get('folder') or '.'))
-    details = details_of(folder.details, base) if folder.details else None
+    details = details_of(folder.details) if folder.details else None
     table = None if details and details.by_class else class_table(folder.path)
     return RunView(name, folder, _facts(folder), _environment(record), details, table,
                    _missing(folder, details, table), _again(record), checkpoints(folder))
@@ -84,7 +83,8 @@ def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
         ('precision', record.get('precision')), ('seed', record.get('seed')),
         ('a step', f'{step:.3g} s, of which {costs.loading or 0:.2g} s wait for data'
          if step else None),
-        ('speed', f'{batch["total"] / step:.4g} images/s' if step and batch.get('total') else None),
+        ('speed', f'{batch["total"] / step:.4g} images/s'
+         if step and isinstance(batch.get('total'), int) else None),
         ('GPU memory', f'{costs.memory:.0f} MB' if costs.memory else None)]
     return [(name, str(value)) for name, value in facts if value not in (None, '')]
 
@@ -143,6 +143,8 @@ def _missing(folder: RunFolder, details: Optional[Details], table: Optional[Tabl
     if not folder.curves and folder.state.name != 'tested':
         missing.append('No loss and no score was logged yet; a training logs its first after '
                        'default_hooks.logger.interval iterations.')
+    if details is None and folder.details:
+        missing.append('Its test_details.json is damaged, or of another version; test again.')
     if details is None:
         recipe = folder.record.get('recipe') or 'RECIPE'
         test = shlex.join(['python', 'tools/test.py', str(recipe), 'CHECKPOINT', '--work-dir',

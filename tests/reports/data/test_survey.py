@@ -243,6 +243,27 @@ def test_a_class_that_is_scored_and_not_trained(recipe, digits):
     assert any('no training image shows (1): three' in text for text in texts)
 
 
+def test_data_that_are_not_there(recipe, tmp_path):
+    """Each folder is told of once, and a training does not need data to test on."""
+    cfg = recipe(DETECTOR)
+    for phase in ('val', 'test'):
+        cfg[f'{phase}_dataloader'].dataset.data_root = str(tmp_path / f'no_{phase}')
+        cfg[f'{phase}_evaluator'].ann_file = str(tmp_path / f'no_{phase}' / 'val.json')
+    report = examine(cfg, samples=1)
+    ((fault, ), (doubt, )) = ([text for text in told(report, severity) if 'not there' in text]
+                              for severity in (STOP, WARN))
+    assert 'no_val is not there' in fault
+    assert 'no_test is not there' in doubt
+    assert list(report.samples) == ['train']
+
+
+def test_validation_on_what_is_trained_on(recipe):
+    cfg = recipe(CLASSIFIER)
+    cfg.val_dataloader.dataset = cfg.train_dataloader.dataset
+    text = '\n'.join(told(examine(cfg, samples=0), WARN))
+    assert '20 of 20 compared images are trained on' in text
+
+
 def test_a_pipeline_that_fails(recipe):
     cfg = recipe(CLASSIFIER)
     cfg.train_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(0, 0)))

@@ -71,6 +71,19 @@ def test_a_test_without_labels(work_dir, parsed):
     assert 'have no labels' in parsed(page([path], '')).words
 
 
+@pytest.mark.parametrize('more', [
+    dict(task='other'), dict(task=3, by_class=7),
+    dict(confusion=dict(names=['a'], cells=[[5, 5, 1]])),
+    dict(worst=[dict(path='image.png')]), dict(curves=[{}]), dict(by_class=[[1]]),
+    dict(calibration=[1])])
+def test_details_that_are_damaged(work_dir, parsed, write_details, more):
+    path = work_dir()
+    write_details(path, **more)
+    words = parsed(page([path], '')).words
+    assert 'test_details.json is damaged' in words
+    assert 'finished' in words
+
+
 def test_what_a_folder_does_not_tell(work_dir, parsed):
     words = parsed(page([work_dir(status='stopped', error='DataError: <b>')], '')).words
     assert 'failed : DataError: <b>' in words

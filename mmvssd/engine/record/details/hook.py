@@ -1,5 +1,6 @@
 """Write down what a test found, for the page of a run."""
 import logging
+import os
 from numbers import Real
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
@@ -83,6 +84,7 @@ class TestDetailsHook(Hook):
         classes = [str(name) for name in classes_of(dataset) or ()]
         content = dict(
             task=self._task.TASK, checkpoint=str(runner.cfg.get('load_from') or ''),
+            folder=os.getcwd(),  # which paths of images may be relative to
             images=len(results), classes=classes,
             scores={key: float(value) for key, value in (metrics or {}).items()
                     if isinstance(value, Real)})
