@@ -154,6 +154,16 @@ def test_what_deviates_is_told():
     assert deployed.deviations(found[:3], expected)['unmatched'] == np.inf
 
 
+def test_a_models_own_rounding_is_allowed():
+    """Whether a box is kept may depend on the last bits, and then float64 keeps another."""
+    deployed = DeployedDetector(detector(), 'detections', False)
+    rounding = deployed.rounding(deployed.prepared(pixels(96, 90)))
+    assert rounding.keys() == deployed.bars().keys()
+    assert 0 < rounding['boxes'] < 0.01
+    assert deployed.overall([rounding, dict(rounding, boxes=3., unmatched=0.5)]) == dict(
+        rounding, boxes=3., unmatched=0.25 + rounding['unmatched'] / 2)
+
+
 def test_levels_are_those_of_the_hosts_logarithm():
     """A region whose size is a power of two goes where rounding puts it."""
     limits = torch.tensor(_limits(5))
