@@ -28,9 +28,10 @@ def paste_masks(masks: np.ndarray, boxes: np.ndarray, shape: Tuple[int, int], th
 def _weights(start: float, end: float, cells: int, side: int) -> Tuple[slice, np.ndarray]:
     """Return the pixels around an interval, and each cell's weight in them (pixels, cells)."""
     pixels = slice(max(0, int(np.floor(start)) - 1), max(0, min(side, int(np.ceil(end)) + 1)))
-    if not end > start:
-        return slice(0), np.zeros((0, cells), np.float32)
     place = np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
-    place = (place - start) / (end - start) * cells - np.float32(0.5)
+    if end > start:
+        place = (place - start) / (end - start) * cells - np.float32(0.5)
+    else:  # a box without extent shows the middle of its mask, as MMDetection has it
+        place = np.full_like(place, (cells - 1) / 2)
     distance = np.abs(place[:, None] - np.arange(cells, dtype=np.float32))
     return pixels, np.maximum(1 - distance, 0)

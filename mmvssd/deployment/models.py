@@ -64,6 +64,11 @@ class Deployed(nn.Module):
             truth = copy.deepcopy(self).double()(images.double())
             return self.deviations([self(images).numpy()], [truth.numpy()])
 
+    def overall(self, differences: Sequence[Dict[str, float]]) -> Dict[str, float]:
+        """Return what the deviations of several batches come to: the largest, by name."""
+        return {name: float(np.max([values.get(name, 0) for values in differences]))
+                for name in self.bars()}
+
     def forward(self, images: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Compute the result of images (N, C, H, W), float32."""
         return self.compute(self._normalized(images) if self.normalizes else images)

@@ -158,6 +158,22 @@ def test_neither_mmcv_nor_a_host_is_needed(made, folder, tmp_path):
         assert read(tmp_path / str(number) / 'predictions.json') == read(here)
 
 
+def test_openvino(made, folder, tmp_path):
+    pytest.importorskip('openvino')
+    cfg, checkpoint, file = made('classifier')
+    export(cfg, checkpoint, str(tmp_path / 'model.xml'), to='openvino')
+    images = str(folder / 'images')
+    entries, expected = (read(predict_with_file(str(model), images, str(tmp_path / 'out')))
+                         for model in (tmp_path / 'model.xml', file))
+    for entry, true in zip(entries, expected):
+        assert [own['category'] for own in entry['classes']] == [
+            own['category'] for own in true['classes']]
+        assert entry['classes'][0]['score'] == pytest.approx(true['classes'][0]['score'], abs=1e-5)
+    (tmp_path / 'model.bin').unlink()
+    with pytest.raises(ConfigError, match=r'model.xml: openvino cannot read it'):
+        file_inferencer(str(tmp_path / 'model.xml'), 0.3)
+
+
 def test_an_example_with_numpy_and_opencv(made, folder, tmp_path, monkeypatch):
     """The docs' example finds what the file finds."""
     _, _, file = made('detector')
