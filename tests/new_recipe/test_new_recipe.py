@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmvssd.datasets.formats import MARK
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.new_recipe import new_recipe
+from mmvssd.new_recipe.models import archs
 from mmvssd.paths import configs_dir
 
 spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'made_data.py')
@@ -122,6 +123,24 @@ def test_without_masks_there_is_no_mask_head(make, tmp_path):
     assert not model.roi_head.with_mask
     assert model.roi_head.bbox_head.num_classes == 2
     assert model.backbone.dims == (48, 96, 192, 384)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['coco', 'label-maps', 'class-folders'])
+def test_every_arch_has_a_recipe(kind, make, tmp_path):
+    root = make(kind)
+    for name in archs():
+        cfg = write(root, tmp_path / 'r.py', arch=name, overwrite=True, epochs=1)
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        backbone = Config.fromfile(configs_dir() / f'_base_/backbones/{name}.py')
+        assert list(model.backbone.dims) == backbone.dims
+    assert 'vssd-base' in archs()
+
+
+def test_the_rate_of_a_recipe_for_larger_batches(make, tmp_path):
+    write(make('class-folders'), tmp_path / 'r.py', arch='vssd-base', batch_size=8)
+    assert '# 0.0012 * (8 / 2048) ** 0.5 = 7.5e-05\n' in (tmp_path / 'r.py').read_text()
 
 
 def test_names_are_data_and_never_code(tmp_path):
