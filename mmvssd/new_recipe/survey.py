@@ -33,8 +33,22 @@ from mmvssd.phrases import some
 TASKS = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
 #: Seconds that images are decoded for, to see whether they are whole.
 DECODING = 20
+#: Files that are named for each kind of fault.
+NAMED = 50
 #: Classes that a report lists.
 LISTED = 100
+
+
+class Faults(Findings):
+    """Findings whose faults name many files, so that all can be mended before the next try."""
+
+    def _add(self, severity: str, where: str, what: str, example: Optional[str],
+             advice: str) -> None:
+        super()._add(severity, where, what, example, advice)
+        named = self._found[severity, where, what].first
+        if severity == STOP and example is not None and len(named) < NAMED and (
+                example not in named):
+            named.append(example)
 
 
 @dataclass
@@ -104,7 +118,7 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     Raises:
         DataError: The data are of no known format, of several, or have faults; all are listed.
     """
-    findings = Findings()
+    findings = Faults()
     tree = Tree(path)
     name, found = recognize(tree, task, form)
     zero = {} if FORMATS[name].task != SEGMENTATION else dict(ignore_zero=ignore_zero)

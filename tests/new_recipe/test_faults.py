@@ -22,7 +22,8 @@ def message_of(root, **options):
     with pytest.raises(DataError) as caught:
         new_recipe(str(root), str(root.parent / 'out' / 'r.py'), arch='vssd-nano', **options)
     after = made.snapshot(root.parent)
-    after.pop(root.parent / 'out', None)
+    for files in (before, after):
+        files.pop(root.parent / 'out', None)
     assert after == before
     return str(caught.value)
 
@@ -256,6 +257,24 @@ def test_the_command_ends_with_status_2_and_one_list(run_tool, tmp_path):
     assert '2 XML files cannot be read' in out
     assert 'Traceback' not in out
     assert not (tmp_path / 'r.py').exists()
+
+
+def test_all_files_of_a_kind_are_named(tmp_path):
+    made.make_class_folders(tmp_path / 'data', count=6)
+    broken = sorted((tmp_path / 'data' / 'cat').iterdir())
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-200])  # cut short: the header is whole
+    message = message_of(tmp_path / 'data')
+    assert '6 images cannot be read' in message
+    for path in broken:
+        assert str(path) in message
+
+
+def test_a_broken_annotation_file_is_named(tmp_path):
+    made.make_coco(tmp_path / 'data')
+    (tmp_path / 'data' / 'instances.json').write_text('{"images": [')
+    for options in ({}, dict(task='det')):
+        assert 'instances.json is not valid JSON' in message_of(tmp_path / 'data', **options)
 
 
 def test_a_part_without_annotations(tmp_path, capsys):

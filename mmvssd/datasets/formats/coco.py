@@ -101,7 +101,7 @@ def _read_file(tree: Tree, file: Path,
     notes = _complete(annotations) + _complete_images(images, folder)
     counted = [one for one in annotations if not one.get('ignore')]
     masks = bool(counted) and all(one.get('segmentation') for one in counted)
-    own = Findings()
+    own = type(findings)()
     summary = check_file(content, str(file), str(file), Use(masks, bool(annotations), str(folder)),
                          own)
     _check_names(images, str(file), own)

@@ -149,7 +149,9 @@ def _image_of(name: str, folder: Path, tree: Tree) -> Optional[Path]:
     if (folder / path).is_file():
         return folder / path
     beside = [one for one in tree.by_stem.get(path.name, ()) if one.parent == folder / path.parent]
-    anywhere = tree.by_name.get(path.name) or tree.by_stem.get(path.name) or []
+    # the ending's letters may be of another case
+    anywhere = (tree.by_name.get(path.name) or tree.by_stem.get(path.name)
+                or tree.by_stem.get(path.stem) or [])
     candidates = beside or anywhere
     return candidates[0] if len(candidates) == 1 else None
 
