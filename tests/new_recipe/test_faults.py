@@ -1,5 +1,7 @@
 """Data with faults: each is said with the file's name, all at once, and nothing is written."""
+import base64
 import importlib.util
+import io
 import json
 import os
 from pathlib import Path
@@ -140,7 +142,39 @@ def csv_rows(*rows):
     return make
 
 
+def bomb_in_a_mask(root):
+    made.make_labelme(root)
+    image, file = Image.new('1', (20000, 20000)), io.BytesIO()
+    image.save(file, 'PNG')
+    content = made.labelme_content('1.jpg', shape_type='mask', points=[[1, 1], [9, 9]],
+                                   mask=base64.b64encode(file.getvalue()).decode())
+    (root / '1.json').write_text(json.dumps(content))
+
+
+def lossy(root):
+    made.make_label_maps(root)
+    for path in sorted((root / 'masks').iterdir()):
+        path.unlink()
+        made.picture(path.with_suffix('.jpg')).rename(path.with_suffix('.jpeg'))
+        Image.open(path.with_suffix('.jpeg')).convert('L').save(path.with_suffix('.jpg'))
+        path.with_suffix('.jpeg').unlink()
+
+
+def two_files(root):
+    made.make_coco(root)
+    (root / 'other.json').write_bytes((root / 'instances.json').read_bytes())
+
+
+def another_encoding(root):
+    made.make_csv(root)
+    (root / 'labels of all.csv').write_bytes('image,label\n0.jpg,café\n'.encode('latin-1'))
+
+
 CASES = {
+    'two COCO files': (two_files, ['2 COCO files', 'instances.json, other.json', '--val']),
+    'a mask of endless size': (bomb_in_a_mask, ['masks cannot be read', '1.json']),
+    'label maps as JPEG': (lossy, ['stand for no classes', 'as PNG', '.jpg']),
+    'CSV of another encoding': (another_encoding, ['not encoded in UTF-8', 'labels of all.csv']),
     'empty folder': (lambda root: root.mkdir(), ['no data of a known format', 'it is empty']),
     'formats mixed': (mixed, ['data of several formats are mixed', 'voc: 6 files',
                               'labelme: 6 files', '--format voc or labelme']),

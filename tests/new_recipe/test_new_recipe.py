@@ -173,6 +173,22 @@ def test_a_split_is_seeded_and_keeps_classes_in_training(tmp_path):
     assert lists[0] == lists[1] != lists[2]
 
 
+def test_a_file_stands_for_its_folder(tmp_path):
+    for kind, name in (('yolo', 'data.yaml'), ('labelme', '0.json'), ('voc', 'Annotations/0.xml'),
+                       ('csv', 'labels of all.csv'), ('coco', 'instances.json')):
+        made.MAKERS[kind][0](tmp_path / kind)
+        whole = write(tmp_path / kind, tmp_path / f'{kind}.py')
+        file = write(tmp_path / kind / name, tmp_path / f'{kind}_file.py')
+        assert len(built(file, 'train')) == len(built(whole, 'train'))
+
+
+def test_two_images_of_two_classes(tmp_path, capsys):
+    """The least that can be divided; what is lacking then is said."""
+    made.make_labelme(tmp_path / 'data', count=2)
+    write(tmp_path / 'data', tmp_path / 'r.py')
+    assert 'classes occur in val and not in training' in ' '.join(capsys.readouterr().out.split())
+
+
 def test_given_validation(tmp_path):
     made.make_coco(tmp_path / 'a')
     made.make_coco(tmp_path / 'b', count=2)

@@ -290,7 +290,7 @@ def _value_code(items: Sequence[Item], facts: Dict[str, dict], names: Optional[L
     values = set().union(*(item.values for item in items))
     lossy = any(item.label_map.suffix.lower() in LOSSY for item in items)
     table, own, notes = _recoded(values, names, lossy)
-    if table is None and len(values) > MOST_CLASSES:
+    if table is None and len(values) > (SMALL if lossy else MOST_CLASSES):
         worst = max(items, key=lambda item: len(item.values))
         findings.stop(where, f'the label maps have {len(values)} values, which stand for no '
                              'classes', str(worst.label_map),
