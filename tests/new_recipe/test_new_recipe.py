@@ -271,6 +271,27 @@ def test_boxes_give_no_label_maps(make, tmp_path):
         write(make('voc'), tmp_path / 'r.py', task='seg')
 
 
+def test_a_single_name_stands_beside_a_background(tmp_path):
+    for number, halves in enumerate(((0, 1), (0, 255))):
+        made.make_label_maps(tmp_path / str(number), halves)
+        cfg = write(tmp_path / str(number), tmp_path / f'r{number}.py', classes=['crack'])
+        assert cfg.classes == ('background', 'crack')
+        check_label_maps(built(cfg, 'train'), {0, 1})
+
+
+def test_palettes_of_indexed_label_maps(tmp_path):
+    """The classes' colours; indices that mean other colours from file to file are no classes."""
+    made.make_label_maps(tmp_path / 'a', palette=[1, 2, 3, 250, 128, 7])
+    assert write(tmp_path / 'a', tmp_path / 'a.py').palette == [(1, 2, 3), (250, 128, 7)]
+    cfg = write(tmp_path / 'a', tmp_path / 'b.py', classes=['x', 'y', 'z'])
+    assert len(cfg.palette) == 3  # of three classes the files have two
+    made.label_map(tmp_path / 'a' / 'masks' / '0.png', (1, 0), [250, 128, 7, 1, 2, 3])
+    cfg = write(tmp_path / 'a', tmp_path / 'c.py')
+    assert cfg.classes == ('colour_010203', 'colour_fa8007')
+    for entry in map(built(cfg, 'train').get_data_info, range(4)):
+        assert made.np.asarray(made.Image.open(entry['seg_map_path']))[0, 0] == 0
+
+
 def test_colours_with_names(tmp_path):
     """In the order of the file that names them, whatever occurs first."""
     made.make_label_maps(tmp_path / 'data', ((0, 0, 0), (128, 64, 0)))
