@@ -170,7 +170,15 @@ def another_encoding(root):
     (root / 'labels of all.csv').write_bytes('image,label\n0.jpg,café\n'.encode('latin-1'))
 
 
+def endless_numbers(root):
+    made.make_yolo(root)
+    (root / 'data.yaml').unlink()
+    (root / 'labels' / 'val' / 'val0.txt').write_text('999999999 0.5 0.5 0.2 0.2')
+
+
 CASES = {
+    'numbers of classes without names': (endless_numbers, ['no file names the classes',
+                                                           'up to 999999999', 'val0.txt']),
     'two COCO files': (two_files, ['2 COCO files', 'instances.json, other.json', '--val']),
     'a mask of endless size': (bomb_in_a_mask, ['masks cannot be read', '1.json']),
     'label maps as JPEG': (lossy, ['stand for no classes', 'as PNG', '.jpg']),
