@@ -19,8 +19,8 @@ def main() -> None:
     parser.add_argument('--out', required=True, type=named, metavar='RECIPE.py',
                         help='recipe to write, such as mine/recipe.py')
     parser.add_argument('--task', choices=('det', 'seg', 'cls'),
-                        help='detection, segmentation or classification; default: what the data '
-                        'tell')
+                        help='detection, segmentation (also from outlines of objects) or '
+                        'classification; default: what the data tell')
     parser.add_argument('--arch', type=named, default='vssd-tiny',
                         help='backbone (default: %(default)s)')
     parser.add_argument('--checkpoint', type=named, metavar='FILE',

@@ -75,7 +75,8 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
     model = find_arch(arch, found.data.task)
     weights = find_checkpoint(model, checkpoint)
     schedule = choose(found.data.task, len(found.data.parts[TRAIN].items),
-                      pretrained=weights is not None, epochs=epochs, batch=batch_size)
+                      pretrained=weights is not None, rate=model.rate,
+                      rate_batch=model.batch, epochs=epochs, batch=batch_size)
     _say(_report(found, model, schedule, weights))
     written = _write(recipe, folder, found, model, schedule, weights, data)
     for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),

@@ -1,5 +1,6 @@
 """The recipes and backbones that a new recipe inherits."""
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional
@@ -14,11 +15,11 @@ from mmvssd.families import import_backbones
 from mmvssd.paths import configs_dir, project_root
 from mmvssd.phrases import suggestion
 
-#: By task: the recipes of an arch, what they inherit, and the lines that join both.
+#: By task: the folder and the name of an arch's recipe, and what such recipes inherit.
 RECIPES = {
-    DETECTION: 'detection/mask-rcnn_{}_fpn_1x_coco.py',
-    SEGMENTATION: 'segmentation/upernet_{}_4xb4-160k_ade20k-512x512.py',
-    CLASSIFICATION: 'classification/{}_8xb*_in1k.py',
+    DETECTION: ('detection', r'mask-rcnn_{}_fpn_1x_coco'),
+    SEGMENTATION: ('segmentation', r'upernet_{}_4xb4-160k_ade20k-512x512'),
+    CLASSIFICATION: ('classification', r'{}_8xb\d+_in1k'),
 }
 BASES = {
     DETECTION: '_base_/recipes/mask-rcnn_fpn_1x_coco.py',
@@ -36,12 +37,16 @@ class Arch:
         bases: Configs to inherit: one recipe, or a task's and a backbone if the arch has none.
         backbone: Settings of the backbone.
         checkpoint: The backbone's usual checkpoint, as its file names it.
+        rate: Learning rate of the recipe.
+        batch: Images of a step that the rate is meant for.
     """
 
     name: str
     bases: List[Path]
     backbone: dict
     checkpoint: str
+    rate: float
+    batch: int
 
 
 def archs() -> List[str]:
@@ -60,12 +65,15 @@ def find_arch(name: str, task: str) -> Arch:
                           f'{", ".join(archs())}')
     file = configs_dir() / '_base_' / 'backbones' / f'{name}.py'
     backbone = Config.fromfile(file)
-    # a variant of the recipe has one more part in its name
-    recipes = sorted(configs_dir().glob(RECIPES[task].format(name)))
+    folder, pattern = RECIPES[task]
+    recipes = [file for file in (configs_dir() / folder).glob('*.py')
+               if re.fullmatch(pattern.format(re.escape(name)), file.stem)]
     family_base = configs_dir() / BASES[task].replace('8xb', f'{name.partition("-")[0]}_8xb')
     base = family_base if family_base.is_file() else configs_dir() / BASES[task]
-    recipes = [recipe for recipe in recipes if 'mesa' not in recipe.stem]
-    return Arch(name, recipes[:1] or [base, file], dict(backbone.backbone), backbone.checkpoint)
+    bases = recipes or [base, file]
+    recipe = Config.fromfile(bases[0])
+    return Arch(name, bases, dict(backbone.backbone), backbone.checkpoint,
+                recipe.optim_wrapper.optimizer.lr, recipe.auto_scale_lr.base_batch_size)
 
 
 def find_checkpoint(arch: Arch, given: Optional[str]) -> Optional[Path]:

@@ -1,28 +1,24 @@
 """A schedule that fits a number of images: epochs, batch, warm-up and learning rate."""
 import math
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
 from mmvssd.datasets.formats import CLASSIFICATION, DETECTION, SEGMENTATION
 
 
 @dataclass(frozen=True)
 class Norm:
-    """What a task's published recipe does, and how much a short training is to see.
+    """How much a task's training is to see.
 
     Attributes:
-        rate: Learning rate of the published recipe.
-        batch: Images of one of its steps.
-        own_batch: Images of a step on one device.
+        batch: Images of a step on one device.
         seen: Images that a training sees in all, if its epochs lie between the next two.
         fewest: Fewest epochs.
         most: Most epochs.
         warm_up: Most steps of warming up.
     """
 
-    rate: float
     batch: int
-    own_batch: int
     seen: int
     fewest: int
     most: int
@@ -30,9 +26,9 @@ class Norm:
 
 
 NORMS = {
-    DETECTION: Norm(1e-4, 16, 2, 20_000, 12, 100, 1000),
-    SEGMENTATION: Norm(6e-5, 16, 4, 40_000, 50, 200, 1500),
-    CLASSIFICATION: Norm(1e-3, 1024, 32, 50_000, 30, 100, 5000),
+    DETECTION: Norm(2, 20_000, 12, 100, 1000),
+    SEGMENTATION: Norm(4, 40_000, 50, 200, 1500),
+    CLASSIFICATION: Norm(32, 50_000, 30, 100, 5000),
 }
 #: How much longer a classifier trains that starts from nothing.
 FROM_NOTHING = 3
@@ -51,12 +47,14 @@ class Schedule:
         images: Images of training.
         batch: Images of a step.
         epochs: Passes over the images.
+        published: The published recipe's learning rate, and the images of a step that it is for.
     """
 
     norm: Norm
     images: int
     batch: int
     epochs: int
+    published: Tuple[float, int]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -86,25 +84,28 @@ class Schedule:
     @property
     def rate(self) -> float:
         """The learning rate, scaled with the root of the batch as AdamW's noise asks for."""
-        return float(f'{self.norm.rate * math.sqrt(self.batch / self.norm.batch):.2g}')
+        rate, batch = self.published
+        return float(f'{rate * math.sqrt(self.batch / batch):.2g}')
 
 
-def choose(task: str, images: int, *, pretrained: bool, epochs: Optional[int] = None,
-           batch: Optional[int] = None) -> Schedule:
+def choose(task: str, images: int, *, pretrained: bool, rate: float, rate_batch: int,
+           epochs: Optional[int] = None, batch: Optional[int] = None) -> Schedule:
     """Choose a schedule.
 
     Args:
         task: 'det', 'seg' or 'cls'.
         images: Images of training.
         pretrained: Whether the backbone starts from a checkpoint.
+        rate: Learning rate of the published recipe.
+        rate_batch: Images of a step that it is meant for.
         epochs: Passes over them; None chooses.
         batch: Images of a step; None chooses. Segmentation takes at least two, over which a layer
             of its head normalizes.
     """
     norm = NORMS[task]
     if batch is None:
-        batch = max(2 if task == SEGMENTATION else 1, min(norm.own_batch, images))
+        batch = max(2 if task == SEGMENTATION else 1, min(norm.batch, images))
     if epochs is None:
         longer = FROM_NOTHING if task == CLASSIFICATION and not pretrained else 1
         epochs = min(norm.most, max(norm.fewest, round(norm.seen / images))) * longer
-    return Schedule(norm, images, batch, epochs)
+    return Schedule(norm, images, batch, epochs, (rate, rate_batch))

@@ -33,8 +33,24 @@ from mmvssd.phrases import some
 TASKS = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
 #: Seconds that images are decoded for, to see whether they are whole.
 DECODING = 20
+#: How validation was set aside if the data have it.
+GIVEN = 'given'
+#: Files that are named for each kind of fault.
+NAMED = 50
 #: Classes that a report lists.
 LISTED = 100
+
+
+class Faults(Findings):
+    """Findings whose faults name many files, so that all can be mended before the next try."""
+
+    def _add(self, severity: str, where: str, what: str, example: Optional[str],
+             advice: str) -> None:
+        super()._add(severity, where, what, example, advice)
+        named = self._found[severity, where, what].first
+        if severity == STOP and example is not None and len(named) < NAMED and (
+                example not in named):
+            named.append(example)
 
 
 @dataclass
@@ -104,7 +120,7 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     Raises:
         DataError: The data are of no known format, of several, or have faults; all are listed.
     """
-    findings = Findings()
+    findings = Faults()
     tree = Tree(path)
     name, found = recognize(tree, task, form)
     zero = {} if FORMATS[name].task != SEGMENTATION else dict(ignore_zero=ignore_zero)
@@ -121,7 +137,7 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     if findings.of(STOP):
         raise DataError(findings.text())
     split = _set_aside(data, fraction, seed)
-    _check_classes(data, str(path), findings)
+    _check_classes(data, str(path), split == GIVEN, findings)
     if findings.of(STOP):
         raise DataError(findings.text())
     return Survey(tree.root, name, found, data, sizes, split, list(map(str, findings.of('warn'))))
@@ -243,7 +259,7 @@ def _set_aside(data: Data, fraction: float, seed: int) -> str:
     """Divide what is not divided; say what was done."""
     whole = data.parts.get(WHOLE) or data.parts.get(TRAIN)
     if VAL in data.parts:
-        return 'given'
+        return GIVEN
     if len(whole.items) < 2:
         raise DataError(f'there is only one image of training, {whole.items[0].image}; name data '
                         'of validation with --val')
@@ -253,8 +269,8 @@ def _set_aside(data: Data, fraction: float, seed: int) -> str:
             + (', class by class' if data.task == CLASSIFICATION else ''))
 
 
-def _check_classes(data: Data, where: str, findings: Findings) -> None:
-    """Note classes that training lacks."""
+def _check_classes(data: Data, where: str, given: bool, findings: Findings) -> None:
+    """Note classes that training lacks; a fault of parts that are given, unless data list them."""
     trained = {label for item in data.parts[TRAIN].items for label in item.classes}
     if not trained:
         findings.stop(where, 'no image of training has an object of a class')
@@ -268,7 +284,7 @@ def _check_classes(data: Data, where: str, findings: Findings) -> None:
             for label in item.classes - trained:
                 lacking.setdefault(label, item)
         for label, item in lacking.items():
-            note = findings.warn if data.listed else findings.stop
+            note = findings.stop if given and not data.listed else findings.warn
             note(where, f'{{}} classes occur in {name} and not in training',
                  f'{data.classes[label]} in {item.image}')
     never = [name for index, name in enumerate(data.classes) if index not in trained]

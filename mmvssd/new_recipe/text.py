@@ -259,13 +259,13 @@ def _classification_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
 
 
 def _schedule(survey: Survey, schedule: Schedule) -> str:
-    norm = schedule.norm
+    published, batch = schedule.published
     arithmetic = (
         f'# {schedule.images} images in batches of {schedule.batch}: {schedule.steps_per_epoch} '
         f'steps an epoch, {schedule.steps} in all')
-    rate = (f"# the recipe has {norm.rate:g} for {norm.batch} images a step, and AdamW's rate "
+    rate = (f"# the recipe has {published:g} for {batch} images a step, and AdamW's rate "
             "goes with the batch's root:\n"
-            f'# {norm.rate:g} * ({schedule.batch} / {norm.batch}) ** 0.5 = {schedule.rate:g}\n'
+            f'# {published:g} * ({schedule.batch} / {batch}) ** 0.5 = {schedule.rate:g}\n'
             f'optim_wrapper = dict(optimizer=dict(lr={schedule.rate:g}))\n'
             f'auto_scale_lr = dict(base_batch_size={schedule.batch})')
     parts = {DETECTION: _epochs_of_detection, CLASSIFICATION: _epochs_of_classification}

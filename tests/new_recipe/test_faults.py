@@ -1,5 +1,7 @@
 """Data with faults: each is said with the file's name, all at once, and nothing is written."""
+import base64
 import importlib.util
+import io
 import json
 import os
 from pathlib import Path
@@ -22,7 +24,8 @@ def message_of(root, **options):
     with pytest.raises(DataError) as caught:
         new_recipe(str(root), str(root.parent / 'out' / 'r.py'), arch='vssd-nano', **options)
     after = made.snapshot(root.parent)
-    after.pop(root.parent / 'out', None)
+    for files in (before, after):
+        files.pop(root.parent / 'out', None)
     assert after == before
     return str(caught.value)
 
@@ -139,7 +142,47 @@ def csv_rows(*rows):
     return make
 
 
+def bomb_in_a_mask(root):
+    made.make_labelme(root)
+    image, file = Image.new('1', (20000, 20000)), io.BytesIO()
+    image.save(file, 'PNG')
+    content = made.labelme_content('1.jpg', shape_type='mask', points=[[1, 1], [9, 9]],
+                                   mask=base64.b64encode(file.getvalue()).decode())
+    (root / '1.json').write_text(json.dumps(content))
+
+
+def lossy(root):
+    made.make_label_maps(root)
+    for path in sorted((root / 'masks').iterdir()):
+        path.unlink()
+        made.picture(path.with_suffix('.jpg')).rename(path.with_suffix('.jpeg'))
+        Image.open(path.with_suffix('.jpeg')).convert('L').save(path.with_suffix('.jpg'))
+        path.with_suffix('.jpeg').unlink()
+
+
+def two_files(root):
+    made.make_coco(root)
+    (root / 'other.json').write_bytes((root / 'instances.json').read_bytes())
+
+
+def another_encoding(root):
+    made.make_csv(root)
+    (root / 'labels of all.csv').write_bytes('image,label\n0.jpg,café\n'.encode('latin-1'))
+
+
+def endless_numbers(root):
+    made.make_yolo(root)
+    (root / 'data.yaml').unlink()
+    (root / 'labels' / 'val' / 'val0.txt').write_text('999999999 0.5 0.5 0.2 0.2')
+
+
 CASES = {
+    'numbers of classes without names': (endless_numbers, ['no file names the classes',
+                                                           'up to 999999999', 'val0.txt']),
+    'two COCO files': (two_files, ['2 COCO files', 'instances.json, other.json', '--val']),
+    'a mask of endless size': (bomb_in_a_mask, ['masks cannot be read', '1.json']),
+    'label maps as JPEG': (lossy, ['stand for no classes', 'as PNG', '.jpg']),
+    'CSV of another encoding': (another_encoding, ['not encoded in UTF-8', 'labels of all.csv']),
     'empty folder': (lambda root: root.mkdir(), ['no data of a known format', 'it is empty']),
     'formats mixed': (mixed, ['data of several formats are mixed', 'voc: 6 files',
                               'labelme: 6 files', '--format voc or labelme']),
@@ -256,6 +299,24 @@ def test_the_command_ends_with_status_2_and_one_list(run_tool, tmp_path):
     assert '2 XML files cannot be read' in out
     assert 'Traceback' not in out
     assert not (tmp_path / 'r.py').exists()
+
+
+def test_all_files_of_a_kind_are_named(tmp_path):
+    made.make_class_folders(tmp_path / 'data', count=6)
+    broken = sorted((tmp_path / 'data' / 'cat').iterdir())
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-200])  # cut short: the header is whole
+    message = message_of(tmp_path / 'data')
+    assert '6 images cannot be read' in message
+    for path in broken:
+        assert str(path) in message
+
+
+def test_a_broken_annotation_file_is_named(tmp_path):
+    made.make_coco(tmp_path / 'data')
+    (tmp_path / 'data' / 'instances.json').write_text('{"images": [')
+    for options in ({}, dict(task='det')):
+        assert 'instances.json is not valid JSON' in message_of(tmp_path / 'data', **options)
 
 
 def test_a_part_without_annotations(tmp_path, capsys):

@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmvssd.datasets.formats import MARK
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.new_recipe import new_recipe
+from mmvssd.new_recipe.models import archs
 from mmvssd.paths import configs_dir
 
 spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'made_data.py')
@@ -124,6 +125,24 @@ def test_without_masks_there_is_no_mask_head(make, tmp_path):
     assert model.backbone.dims == (48, 96, 192, 384)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['coco', 'label-maps', 'class-folders'])
+def test_every_arch_has_a_recipe(kind, make, tmp_path):
+    root = make(kind)
+    for name in archs():
+        cfg = write(root, tmp_path / 'r.py', arch=name, overwrite=True, epochs=1)
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        backbone = Config.fromfile(configs_dir() / f'_base_/backbones/{name}.py')
+        assert list(model.backbone.dims) == backbone.dims
+    assert 'vssd-base' in archs()
+
+
+def test_the_rate_of_a_recipe_for_larger_batches(make, tmp_path):
+    write(make('class-folders'), tmp_path / 'r.py', arch='vssd-base', batch_size=8)
+    assert '# 0.0012 * (8 / 2048) ** 0.5 = 7.5e-05\n' in (tmp_path / 'r.py').read_text()
+
+
 def test_names_are_data_and_never_code(tmp_path):
     """Quotes, brackets of MMEngine's own, line breaks and what would be code."""
     names = ["it's", '"', '{{ fileDirname }}', '{{{{$HOME:x}}}}', "'); import os; ('", '한국',
@@ -152,6 +171,22 @@ def test_a_split_is_seeded_and_keeps_classes_in_training(tmp_path):
                 for label in range(3)] == [3, 3, 0]
         lists.append({entry['img_path'] for entry in entries})
     assert lists[0] == lists[1] != lists[2]
+
+
+def test_a_file_stands_for_its_folder(tmp_path):
+    for kind, name in (('yolo', 'data.yaml'), ('labelme', '0.json'), ('voc', 'Annotations/0.xml'),
+                       ('csv', 'labels of all.csv'), ('coco', 'instances.json')):
+        made.MAKERS[kind][0](tmp_path / kind)
+        whole = write(tmp_path / kind, tmp_path / f'{kind}.py')
+        file = write(tmp_path / kind / name, tmp_path / f'{kind}_file.py')
+        assert len(built(file, 'train')) == len(built(whole, 'train'))
+
+
+def test_two_images_of_two_classes(tmp_path, capsys):
+    """The least that can be divided; what is lacking then is said."""
+    made.make_labelme(tmp_path / 'data', count=2)
+    write(tmp_path / 'data', tmp_path / 'r.py')
+    assert 'classes occur in val and not in training' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_given_validation(tmp_path):
@@ -234,6 +269,27 @@ def test_label_maps_are_painted_from_outlines(kind, make, tmp_path):
 def test_boxes_give_no_label_maps(make, tmp_path):
     with pytest.raises(DataError, match='6 objects have a box and no outline'):
         write(make('voc'), tmp_path / 'r.py', task='seg')
+
+
+def test_a_single_name_stands_beside_a_background(tmp_path):
+    for number, halves in enumerate(((0, 1), (0, 255))):
+        made.make_label_maps(tmp_path / str(number), halves)
+        cfg = write(tmp_path / str(number), tmp_path / f'r{number}.py', classes=['crack'])
+        assert cfg.classes == ('background', 'crack')
+        check_label_maps(built(cfg, 'train'), {0, 1})
+
+
+def test_palettes_of_indexed_label_maps(tmp_path):
+    """The classes' colours; indices that mean other colours from file to file are no classes."""
+    made.make_label_maps(tmp_path / 'a', palette=[1, 2, 3, 250, 128, 7])
+    assert write(tmp_path / 'a', tmp_path / 'a.py').palette == [(1, 2, 3), (250, 128, 7)]
+    cfg = write(tmp_path / 'a', tmp_path / 'b.py', classes=['x', 'y', 'z'])
+    assert len(cfg.palette) == 3  # of three classes the files have two
+    made.label_map(tmp_path / 'a' / 'masks' / '0.png', (1, 0), [250, 128, 7, 1, 2, 3])
+    cfg = write(tmp_path / 'a', tmp_path / 'c.py')
+    assert cfg.classes == ('colour_010203', 'colour_fa8007')
+    for entry in map(built(cfg, 'train').get_data_info, range(4)):
+        assert made.np.asarray(made.Image.open(entry['seg_map_path']))[0, 0] == 0
 
 
 def test_colours_with_names(tmp_path):

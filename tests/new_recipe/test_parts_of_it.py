@@ -39,15 +39,15 @@ def test_at_least_one_image_validates():
 def test_schedules(task):
     """Few images are seen often, many as often as the published recipe has it at the least."""
     norm = NORMS[task]
-    few, many = (choose(task, images, pretrained=True) for images in (10, 1_000_000))
+    published = dict(rate=1e-3, rate_batch=64, pretrained=True)
+    few, many = (choose(task, images, **published) for images in (10, 1_000_000))
     assert (few.epochs, many.epochs) == (norm.most, norm.fewest)
     for schedule in (few, many):
         assert 1 <= schedule.warm_up <= max(1, 0.1 * schedule.steps)
         assert schedule.interval <= schedule.epochs
-    assert choose(task, 1, pretrained=True).batch == (2 if task == SEGMENTATION else 1)
-    as_published = choose(task, 1000, pretrained=True, batch=norm.batch)
-    assert as_published.rate == norm.rate
-    assert choose(task, 1000, pretrained=True, batch=4 * norm.batch).rate == 2 * norm.rate
+    assert choose(task, 1, **published).batch == (2 if task == SEGMENTATION else 1)
+    assert choose(task, 1000, batch=64, **published).rate == 1e-3
+    assert choose(task, 1000, batch=16, **published).rate == 5e-4
 
 
 def test_literals_are_values():

@@ -100,14 +100,20 @@ def recognize(tree: Tree, task: Optional[str] = None,
         _ask(tree, strong)
     if strong:
         return strong.popitem()
+    broken = [str(error) for error in map(tree.json, tree.others.get('.json', ()))
+              if isinstance(error, DataError)]
     for key, one in among.items():
         if one.weak and (found := one.find(tree)):
+            if broken and task is None:
+                raise DataError(f'{tree.root}: JSON files cannot be read: {some(broken)}. If they '
+                                f'are no annotations, say --task {one.task}')
             return key, found
     looked_for = ', '.join(one.title for one in among.values())
     others = _found(tree, {key: one for key, one in FORMATS.items()
                            if not one.weak and key not in among})
     there = ''.join(f'. It holds {FORMATS[key].title}, which is of --task {FORMATS[key].task}'
                     for key in others)
+    there += f'. JSON files that cannot be read: {some(broken)}' if broken else ''
     raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}){there}. '
                     f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
 

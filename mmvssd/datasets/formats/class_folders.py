@@ -15,6 +15,7 @@ from mmvssd.datasets.formats.records import (
 )
 from mmvssd.datasets.formats.tree import PARTS, Tree
 from mmvssd.engine.data.findings import Findings
+from mmvssd.phrases import some
 
 #: Endings that MMPreTrain's CustomDataset reads, in either case.
 READ_IN_PLACE = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -65,7 +66,9 @@ def read(tree: Tree, found: Found, findings: Findings,
     if classes is not None:
         for name in names:
             if name not in classes:
-                findings.stop(str(tree.root), '{} folders that are none of --classes', name)
+                findings.stop(str(tree.root), '{} folders are none of the classes',
+                              str(next(folders[name][0].parent for folders in by_part.values()
+                                       if name in folders)), f'Listed are {some(classes)}')
         names = list(classes)
     trained = by_part.get(TRAIN, by_part.get(WHOLE, {}))
     parts = {}

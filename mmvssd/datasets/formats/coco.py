@@ -12,6 +12,8 @@ from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
+#: Words of names of COCO's files beside those of instances.
+OTHER_KINDS = ('keypoints', 'captions', 'stuff', 'panoptic', 'image_info')
 #: Keys of an object that are taken over into a file that is written anew.
 KEPT = ('bbox', 'area', 'iscrowd', 'segmentation')
 
@@ -68,10 +70,11 @@ def _by_part(tree: Tree, files: Sequence[Path]) -> Dict[str, Path]:
         part = part_of_names([file.stem, *reversed(Path(tree.relative(file)).parts[:-1])])
         by_part.setdefault(part or WHOLE, []).append(file)
     for part, several in by_part.items():
-        instances = [file for file in several if 'instances' in file.stem]
-        if len(several) > 1 and len(instances) == 1:
-            by_part[part] = instances
-        elif len(several) > 1:
+        if len(several) > 1:  # COCO's own folder has one of each kind
+            several = [file for file in several
+                       if not any(kind in file.stem for kind in OTHER_KINDS)] or several
+            by_part[part] = several
+        if len(several) > 1:
             raise DataError(
                 f'{tree.root}: {len(several)} COCO files '
                 + (f'for the part {part!r}: ' if part != WHOLE else 'and none names its part: ')
@@ -101,7 +104,7 @@ def _read_file(tree: Tree, file: Path,
     notes = _complete(annotations) + _complete_images(images, folder)
     counted = [one for one in annotations if not one.get('ignore')]
     masks = bool(counted) and all(one.get('segmentation') for one in counted)
-    own = Findings()
+    own = type(findings)()
     summary = check_file(content, str(file), str(file), Use(masks, bool(annotations), str(folder)),
                          own)
     _check_names(images, str(file), own)

@@ -24,6 +24,7 @@ BOX_COLUMNS = {'xmin', 'ymin', 'bbox', 'x1', 'xmax'}
 DELIMITERS = ',;\t|'
 #: Rows in which images are looked for to recognize such a file.
 PROBED = 20
+PROBED_BYTES = 4096
 
 
 class Table(NamedTuple):
@@ -53,8 +54,10 @@ def find(tree: Tree) -> Optional[Found]:
 def _is_list(file: Path, tree: Tree) -> bool:
     try:
         table = _read_table(file)
-    except DataError:
-        return tree.file is not None  # what reads it says why
+    except DataError:  # what reads it says why
+        return tree.file is not None or any(
+            ending.encode() in file.read_bytes()[:PROBED_BYTES].lower()
+            for ending in IMAGE_ENDINGS)
     names = [row[table.image] for _, row in table.rows[:PROBED] if len(row) > table.image]
     return any(Path(name).name in tree.by_name or Path(name).name in tree.by_stem
                or name.lower().endswith(IMAGE_ENDINGS) for name in names)
@@ -149,7 +152,9 @@ def _image_of(name: str, folder: Path, tree: Tree) -> Optional[Path]:
     if (folder / path).is_file():
         return folder / path
     beside = [one for one in tree.by_stem.get(path.name, ()) if one.parent == folder / path.parent]
-    anywhere = tree.by_name.get(path.name) or tree.by_stem.get(path.name) or []
+    # the ending's letters may be of another case
+    anywhere = (tree.by_name.get(path.name) or tree.by_stem.get(path.name)
+                or tree.by_stem.get(path.stem) or [])
     candidates = beside or anywhere
     return candidates[0] if len(candidates) == 1 else None
 

@@ -19,7 +19,7 @@ from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.file_facts import header, upright_size
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
-from mmvssd.phrases import short
+from mmvssd.phrases import short, some
 
 #: Corners that stand for a circle.
 CORNERS = 36
@@ -73,7 +73,7 @@ def read(tree: Tree, found: Found, findings: Findings,
         annotated[one.image] = one.file
         for name in {name for name, _ in one.objects} - set(names):
             findings.stop(str(tree.root), '{} files have shapes of classes that are not listed',
-                          f'{name!r} in {one.file}')
+                          f'{name!r} in {one.file}', f'Listed are {some(names)}')
         objects = [dict(shape, category_id=names.index(name)) for name, shape in one.objects
                    if name in names]
         items.append(Item(one.image, one.size, objects=objects, source=str(one.file)))
@@ -188,7 +188,8 @@ class _File:
             mask = np.zeros(self.size[::-1], np.uint8)
             window = mask[top:top + small.shape[0], left:left + small.shape[1]]
             window[:] = small[:window.shape[0], :window.shape[1]]
-        except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError, OSError, binascii.Error,
+                Image.DecompressionBombError) as error:
             self._stop('{} masks cannot be read', f'shape {number}, {name} ({error})')
             return
         rle = coco_mask.encode(np.asfortranarray(mask))

@@ -10,6 +10,7 @@ from mmvssd.datasets.formats.objects import clipped, from_box
 from mmvssd.datasets.formats.records import DETECTION, Data, Found, Item
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.engine.data.findings import Findings
+from mmvssd.phrases import some
 
 #: What the head of such a file has; one with a DTD may hide it.
 HEAD = re.compile(rb'<annotation\b|<!DOCTYPE|<!ENTITY')
@@ -28,8 +29,10 @@ class NoEntities(ET.TreeBuilder):
 
 
 def find(tree: Tree) -> Optional[Found]:
-    """Find XML files with an ``<annotation>``."""
-    files = [path for path in tree.annotations('.xml') if _is_voc(path)]
+    """Find XML files with an ``<annotation>``; one that is named stands for its folder."""
+    files = [path for path in tree.others.get('.xml', ()) if _is_voc(path)]
+    if tree.file is not None and tree.file not in files:
+        return None
     return Found(files, f'{len(files)} XML files with an <annotation>') if files else None
 
 
@@ -67,7 +70,7 @@ def read(tree: Tree, found: Found, findings: Findings,
         twice[image] = file
         for name in {name for name, _, _ in one.objects} - set(names):
             findings.stop(str(tree.root), '{} files have objects of classes that are not listed',
-                          f'{name!r} in {file}')
+                          f'{name!r} in {file}', f'Listed are {some(names)}')
         objects = [from_box(names.index(name), box, crowd=crowd)
                    for name, box, crowd in one.objects if name in names]
         items.append(Item(image, one.size, objects=objects, source=str(file)))

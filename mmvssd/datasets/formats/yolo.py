@@ -19,6 +19,8 @@ from mmvssd.phrases import short
 
 #: Numbers of a box with its class, and the fewest of a polygon.
 BOX, POLYGON = 5, 7
+#: Most classes that are numbered without names.
+MOST_CLASSES = 1000
 #: What numbers may be beyond 0 and 1 through rounding.
 ROUNDING = 1e-3
 FORM = ('A line is CLASS X Y WIDTH HEIGHT or CLASS X1 Y1 X2 Y2 X3 Y3 ..., shares of the '
@@ -109,16 +111,26 @@ def read(tree: Tree, found: Found, findings: Findings,
         None: tree.images}
     items = {part: [_Text(image, names, keypoints, findings).item() for image in images]
              for part, images in groups.items()}
-    count = 1 + max((one['category_id'] for part in items.values() for item in part
-                     for one in item.objects), default=-1)
+    every = [item for part in items.values() for item in part]
     if names is None:
-        names = [f'class_{index}' for index in range(count)]
+        names = _numbered(every, findings)
         notes.append('no file names the classes; name them with --classes')
     parts, said = divide(items[None], tree) if None in items else settled(items)
-    every = [item for part in items.values() for item in part]
     _note_mixture(every, str(tree.root), findings)
     _check_texts(tree, every, findings)
     return Data(DETECTION, names, parts, notes=[*notes, *said])
+
+
+def _numbered(items: Sequence[Item], findings: Findings) -> List[str]:
+    """Return names for as many classes as the largest number asks for."""
+    largest = max(items, key=lambda item: max(item.classes, default=-1))
+    count = 1 + max(largest.classes, default=-1)
+    if count > MOST_CLASSES:
+        findings.stop(str(Path(largest.source).parent),
+                      f'no file names the classes, and their numbers go up to {count - 1}',
+                      largest.source, 'Name them in classes.txt or with --classes')
+        return []
+    return [f'class_{index}' for index in range(count)]
 
 
 def _names(content: Any, file: Path) -> List[str]:
@@ -288,14 +300,10 @@ def _note_mixture(items: Sequence[Item], where: str, findings: Findings) -> None
     """Note boxes among polygons: masks of some objects train no mask head."""
     boxes = [item for item in items for one in item.objects if 'segmentation' not in one]
     total = sum(len(item.objects) for item in items)
-    if boxes and len(boxes) < total:
+    for item in boxes if len(boxes) < total else ():
         findings.warn(where, f'{{}} of {total} objects are lines of five numbers, boxes, and the '
                              'others polygons; a polygon of two points would look like a box',
-                      boxes[0].source, 'Boxes only are trained')
-        for item in boxes[1:]:
-            findings.warn(where, f'{{}} of {total} objects are lines of five numbers, boxes, and '
-                                 'the others polygons; a polygon of two points would look like a '
-                                 'box', item.source)
+                      item.source, 'Boxes only are trained')
 
 
 def _check_texts(tree: Tree, items: Sequence[Item], findings: Findings) -> None:

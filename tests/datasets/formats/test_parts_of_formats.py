@@ -7,8 +7,8 @@ from PIL import Image
 
 from mmvssd.datasets.formats import FORMATS, MARK, Tree
 from mmvssd.datasets.formats.class_names import find_names
-from mmvssd.datasets.formats.label_maps import Recoding
 from mmvssd.datasets.formats.objects import clipped, from_polygons
+from mmvssd.datasets.formats.pixels import Recoding
 from mmvssd.datasets.formats.tree import folder_of, part_of_names
 from mmvssd.datasets.formats.yolo import label_of
 from mmvssd.engine.data.findings import STOP, Findings
