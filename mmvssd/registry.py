@@ -24,7 +24,7 @@ LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmvssd', locations=['mmvs
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmvssd',
                     locations=['mmvssd.engine'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmvssd',
-                      locations=['mmvssd.datasets.transforms'])
+                      locations=['mmvssd.bands'])
 DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmvssd',
                          locations=['mmvssd.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

@@ -5,7 +5,7 @@ from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from mmvssd.datasets.bands import LAYOUTS, read_bands
+from mmvssd.bands.files import LAYOUTS, Header, read_bands, read_header
 from mmvssd.errors import ConfigError, DataError
 from mmvssd.registry import TRANSFORMS
 
@@ -32,7 +32,7 @@ class LoadBands:
         nodata: Values that stand for no data, a number or 'nan', or several. Such pixels get the
             band's mean. Without it NaN is an error.
         layout: 'HWC' or 'CHW', order of the axes of arrays; see
-            :func:`~mmvssd.datasets.bands.read_bands`.
+            :func:`~mmvssd.bands.files.read_bands`.
         display: Three bands of the file, or one, that pictures show as red, green and blue. None
             shows the first three of ``bands``, or the first if there are fewer.
 
@@ -119,6 +119,12 @@ class LoadBands:
             pixels = pixels[..., list(self.bands)]
         return np.array(pixels, dtype, order='C')
 
+    def header(self, path: str) -> Header:
+        """Return what a file says of its pixels; raises as :meth:`load` does."""
+        found = read_header(path, self.layout)
+        self.check_count(found[:3], path)
+        return found
+
     def check_count(self, shape: Tuple[int, int, int], path: str) -> None:
         """Raise DataError unless a file of (H, W, bands) has the bands that are asked for."""
         height, width, found = shape
@@ -133,9 +139,8 @@ class LoadBands:
                             f'{self._layout_advice(shape)}')
 
     def _layout_advice(self, shape: Tuple[int, int, int]) -> str:
-        wanted = self.channels
         return ("; layout='HWC' or 'CHW' says which axis of an array is that of the bands"
-                if wanted in shape[:2] else '')
+                if self.channels in shape[:2] else '')
 
     def missing(self, image: np.ndarray) -> Optional[np.ndarray]:
         """Tell which values of an image stand for no data; None if the settings name no such."""
@@ -156,7 +161,7 @@ class LoadBands:
             return
         numbers = self.bands or range(image.shape[2])
         bands = [str(band) for band, some in zip(numbers, wrong.any((0, 1))) if some]
-        advice = ("If they stand for no data, set nodata='nan'; else write the file anew"
+        advice = ("If they stand for no data, name 'nan' in nodata; else write the file anew"
                   if np.isnan(image[wrong]).all() else 'Write the file anew')
         raise DataError(f'{path}: {int(wrong.sum())} values are not finite, in band '
                         f'{", ".join(bands)}. {advice}')

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvssd.datasets import bands
-from mmvssd.datasets.bands import read_bands, read_header
+from mmvssd.bands import files
+from mmvssd.bands.files import read_bands, read_header
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError
 
 DTYPES = ('uint8', 'uint16', 'int16', 'uint32', 'float32', 'float64')
@@ -157,4 +157,4 @@ def test_endings_do_not_depend_on_capitals(tmp_path):
     np.save(tmp_path / 'a.npy', pixels(5))
     (tmp_path / 'a.npy').rename(tmp_path / 'A.NPY')
     assert read_bands(str(tmp_path / 'A.NPY')).shape == (20, 24, 5)
-    assert bands.NUMPY == ('.npy', )
+    assert files.NUMPY == ('.npy', )

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
 
-from mmvssd.datasets.transforms import LoadBands
+from mmvssd.bands.loading import LoadBands
 from mmvssd.errors import ConfigError, DataError
 
 MEAN, STD = [10., 20., 30., 40., 50.], [1., 2., 3., 4., 5.]
