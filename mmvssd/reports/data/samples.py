@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.data.checks import data_sets_in, steps_of
-from mmvssd.engine.data.data_survey.images import steps_below
+from mmvssd.engine.data.checks import data_sets_in, steps_below, steps_of
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.heads import learner_of
 from mmvssd.engine.data.names import classes_of
