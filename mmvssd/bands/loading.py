@@ -93,9 +93,10 @@ class LoadBands:
             DataError: It has other bands, or values that are no numbers.
         """
         path = results['img_path']
-        image = self.load(path)
+        with np.errstate(over='ignore'):  # of float64; the check names what is infinite then
+            image = np.array(self.load(path), np.float32, order='C')
         missing = self.missing(image)
-        self._check_values(image, missing, path)
+        self.check_finite(image, missing, path)
         if self.mean is not None:
             image -= np.asarray(self.mean, np.float32)
             image /= np.asarray(self.std, np.float32)
@@ -106,8 +107,8 @@ class LoadBands:
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def load(self, path: str, dtype: type = np.float32) -> np.ndarray:
-        """Return the chosen bands of a file as they are stored: (H, W, bands).
+    def load(self, path: str) -> np.ndarray:
+        """Return the chosen bands of a file: (H, W, bands), in the file's dtype.
 
         Raises:
             UnreadableImageError: It cannot be read.
@@ -117,7 +118,7 @@ class LoadBands:
         self.check_count(pixels.shape, path)
         if self.bands is not None:
             pixels = pixels[..., list(self.bands)]
-        return np.array(pixels, dtype, order='C')
+        return pixels
 
     def header(self, path: str) -> Header:
         """Return what a file says of its pixels; raises as :meth:`load` does."""
@@ -147,11 +148,22 @@ class LoadBands:
         if not self.nodata:
             return None
         found = np.zeros(image.shape, bool)
-        for value in self.nodata:
-            found |= np.isnan(image) if math.isnan(value) else image == image.dtype.type(value)
+        with np.errstate(over='ignore'):
+            image = image.astype(np.float32, copy=False)  # as files hold -3.4e38
+            for value in self.nodata:
+                found |= np.isnan(image) if math.isnan(value) else image == np.float32(value)
         return found
 
-    def _check_values(self, image: np.ndarray, missing: Optional[np.ndarray], path: str) -> None:
+    def check_finite(self, image: np.ndarray, missing: Optional[np.ndarray], path: str,
+                     bands: Optional[Sequence[int]] = None) -> None:
+        """Raise DataError if values are not finite and do not stand for no data.
+
+        Args:
+            image: (H, W, bands).
+            missing: What stands for no data, or None.
+            path: Its file.
+            bands: Numbers of the image's bands in the file; by default those of the settings.
+        """
         if np.isfinite(image.sum(dtype=np.float64)):  # quicker than to ask each
             return
         wrong = ~np.isfinite(image)
@@ -159,7 +171,7 @@ class LoadBands:
             wrong &= ~missing
         if not wrong.any():
             return
-        numbers = self.bands or range(image.shape[2])
+        numbers = bands or self.bands or range(image.shape[2])
         bands = [str(band) for band, some in zip(numbers, wrong.any((0, 1))) if some]
         advice = ("If they stand for no data, name 'nan' in nodata; else write the file anew"
                   if np.isnan(image[wrong]).all() else 'Write the file anew')
