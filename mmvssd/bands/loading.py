@@ -1,7 +1,7 @@
 """A step of pipelines that loads images of any number of bands."""
 import math
 import operator
-from typing import Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -188,32 +188,49 @@ class LoadBands:
             DataError: It has not the bands that are to be seen.
         """
         pixels = read_bands(path, self.layout)
-        chosen = self.display or self.bands or range(pixels.shape[2])
-        chosen = list(chosen[:3]) if len(chosen) >= 3 else [chosen[0]] * 3
+        chosen = _three(self.display or self.bands or range(pixels.shape[2]))
         if max(chosen) >= pixels.shape[2]:
             raise DataError(f'{path}: has {pixels.shape[2]} bands, pictures are to show band '
                             f'{max(chosen)}, counted from 0; set display of LoadBands')
         shown = pixels[..., chosen]
         if shown.dtype == np.uint8:
             return np.ascontiguousarray(shown)
-        return np.dstack([self._stretched(shown[..., place].astype(np.float32))
-                          for place in range(3)])
+        return np.dstack([_stretched(band, self.missing(band))
+                          for band in np.moveaxis(shown, 2, 0)])
 
-    def _stretched(self, band: np.ndarray) -> np.ndarray:
-        missing = self.missing(band)
-        known = np.isfinite(band) if missing is None else np.isfinite(band) & ~missing
-        values = band[known]
-        if not values.size:
-            return np.zeros(band.shape, np.uint8)
-        low, high = np.percentile(values[::max(1, values.size // SAMPLED)], (DARKEST, BRIGHTEST))
-        if low == high:
-            low, high = values.min(), values.max()
-        shades = (np.where(known, band, low) - low) * (255 / max(high - low, 1e-30))
-        return np.rint(shades.clip(0, 255)).astype(np.uint8)
+    def picture_of_sample(self, image: np.ndarray) -> np.ndarray:
+        """Return what a pipeline made of an image, to look at; as :meth:`picture`.
+
+        Args:
+            image: (H, W, bands) float. If not all bands of ``display`` are among these, the first
+                are shown.
+        """
+        numbers = list(self.bands or range(image.shape[2]))
+        wanted = self.display if set(self.display or ()) <= set(numbers) else None
+        places = [numbers.index(number) for number in _three(wanted or numbers)]
+        return np.dstack([_stretched(image[..., place], None) for place in places])
 
     def __repr__(self) -> str:
         return (f'LoadBands(bands={self.bands}, mean={self.mean}, std={self.std}, '
                 f'nodata={self.nodata}, layout={self.layout!r}, display={self.display})')
+
+
+def _three(bands: Sequence[int]) -> List[int]:
+    return list(bands[:3]) if len(bands) >= 3 else [bands[0]] * 3
+
+
+def _stretched(band: np.ndarray, missing: Optional[np.ndarray]) -> np.ndarray:
+    """Return a band (H, W) as bytes; what is missing or not finite is black."""
+    band = band.astype(np.float64)
+    known = np.isfinite(band) if missing is None else np.isfinite(band) & ~missing
+    values = band[known]
+    if not values.size:
+        return np.zeros(band.shape, np.uint8)
+    low, high = np.percentile(values[::max(1, values.size // SAMPLED)], (DARKEST, BRIGHTEST))
+    if low == high:
+        low, high = values.min(), values.max()
+    shades = (np.where(known, band, low) - low) * (255 / max(high - low, 1e-30))
+    return np.rint(shades.clip(0, 255)).astype(np.uint8)
 
 
 def _means(image: np.ndarray, missing: np.ndarray) -> np.ndarray:

@@ -118,3 +118,19 @@ def test_a_picture_leaves_no_data_dark(file):
     picture = LoadBands(nodata=-9999).picture(str(file))
     assert not picture[:5].any()
     assert picture[5:].max() == 255
+
+
+@pytest.mark.parametrize(('settings', 'places'), [
+    (dict(), [0, 1, 2]), (dict(display=[4, 1, 0]), [4, 1, 0]),
+    (dict(bands=[4, 3], nodata=40), [0, 0, 0]), (dict(bands=[4, 3, 1], display=[1, 3, 4]),
+                                                 [2, 1, 0]),
+    (dict(bands=[4, 3, 1], display=[0, 3, 4]), [0, 1, 2])])
+def test_a_picture_of_a_sample_shows_the_same_bands(settings, places, file):
+    load = LoadBands(**settings)
+    image = load(dict(img_path=str(file)))['img']
+    picture = load.picture_of_sample(image)
+    assert (picture.shape, picture.dtype) == ((20, 24, 3), np.uint8)
+    for channel, place in enumerate(places):
+        band = image[..., place].astype(float)
+        np.testing.assert_allclose(picture[..., channel], (band - band.min()) * 255
+                                   / (band.max() - band.min()), atol=0.51)
