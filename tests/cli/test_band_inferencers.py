@@ -13,6 +13,7 @@ from mmvssd.cli.band_inferencers import inferencer_class
 from mmvssd.cli.inferencers import Classifier
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import predict
+from mmvssd.deployment import export as exporting
 from mmvssd.errors import DataError
 
 LOAD = dict(type='mmvssd.LoadBands', display=[3, 1, 0], mean=[100.] * 5, std=[50.] * 5)
@@ -93,6 +94,19 @@ def test_arrays_beside_images_are_not_looked_at(untrained):
                                                          display=None)
     with pytest.raises(DataError, match='1 of 1 images were left out'):
         predict(untrained, 'weights.pth', 'images', 'out', device='cpu')
+
+
+def test_an_export_takes_the_recipe(untrained):
+    """Tracing it, which takes a minute, is the same for any number of channels."""
+    host, model = exporting._models(untrained, 'weights.pth', '', False)
+    assert model.in_channels == 5
+    assert exporting._channels(untrained, model) is None
+    if untrained.default_scope != 'mmdet':  # others are compared on noise
+        return
+    np.save('images/a.npy', image_of(50))
+    pixels = exporting._pixels(host, Path('images/a.npy'))
+    assert pixels.shape[1] == 5
+    np.testing.assert_allclose(pixels[0, :, 3, 3], (np.arange(5) * 50 - 100.) / 50, rtol=1e-6)
 
 
 def test_other_recipes_have_the_hosts_inferencers():
