@@ -12,6 +12,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import Registry, build_runner_from_cfg
 
@@ -22,6 +23,8 @@ RUNNERS = Registry('runner', build_func=build_runner_from_cfg, parent=MMENGINE_R
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmvssd', locations=['mmvssd.engine'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmvssd',
                     locations=['mmvssd.engine'])
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmvssd',
+                      locations=['mmvssd.bands'])
 DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmvssd',
                          locations=['mmvssd.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

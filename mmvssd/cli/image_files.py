@@ -16,6 +16,9 @@ from mmvssd.errors import DataError
 from mmvssd.foreign_files import LFS_POINTER, kind_of
 from mmvssd.phrases import emptiness
 
+#: Endings of arrays, which LoadBands reads; a folder with images is one of images.
+ARRAYS = ('.npy', )
+
 
 class Limits(NamedTuple):
     """Largest sizes that are predicted on, in pixels.
@@ -56,8 +59,9 @@ def find_images(path: str) -> List[Path]:
         files = sorted(root.iterdir())
     except OSError as error:
         raise DataError(f'{path}: cannot be listed ({error.strerror})') from error
-    images = [file for file in files if file.suffix.lower() in FORMATS]
-    others = _count([file for file in files if file.suffix.lower() not in FORMATS])
+    images = ([file for file in files if file.suffix.lower() in FORMATS]
+              or [file for file in files if file.suffix.lower() in ARRAYS])
+    others = _count([file for file in files if file not in images])
     if not images:
         raise DataError(f'{path}: holds no image ({", ".join(FORMATS)})'
                         + f'; it holds {others}' * bool(others))

@@ -68,7 +68,9 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
             with the reason after all others are written. After a full disk, the rest is named.
         SystemExit: SIGINT, SIGTERM or SIGHUP came; the status is 128 and its number.
     """
-    from mmvssd.cli.inferencers import HOSTS  # needs mmcv, which an exported file does not
+    # these need mmcv, which an exported file does not
+    from mmvssd.cli.band_inferencers import inferencer_class
+    from mmvssd.cli.inferencers import HOSTS
     scope = cfg.get('default_scope')
     if scope not in HOSTS:
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
@@ -80,8 +82,8 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     files = find_images(images)
     out = Path(out_dir)
     _check_output(out, files)
-    inferencer = HOSTS[scope](cfg, checkpoint, dataset_meta(checkpoint, weights), score_thr,
-                              device)
+    inferencer = inferencer_class(cfg)(cfg, checkpoint, dataset_meta(checkpoint, weights),
+                                       score_thr, device)
     require_fit(checkpoint, weights, inferencer.model)
     inferencer.check_classes()
     BatchCheck.watch(inferencer.model)

@@ -41,6 +41,7 @@ PATCHES = {
     'multimodal': 'mmpretrain.utils.dependency',
     'negative_hue': 'mmcv',
     'optional_packages': 'mmengine',
+    'padding_bands': 'mmcv.transforms',
     'patch_log': 'mmengine.runner',
     'segmentation_pictures': 'mmseg.visualization',
     'torchvision_ops': 'torchvision.extension',

@@ -80,7 +80,7 @@ def _reraise(original, wrapper):
     """Raise what a worker met with its message; PyTorch puts the worker's traceback before it."""
     try:
         return original(wrapper)
-    except (DataError, UnreadableImageError) as error:
+    except (ConfigError, DataError, UnreadableImageError) as error:
         name = f'{type(error).__module__}.{type(error).__name__}: '
         raise type(error)(str(error).rpartition(name)[2].strip()) from error
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mmvssd.analysis.photographs import choose_photographs
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
-from mmvssd.cli.inferencers import HOSTS, Inferencer
+from mmvssd.cli.band_inferencers import inferencer_class
+from mmvssd.cli.inferencers import Inferencer
 from mmvssd.deployment import detection_ops
 from mmvssd.deployment.detectors import DeployedDetector
 from mmvssd.deployment.exported import METADATA, open_openvino
@@ -120,7 +121,7 @@ def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
         raise ExportError(f'{cfg.model.type} of {scope} cannot be exported. What can: models of '
                           f'{", ".join(DEPLOYED)}')
     weights = read_checkpoint(checkpoint)
-    host = HOSTS[scope](cfg, checkpoint, dataset_meta(checkpoint, weights), 0, 'cpu')
+    host = inferencer_class(cfg)(cfg, checkpoint, dataset_meta(checkpoint, weights), 0, 'cpu')
     require_fit(checkpoint, weights, host.model)
     host.check_classes()
     try:

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.data.checks import CHANNELS_ADVICE, check_dataset, data_of, needs_labels
+from mmvssd.engine.data.checks import (
+    CHANNELS_ADVICE,
+    check_band_steps,
+    check_dataset,
+    data_of,
+    needs_labels,
+)
 from mmvssd.engine.data.heads import (
     HEADS,
     heads_of,
@@ -129,7 +135,8 @@ class DataCheckHook(Hook):
 
     def before_run(self, runner) -> None:
         """Raise DataError if a data set cannot serve; have the model's batches checked."""
-        channels = channels_of(learner_of(unwrapped(runner.model)))
+        model = learner_of(unwrapped(runner.model))
+        channels = channels_of(model)
         for phase in ('train', 'val', 'test'):
             loop = built_loop(runner, phase)
             dataset = data_of(loop)
@@ -137,6 +144,8 @@ class DataCheckHook(Hook):
                 metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
                 labelled = phase == 'train' or any(map(needs_labels, metrics))
                 check_dataset(dataset, phase, channels, labelled=labelled)
+                check_band_steps(dataset, phase, channels,
+                                 getattr(model, 'data_preprocessor', None))
         self._watch = BatchCheck.watch(runner.model)
 
     def after_run(self, runner) -> None:

@@ -5,6 +5,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple, Union
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 
+from mmvssd.engine.data import bands
 from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
@@ -16,7 +17,8 @@ WAYS_OUT = ('The sample recipes need tools/dataset_tools/make_sample_data.py to 
             '{val,test}_evaluator.ann_file=FILE')
 
 CHANNELS_ADVICE = ("LoadImageFromFile with color_type='color', its default, gives every image "
-                   "three; 'unchanged' and 'grayscale' do not")
+                   "three; 'unchanged' and 'grayscale' do not. mmvssd.LoadBands gives "
+                   "those of its bands, or all of the file's")
 
 
 def check_data(cfg: Config, *phases: str) -> None:
@@ -130,6 +132,11 @@ def _check_files(dataset, phase: str, labelled: bool) -> None:
 
 def _check_channels(dataset, channels: int) -> None:
     """Raise DataError at images, not loaded as colour ones, with other channels than a model's."""
+    load = bands.loader_of(steps_of(dataset))
+    if load is not None:
+        for entry in _probed(dataset):
+            bands.check_header(load, entry['img_path'], channels)
+        return
     for load in steps_of(dataset)[:1]:
         if getattr(load, 'color_type', 'color') == 'color':
             continue
@@ -139,6 +146,21 @@ def _check_channels(dataset, channels: int) -> None:
             if found != channels and _channels_in_the_end(dataset, entry) != channels:
                 raise DataError(f'{entry["img_path"]}: the image has {found} channels, the model '
                                 f'takes {channels}. {CHANNELS_ADVICE}')
+
+
+def check_band_steps(dataset, phase: str, channels: Optional[int], preprocessor) -> None:
+    """Raise DataError if what follows LoadBands does not suit its images.
+
+    Args:
+        dataset: As the hosts build it, also one that wraps others.
+        phase: What it is for, in the error.
+        channels: Channels of the images that the model takes; None if that is not known.
+        preprocessor: The model's, or None.
+    """
+    for leaf in data_sets_in(dataset):
+        if bands.loader_of(steps_of(leaf)) is not None:
+            steps = [inner for step in steps_of(leaf) for inner in steps_below(step)]
+            bands.check_steps(steps, _name(leaf, phase), channels, preprocessor)
 
 
 def _channels_in_the_end(dataset, entry: dict) -> Optional[int]:
@@ -152,6 +174,14 @@ def _channels_in_the_end(dataset, entry: dict) -> Optional[int]:
 def steps_of(dataset) -> Sequence:
     """Return the steps of a data set's pipeline."""
     return getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+
+
+def steps_below(step) -> Iterator:
+    """Yield a step and those in it: pipelines hold steps, and augmentations of tests pipelines."""
+    yield step
+    for inner in (*(getattr(step, 'transforms', None) or ()),
+                  *(getattr(step, 'subroutines', None) or ())):
+        yield from steps_below(inner)
 
 
 def data_of(loop):

@@ -11,6 +11,8 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmvssd.engine.data.bands import loader_of
+from mmvssd.engine.data.checks import data_sets_in, steps_of
 from mmvssd.engine.record.pictures import picture_names
 from mmvssd.errors import ConfigError
 from mmvssd.registry import HOOKS
@@ -43,6 +45,7 @@ class PredictionDrawingHook(Hook):
         self.out_dir, self.scope = Path(out_dir), scope
         self._names: Dict[Path, Path] = {}
         self._visualizer: Optional[Visualizer] = None
+        self._load = None  # the data's LoadBands
         self._seen = 0
 
     def before_test(self, runner) -> None:
@@ -51,7 +54,9 @@ class PredictionDrawingHook(Hook):
             runner.logger.warning('pictures: only the images of the first of %d processes are '
                                   'drawn', get_world_size())
         dataset = runner.test_dataloader.dataset
-        suffix = '.png' if self.scope == 'mmpretrain' else None
+        self._load = next(filter(None, (loader_of(steps_of(leaf)) for leaf in data_sets_in(
+            dataset))), None)
+        suffix = '.png' if self.scope == 'mmpretrain' or self._load else None
         self._names = picture_names(_image_paths(dataset), suffix)
         self._visualizer = self._visualizer_of(runner)
         self._visualizer.dataset_meta = getattr(dataset, 'metainfo', {})
@@ -73,9 +78,15 @@ class PredictionDrawingHook(Hook):
             name = self._names.get(Path(path)) if path else None
             name = name or f'image{self._seen}.png'
             self._seen += 1
-            image = _read(path) if path else _pixels(data_batch['inputs'][index])
+            image = self._read(path) if path else _pixels(data_batch['inputs'][index])
             draw(name=str(name), image=image, data_sample=sample,
                  out_file=str(self.out_dir / name))
+
+    def _read(self, path: str) -> np.ndarray:
+        if self._load is not None:
+            return self._load.picture(path)
+        import mmcv  # here: a backbone by itself needs no host, and so no mmcv
+        return mmcv.imread(path, channel_order='rgb')
 
 
 def _image_paths(dataset: Dataset) -> Sequence[Path]:
@@ -83,11 +94,6 @@ def _image_paths(dataset: Dataset) -> Sequence[Path]:
         return []
     paths = (dataset.get_data_info(index).get('img_path') for index in range(len(dataset)))
     return [Path(path) for path in paths if isinstance(path, str)]
-
-
-def _read(path: str) -> np.ndarray:
-    import mmcv  # here: a backbone by itself needs no host, and so no mmcv
-    return mmcv.imread(path, channel_order='rgb')
 
 
 def _pixels(image) -> np.ndarray:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mmvssd.checkpoint import unwrapped
-from mmvssd.engine.data.checks import data_sets_in, steps_of
-from mmvssd.engine.data.data_survey.images import steps_below
+from mmvssd.engine.data.bands import loader_of
+from mmvssd.engine.data.checks import data_sets_in, steps_below, steps_of
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.heads import learner_of
 from mmvssd.engine.data.names import classes_of
@@ -150,9 +150,12 @@ def visible(image: Tensor, steps: Sequence, preprocessor: Any = None) -> np.ndar
 
     Returns:
         (H, W, 3) uint8, RGB. Of more than three channels the first three; values that are no bytes
-        are stretched from their lowest to their highest.
+        are stretched from their lowest to their highest. LoadBands shows its samples itself.
     """
     pixels = image.detach().cpu().numpy().transpose(1, 2, 0).astype(np.float32)
+    load = loader_of(steps)
+    if load is not None:
+        return load.picture_of_sample(pixels)
     normalize = next((step for step in reversed([*steps_of_pipeline(steps)])
                       if type(step).__name__ == 'Normalize'
                       and np.size(getattr(step, 'mean', ())) == pixels.shape[2]), None)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mmvssd.bands import LoadBands
 from mmvssd.reports.charts import Chart, Line, bars, lines, matrix
 from mmvssd.reports.pictures import Objects, Picture, draw
 
@@ -124,8 +125,7 @@ def _pair(entry: Dict[str, Any], content: Dict[str, Any], folder: Path) -> Pair:
     title = f'{entry["path"]}: {entry["quality"]:.2f}'
     path = folder / entry['path']
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        pixels = _pixels(path)
     except Exception as error:  # of PIL's decoders; and files may have been moved
         return Pair(title, None, None, f'{path} cannot be shown ({type(error).__name__})')
     classes = content.get('classes') or []
@@ -134,6 +134,15 @@ def _pair(entry: Dict[str, Any], content: Dict[str, Any], folder: Path) -> Pair:
         objects, shown = _objects(entry[side], pixels, classes)
         sides.append(draw(shown, objects, classes, name))
     return Pair(title, *sides)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """Read an image (H, W, 3), also one of other bands."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    except UnidentifiedImageError:  # it is no photograph
+        return LoadBands().picture(str(path))
 
 
 def _objects(found: Dict[str, Any], pixels: np.ndarray,

@@ -1,9 +1,10 @@
 """Images and label maps of a data set that was built: their headers, sizes and values."""
-from typing import Dict, Iterator, List
+from typing import Dict, List
 
 from torch import nn
 
-from mmvssd.engine.data.checks import steps_of
+from mmvssd.engine.data import bands
+from mmvssd.engine.data.checks import steps_below, steps_of
 from mmvssd.engine.data.data_survey.leaves import Leaf
 from mmvssd.engine.data.data_survey.readers import is_elsewhere
 from mmvssd.engine.data.file_facts import MISSING, FileFacts, header, label_map, upright_size
@@ -24,7 +25,7 @@ def check_images(leaf: Leaf, files: FileFacts, findings: Findings) -> Dict[str, 
     paths = [entry['img_path'] for _, entry in leaf.entries]
     if not paths or is_elsewhere(leaf.dataset):
         return {}
-    facts = files.read('header', header, paths)
+    facts = _headers(leaf, paths, files, findings)
     turned = _honours_exif(leaf.dataset)
     missing = [path for path in paths if facts.get(path) == MISSING]
     for path in missing:
@@ -39,9 +40,22 @@ def check_images(leaf: Leaf, files: FileFacts, findings: Findings) -> Dict[str, 
     return known
 
 
+def _headers(leaf: Leaf, paths: List[str], files: FileFacts, findings: Findings) -> Dict[str, dict]:
+    load = bands.loader_of(steps_of(leaf.dataset))
+    if load is None:
+        return files.read('header', header, paths)
+    facts = bands.headers(load, paths, files)
+    wrong = [path for path, fact in facts.items() if isinstance(fact, dict) and 'wrong' in fact]
+    for path in wrong:
+        findings.stop(leaf.where, bands.WRONG, facts.pop(path)['wrong'])
+    bands.check_values(load, [path for path in paths if path in facts], leaf.where, leaf.phase,
+                       files, findings)
+    return facts
+
+
 def _check_unreadable(leaf: Leaf, paths: List[str], findings: Findings) -> None:
     load = next(iter(steps_of(leaf.dataset)), None)
-    if type(load).__name__ != 'LoadImageFromFile':
+    if type(load).__name__ not in ('LoadImageFromFile', 'LoadBands'):
         return
     for path in paths[:MOST_TRIED]:
         try:  # PIL does not know all formats
@@ -100,14 +114,6 @@ def check_label_maps(leaf: Leaf, headers: Dict[str, dict], model: nn.Module, fil
     findings.looked_at.append(
         f'{leaf.phase}: {len(facts)} of {len(leaf.dataset)} label maps'
         + ', a sample' * (not complete))
-
-
-def steps_below(step) -> Iterator:
-    """Yield a step and those in it: pipelines hold steps, and augmentations of tests pipelines."""
-    yield step
-    for inner in (*(getattr(step, 'transforms', None) or ()),
-                  *(getattr(step, 'subroutines', None) or ())):
-        yield from steps_below(inner)
 
 
 def _honours_exif(dataset) -> bool:

@@ -1,0 +1,47 @@
+"""Inferencers of recipes whose pipelines load bands, which the hosts' inferencers do not know."""
+import copy
+from typing import Optional, Type
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
+from mmengine.structures import BaseDataElement
+
+from mmvssd.cli.inferencers import HOSTS, Inferencer
+from mmvssd.errors import UnreadableImageError
+
+
+class _Bands:
+    """What an :class:`Inferencer` does otherwise: it hands the host's one arrays, no files.
+
+    Attributes:
+        load: The recipe's :class:`~mmvssd.bands.LoadBands`.
+    """
+
+    picture_suffix = '.png'
+
+    def __init__(self, cfg: Config, checkpoint: str, meta: dict, score_thr: float,
+                 device: Optional[str]):
+        cfg = copy.deepcopy(cfg)
+        pipeline = cfg.test_dataloader.dataset.pipeline
+        self.load = TRANSFORMS.build(pipeline[0])
+        pipeline[0] = dict(type='LoadImageFromFile')  # the host's one looks for it
+        super().__init__(cfg, checkpoint, meta, score_thr, device)
+
+    def prepare(self, image: str) -> dict:
+        if not isinstance(image, str):
+            raise UnreadableImageError("the recipe's LoadBands reads files, no frames of a video")
+        return super().prepare(self.load(dict(img_path=image))['img'])
+
+    def picture(self, image: str, sample: BaseDataElement) -> np.ndarray:
+        return super().picture(self.load.picture(image), sample)
+
+
+def inferencer_class(cfg: Config) -> Type[Inferencer]:
+    """Return the class that predicts with a recipe of one of the hosts."""
+    kind = HOSTS[cfg.default_scope]
+    pipeline = cfg.test_dataloader.dataset.get('pipeline') or [{}]
+    first = pipeline[0].get('type')
+    if str(getattr(first, '__name__', first)).rpartition('.')[2] != 'LoadBands':
+        return kind
+    return type(f'{kind.__name__}OfBands', (_Bands, kind), {})
