@@ -12,7 +12,6 @@ from mmvssd.deployment.detection_ops import nms, roi_align
 from mmvssd.deployment.masks import paste_masks
 from mmvssd.deployment.models import LABEL_BAR, Deployed
 from mmvssd.errors import ExportError
-from mmvssd.host_internals import turns_channels
 
 #: A score that no box has: of what only fills a place.
 NO_SCORE = -1.
@@ -127,10 +126,7 @@ class DeployedDetector(Deployed):
         size = tuple(pixels.shape[2:])
         sample = structures.DetDataSample(metainfo=dict(
             img_shape=size, ori_shape=size, scale_factor=(1., 1.)))
-        # the host turns the channels around, as those of a file
-        turned = turns_channels(self.model.data_preprocessor)
-        image = pixels[0].flip(0) if turned else pixels[0]
-        data = self.model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
+        data = self._preprocessed(pixels, [sample])
         sample, = self.model.predict(data['inputs'], data['data_samples'], rescale=True)
         found = sample.pred_instances
         return [getattr(found, 'bboxes' if name == 'boxes' else name).numpy()
@@ -138,11 +134,7 @@ class DeployedDetector(Deployed):
 
     def compute(self, images: Tensor) -> Tuple[Tensor, ...]:
         size = images.shape[2:]
-        preprocessor = self.model.data_preprocessor
-        divisor = preprocessor.pad_size_divisor
-        down, right = (-side % divisor for side in size)
-        images = F.pad(images, (0, right, 0, down), value=float(preprocessor.pad_value))
-        features = self.model.extract_feat(images)
+        features = self.model.extract_feat(self._padded(images))
         proposals = self.rpn(features, size)
         scores, boxes = self.heads.classified(features, proposals, size)
         if self.result == 'raw':

@@ -98,7 +98,8 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
     host, model = _models(cfg, checkpoint, result, normalizes)
     metadata = _metadata(cfg, checkpoint, host, model)
     batches = _batches(host, model, images)
-    example = batches[0][0] if 0 in model.open_axes else _images(model, EXAMPLE)
+    example = batches[0][0] if 0 in model.open_axes else model.prepared(
+        _images(model, EXAMPLE))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix='.export-') as folder:
@@ -149,11 +150,11 @@ def _batches(host: Inferencer, model: Deployed, sources: Sequence[str]) -> List[
     torch.manual_seed(0)
     with torch.inference_mode():
         if model.task != 'detection':
-            batches = [_images(model, shape) for shape in SHAPES]
-            return [(images, [model(images).numpy()]) for images in batches]
-        files = choose_photographs(sources, PHOTOGRAPHS)
-        pixels = [_pixels(host, file) for file in files]
-        return [(model.prepared(image), model.truth(image)) for image in pixels]
+            pixels = [_images(model, shape) for shape in SHAPES]
+        else:
+            files = choose_photographs(sources, PHOTOGRAPHS)
+            pixels = [_pixels(host, file) for file in files]
+        return [(model.prepared(images), model.truth(images)) for images in pixels]
 
 
 def _pixels(host: Inferencer, file: Path) -> Tensor:
@@ -181,10 +182,9 @@ def _channels(cfg: Config, model: Deployed) -> Optional[str]:
 
 
 def _images(model: Deployed, shape: Sequence[int]) -> Tensor:
+    """Return random images (N, C, H, W) of the pixels' values."""
     N, H, W = shape
-    pixels = torch.rand(N, model.in_channels, H, W)
-    # as wide as pixels are, normalized or not
-    return pixels * 255 if model.normalizes else (pixels - 0.45) / 0.225
+    return 255 * torch.rand(N, model.in_channels, H, W)
 
 
 def _written(target: Target, model: Deployed, images: Tensor, metadata: Dict[str, str],

@@ -46,6 +46,7 @@ RECIPES = {
             dict(type='LoadAnnotations'), dict(type='PackSegInputs')]}),
     'classifier': ('samples/vssd-nano_1xb64_digits.py', {
         'model.backbone.out_indices': (1, ), 'model.head.in_channels': 16,
+        'data_preprocessor.pad_size_divisor': 48,
         'test_dataloader.dataset.pipeline': [
             dict(type='LoadImageFromFile'),
             dict(type='ResizeEdge', scale=72, edge='short', backend='pillow',

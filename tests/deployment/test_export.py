@@ -100,15 +100,18 @@ def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_a_segmentor(untrained, tmp_path):
-    """Its label map has the size of any images."""
+    """Its results have the size of any images, which it pads as its recipe does."""
     runtime = pytest.importorskip('onnxruntime')
     cfg, checkpoint, model = untrained('mmseg')
     file = tmp_path / 'scenes.onnx'
+    cfg = copy.deepcopy(cfg)
+    cfg.model.data_preprocessor.test_cfg = dict(size_divisor=32)
     export(cfg, checkpoint, str(file), to='onnx', result='scores')
     images = torch.randn(2, 3, 80, 61)
     with torch.no_grad():
+        padded = torch.nn.functional.pad(images, (0, 3, 0, 16))
         logits = torch.nn.functional.interpolate(
-            model(images), size=images.shape[2:], mode='bilinear', align_corners=False)
+            model(padded), size=(96, 64), mode='bilinear', align_corners=False)[..., :80, :61]
     session = runtime.InferenceSession(file, providers=['CPUExecutionProvider'])
     scores, = session.run(['scores'], dict(images=images.numpy()))
     truth = logits.softmax(1).numpy()
@@ -243,6 +246,66 @@ def test_scores_that_are_no_softmax(untrained, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match='LinearClsHead: .* --result logits'):
         export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')
     export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx', result='logits')
+
+
+SIZES = {'model.data_preprocessor.test_cfg': dict(size=(170, 120)),
+         'model.data_preprocessor.pad_val': 3.}
+DIVISOR = {'model.data_preprocessor.test_cfg': dict(size_divisor=32)}
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('options', [{}, SIZES, DIVISOR], ids=str)
+@pytest.mark.parametrize('normalizes', [False, True])
+def test_the_segmentors_own_maps(options, normalizes):
+    """As the host's step of testing has them, padded as its preprocessor does."""
+    structures = pytest.importorskip('mmseg.structures')
+    cfg = load_config(RECIPES['mmseg'], options={'model.backbone.init_cfg': None, **options})
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    for size in ((160, 100), (97, 128)):
+        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+        sample = structures.SegDataSample(metainfo=dict(ori_shape=size, img_shape=size))
+        pixels = image.flip(0)[None].float()
+        with torch.no_grad():
+            found, = model.test_step(dict(inputs=[image], data_samples=[sample]))
+            for result, true in (('labels', found.pred_sem_seg.data),
+                                 ('logits', found.seg_logits.data[None])):
+                deployed = DEPLOYED['mmseg'](copy.deepcopy(model), result, normalizes)
+                own = deployed(deployed.prepared(pixels))
+                for values in (own.numpy(), *deployed.truth(pixels)):
+                    assert difference(values, true.numpy()) <= 1e-5
+
+
+@pytest.mark.parametrize('result', ['scores', 'logits'])
+@pytest.mark.parametrize('options', [{}, dict(pad_size_divisor=48, pad_value=2)], ids=str)
+def test_the_classifiers_own_scores(options, result):
+    pytest.importorskip('mmpretrain')
+    _, kept = classifier(mean=[120.] * 3, std=[60.] * 3, to_rgb=True, **options)
+    image = torch.randint(0, 256, (3, 80, 50), dtype=torch.uint8)
+    pixels = image.flip(0)[None].float()
+    with torch.no_grad():
+        sample, = kept.model.test_step(dict(inputs=[image]))
+        logits = kept.model(kept.model.data_preprocessor(dict(inputs=[image]))['inputs'])
+    true = dict(scores=sample.pred_score[None], logits=logits)[result]
+    deployed = DEPLOYED['mmpretrain'](kept.model, result, False)
+    with torch.no_grad():
+        assert torch.equal(torch.from_numpy(deployed.truth(pixels)[0]), true)
+        own = deployed(deployed.prepared(pixels))
+    assert difference(own.numpy(), true.numpy()) <= 1e-5
+
+
+def test_the_hosts_results_are_what_counts(untrained, tmp_path, monkeypatch):
+    """A form that leaves the host's padding out is found, though its file agrees with it."""
+    cfg, checkpoint, _ = untrained('mmpretrain')
+    cfg = copy.deepcopy(cfg)
+    cfg.data_preprocessor.update(pad_size_divisor=64, pad_value=5.)
+    stand_in(monkeypatch)
+    export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')
+    stand_in(monkeypatch)
+    monkeypatch.setattr(DeployedClassifier, '_padded', lambda self, images: images)
+    with pytest.raises(ExportError, match='others.onnx is not written: .* in scores'):
+        export(cfg, checkpoint, str(tmp_path / 'others.onnx'), to='onnx')
+    assert os.listdir(tmp_path) == ['digits.onnx']
 
 
 @pytest.mark.filterwarnings('ignore')
