@@ -1,7 +1,7 @@
 """Two-stage detectors of MMDetection as functions of an image: what is exported."""
 import copy
 import importlib
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -299,7 +299,9 @@ def _largest(deviation: np.ndarray) -> float:
     return float(np.abs(deviation).max(initial=0))
 
 
-#: The parts that are exported, exactly these classes: a subclass may compute something else.
+#: The detectors and their parts that are exported, exactly these classes of MMDetection: a subclass,
+#: or another class of that name, may compute something else.
+DETECTORS = ('FasterRCNN', 'MaskRCNN', 'TwoStageDetector')
 PARTS = {'rpn_head': ('RPNHead', ), 'rpn_head.bbox_coder': ('DeltaXYWHBBoxCoder', ),
          'roi_head': ('StandardRoIHead', ),
          'roi_head.bbox_roi_extractor': ('SingleRoIExtractor', ),
@@ -322,32 +324,67 @@ def check_parts(model: nn.Module) -> None:
                           "and Mask R-CNN of MMDetection's standard parts")
 
 
+def _foreign(part: nn.Module, names: Sequence[str]) -> str:
+    """Say what a part is; '' if it is one of MMDetection's classes of these names."""
+    models = (importlib.import_module(f'mmdet.models{place}') for place in ('', '.task_modules'))
+    known = [getattr(module, name) for module in models for name in names
+             if hasattr(module, name)]
+    kind = type(part)
+    if kind in known:
+        return ''
+    return f'is a {kind.__name__} of {kind.__module__}, expected {" or ".join(names)} of mmdet'
+
+
 def _obstacle(model: nn.Module) -> str:
+    if _foreign(model, DETECTORS):
+        return f'it {_foreign(model, DETECTORS)}'
     for path, names in PARTS.items():
         part = model
         for name in path.split('.'):
             part = getattr(part, name, None)
         if part is None and not path.startswith('roi_head.mask'):
             return f'it has no {path}'
-        if part is not None and type(part).__name__ not in names:
-            return f'its {path} is a {type(part).__name__}, expected {" or ".join(names)}'
-    head, stages = model.roi_head, (model.test_cfg.rpn, model.test_cfg.rcnn)
+        if part is not None and _foreign(part, names):
+            return f'its {path} {_foreign(part, names)}'
+    return _setting(model) or next(
+        (reason for stage in ('rpn', 'rcnn')
+         if (reason := _suppression(stage, model.test_cfg[stage].get('nms')))), '')
+
+
+def _suppression(stage: str, cfg: Optional[dict]) -> str:
+    """Say what of a stage's suppression is not exported."""
+    where = f'its test_cfg.{stage}.nms'
+    if cfg is None:
+        return f'{where} is None, expected type nms with an iou_threshold'
+    kind = cfg.get('type', 'nms')
+    if kind not in ('nms', importlib.import_module('mmcv.ops').nms):
+        return f'{where} is of type {getattr(kind, "__name__", kind)}, expected nms'
+    if 'iou_threshold' not in cfg:
+        return f'{where} has no iou_threshold'
+    unknown = set(cfg) - {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+    return f'{where} has {", ".join(sorted(unknown))}' if unknown else ''
+
+
+def _setting(model: nn.Module) -> str:
+    """Say which setting of a detector's parts is not exported."""
+    head = model.roi_head
     extractors = [head.bbox_roi_extractor]
     if head.with_mask:
         extractors.append(head.mask_roi_extractor)
+    mmcv_ops = importlib.import_module('mmcv.ops')
     layers = [layer for extractor in extractors for layer in extractor.roi_layers]
-    unknown = {name for cfg in stages for name in cfg.nms} - {'type', 'iou_threshold',
-                                                              'class_agnostic', 'split_thr'}
     reasons = {
         'mask_padding of its backbone is set': getattr(model.backbone, 'mask_padding', False),
         'its roi_head has a shared_head': head.with_shared_head,
         'its bbox_head has no classes, or no boxes': not (head.bbox_head.with_cls
                                                           and head.bbox_head.with_reg),
         'its scores are no softmax': head.bbox_head.custom_cls_channels,
-        'its suppression is not of type nms': any(cfg.nms.get('type', 'nms') != 'nms'
-                                                  for cfg in stages),
-        f'its suppression has {", ".join(sorted(unknown))}': unknown,
+        'its test_cfg.rcnn.mask_thr_binary is below 0, which leaves masks of several values':
+            head.with_mask and model.test_cfg.rcnn.mask_thr_binary < 0,
+        # as a slice, a negative number would leave the last ones out
+        'its test_cfg.rpn.max_per_img is no positive number': not (
+            model.test_cfg.rpn.get('max_per_img') or 0) > 0,
         'its regions are not pooled by averages of RoIAlign': any(
-            type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg' for layer in layers),
+            type(layer) is not mmcv_ops.RoIAlign or layer.pool_mode != 'avg' for layer in layers),
     }
     return next((reason for reason, applies in reasons.items() if applies), '')

@@ -264,13 +264,17 @@ def test_a_program():
 
 @pytest.mark.parametrize(('options', 'reason'), [
     ({'model.test_cfg.rcnn.nms': dict(type='soft_nms', iou_threshold=0.5)},
-     'suppression is not of type nms'),
-    ({'model.test_cfg.rpn.nms.max_num': 7}, 'suppression has max_num'),
+     'test_cfg.rcnn.nms is of type soft_nms, expected nms'),
+    ({'model.test_cfg.rpn.nms.max_num': 7}, 'test_cfg.rpn.nms has max_num'),
+    ({'model.test_cfg.rpn.nms': None}, 'test_cfg.rpn.nms is None, expected type nms'),
+    ({'model.test_cfg.rcnn.nms': dict(_delete_=True, type='nms')}, 'rcnn.nms has no iou_threshold'),
+    ({'model.test_cfg.rcnn.mask_thr_binary': -1}, 'mask_thr_binary is below 0'),
+    ({'model.test_cfg.rpn.max_per_img': -1}, 'test_cfg.rpn.max_per_img is no positive number'),
     ({'model.backbone.mask_padding': True}, 'mask_padding of its backbone'),
     ({'model.roi_head.bbox_roi_extractor.roi_layer': dict(
         _delete_=True, type='RoIPool', output_size=7)}, 'averages of RoIAlign'),
     ({'model.roi_head.mask_head.type': 'CoarseMaskHead', 'model.roi_head.mask_head.num_fcs': 1},
-     'roi_head.mask_head is a CoarseMaskHead, expected FCNMaskHead'),
+     'roi_head.mask_head is a CoarseMaskHead of mmdet.* expected FCNMaskHead of mmdet'),
 ], ids=str)
 def test_a_part_that_is_not_exported(options, reason):
     with pytest.raises(ExportError, match=f'MaskRCNN: .*{reason}.*What can be exported: Faster'):
@@ -281,5 +285,33 @@ def test_a_detector_of_one_stage():
     from mmdet.models import RetinaNet
     model = RetinaNet.__new__(RetinaNet)
     torch.nn.Module.__init__(model)
-    with pytest.raises(ExportError, match='RetinaNet: it has no rpn_head'):
+    with pytest.raises(ExportError, match='RetinaNet: it is a RetinaNet of mmdet.* FasterRCNN or'):
         DeployedDetector(copy.copy(model), 'detections', False)
+
+
+@pytest.mark.parametrize('result', DeployedDetector.results)
+def test_a_detector_that_does_more(result):
+    """Its boxes would be exported, and the semantic half left out."""
+    from mmdet.models import MaskRCNN, PanopticFPN
+    model = detector()
+    for kind in (PanopticFPN, type('MaskRCNN', (MaskRCNN, ), {})):
+        model.__class__ = kind
+        with pytest.raises(ExportError, match=f'{kind.__name__}: it is a {kind.__name__} of '
+                           f'{kind.__module__}, expected FasterRCNN or .* of mmdet'):
+            DeployedDetector(model, result, False)
+
+
+def test_a_part_of_the_same_name():
+    """A user's own may compute something else."""
+    from mmdet.models import FCNMaskHead, RPNHead
+    for path, kind in (('rpn_head', RPNHead), ('roi_head.mask_head', FCNMaskHead)):
+        model = detector()
+        own = type(kind.__name__, (kind, ), dict(__module__=__name__))
+        model.get_submodule(path).__class__ = own
+        with pytest.raises(ExportError, match=f'its {path} is a {kind.__name__} of {__name__}'):
+            DeployedDetector(model, 'detections', False)
+
+
+def test_a_plain_detector_of_two_stages():
+    deployed = DeployedDetector(detector(**{'model.type': 'TwoStageDetector'}), 'raw', False)
+    assert deployed.outputs == ('proposals', 'scores', 'boxes')
