@@ -2,12 +2,14 @@
 
 Neither mmcv nor the hosts are needed.
 """
+import logging
 from abc import ABC, abstractmethod
 from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Type
 
 import cv2
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch.nn import functional as F
 
 from mmvssd.cli.drawing import draw_class, draw_instances, draw_segments, palette_of
@@ -132,6 +134,13 @@ class FileSegmentor(FileInferencer):
     """A segmentor. The host enlarges logits to the image; a label map has no values between."""
 
     results = ('logits', 'labels', 'scores')
+
+    def __init__(self, file: str, exported: Exported, score_thr: float) -> None:
+        super().__init__(file, exported, score_thr)
+        if exported.facts.get('windows'):
+            print_log(f'{file}: takes whole images, though its recipe tests in sliding windows '
+                      f'({exported.facts["windows"]}): maps differ from those of the checkpoint',
+                      logger='current', level=logging.WARNING)
 
     def understood(self, results, shape, ready) -> np.ndarray:
         (name, values), = results.items()

@@ -299,7 +299,7 @@ def _largest(deviation: np.ndarray) -> float:
     return float(np.abs(deviation).max(initial=0))
 
 
-#: The detectors and their parts that are exported, exactly these classes of MMDetection: a subclass,
+#: Detectors and parts that are exported, exactly these classes of MMDetection: a subclass,
 #: or another class of that name, may compute something else.
 DETECTORS = ('FasterRCNN', 'MaskRCNN', 'TwoStageDetector')
 PARTS = {'rpn_head': ('RPNHead', ), 'rpn_head.bbox_coder': ('DeltaXYWHBBoxCoder', ),

@@ -1,6 +1,7 @@
 """Export of a trained model: build, export, run both, compare, write with metadata."""
 import importlib
 import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -8,6 +9,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmvssd.analysis.photographs import choose_photographs
@@ -97,6 +99,10 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
     require(*target.packages)
     host, model = _models(cfg, checkpoint, result, normalizes)
     metadata = _metadata(cfg, checkpoint, host, model)
+    if 'windows' in model.facts:
+        print_log(f'{cfg.filename}: tests in sliding windows ({model.facts["windows"]}); the file '
+                  'takes whole images, so its results differ from test.py and predict.py',
+                  logger='current', level=logging.WARNING)
     batches = _batches(host, model, images)
     example = batches[0][0] if 0 in model.open_axes else model.prepared(
         _images(model, EXAMPLE))

@@ -171,6 +171,8 @@ class DeployedClassifier(Deployed):
 class DeployedSegmentor(Deployed):
     """A segmentor of MMSegmentation, on whole images, at their size.
 
+    A recipe's sliding windows are left out, and :attr:`facts` says so.
+
     ``labels`` is the map (N, H, W) of the most likely classes, int64; ``scores`` and ``logits``
     are (N, classes, H, W).
     """
@@ -204,7 +206,12 @@ class DeployedSegmentor(Deployed):
         samples = [structures.SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
                    for _ in pixels]
         data = self._preprocessed(pixels, samples)
-        found = self.model.predict(data['inputs'], data['data_samples'])
+        images, samples = data['inputs'], data['data_samples']
+        if self.windows:
+            logits = self.model.whole_inference(images, [sample.metainfo for sample in samples])
+            found = self.model.postprocess_result(logits, samples)
+        else:
+            found = self.model.predict(images, samples)
         if self.result == 'labels':
             return [torch.cat([sample.pred_sem_seg.data for sample in found]).numpy()]
         logits = torch.stack([sample.seg_logits.data for sample in found])
@@ -224,7 +231,16 @@ class DeployedSegmentor(Deployed):
 
     @property
     def facts(self) -> Dict[str, object]:
-        return dict(align_corners=self.model.decode_head.align_corners)
+        windows = {'windows': self.windows} if self.windows else {}
+        return dict(align_corners=self.model.decode_head.align_corners, **windows)
+
+    @property
+    def windows(self) -> Dict[str, object]:
+        """The recipe's sliding windows, which the export does without; {} if it has none."""
+        cfg = self.model.test_cfg
+        if cfg.get('mode') != 'slide':
+            return {}
+        return {name: cfg.get(name) for name in ('crop_size', 'stride')}
 
 
 class AdaptivePool(nn.Module):

@@ -13,9 +13,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvssd.cli import file_inferencers
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment import export as exporting
 from mmvssd.deployment.export import DEPLOYED, METADATA, SHAPES, TARGETS, Target, export
+from mmvssd.deployment.exported import Exported
 from mmvssd.deployment.models import LABEL_BAR, DeployedClassifier, difference
 from mmvssd.errors import CheckpointError, ConfigError, ExportError
 from mmvssd.paths import project_root
@@ -274,6 +276,37 @@ def test_the_segmentors_own_maps(options, normalizes):
                 own = deployed(deployed.prepared(pixels))
                 for values in (own.numpy(), *deployed.truth(pixels)):
                     assert difference(values, true.numpy()) <= 1e-5
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_sliding_windows(untrained, tmp_path, monkeypatch):
+    """The file takes whole images, which the export, the file and its inferencer tell."""
+    cfg, checkpoint, _ = untrained('mmseg')
+    cfg = copy.deepcopy(cfg)
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(48, 48))
+    said = {}
+
+    def write(model, images, metadata, folder):
+        said.update(metadata)
+        keep(model, images, metadata, folder)
+        return folder / 'model.onnx'
+
+    stand_in(monkeypatch)
+    keep = TARGETS['onnx'].write
+    monkeypatch.setitem(TARGETS, 'onnx', TARGETS['onnx']._replace(write=write))
+    lines = []
+    monkeypatch.setattr(exporting, 'print_log', lambda text, **kwargs: lines.append(text))
+    monkeypatch.setattr(file_inferencers, 'print_log', lambda text, **kwargs: lines.append(text))
+    # the comparison is with whole images
+    export(cfg, checkpoint, str(tmp_path / 'scenes.onnx'), to='onnx')
+    assert json.loads(said['windows']) == dict(crop_size=[64, 64], stride=[48, 48])
+    facts = {name: value if name in ('result', 'task') else json.loads(value)
+             for name, value in said.items() if name not in ('mmvssd_version', 'checkpoint')}
+    file_inferencers.FileSegmentor('scenes.onnx', Exported(None, ['labels'], facts), 0.3)
+    assert len(lines) == 2
+    for line in lines:
+        assert 'sliding windows' in line
+        assert 'whole images' in line
 
 
 @pytest.mark.parametrize('result', ['scores', 'logits'])
