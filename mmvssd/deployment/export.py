@@ -2,7 +2,6 @@
 import importlib
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -20,8 +19,8 @@ from mmvssd.deployment.detectors import DeployedDetector
 from mmvssd.deployment.exported import METADATA, open_openvino
 from mmvssd.deployment.models import Deployed, DeployedClassifier, DeployedSegmentor
 from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_onnx
+from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, ExportError
-from mmvssd.files import replace_together
 from mmvssd.host_internals import turns_channels
 from mmvssd.version import __version__
 
@@ -92,6 +91,7 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
         DataError: There are no photographs.
         ExportError: The model has a part that cannot be exported, or the export deviates from
             it; nothing is written.
+        SystemExit: SIGTERM or SIGHUP came; the status is 128 and its number. Nothing is left.
     """
     file, target = Path(out), TARGETS[to]
     if file.suffix != target.suffix:
@@ -107,13 +107,12 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
     example = batches[0][0] if 0 in model.open_axes else model.prepared(
         _images(model, EXAMPLE))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix='.export-') as folder:
-            written = _written(target, model, example, metadata, Path(folder))
+        with temporary_folder(file) as folder:
+            written = _written(target, model, example, metadata, folder)
             comparisons = _compared(target.load(written), model, batches)
             _check(comparisons, model, batches, file)
-            parts = sorted(Path(folder).iterdir(), key=lambda part: part == written)
-            replace_together({file.with_suffix(part.suffix): part for part in parts})
+            parts = sorted(folder.iterdir(), key=lambda part: part == written)
+            place({file.with_suffix(part.suffix): part for part in parts})
     except OSError as error:
         raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
     return comparisons
