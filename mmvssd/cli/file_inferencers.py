@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mmvssd.cli.drawing import draw_class, draw_instances, draw_segments, palette_of
 from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
-from mmvssd.cli.image_steps import apply_steps, read_image, steps_of
+from mmvssd.cli.image_steps import CenterCrop, apply_steps, read_image, steps_of
 from mmvssd.deployment.exported import Exported, open_exported
 from mmvssd.deployment.masks import paste_masks
 from mmvssd.errors import ConfigError
@@ -112,6 +112,13 @@ class FileDetector(FileInferencer):
     """A detector."""
 
     results = ('detections', )
+
+    def __init__(self, file: str, exported: Exported, score_thr: float) -> None:
+        super().__init__(file, exported, score_thr)
+        if any(isinstance(step, CenterCrop) for step in self.steps):
+            raise ConfigError(f'--model: {file}: its pipeline has CenterCrop, and a detector gives '
+                              'no boxes of the whole image then; take it out of the recipe and '
+                              'export again')
 
     def understood(self, results, shape, ready) -> Detections:
         kept = results['scores'] >= self.score_thr

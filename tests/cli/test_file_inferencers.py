@@ -245,6 +245,15 @@ def test_files_that_are_not_ours(made, tmp_path):
             file_inferencer(changed(file, tmp_path / 'changed.onnx', **facts), 0.3)
 
 
+def test_a_detector_of_cropped_images(made, tmp_path):
+    """Its boxes would be at another place."""
+    _, _, file = made('detector')
+    pipeline = json.dumps([dict(type='LoadImageFromFile'), dict(type='Resize', scale=(90, 90)),
+                           dict(type='CenterCrop', crop_size=64)])
+    with pytest.raises(ConfigError, match='its pipeline has CenterCrop'):
+        file_inferencer(changed(file, tmp_path / 'cropped.onnx', pipeline=pipeline), 0.3)
+
+
 def test_an_image_that_the_file_does_not_take(made, folder, tmp_path):
     """The others are done, and it is told in a line."""
     _, _, file = made('detector')
