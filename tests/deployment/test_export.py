@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.cli import file_inferencers
+from mmvssd.cli.drawing import is_palette
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment import export as exporting
 from mmvssd.deployment.export import DEPLOYED, METADATA, SHAPES, TARGETS, Target, export
@@ -355,6 +357,25 @@ def test_labels_are_those_of_the_largest_score(untrained):
     wrong.flat[::100] += 1
     assert difference(labels.numpy(), labels.numpy()) == 0
     assert difference(wrong, labels.numpy()) > LABEL_BAR
+
+
+@pytest.mark.parametrize(('palette', 'colors'), [
+    ([(1, 2, 3), (4, 5, 6)], [(1, 2, 3), (4, 5, 6)]),
+    (((1, 2, 3), (4, 5, 6)), ((1, 2, 3), (4, 5, 6))),
+    ((7, 8, 9), [[7, 8, 9]] * 2), ('red', [[255, 0, 0]] * 2), ('random', 2), ('coco', 80),
+    ('voc', 20), ([(1, 2, 3)], None), (None, 2), ('no color', None), (7, None)], ids=str)
+def test_a_detectors_palette_has_a_color_for_each_class(palette, colors):
+    """Whatever MMDetection takes for one."""
+    pytest.importorskip('mmdet')
+    host = SimpleNamespace(dataset_meta=dict(palette=palette), classes=['a', 'b'])
+    found = exporting._palette(host, SimpleNamespace(task='detection'))
+    if isinstance(colors, int):
+        assert len(found) == colors
+        assert is_palette(json.loads(json.dumps(found)), 2)
+    else:
+        assert found == colors
+    if isinstance(palette, str):
+        assert exporting._palette(host, SimpleNamespace(task='segmentation')) is None
 
 
 def classifier(channels=3, **preprocessor):
