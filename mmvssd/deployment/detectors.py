@@ -50,9 +50,9 @@ class DeployedDetector(Deployed):
                    ) -> Dict[str, float]:
         """Return how far results are from those expected, whatever their order.
 
-        ``boxes`` is in pixels, ``masks`` the share of pixels, ``unmatched`` the share of the
-        boxes of which the other results have none. Boxes at the least score that a result has do
-        not count there.
+        ``boxes`` is in pixels, ``masks`` the share of pixels, ``unmatched`` the number of boxes
+        that only one of the results has, as a share of those expected. A box that gives way to
+        another counts once. Boxes at the least score that a result has do not count there.
         """
         if len(found) != len(expected):
             return dict(unmatched=float('inf'))
@@ -81,10 +81,18 @@ class DeployedDetector(Deployed):
             expected[3] = paste_masks(masks, boxes, images.shape[2:], self.mask_threshold)
         return self.deviations(found, expected)
 
-    def overall(self, differences: Sequence[Dict[str, float]]) -> Dict[str, float]:
-        # whether a box has a pair is a matter of chance for each, so all photographs count together
-        unmatched = float(np.mean([values['unmatched'] for values in differences]))
-        return dict(super().overall(differences), unmatched=unmatched)
+    def overall(self, differences: Sequence[Dict[str, float]], counts: Sequence[int]
+                ) -> Dict[str, float]:
+        """Return the largest deviations, and the share of all boxes that are unmatched.
+
+        Rounding may decide about any box, so a single one counts as none if there are others.
+        """
+        alone = sum(values['unmatched'] * max(1, count)
+                    for values, count in zip(differences, counts))
+        total = sum(counts)
+        if np.round(alone) == 1 and total > 1:
+            alone = 0.
+        return dict(super().overall(differences, counts), unmatched=alone / max(1, total))
 
     def _matched(self, found: Dict[str, np.ndarray], expected: Dict[str, np.ndarray]):
         cfg, most = self.heads.cfg, len(expected['scores'])
@@ -275,8 +283,8 @@ def _matched(found: np.ndarray, expected: np.ndarray, found_count=True, expected
     """Pair each box expected with the nearest found, less than a pixel away.
 
     Returns:
-        The pairs' indices, of boxes found and expected, and the share of boxes that are in no
-        pair, of those that count.
+        The pairs' indices, of boxes found and expected, and the number of boxes in no pair, of
+        those that count, on the side that has more of them, as a share of the boxes expected.
     """
     distance = np.abs(found[:, None] - expected).max(-1, initial=0)
     pairs = ([], [])
@@ -286,13 +294,13 @@ def _matched(found: np.ndarray, expected: np.ndarray, found_count=True, expected
             pairs[0].append(nearest)
             pairs[1].append(own)
             distance[nearest] = np.inf
-    alone = 0
+    alone = []
     for boxes, counted, own in zip((found, expected), (found_count, expected_count), pairs):
         left = np.ones(len(boxes), bool)
         left[own] = False
-        alone += int((left & counted).sum())
+        alone.append(int((left & counted).sum()))
     pairs = tuple(np.array(own, int) for own in pairs)
-    return pairs, alone / max(1, len(found), len(expected))
+    return pairs, max(alone) / max(1, len(expected))
 
 
 def _largest(deviation: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmvssd.analysis.photographs import choose_photographs
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
+from mmvssd.cli.drawing import is_palette
 from mmvssd.cli.inferencers import HOSTS, Inferencer
 from mmvssd.deployment import detection_ops
 from mmvssd.deployment.detectors import DeployedDetector
@@ -138,12 +139,28 @@ def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
 def _metadata(cfg: Config, checkpoint: str, host: Inferencer, model: Deployed) -> Dict[str, str]:
     """Return what the file says of itself; all but text as JSON."""
     metadata = dict(mmvssd_version=__version__, task=model.task, result=model.result,
-                    classes=host.classes, palette=host.dataset_meta.get('palette'),
+                    classes=host.classes, palette=_palette(host, model),
                     preprocessing=dict(model.preprocessing, channels=_channels(cfg, model)),
                     pipeline=cfg.test_dataloader.dataset.get('pipeline'),
                     checkpoint=Path(checkpoint).name, **model.facts)
     return {name: value if isinstance(value, str) else json.dumps(value, default=_named)
             for name, value in metadata.items()}
+
+
+def _palette(host: Inferencer, model: Deployed) -> Optional[List[List[int]]]:
+    """Return an RGB color for each class; None if the data set has none.
+
+    MMDetection takes the names of palettes and of colors, and one color for all classes.
+    """
+    palette, count = host.dataset_meta.get('palette'), len(host.classes or ())
+    if model.task == 'detection' and not is_palette(palette, count):
+        palettes = importlib.import_module('mmdet.visualization.palette')
+        try:
+            palette = palettes.get_palette(palette, count)
+        except (AssertionError, TypeError, ValueError, KeyError):  # of nothing that is known there
+            return None
+        palette = [[int(value) for value in color] for color in palette]
+    return palette if is_palette(palette, count) else None
 
 
 def _named(value) -> str:
@@ -214,12 +231,13 @@ def _compared(run: Callable[[np.ndarray], Sequence[np.ndarray]], model: Deployed
 def _check(comparisons: Sequence[Comparison], model: Deployed, batches: Sequence[Batch],
            file: Path) -> None:
     bars = model.bars()
-    overall = model.overall([comparison.differences for comparison in comparisons])
+    counts = [comparison.results for comparison in comparisons]
+    overall = model.overall([comparison.differences for comparison in comparisons], counts)
     beyond = {name: value for name, value in overall.items() if not value <= bars[name]}
     if not beyond:
         return
     # float32 itself may round by more, in a deep model
-    rounding = model.overall([model.rounding(images) for images, _ in batches])
+    rounding = model.overall([model.rounding(images) for images, _ in batches], counts)
     for name, value in beyond.items():
         if not value <= 2 * rounding[name] < float('inf'):
             raise ExportError(f'{file} is not written: the export deviates by {value:.1e} in '

@@ -65,8 +65,14 @@ class Deployed(nn.Module):
             truth = copy.deepcopy(self).double()(images.double())
             return self.deviations([self(images).numpy()], [truth.numpy()])
 
-    def overall(self, differences: Sequence[Dict[str, float]]) -> Dict[str, float]:
-        """Return what the deviations of several batches come to: the largest, by name."""
+    def overall(self, differences: Sequence[Dict[str, float]], counts: Sequence[int]
+                ) -> Dict[str, float]:
+        """Return what the deviations of several batches come to: the largest, by name.
+
+        Args:
+            differences: Of each batch.
+            counts: How many results each has that were expected.
+        """
         return {name: float(np.max([values.get(name, 0) for values in differences]))
                 for name in self.bars()}
 

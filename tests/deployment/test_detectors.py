@@ -147,7 +147,7 @@ def test_what_deviates_is_told():
     assert changed('scores', lowered)['scores'] == pytest.approx(1e-3, abs=1e-5)
     assert changed('masks', emptied)['masks'] > deployed.bars()['masks']
     # one is missing, and one is there that should not be
-    assert changed('labels', renamed)['unmatched'] == pytest.approx(2 / 30)
+    assert changed('labels', renamed)['unmatched'] == pytest.approx(1 / 30)
     # the last of those that are kept may give way to another of the same score
     assert deployed.deviations([result[:-1] for result in found], expected)['unmatched'] == 0
     assert deployed.deviations([result[1:] for result in found], expected)['unmatched'] > 0.02
@@ -160,8 +160,22 @@ def test_a_models_own_rounding_is_allowed():
     rounding = deployed.rounding(deployed.prepared(pixels(96, 90)))
     assert rounding.keys() == deployed.bars().keys()
     assert 0 < rounding['boxes'] < 0.01
-    assert deployed.overall([rounding, dict(rounding, boxes=3., unmatched=0.5)]) == dict(
-        rounding, boxes=3., unmatched=0.25 + rounding['unmatched'] / 2)
+    rounding['unmatched'] = 0.2
+    assert deployed.overall([rounding, dict(rounding, boxes=3., unmatched=0.5)], [10, 20]) == dict(
+        rounding, boxes=3., unmatched=pytest.approx(12 / 30))
+
+
+@pytest.mark.parametrize(('unmatched', 'counts', 'share'), [
+    ([1, 0, 0], [1, 2, 3], 0), ([1, 0, 0], [0, 2, 3], 0), ([1 / 3, 0], [3, 0], 0),
+    ([1 / 3, 1 / 2], [3, 2], 2 / 5), ([1, 0], [2, 3], 2 / 5), ([2 / 50, 0], [50, 50], 0.02),
+    ([1 / 7], [7], 0),
+    # nothing else was compared
+    ([1], [1], 1), ([1, 0], [0, 0], 1), ([2, 0], [0, 0], 2), ([np.inf, 0], [3, 3], np.inf)])
+def test_one_box_in_another_place_is_rounding(unmatched, counts, share):
+    """If few boxes are found, it would be a large share of them."""
+    deployed = DeployedDetector(detector(), 'raw', False)
+    overall = deployed.overall([dict(unmatched=value) for value in unmatched], counts)
+    assert overall == dict(boxes=0, scores=0, masks=0, unmatched=pytest.approx(share))
 
 
 def test_levels_are_those_of_the_hosts_logarithm():
