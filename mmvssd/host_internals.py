@@ -100,5 +100,6 @@ def scores_are_softmax(head) -> bool:
 
 
 def turns_channels(preprocessor) -> bool:
-    """Tell whether a preprocessor of MMEngine's swaps blue and red."""
-    return preprocessor._channel_conversion
+    """Tell whether a preprocessor of MMEngine's or of a host's swaps blue and red."""
+    return any(getattr(preprocessor, name, False)
+               for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))

@@ -2,17 +2,19 @@
 
 Neither mmcv nor the hosts are needed.
 """
+import logging
 from abc import ABC, abstractmethod
 from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Type
 
 import cv2
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch.nn import functional as F
 
 from mmvssd.cli.drawing import draw_class, draw_instances, draw_segments, palette_of
 from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
-from mmvssd.cli.image_steps import apply_steps, read_image, steps_of
+from mmvssd.cli.image_steps import CenterCrop, apply_steps, read_image, steps_of
 from mmvssd.deployment.exported import Exported, open_exported
 from mmvssd.deployment.masks import paste_masks
 from mmvssd.errors import ConfigError
@@ -111,6 +113,13 @@ class FileDetector(FileInferencer):
 
     results = ('detections', )
 
+    def __init__(self, file: str, exported: Exported, score_thr: float) -> None:
+        super().__init__(file, exported, score_thr)
+        if any(isinstance(step, CenterCrop) for step in self.steps):
+            raise ConfigError(f'--model: {file}: its pipeline has CenterCrop, and a detector gives '
+                              'no boxes of the whole image then; take it out of the recipe and '
+                              'export again')
+
     def understood(self, results, shape, ready) -> Detections:
         kept = results['scores'] >= self.score_thr
         results = {name: values[kept] for name, values in results.items()}
@@ -132,6 +141,13 @@ class FileSegmentor(FileInferencer):
     """A segmentor. The host enlarges logits to the image; a label map has no values between."""
 
     results = ('logits', 'labels', 'scores')
+
+    def __init__(self, file: str, exported: Exported, score_thr: float) -> None:
+        super().__init__(file, exported, score_thr)
+        if exported.facts.get('windows'):
+            print_log(f'{file}: takes whole images, though its recipe tests in sliding windows '
+                      f'({exported.facts["windows"]}): maps differ from those of the checkpoint',
+                      logger='current', level=logging.WARNING)
 
     def understood(self, results, shape, ready) -> np.ndarray:
         (name, values), = results.items()

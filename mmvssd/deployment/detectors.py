@@ -1,7 +1,7 @@
 """Two-stage detectors of MMDetection as functions of an image: what is exported."""
 import copy
 import importlib
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from mmvssd.deployment.detection_ops import nms, roi_align
 from mmvssd.deployment.masks import paste_masks
 from mmvssd.deployment.models import LABEL_BAR, Deployed
 from mmvssd.errors import ExportError
-from mmvssd.host_internals import turns_channels
 
 #: A score that no box has: of what only fills a place.
 NO_SCORE = -1.
@@ -51,9 +50,9 @@ class DeployedDetector(Deployed):
                    ) -> Dict[str, float]:
         """Return how far results are from those expected, whatever their order.
 
-        ``boxes`` is in pixels, ``masks`` the share of pixels, ``unmatched`` the share of the
-        boxes of which the other results have none. Boxes at the least score that a result has do
-        not count there.
+        ``boxes`` is in pixels, ``masks`` the share of pixels, ``unmatched`` the number of boxes
+        that only one of the results has, as a share of those expected. A box that gives way to
+        another counts once. Boxes at the least score that a result has do not count there.
         """
         if len(found) != len(expected):
             return dict(unmatched=float('inf'))
@@ -82,10 +81,18 @@ class DeployedDetector(Deployed):
             expected[3] = paste_masks(masks, boxes, images.shape[2:], self.mask_threshold)
         return self.deviations(found, expected)
 
-    def overall(self, differences: Sequence[Dict[str, float]]) -> Dict[str, float]:
-        # whether a box has a pair is a matter of chance for each, so all photographs count together
-        unmatched = float(np.mean([values['unmatched'] for values in differences]))
-        return dict(super().overall(differences), unmatched=unmatched)
+    def overall(self, differences: Sequence[Dict[str, float]], counts: Sequence[int]
+                ) -> Dict[str, float]:
+        """Return the largest deviations, and the share of all boxes that are unmatched.
+
+        Rounding may decide about any box, so a single one counts as none if there are others.
+        """
+        alone = sum(values['unmatched'] * max(1, count)
+                    for values, count in zip(differences, counts))
+        total = sum(counts)
+        if np.round(alone) == 1 and total > 1:
+            alone = 0.
+        return dict(super().overall(differences, counts), unmatched=alone / max(1, total))
 
     def _matched(self, found: Dict[str, np.ndarray], expected: Dict[str, np.ndarray]):
         cfg, most = self.heads.cfg, len(expected['scores'])
@@ -127,10 +134,7 @@ class DeployedDetector(Deployed):
         size = tuple(pixels.shape[2:])
         sample = structures.DetDataSample(metainfo=dict(
             img_shape=size, ori_shape=size, scale_factor=(1., 1.)))
-        # the host turns the channels around, as those of a file
-        turned = turns_channels(self.model.data_preprocessor)
-        image = pixels[0].flip(0) if turned else pixels[0]
-        data = self.model.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
+        data = self._preprocessed(pixels, [sample])
         sample, = self.model.predict(data['inputs'], data['data_samples'], rescale=True)
         found = sample.pred_instances
         return [getattr(found, 'bboxes' if name == 'boxes' else name).numpy()
@@ -138,11 +142,7 @@ class DeployedDetector(Deployed):
 
     def compute(self, images: Tensor) -> Tuple[Tensor, ...]:
         size = images.shape[2:]
-        preprocessor = self.model.data_preprocessor
-        divisor = preprocessor.pad_size_divisor
-        down, right = (-side % divisor for side in size)
-        images = F.pad(images, (0, right, 0, down), value=float(preprocessor.pad_value))
-        features = self.model.extract_feat(images)
+        features = self.model.extract_feat(self._padded(images))
         proposals = self.rpn(features, size)
         scores, boxes = self.heads.classified(features, proposals, size)
         if self.result == 'raw':
@@ -283,8 +283,8 @@ def _matched(found: np.ndarray, expected: np.ndarray, found_count=True, expected
     """Pair each box expected with the nearest found, less than a pixel away.
 
     Returns:
-        The pairs' indices, of boxes found and expected, and the share of boxes that are in no
-        pair, of those that count.
+        The pairs' indices, of boxes found and expected, and the number of boxes in no pair, of
+        those that count, on the side that has more of them, as a share of the boxes expected.
     """
     distance = np.abs(found[:, None] - expected).max(-1, initial=0)
     pairs = ([], [])
@@ -294,20 +294,22 @@ def _matched(found: np.ndarray, expected: np.ndarray, found_count=True, expected
             pairs[0].append(nearest)
             pairs[1].append(own)
             distance[nearest] = np.inf
-    alone = 0
+    alone = []
     for boxes, counted, own in zip((found, expected), (found_count, expected_count), pairs):
         left = np.ones(len(boxes), bool)
         left[own] = False
-        alone += int((left & counted).sum())
+        alone.append(int((left & counted).sum()))
     pairs = tuple(np.array(own, int) for own in pairs)
-    return pairs, alone / max(1, len(found), len(expected))
+    return pairs, max(alone) / max(1, len(expected))
 
 
 def _largest(deviation: np.ndarray) -> float:
     return float(np.abs(deviation).max(initial=0))
 
 
-#: The parts that are exported, exactly these classes: a subclass may compute something else.
+#: Detectors and parts that are exported, exactly these classes of MMDetection: a subclass,
+#: or another class of that name, may compute something else.
+DETECTORS = ('FasterRCNN', 'MaskRCNN', 'TwoStageDetector')
 PARTS = {'rpn_head': ('RPNHead', ), 'rpn_head.bbox_coder': ('DeltaXYWHBBoxCoder', ),
          'roi_head': ('StandardRoIHead', ),
          'roi_head.bbox_roi_extractor': ('SingleRoIExtractor', ),
@@ -330,32 +332,67 @@ def check_parts(model: nn.Module) -> None:
                           "and Mask R-CNN of MMDetection's standard parts")
 
 
+def _foreign(part: nn.Module, names: Sequence[str]) -> str:
+    """Say what a part is; '' if it is one of MMDetection's classes of these names."""
+    models = (importlib.import_module(f'mmdet.models{place}') for place in ('', '.task_modules'))
+    known = [getattr(module, name) for module in models for name in names
+             if hasattr(module, name)]
+    kind = type(part)
+    if kind in known:
+        return ''
+    return f'is a {kind.__name__} of {kind.__module__}, expected {" or ".join(names)} of mmdet'
+
+
 def _obstacle(model: nn.Module) -> str:
+    if _foreign(model, DETECTORS):
+        return f'it {_foreign(model, DETECTORS)}'
     for path, names in PARTS.items():
         part = model
         for name in path.split('.'):
             part = getattr(part, name, None)
         if part is None and not path.startswith('roi_head.mask'):
             return f'it has no {path}'
-        if part is not None and type(part).__name__ not in names:
-            return f'its {path} is a {type(part).__name__}, expected {" or ".join(names)}'
-    head, stages = model.roi_head, (model.test_cfg.rpn, model.test_cfg.rcnn)
+        if part is not None and _foreign(part, names):
+            return f'its {path} {_foreign(part, names)}'
+    return _setting(model) or next(
+        (reason for stage in ('rpn', 'rcnn')
+         if (reason := _suppression(stage, model.test_cfg[stage].get('nms')))), '')
+
+
+def _suppression(stage: str, cfg: Optional[dict]) -> str:
+    """Say what of a stage's suppression is not exported."""
+    where = f'its test_cfg.{stage}.nms'
+    if cfg is None:
+        return f'{where} is None, expected type nms with an iou_threshold'
+    kind = cfg.get('type', 'nms')
+    if kind not in ('nms', importlib.import_module('mmcv.ops').nms):
+        return f'{where} is of type {getattr(kind, "__name__", kind)}, expected nms'
+    if 'iou_threshold' not in cfg:
+        return f'{where} has no iou_threshold'
+    unknown = set(cfg) - {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+    return f'{where} has {", ".join(sorted(unknown))}' if unknown else ''
+
+
+def _setting(model: nn.Module) -> str:
+    """Say which setting of a detector's parts is not exported."""
+    head = model.roi_head
     extractors = [head.bbox_roi_extractor]
     if head.with_mask:
         extractors.append(head.mask_roi_extractor)
+    mmcv_ops = importlib.import_module('mmcv.ops')
     layers = [layer for extractor in extractors for layer in extractor.roi_layers]
-    unknown = {name for cfg in stages for name in cfg.nms} - {'type', 'iou_threshold',
-                                                              'class_agnostic', 'split_thr'}
     reasons = {
         'mask_padding of its backbone is set': getattr(model.backbone, 'mask_padding', False),
         'its roi_head has a shared_head': head.with_shared_head,
         'its bbox_head has no classes, or no boxes': not (head.bbox_head.with_cls
                                                           and head.bbox_head.with_reg),
         'its scores are no softmax': head.bbox_head.custom_cls_channels,
-        'its suppression is not of type nms': any(cfg.nms.get('type', 'nms') != 'nms'
-                                                  for cfg in stages),
-        f'its suppression has {", ".join(sorted(unknown))}': unknown,
+        'its test_cfg.rcnn.mask_thr_binary is below 0, which leaves masks of several values':
+            head.with_mask and model.test_cfg.rcnn.mask_thr_binary < 0,
+        # as a slice, a negative number would leave the last ones out
+        'its test_cfg.rpn.max_per_img is no positive number': not (
+            model.test_cfg.rpn.get('max_per_img') or 0) > 0,
         'its regions are not pooled by averages of RoIAlign': any(
-            type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg' for layer in layers),
+            type(layer) is not mmcv_ops.RoIAlign or layer.pool_mode != 'avg' for layer in layers),
     }
     return next((reason for reason, applies in reasons.items() if applies), '')

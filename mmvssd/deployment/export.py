@@ -1,26 +1,28 @@
 """Export of a trained model: build, export, run both, compare, write with metadata."""
 import importlib
 import json
-import tempfile
+import logging
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmvssd.analysis.photographs import choose_photographs
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
 from mmvssd.cli.band_inferencers import inferencer_class
+from mmvssd.cli.drawing import is_palette
 from mmvssd.cli.inferencers import Inferencer
 from mmvssd.deployment import detection_ops
 from mmvssd.deployment.detectors import DeployedDetector
 from mmvssd.deployment.exported import METADATA, open_openvino
 from mmvssd.deployment.models import Deployed, DeployedClassifier, DeployedSegmentor
 from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_onnx
+from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, ExportError
-from mmvssd.files import replace_together
 from mmvssd.host_internals import turns_channels
 from mmvssd.version import __version__
 
@@ -91,6 +93,7 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
         DataError: There are no photographs.
         ExportError: The model has a part that cannot be exported, or the export deviates from
             it; nothing is written.
+        SystemExit: SIGTERM or SIGHUP came; the status is 128 and its number. Nothing is left.
     """
     file, target = Path(out), TARGETS[to]
     if file.suffix != target.suffix:
@@ -98,16 +101,20 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
     require(*target.packages)
     host, model = _models(cfg, checkpoint, result, normalizes)
     metadata = _metadata(cfg, checkpoint, host, model)
+    if 'windows' in model.facts:
+        print_log(f'{cfg.filename}: tests in sliding windows ({model.facts["windows"]}); the file '
+                  'takes whole images, so its results differ from test.py and predict.py',
+                  logger='current', level=logging.WARNING)
     batches = _batches(host, model, images)
-    example = batches[0][0] if 0 in model.open_axes else _images(model, EXAMPLE)
+    example = batches[0][0] if 0 in model.open_axes else model.prepared(
+        _images(model, EXAMPLE))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix='.export-') as folder:
-            written = _written(target, model, example, metadata, Path(folder))
+        with temporary_folder(file) as folder:
+            written = _written(target, model, example, metadata, folder)
             comparisons = _compared(target.load(written), model, batches)
             _check(comparisons, model, batches, file)
-            parts = sorted(Path(folder).iterdir(), key=lambda part: part == written)
-            replace_together({file.with_suffix(part.suffix): part for part in parts})
+            parts = sorted(folder.iterdir(), key=lambda part: part == written)
+            place({file.with_suffix(part.suffix): part for part in parts})
     except OSError as error:
         raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
     return comparisons
@@ -133,12 +140,28 @@ def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
 def _metadata(cfg: Config, checkpoint: str, host: Inferencer, model: Deployed) -> Dict[str, str]:
     """Return what the file says of itself; all but text as JSON."""
     metadata = dict(mmvssd_version=__version__, task=model.task, result=model.result,
-                    classes=host.classes, palette=host.dataset_meta.get('palette'),
+                    classes=host.classes, palette=_palette(host, model),
                     preprocessing=dict(model.preprocessing, channels=_channels(cfg, model)),
                     pipeline=cfg.test_dataloader.dataset.get('pipeline'),
                     checkpoint=Path(checkpoint).name, **model.facts)
     return {name: value if isinstance(value, str) else json.dumps(value, default=_named)
             for name, value in metadata.items()}
+
+
+def _palette(host: Inferencer, model: Deployed) -> Optional[List[List[int]]]:
+    """Return an RGB color for each class; None if the data set has none.
+
+    MMDetection takes the names of palettes and of colors, and one color for all classes.
+    """
+    palette, count = host.dataset_meta.get('palette'), len(host.classes or ())
+    if model.task == 'detection' and not is_palette(palette, count):
+        palettes = importlib.import_module('mmdet.visualization.palette')
+        try:
+            palette = palettes.get_palette(palette, count)
+        except (AssertionError, TypeError, ValueError, KeyError):  # of nothing that is known there
+            return None
+        palette = [[int(value) for value in color] for color in palette]
+    return palette if is_palette(palette, count) else None
 
 
 def _named(value) -> str:
@@ -150,11 +173,11 @@ def _batches(host: Inferencer, model: Deployed, sources: Sequence[str]) -> List[
     torch.manual_seed(0)
     with torch.inference_mode():
         if model.task != 'detection':
-            batches = [_images(model, shape) for shape in SHAPES]
-            return [(images, [model(images).numpy()]) for images in batches]
-        files = choose_photographs(sources, PHOTOGRAPHS)
-        pixels = [_pixels(host, file) for file in files]
-        return [(model.prepared(image), model.truth(image)) for image in pixels]
+            pixels = [_images(model, shape) for shape in SHAPES]
+        else:
+            files = choose_photographs(sources, PHOTOGRAPHS)
+            pixels = [_pixels(host, file) for file in files]
+        return [(model.prepared(images), model.truth(images)) for images in pixels]
 
 
 def _pixels(host: Inferencer, file: Path) -> Tensor:
@@ -182,10 +205,9 @@ def _channels(cfg: Config, model: Deployed) -> Optional[str]:
 
 
 def _images(model: Deployed, shape: Sequence[int]) -> Tensor:
+    """Return random images (N, C, H, W) of the pixels' values."""
     N, H, W = shape
-    pixels = torch.rand(N, model.in_channels, H, W)
-    # as wide as pixels are, normalized or not
-    return pixels * 255 if model.normalizes else (pixels - 0.45) / 0.225
+    return 255 * torch.rand(N, model.in_channels, H, W)
 
 
 def _written(target: Target, model: Deployed, images: Tensor, metadata: Dict[str, str],
@@ -210,12 +232,13 @@ def _compared(run: Callable[[np.ndarray], Sequence[np.ndarray]], model: Deployed
 def _check(comparisons: Sequence[Comparison], model: Deployed, batches: Sequence[Batch],
            file: Path) -> None:
     bars = model.bars()
-    overall = model.overall([comparison.differences for comparison in comparisons])
+    counts = [comparison.results for comparison in comparisons]
+    overall = model.overall([comparison.differences for comparison in comparisons], counts)
     beyond = {name: value for name, value in overall.items() if not value <= bars[name]}
     if not beyond:
         return
     # float32 itself may round by more, in a deep model
-    rounding = model.overall([model.rounding(images) for images, _ in batches])
+    rounding = model.overall([model.rounding(images) for images, _ in batches], counts)
     for name, value in beyond.items():
         if not value <= 2 * rounding[name] < float('inf'):
             raise ExportError(f'{file} is not written: the export deviates by {value:.1e} in '

@@ -1,5 +1,6 @@
 """Classifiers and segmentors as functions of a tensor of images: what is exported."""
 import copy
+import importlib
 from typing import Dict, Sequence, Tuple, Union
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmvssd.errors import ExportError
-from mmvssd.host_internals import scores_are_softmax
+from mmvssd.host_internals import scores_are_softmax, turns_channels
 from mmvssd.models.arguments import check_name
 
 #: Largest deviation, as a share of the largest value; of label maps, the share of pixels.
@@ -64,8 +65,14 @@ class Deployed(nn.Module):
             truth = copy.deepcopy(self).double()(images.double())
             return self.deviations([self(images).numpy()], [truth.numpy()])
 
-    def overall(self, differences: Sequence[Dict[str, float]]) -> Dict[str, float]:
-        """Return what the deviations of several batches come to: the largest, by name."""
+    def overall(self, differences: Sequence[Dict[str, float]], counts: Sequence[int]
+                ) -> Dict[str, float]:
+        """Return what the deviations of several batches come to: the largest, by name.
+
+        Args:
+            differences: Of each batch.
+            counts: How many results each has that were expected.
+        """
         return {name: float(np.max([values.get(name, 0) for values in differences]))
                 for name in self.bars()}
 
@@ -87,6 +94,27 @@ class Deployed(nn.Module):
         """Compute the result of normalized images."""
         raise NotImplementedError
 
+    def truth(self, pixels: Tensor) -> Sequence[np.ndarray]:
+        """Return the host's own results on images (N, C, H, W) of the pixels' values."""
+        raise NotImplementedError
+
+    def _preprocessed(self, pixels: Tensor, samples: list) -> dict:
+        """Return what the host's preprocessor makes of images and their data samples."""
+        preprocessor = self.model.data_preprocessor
+        # the host turns the channels around, as those of a file
+        turned = turns_channels(preprocessor) and pixels.shape[1] == 3
+        images = list(pixels.flip(1) if turned else pixels)
+        return preprocessor(dict(inputs=images, data_samples=samples), False)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """Pad normalized images on the right and below, as the host's preprocessor in testing."""
+        preprocessor = self.model.data_preprocessor
+        divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+        if divisor <= 1:
+            return images
+        return _pad(images, [-side % divisor for side in images.shape[2:]],
+                    preprocessor.pad_value)
+
     @property
     def facts(self) -> Dict[str, object]:
         """What a reader of the results has to know besides, for the file's metadata."""
@@ -105,6 +133,11 @@ class Deployed(nn.Module):
         numbers = {name: [float(value) for value in getattr(preprocessor, name).flatten()]
                    for name in ('mean', 'std') if hasattr(preprocessor, name)}
         return dict(layout='NCHW', dtype='float32', normalizes_itself=self.normalizes, **numbers)
+
+
+def _pad(images: Tensor, more: Sequence[int], value: float) -> Tensor:
+    down, right = more
+    return F.pad(images, (0, right, 0, down), value=float(value))
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -129,12 +162,22 @@ class DeployedClassifier(Deployed):
                               'logits; export with --result logits')
 
     def compute(self, images: Tensor) -> Tensor:
-        logits = self.model.head(self.model.extract_feat(images))
+        logits = self.model.head(self.model.extract_feat(self._padded(images)))
         return logits.softmax(1) if self.result == 'scores' else logits
+
+    def truth(self, pixels: Tensor) -> Sequence[np.ndarray]:
+        structures = importlib.import_module('mmpretrain.structures')
+        samples = [structures.DataSample() for _ in pixels]
+        images = self._preprocessed(pixels, samples)['inputs']
+        if self.result == 'logits':
+            return [self.model(images, mode='tensor').numpy()]
+        return [np.stack([sample.pred_score.numpy() for sample in self.model.predict(images)])]
 
 
 class DeployedSegmentor(Deployed):
     """A segmentor of MMSegmentation, on whole images, at their size.
+
+    A recipe's sliding windows are left out, and :attr:`facts` says so.
 
     ``labels`` is the map (N, H, W) of the most likely classes, int64; ``scores`` and ``logits``
     are (N, classes, H, W).
@@ -154,15 +197,56 @@ class DeployedSegmentor(Deployed):
 
     def compute(self, images: Tensor) -> Tensor:
         head = self.model.decode_head
+        height, width = images.shape[2:]
+        images = self._padded(images)
         logits = F.interpolate(head(self.model.extract_feat(images)), size=images.shape[2:],
                                mode='bilinear', align_corners=head.align_corners)
+        logits = logits[..., :height, :width]
         if self.result == 'labels':
             return logits.argmax(1)
         return logits.softmax(1) if self.result == 'scores' else logits
 
+    def truth(self, pixels: Tensor) -> Sequence[np.ndarray]:
+        structures = importlib.import_module('mmseg.structures')
+        size = tuple(pixels.shape[2:])
+        samples = [structures.SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
+                   for _ in pixels]
+        data = self._preprocessed(pixels, samples)
+        images, samples = data['inputs'], data['data_samples']
+        if self.windows:
+            logits = self.model.whole_inference(images, [sample.metainfo for sample in samples])
+            found = self.model.postprocess_result(logits, samples)
+        else:
+            found = self.model.predict(images, samples)
+        if self.result == 'labels':
+            return [torch.cat([sample.pred_sem_seg.data for sample in found]).numpy()]
+        logits = torch.stack([sample.seg_logits.data for sample in found])
+        return [(logits.softmax(1) if self.result == 'scores' else logits).numpy()]
+
+    def _padded(self, images: Tensor) -> Tensor:
+        preprocessor = self.model.data_preprocessor
+        padding = getattr(preprocessor, 'test_cfg', None) or {}
+        sides, least, divisor = images.shape[2:], padding.get('size'), padding.get('size_divisor')
+        if least is not None:
+            more = [torch.sym_max(low - side, 0) for low, side in zip(least, sides)]
+        elif divisor is not None:
+            more = [-side % divisor for side in sides]
+        else:
+            return images
+        return _pad(images, more, preprocessor.pad_val)
+
     @property
     def facts(self) -> Dict[str, object]:
-        return dict(align_corners=self.model.decode_head.align_corners)
+        windows = {'windows': self.windows} if self.windows else {}
+        return dict(align_corners=self.model.decode_head.align_corners, **windows)
+
+    @property
+    def windows(self) -> Dict[str, object]:
+        """The recipe's sliding windows, which the export does without; {} if it has none."""
+        cfg = self.model.test_cfg
+        if cfg.get('mode') != 'slide':
+            return {}
+        return {name: cfg.get(name) for name in ('crop_size', 'stride')}
 
 
 class AdaptivePool(nn.Module):

@@ -3,7 +3,6 @@ import importlib
 import itertools
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from mmvssd.cli.launch import require as require_settings
 from mmvssd.deployment.onnx_models import OnnxModel, require
+from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, DataError, ExportError
 
 #: Operators that are computed in 8 bits if their weights are constant. Scans, norms and softmaxes
@@ -61,6 +61,7 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
         ConfigError: A package is not installed, an option or the file does not fit.
         DataError: The recipe's data are not there.
         ExportError: The accuracy falls by more; nothing is written.
+        SystemExit: SIGTERM or SIGHUP came; the status is 128 and its number. Nothing is left.
     """
     require('onnx', 'onnxruntime')
     if Path(out).suffix != '.onnx':
@@ -77,9 +78,8 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
     calibrating, held_out = (itertools.chain([batch], rest)
                              for batch, rest in zip(first, (calibrating, held_out)))
     try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=Path(out).parent, prefix='.quantize-') as folder:
-            written = Path(folder) / 'int8.onnx'
+        with temporary_folder(Path(out)) as folder:
+            written = folder / 'int8.onnx'
             _quantize(file, written, calibrating)
             scores = _compare(whole, OnnxModel(written), held_out)
             if scores.float_top1 - scores.int8_top1 > max_loss:
@@ -88,7 +88,7 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
                     f'{scores.float_top1:.2%} to {scores.int8_top1:.2%}, and {max_loss:.2%} is '
                     'allowed. Calibrate on more images with --calibrate, or allow more with '
                     '--max-loss')
-            written.replace(out)
+            place({Path(out): written})
     except OSError as error:
         raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
     return scores

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 
+import mmvssd
+import mmvssd_kernels
 from mmvssd.cli.file_inferencers import file_inferencer
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import predict, predict_with_file
@@ -46,6 +49,7 @@ RECIPES = {
             dict(type='LoadAnnotations'), dict(type='PackSegInputs')]}),
     'classifier': ('samples/vssd-nano_1xb64_digits.py', {
         'model.backbone.out_indices': (1, ), 'model.head.in_channels': 16,
+        'data_preprocessor.pad_size_divisor': 48,
         'test_dataloader.dataset.pipeline': [
             dict(type='LoadImageFromFile'),
             dict(type='ResizeEdge', scale=72, edge='short', backend='pillow',
@@ -135,23 +139,34 @@ def test_the_json_of_the_checkpoint(made, folder, tmp_path, kind):
 
 BLOCKED = """
 import runpy, sys
+from pathlib import Path
 for name in ('mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'pycocotools', 'onnx',
              'onnxscript', 'sklearn', 'numba', 'triton'):
     sys.modules[name] = None
-tool, images, *files = sys.argv[1:]
+images, *files = sys.argv[1:]
+import mmvssd
+package = Path(mmvssd.__file__).parent
+print(package)
+assert not (package.parent / 'tools').exists()
 for number, file in enumerate(files):
-    sys.argv = [tool, '--model', file, images, '--out-dir', str(number), '--score-thr', '0.05']
-    runpy.run_path(tool, run_name='__main__')
+    sys.argv = ['', '--model', file, images, '--out-dir', str(number), '--score-thr', '0.05']
+    runpy.run_module('mmvssd.predict', run_name='__main__')
 """
 
 
 def test_neither_mmcv_nor_a_host_is_needed(made, folder, tmp_path):
-    """In a fresh process and a foreign folder, where their import fails."""
+    """In a fresh process and a foreign folder, where their import fails, and without ``tools``."""
     files = [made(kind)[2] for kind in RECIPES]
-    tool = project_root() / 'tools' / 'predict.py'
-    done = subprocess.run([sys.executable, '-c', BLOCKED, tool, folder / 'images', *files],
-                          cwd=tmp_path, text=True, capture_output=True, check=False)
+    installed = tmp_path / 'installed'
+    for package in (mmvssd, mmvssd_kernels):
+        source = Path(package.__file__).parent
+        shutil.copytree(source, installed / source.name,
+                        ignore=shutil.ignore_patterns('__pycache__', '.mim'))
+    done = subprocess.run(
+        [sys.executable, '-c', BLOCKED, folder / 'images', *files], cwd=tmp_path, text=True,
+        capture_output=True, check=False, env=dict(os.environ, PYTHONPATH=str(installed)))
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(installed / 'mmvssd')
     for number, file in enumerate(files):
         here = predict_with_file(file, str(folder / 'images'), str(tmp_path / 'here'),
                                  score_thr=0.05)
@@ -228,6 +243,15 @@ def test_files_that_are_not_ours(made, tmp_path):
             (dict(preprocessing='7'), 'its preprocessing is 7, which no file')):
         with pytest.raises(ConfigError, match=reason):
             file_inferencer(changed(file, tmp_path / 'changed.onnx', **facts), 0.3)
+
+
+def test_a_detector_of_cropped_images(made, tmp_path):
+    """Its boxes would be at another place."""
+    _, _, file = made('detector')
+    pipeline = json.dumps([dict(type='LoadImageFromFile'), dict(type='Resize', scale=(90, 90)),
+                           dict(type='CenterCrop', crop_size=64)])
+    with pytest.raises(ConfigError, match='its pipeline has CenterCrop'):
+        file_inferencer(changed(file, tmp_path / 'cropped.onnx', pipeline=pipeline), 0.3)
 
 
 def test_an_image_that_the_file_does_not_take(made, folder, tmp_path):

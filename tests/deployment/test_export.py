@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,9 +14,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvssd.cli import file_inferencers
+from mmvssd.cli.drawing import is_palette
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment import export as exporting
 from mmvssd.deployment.export import DEPLOYED, METADATA, SHAPES, TARGETS, Target, export
+from mmvssd.deployment.exported import Exported
 from mmvssd.deployment.models import LABEL_BAR, DeployedClassifier, difference
 from mmvssd.errors import CheckpointError, ConfigError, ExportError
 from mmvssd.paths import project_root
@@ -100,15 +104,18 @@ def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_a_segmentor(untrained, tmp_path):
-    """Its label map has the size of any images."""
+    """Its results have the size of any images, which it pads as its recipe does."""
     runtime = pytest.importorskip('onnxruntime')
     cfg, checkpoint, model = untrained('mmseg')
     file = tmp_path / 'scenes.onnx'
+    cfg = copy.deepcopy(cfg)
+    cfg.model.data_preprocessor.test_cfg = dict(size_divisor=32)
     export(cfg, checkpoint, str(file), to='onnx', result='scores')
     images = torch.randn(2, 3, 80, 61)
     with torch.no_grad():
+        padded = torch.nn.functional.pad(images, (0, 3, 0, 16))
         logits = torch.nn.functional.interpolate(
-            model(images), size=images.shape[2:], mode='bilinear', align_corners=False)
+            model(padded), size=(96, 64), mode='bilinear', align_corners=False)[..., :80, :61]
     session = runtime.InferenceSession(file, providers=['CPUExecutionProvider'])
     scores, = session.run(['scores'], dict(images=images.numpy()))
     truth = logits.softmax(1).numpy()
@@ -245,6 +252,97 @@ def test_scores_that_are_no_softmax(untrained, tmp_path, monkeypatch):
     export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx', result='logits')
 
 
+SIZES = {'model.data_preprocessor.test_cfg': dict(size=(170, 120)),
+         'model.data_preprocessor.pad_val': 3.}
+DIVISOR = {'model.data_preprocessor.test_cfg': dict(size_divisor=32)}
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('options', [{}, SIZES, DIVISOR], ids=str)
+@pytest.mark.parametrize('normalizes', [False, True])
+def test_the_segmentors_own_maps(options, normalizes):
+    """As the host's step of testing has them, padded as its preprocessor does."""
+    structures = pytest.importorskip('mmseg.structures')
+    cfg = load_config(RECIPES['mmseg'], options={'model.backbone.init_cfg': None, **options})
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    for size in ((160, 100), (97, 128)):
+        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+        sample = structures.SegDataSample(metainfo=dict(ori_shape=size, img_shape=size))
+        pixels = image.flip(0)[None].float()
+        with torch.no_grad():
+            found, = model.test_step(dict(inputs=[image], data_samples=[sample]))
+            for result, true in (('labels', found.pred_sem_seg.data),
+                                 ('logits', found.seg_logits.data[None])):
+                deployed = DEPLOYED['mmseg'](copy.deepcopy(model), result, normalizes)
+                own = deployed(deployed.prepared(pixels))
+                for values in (own.numpy(), *deployed.truth(pixels)):
+                    assert difference(values, true.numpy()) <= 1e-5
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_sliding_windows(untrained, tmp_path, monkeypatch):
+    """The file takes whole images, which the export, the file and its inferencer tell."""
+    cfg, checkpoint, _ = untrained('mmseg')
+    cfg = copy.deepcopy(cfg)
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(48, 48))
+    said = {}
+
+    def write(model, images, metadata, folder):
+        said.update(metadata)
+        keep(model, images, metadata, folder)
+        return folder / 'model.onnx'
+
+    stand_in(monkeypatch)
+    keep = TARGETS['onnx'].write
+    monkeypatch.setitem(TARGETS, 'onnx', TARGETS['onnx']._replace(write=write))
+    lines = []
+    monkeypatch.setattr(exporting, 'print_log', lambda text, **kwargs: lines.append(text))
+    monkeypatch.setattr(file_inferencers, 'print_log', lambda text, **kwargs: lines.append(text))
+    # the comparison is with whole images
+    export(cfg, checkpoint, str(tmp_path / 'scenes.onnx'), to='onnx')
+    assert json.loads(said['windows']) == dict(crop_size=[64, 64], stride=[48, 48])
+    facts = {name: value if name in ('result', 'task') else json.loads(value)
+             for name, value in said.items() if name not in ('mmvssd_version', 'checkpoint')}
+    file_inferencers.FileSegmentor('scenes.onnx', Exported(None, ['labels'], facts), 0.3)
+    assert len(lines) == 2
+    for line in lines:
+        assert 'sliding windows' in line
+        assert 'whole images' in line
+
+
+@pytest.mark.parametrize('result', ['scores', 'logits'])
+@pytest.mark.parametrize('options', [{}, dict(pad_size_divisor=48, pad_value=2)], ids=str)
+def test_the_classifiers_own_scores(options, result):
+    pytest.importorskip('mmpretrain')
+    _, kept = classifier(mean=[120.] * 3, std=[60.] * 3, to_rgb=True, **options)
+    image = torch.randint(0, 256, (3, 80, 50), dtype=torch.uint8)
+    pixels = image.flip(0)[None].float()
+    with torch.no_grad():
+        sample, = kept.model.test_step(dict(inputs=[image]))
+        logits = kept.model(kept.model.data_preprocessor(dict(inputs=[image]))['inputs'])
+    true = dict(scores=sample.pred_score[None], logits=logits)[result]
+    deployed = DEPLOYED['mmpretrain'](kept.model, result, False)
+    with torch.no_grad():
+        assert torch.equal(torch.from_numpy(deployed.truth(pixels)[0]), true)
+        own = deployed(deployed.prepared(pixels))
+    assert difference(own.numpy(), true.numpy()) <= 1e-5
+
+
+def test_the_hosts_results_are_what_counts(untrained, tmp_path, monkeypatch):
+    """A form that leaves the host's padding out is found, though its file agrees with it."""
+    cfg, checkpoint, _ = untrained('mmpretrain')
+    cfg = copy.deepcopy(cfg)
+    cfg.data_preprocessor.update(pad_size_divisor=64, pad_value=5.)
+    stand_in(monkeypatch)
+    export(cfg, checkpoint, str(tmp_path / 'digits.onnx'), to='onnx')
+    stand_in(monkeypatch)
+    monkeypatch.setattr(DeployedClassifier, '_padded', lambda self, images: images)
+    with pytest.raises(ExportError, match='others.onnx is not written: .* in scores'):
+        export(cfg, checkpoint, str(tmp_path / 'others.onnx'), to='onnx')
+    assert os.listdir(tmp_path) == ['digits.onnx']
+
+
 @pytest.mark.filterwarnings('ignore')
 def test_labels_are_those_of_the_largest_score(untrained):
     """At the images' size; one wrong label in a hundred is beyond the bar."""
@@ -259,6 +357,25 @@ def test_labels_are_those_of_the_largest_score(untrained):
     wrong.flat[::100] += 1
     assert difference(labels.numpy(), labels.numpy()) == 0
     assert difference(wrong, labels.numpy()) > LABEL_BAR
+
+
+@pytest.mark.parametrize(('palette', 'colors'), [
+    ([(1, 2, 3), (4, 5, 6)], [(1, 2, 3), (4, 5, 6)]),
+    (((1, 2, 3), (4, 5, 6)), ((1, 2, 3), (4, 5, 6))),
+    ((7, 8, 9), [[7, 8, 9]] * 2), ('red', [[255, 0, 0]] * 2), ('random', 2), ('coco', 80),
+    ('voc', 20), ([(1, 2, 3)], None), (None, 2), ('no color', None), (7, None)], ids=str)
+def test_a_detectors_palette_has_a_color_for_each_class(palette, colors):
+    """Whatever MMDetection takes for one."""
+    pytest.importorskip('mmdet')
+    host = SimpleNamespace(dataset_meta=dict(palette=palette), classes=['a', 'b'])
+    found = exporting._palette(host, SimpleNamespace(task='detection'))
+    if isinstance(colors, int):
+        assert len(found) == colors
+        assert is_palette(json.loads(json.dumps(found)), 2)
+    else:
+        assert found == colors
+    if isinstance(palette, str):
+        assert exporting._palette(host, SimpleNamespace(task='segmentation')) is None
 
 
 def classifier(channels=3, **preprocessor):
