@@ -66,7 +66,16 @@ def test_label_files_of_images(tmp_path):
      ['road', 'sky'], [(128, 64, 128), (1, 2, 3)]),
     ('label_colors.txt', '64 128 64\tAnimal\n192 0 128 Archway\n', ['Animal', 'Archway'],
      [(64, 128, 64), (192, 0, 128)]),
-    ('class_dict.csv', 'name,r,g,b\n"a, b",1,2,3\n', ['a, b'], [(1, 2, 3)])])
+    ('class_dict.csv', 'name,r,g,b\n"a, b",1,2,3\n', ['a, b'], [(1, 2, 3)]),
+    ('class_dict.csv', 'cat, 255, 0, 0\ndog, 0, 255, 0\n', ['cat', 'dog'],
+     [(255, 0, 0), (0, 255, 0)]),
+    ('classes.csv', 'cat\ndog\n', ['cat', 'dog'], None),
+    ('classes.csv', 'Name\ncat\ndog\n', ['cat', 'dog'], None),
+    ('classes.csv', 'cat,animal\ncar,vehicle\n', ['cat', 'car'], None),
+    ('classes.csv', 'id, name\n0, cat\n1, dog\n', ['cat', 'dog'], None),
+    ('classes.csv', 'red\ngreen\nblue\n', ['red', 'green', 'blue'], None),
+    ('classes.csv', 'object,r,g,b\ncat,1,2,3\n', ['cat'], [(1, 2, 3)]),
+    ('classes.csv', 'id,b,g,r,Class\n0,3,2,1,cat\n', ['cat'], [(1, 2, 3)])])
 def test_files_that_name_classes(file, text, names, colours, tmp_path):
     (tmp_path / file).write_text(text)
     found = find_names(Tree(tmp_path))
