@@ -376,6 +376,33 @@ def test_what_is_there_is_not_replaced(make, tmp_path):
     assert not list(tmp_path.glob('*.partial*'))
 
 
+def test_data_of_a_renamed_recipe_are_kept(make, tmp_path, monkeypatch):
+    """They are replaced only if that is asked for, and not if something then fails."""
+    root, out, folder = make('voc'), tmp_path / 'r.py', tmp_path / 'r_data'
+    write(root, out)
+    out.rename(tmp_path / 'renamed.py')
+    before = made.snapshot(folder)
+    with pytest.raises(ConfigError, match=r'converted data of r\.py.*--overwrite'):
+        write(root, out)
+    assert made.snapshot(folder) == before
+    replace = os.replace
+
+    def fail(source, target):
+        if target == out:
+            raise OSError('no space')
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, 'replace', fail)
+        with pytest.raises(OSError, match='no space'):
+            write(root, out, overwrite=True, seed=1)
+    assert made.snapshot(folder) == before
+    assert not out.exists()
+    write(root, out, overwrite=True, seed=1)
+    assert made.snapshot(folder) != before
+    assert not list(tmp_path.glob('*.partial*'))
+
+
 def test_a_recipe_within_the_data(make):
     """What is converted comes beside it, in a folder of its own; the rest stays as it is."""
     root = make('voc')
