@@ -33,10 +33,9 @@ def image_near(candidates: Sequence[Path], file: Path, named: str, tree: Tree) -
     Raises:
         DataError: Several are equally near.
     """
-    part = tree.part_of(file.parent / '_')
+    part = tree.part_of(file.parent)
     candidates = [path for path in candidates
-                  if None in (part, tree.part_of(path.parent / '_'))
-                  or tree.part_of(path.parent / '_') == part]
+                  if part is None or tree.part_of(path.parent) in (None, part)]
     photographs = [path for path in candidates if path.parent == file.parent
                    or 'segmentation' not in path.parent.name.lower()]
     place = _place(file, tree)
