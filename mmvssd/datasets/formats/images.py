@@ -44,8 +44,10 @@ def image_near(candidates: Sequence[Path], file: Path, named: str, tree: Tree) -
         other = _place(path, tree)
         common = _common(place, other)
         agreeing = _common(PurePosixPath(named).parts[::-1], path.parts[::-1])
+        depth = abs(len(path.parts) - len(file.parts))
         # a PNG file beside a JPEG file of its name is a label map
-        return common, path.parent == file.parent, agreeing, -len(other), path.suffix != '.png'
+        png = path.suffix.lower() == '.png'
+        return common, path.parent == file.parent, agreeing, -len(other), -depth, not png
 
     ranks = {path: nearness(path) for path in photographs or candidates}
     best = [path for path, rank in ranks.items() if rank == max(ranks.values())]

@@ -39,6 +39,9 @@ def test_the_nearest_image_is_meant(form, tmp_path):
     sites = {f'siteB/Annotations/0.{end}': 'siteB/JPEGImages/0.jpg'}
     images = ['siteA/JPEGImages/0.jpg', 'siteB/JPEGImages/0.jpg', 'siteB/SegmentationClass/0.png']
     assert pairs(tmp_path / 'c', images, sites, form) == (sites, [])
+    images = ['0.jpg', 'JPEGImages/0.jpg', 'JPEGImages/0.png']
+    beside = {f'Annotations/0.{end}': 'JPEGImages/0.jpg'}
+    assert pairs(tmp_path / 'e', images, beside, form) == (beside, [])
     named = {f'annotations/0.{end}': 'siteB/0.jpg'}
     assert pairs(tmp_path / 'd', ['siteA/0.jpg', 'siteB/0.jpg'], named, form,
                  'C:\\data\\siteB\\0.jpg') == (named, [])
