@@ -139,7 +139,8 @@ def test_every_arch_has_a_recipe(kind, make, tmp_path):
 
 
 def test_the_rate_of_a_recipe_for_larger_batches(make, tmp_path):
-    write(make('class-folders'), tmp_path / 'r.py', arch='vssd-base', batch_size=8)
+    cfg = write(make('class-folders'), tmp_path / 'r.py', arch='vssd-base', batch_size=8)
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=8)  # it would go in proportion
     assert '# 0.0012 * (8 / 2048) ** 0.5 = 7.5e-05\n' in (tmp_path / 'r.py').read_text()
 
 

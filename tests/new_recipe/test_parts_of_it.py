@@ -9,6 +9,7 @@ from mmvssd.datasets.formats import (
     SEGMENTATION,
     WHOLE,
     Data,
+    Found,
     Item,
     Part,
 )
@@ -17,7 +18,8 @@ from mmvssd.new_recipe.dividing import divide
 from mmvssd.new_recipe.literals import WIDTH, literal, sequence
 from mmvssd.new_recipe.painting import painted, to_segmentation
 from mmvssd.new_recipe.schedule import NORMS, choose
-from mmvssd.new_recipe.text import colours
+from mmvssd.new_recipe.survey import Survey
+from mmvssd.new_recipe.text import colours, scale_of
 
 
 def detected(*classes):
@@ -88,6 +90,16 @@ def test_literals_are_values():
             exec(text, names)
             assert names['classes'] == given
             assert max(map(len, text.splitlines())) <= WIDTH
+
+
+@pytest.mark.parametrize(('size', 'scale'), [
+    ((1920, 400), (1843, 384)), ((400, 1920), (1843, 384)), ((640, 480), (800, 480)),
+    ((1333, 800), (1333, 800)), ((4000, 3000), (1333, 800)), ((64, 48), (427, 256)),
+    ((20000, 512), (2083, 512))])
+def test_images_are_resized_to_about_their_own_size(size, scale):
+    """Long ones too, within the pixels of COCO's recipe."""
+    survey = Survey(Path(), 'coco', Found([], ''), Data(DETECTION, [], {}), [size] * 3, '')
+    assert scale_of(survey) == scale
 
 
 def test_colours_differ():
