@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument('--batch-size', type=int, metavar='N',
                         help='images of a step on one device; default: 2 in detection, 4 in '
                         'segmentation, 32 in classification')
-    parser.add_argument('--overwrite', action='store_true', help='replace RECIPE.py')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace RECIPE.py and RECIPE_data')
     args = parser.parse_args()
     new_recipe(args.data, args.out, arch=args.arch, task=args.task, form=args.format,
                val=args.val, val_fraction=args.val_fraction, seed=args.seed,

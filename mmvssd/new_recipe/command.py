@@ -111,11 +111,22 @@ def _check_output(recipe: Path, folder: Path, data: Sequence[str], overwrite: bo
         if folder.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
             raise ConfigError(f'--out: converted data would replace {path}; name another file')
     if os.path.lexists(folder):
-        own = (folder / MARK).is_file() and not folder.is_symlink()
-        if not own or (recipe.exists() and not overwrite):
+        if not (folder / MARK).is_file() or folder.is_symlink():
             raise ConfigError(f'--out: {folder}, into which data would be converted, is there '
                               'already and not made by this command; name another recipe')
+        if not overwrite:
+            raise ConfigError(f'--out: {folder} holds converted data of {_owner(folder)}, which '
+                              'recipes that were renamed may still read; name another file, or '
+                              'replace them with --overwrite')
     check_output_file(str(recipe), '--out')
+
+
+def _owner(folder: Path) -> str:
+    """Return the name of the recipe that converted data were made for."""
+    try:
+        return str(json.loads((folder / MARK).read_bytes())['recipe'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 'another recipe'
 
 
 def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Path]) -> List[str]:
@@ -173,19 +184,26 @@ def _say(lines: Sequence[str]) -> None:
 def _write(recipe: Path, folder: Path, found: Survey, arch: Arch, schedule: Schedule,
            weights: Optional[Path], origin: str) -> bool:
     """Write the recipe and what it needs, both or none; tell whether data were converted."""
-    with _beside(folder) as stage, _beside(recipe) as partial:
+    with _beside(folder) as stage, _beside(folder) as former, _beside(recipe) as partial:
         stage.mkdir()
         settings = convert(found, stage, folder)
         partial.write_bytes(recipe_text(found, arch, schedule, weights, settings, recipe,
                                         origin).encode())
         Config.fromfile(partial)  # it is a config
         converted = any(stage.iterdir())
-        if folder.exists():  # of a former recipe
-            shutil.rmtree(folder)
         if converted:
             (stage / MARK).write_text(json.dumps(dict(recipe=recipe.name, data=str(found.root))))
-            os.replace(stage, folder)
-        os.replace(partial, recipe)
+        if folder.exists():  # of a former recipe; it is removed last
+            os.replace(folder, former)
+        try:
+            if converted:
+                os.replace(stage, folder)
+            os.replace(partial, recipe)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            if former.exists():
+                os.replace(former, folder)
+            raise
     return converted
 
 

@@ -33,6 +33,10 @@ def to_segmentation(data: Data, where: str, findings: Findings) -> None:
     if shift:
         data.classes = [BACKGROUND[0], *data.classes]
         data.palette = None
+    if len(data.classes) > IGNORED:
+        findings.stop(where, f'there are {len(data.classes)} classes with the background; a label '
+                             f'map holds {IGNORED} at most, since {IGNORED} is not labelled',
+                      advice='Join classes, or learn objects with --task det')
     data.task, data.background = SEGMENTATION, background
     data.notes.append(f'outlines are painted into label maps, small objects over large ones; what '
                       f'none covers is the class {data.classes[background]!r}')

@@ -140,10 +140,15 @@ def _classifier(survey: Survey, arch: Arch, checkpoint: Optional[Path]) -> str:
 
 
 def scale_of(survey: Survey) -> Tuple[int, int]:
-    """Return the (longer, shorter) side that a detector's images are resized to: their own."""
-    short, _ = survey.median_size
+    """Return the (longer, shorter) side that a detector's images are resized to.
+
+    The shorter side is the median image's, within limits. The longer one has room for the median
+    image as long as there are no more pixels than in COCO's recipe.
+    """
+    short, long = survey.median_size
     side = min(COCO_SHORT, max(SMALLEST, STRIDE * round(short / STRIDE)))
-    return round(COCO_LONG / COCO_SHORT * side), side
+    room = max(COCO_LONG / COCO_SHORT, long / short) * side
+    return round(min(room, COCO_LONG * COCO_SHORT / side)), side
 
 
 def crop_of(survey: Survey) -> int:
@@ -181,9 +186,10 @@ def _detection_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
     changed = scale != (COCO_LONG, COCO_SHORT) or not masks
     blocks = []
     if changed:
+        short, long = survey.median_size
         blocks.append(f"""\
-# the median image's own size, COCO's recipe has {(COCO_LONG, COCO_SHORT)}: larger ones take longer
-# and show smaller objects
+# the median image has sides of {long} and {short}, COCO's recipe has {(COCO_LONG, COCO_SHORT)}:
+# larger ones take longer and show smaller objects
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     {load},
@@ -267,7 +273,8 @@ def _schedule(survey: Survey, schedule: Schedule) -> str:
             "goes with the batch's root:\n"
             f'# {published:g} * ({schedule.batch} / {batch}) ** 0.5 = {schedule.rate:g}\n'
             f'optim_wrapper = dict(optimizer=dict(lr={schedule.rate:g}))\n'
-            f'auto_scale_lr = dict(base_batch_size={schedule.batch})')
+            '# by that root and not in proportion, as the host would\n'
+            f'auto_scale_lr = dict(enable=False, base_batch_size={schedule.batch})')
     parts = {DETECTION: _epochs_of_detection, CLASSIFICATION: _epochs_of_classification}
     own = parts.get(survey.data.task, _steps_of_segmentation)(schedule)
     return f'{arithmetic}\n{own}\n{rate}'

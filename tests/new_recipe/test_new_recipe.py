@@ -139,7 +139,8 @@ def test_every_arch_has_a_recipe(kind, make, tmp_path):
 
 
 def test_the_rate_of_a_recipe_for_larger_batches(make, tmp_path):
-    write(make('class-folders'), tmp_path / 'r.py', arch='vssd-base', batch_size=8)
+    cfg = write(make('class-folders'), tmp_path / 'r.py', arch='vssd-base', batch_size=8)
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=8)  # it would go in proportion
     assert '# 0.0012 * (8 / 2048) ** 0.5 = 7.5e-05\n' in (tmp_path / 'r.py').read_text()
 
 
@@ -373,6 +374,33 @@ def test_what_is_there_is_not_replaced(make, tmp_path):
     with pytest.raises(ConfigError, match='r_data.* not made by this command'):
         write(root, out, overwrite=True)
     assert made.snapshot(tmp_path / 'r_data') == before
+    assert not list(tmp_path.glob('*.partial*'))
+
+
+def test_data_of_a_renamed_recipe_are_kept(make, tmp_path, monkeypatch):
+    """They are replaced only if that is asked for, and not if something then fails."""
+    root, out, folder = make('voc'), tmp_path / 'r.py', tmp_path / 'r_data'
+    write(root, out)
+    out.rename(tmp_path / 'renamed.py')
+    before = made.snapshot(folder)
+    with pytest.raises(ConfigError, match=r'converted data of r\.py.*--overwrite'):
+        write(root, out)
+    assert made.snapshot(folder) == before
+    replace = os.replace
+
+    def fail(source, target):
+        if target == out:
+            raise OSError('no space')
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, 'replace', fail)
+        with pytest.raises(OSError, match='no space'):
+            write(root, out, overwrite=True, seed=1)
+    assert made.snapshot(folder) == before
+    assert not out.exists()
+    write(root, out, overwrite=True, seed=1)
+    assert made.snapshot(folder) != before
     assert not list(tmp_path.glob('*.partial*'))
 
 

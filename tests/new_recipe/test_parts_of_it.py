@@ -3,11 +3,23 @@ from pathlib import Path
 
 import pytest
 
-from mmvssd.datasets.formats import CLASSIFICATION, DETECTION, SEGMENTATION, Item
+from mmvssd.datasets.formats import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    WHOLE,
+    Data,
+    Found,
+    Item,
+    Part,
+)
+from mmvssd.engine.data.findings import STOP, Findings
 from mmvssd.new_recipe.dividing import divide
 from mmvssd.new_recipe.literals import WIDTH, literal, sequence
+from mmvssd.new_recipe.painting import painted, to_segmentation
 from mmvssd.new_recipe.schedule import NORMS, choose
-from mmvssd.new_recipe.text import colours
+from mmvssd.new_recipe.survey import Survey
+from mmvssd.new_recipe.text import colours, scale_of
 
 
 def detected(*classes):
@@ -24,6 +36,19 @@ def test_no_class_is_lost_to_validation():
         assert any(item.classes for item in validated)
         assert sum(not item.classes for item in validated) == 4
         assert sorted(map(id, trained + validated)) == sorted(map(id, items))
+
+
+@pytest.mark.parametrize(('count', 'fits'), [(254, True), (255, False), (300, False)])
+def test_label_maps_have_room_for_the_classes(count, fits):
+    """Of 8 bits, of which 255 stands for what is not labelled, and 0 for the background."""
+    one = dict(category_id=count - 1, iscrowd=0, area=9, segmentation=[[0, 0, 4, 0, 4, 4, 0, 4]])
+    item, findings = Item(Path('a.jpg'), (4, 4), objects=[one]), Findings()
+    data = Data(DETECTION, [f'c{index}' for index in range(count)], {WHOLE: Part([item])})
+    to_segmentation(data, 'data', findings)
+    assert [f'{count + 1} classes' in str(fault) for fault in findings.of(STOP)] == [
+        True] * (not fits)
+    if fits:
+        assert set(painted(item, data.background).flat) == {254}
 
 
 def test_at_least_one_image_validates():
@@ -65,6 +90,16 @@ def test_literals_are_values():
             exec(text, names)
             assert names['classes'] == given
             assert max(map(len, text.splitlines())) <= WIDTH
+
+
+@pytest.mark.parametrize(('size', 'scale'), [
+    ((1920, 400), (1843, 384)), ((400, 1920), (1843, 384)), ((640, 480), (800, 480)),
+    ((1333, 800), (1333, 800)), ((4000, 3000), (1333, 800)), ((64, 48), (427, 256)),
+    ((20000, 512), (2083, 512))])
+def test_images_are_resized_to_about_their_own_size(size, scale):
+    """Long ones too, within the pixels of COCO's recipe."""
+    survey = Survey(Path(), 'coco', Found([], ''), Data(DETECTION, [], {}), [size] * 3, '')
+    assert scale_of(survey) == scale
 
 
 def test_colours_differ():

@@ -15,6 +15,7 @@ from mmvssd.datasets.formats.records import (
 )
 from mmvssd.datasets.formats.tree import PARTS, Tree
 from mmvssd.engine.data.findings import Findings
+from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
 #: Endings that MMPreTrain's CustomDataset reads, in either case.
@@ -33,7 +34,7 @@ def find(tree: Tree) -> Optional[Found]:
 def _folders(tree: Tree) -> Tuple[Path, Dict[str, Dict[str, List[Path]]]]:
     """Return the folder that holds parts or classes, and the images by part and class.
 
-    It is the root, or a single folder in it. A part is a folder beside which only parts lie.
+    It is the root, or a single folder in it.
     """
     places = [Path(tree.relative(path)).parts for path in tree.images]
     base = tree.root
@@ -41,16 +42,36 @@ def _folders(tree: Tree) -> Tuple[Path, Dict[str, Dict[str, List[Path]]]]:
             _part(places[0][0]) is None):
         base = base / places[0][0]
         places = [parts[1:] for parts in places]
-    tops = {parts[0] for parts in places if len(parts) > 1}
-    divided = bool(tops) and all(map(_part, tops))
+    divided = _is_divided(base, places)
     by_part: Dict[str, Dict[str, List[Path]]] = defaultdict(lambda: defaultdict(list))
     for path, parts in zip(tree.images, places):
-        if len(parts) > 1 + divided:
-            part = _part(parts[0]) if divided else WHOLE
+        part = _part(parts[0]) if divided else WHOLE
+        if len(parts) > 1 + divided and part is not None:
             by_part[part][parts[divided]].append(path)
     if len(by_part) == 1 and divided:  # one part is a whole
         by_part = {WHOLE: by_part.popitem()[1]}
     return base, by_part
+
+
+def _is_divided(base: Path, places: Sequence[Tuple[str, ...]]) -> bool:
+    """Tell whether folders are parts, and the folders in them classes.
+
+    Beside parts others may lie, such as one of images without classes.
+
+    Raises:
+        DataError: They could be either.
+    """
+    tops = {parts[0] for parts in places if len(parts) > 1}
+    nested = {parts[0] for parts in places if len(parts) > 2}
+    others = {top for top in tops if _part(top) is None}
+    if not tops or not others:
+        return bool(tops)
+    trains = {top for top in nested if _part(top) == TRAIN}
+    if not trains or {_part(top) for top in nested} - {TRAIN, None} or not others <= nested:
+        return bool(trains)
+    raise DataError(f'{base}: {", ".join(sorted(trains))} may be a part of the data, and may be a '
+                    f'class as {some(sorted(others))} are. Name {base / min(trains)} if it holds '
+                    'the folders of the classes; rename it if it is a class')
 
 
 def _part(name: str) -> Optional[str]:
@@ -81,8 +102,9 @@ def read(tree: Tree, found: Found, findings: Findings,
                       source=str(path.parent))
                  for name, files in folders.items() for path in files]
         parts[part] = Part(items, _in_place(base, part, folders, names))
-    beside = [path for path in tree.images if path.parent == base]
-    notes = [f'{len(beside)} images lie beside the folders of classes and are not read, such as '
+    read_images = {item.image for part in parts.values() for item in part.items}
+    beside = [path for path in tree.images if path not in read_images]
+    notes = [f'{len(beside)} images lie in no folder of a class and are not read, such as '
              f'{beside[0]}'] if beside else []
     return Data(CLASSIFICATION, names, parts, listed=False, notes=notes)
 

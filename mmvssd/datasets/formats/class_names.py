@@ -11,6 +11,10 @@ from mmvssd.errors import DataError
 #: Names of such files, in lower case, the best first.
 FILES = ('class_dict.csv', 'classes.csv', 'labelmap.txt', 'label_colors.txt', 'classes.txt',
          'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', '_darknet.labels')
+#: Titles of columns of CSV files, in lower case: of names, the best first, and of colours.
+NAME_TITLES = ('name', 'class_name', 'class name', 'classname', 'label_name', 'names', 'class',
+               'label', 'classes', 'labels', 'category')
+COLOUR_TITLES = (('r', 'g', 'b'), ('red', 'green', 'blue'))
 #: Lines of LabelMe's lists that are no classes.
 NO_CLASSES = ('__ignore__', )
 
@@ -35,11 +39,9 @@ def find_names(tree: Tree) -> Optional[Names]:
     if file is None:
         return None
     text = read_text(file)
-    rows = (list(csv.reader(io.StringIO(text))) if file.suffix.lower() == '.csv'
+    rows = (_table(text) if file.suffix.lower() == '.csv'
             else [_columns(line) for line in text.splitlines()])
     rows = [row for row in rows if row and row[0].strip() and row[0] not in NO_CLASSES]
-    if file.suffix.lower() == '.csv' and rows and not any(map(str.isdigit, rows[0][1:])):
-        rows = rows[1:]  # a header
     names = [row[0].strip() for row in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -47,6 +49,20 @@ def find_names(tree: Tree) -> Optional[Names]:
     colours = [tuple(map(int, row[1:4])) for row in rows
                if len(row) >= 4 and all(value.strip().isdigit() for value in row[1:4])]
     return Names(names, colours if colours and len(colours) == len(names) else None, file)
+
+
+def _table(text: str) -> List[List[str]]:
+    """Return the rows of a CSV file: each a name, and the numbers of its colour if it has one."""
+    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text))
+            if any(map(str.strip, row))]
+    titles = [cell.lower() for cell in rows[0]] if rows else []
+    colour = next((list(map(titles.index, of_rgb)) for of_rgb in COLOUR_TITLES
+                   if set(of_rgb) <= set(titles) and len(titles) > len(of_rgb)), [])
+    place = next((titles.index(title) for title in NAME_TITLES if title in titles), None)
+    if any(map(str.isdigit, titles)) or (place is None and not colour):
+        return rows  # no header
+    place = place or 0
+    return [[row[index] for index in (place, *colour) if index < len(row)] for row in rows[1:]]
 
 
 def _columns(line: str) -> List[str]:

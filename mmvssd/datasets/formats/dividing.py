@@ -24,14 +24,20 @@ def divide(items: Sequence[Item], tree: Tree,
     groups: Dict[Optional[str], List[Item]] = {}
     for item in items:
         part = (lists.get(item.image.stem) if lists
-                else tree.part_of(item.image.parent / '_'))
+                else tree.part_of(item.image.parent))
         groups.setdefault(part, []).append(item)
+    if not lists and set(groups) == {TRAIN, None} and any(map(_is_annotated, groups[None])):
+        groups = {None: items}  # a folder called train, among others of the same kind
     parts, notes = settled(groups)
     lacking = sorted(set(lists) - {item.image.stem for item in items})
     if lacking:
         notes.append(f'{len(lacking)} names in the lists of ImageSets have no annotated image, '
                      f'such as {lacking[0]}')
     return parts, notes
+
+
+def _is_annotated(item: Item) -> bool:
+    return bool(item.objects) or item.label_map is not None
 
 
 def settled(groups: Dict[Optional[str], List[Item]]) -> Tuple[Dict[str, Part], List[str]]:

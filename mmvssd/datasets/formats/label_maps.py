@@ -86,11 +86,11 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
     named = None if classes is not None else find_names(tree)
     names = list(classes) if classes is not None else named.names if named else None
     pixels = Pixels(items, findings, str(tree.root))
-    if like is not None and like.recoding is not None:
+    if like is not None:
         code = pixels.code_like(like)
     else:
         code = pixels.code(names, named.colours if named else None, _is_ade20ks(tree),
-                           like.ignore_zero if like is not None else ignore_zero)
+                           ignore_zero)
     parts, notes = divide(items, tree, 'Segmentation')
     if named:
         notes.append(f'names of classes are those of {named.file}')

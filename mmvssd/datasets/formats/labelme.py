@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
+from mmvssd.datasets.formats.images import NAME_IT, SEVERAL, image_near
 from mmvssd.datasets.formats.objects import clipped, from_polygons, from_run_lengths
 from mmvssd.datasets.formats.records import DETECTION, Data, Found, Item
 from mmvssd.datasets.formats.tree import Tree
@@ -117,16 +118,21 @@ class _File:
     def _find_image(self, path: Any, tree: Tree) -> Optional[Path]:
         text = path.replace('\\', '/') if isinstance(path, str) else ''
         name = text.rpartition('/')[2]
-        candidates = [self.file.parent / text] if text else []
-        candidates += [one for one in tree.by_stem.get(self.file.stem, ())
-                       if one.parent == self.file.parent]
-        candidates += [*tree.by_name.get(name, ()), *tree.by_stem.get(self.file.stem, ())]
-        image = next((one for one in candidates if one.is_file()), None)
+        stated = self.file.parent / text
+        if text and stated.is_file():
+            return Path(*stated.parts) if '..' not in stated.parts else stated.resolve()
+        own = tree.by_stem.get(self.file.stem, [])
+        beside = [one for one in own if one.parent == self.file.parent]
+        try:
+            image = next(filter(None, (image_near(candidates, self.file, text, tree) for candidates
+                                       in (beside, tree.by_name.get(name, []), own))), None)
+        except DataError as error:
+            self.findings.stop(str(self.file.parent), SEVERAL, str(error), NAME_IT)
+            return None
         if image is None:
             self._stop('{} files have no image; one in imageData is not read',
                        f'imagePath {short(path)}')
-            return None
-        return Path(*image.parts) if '..' not in image.parts else image.resolve()
+        return image
 
     def _add_all(self, shapes: Sequence[Any]) -> None:
         groups: Dict[Tuple[str, Any], List[list]] = {}

@@ -34,16 +34,26 @@ class Recoding:
     Attributes:
         colours: Whether its pixels are colours, RRGGBB as one number; else values of one channel.
         table: Number of the class by value or colour; 255 is not labelled.
+        black_and_white: Whether the classes are black and white, which a file that does not keep
+            values has in shades that differ from file to file.
     """
 
     colours: bool
     table: Dict[int, int]
+    black_and_white: bool = False
+
+    def number(self, value: int, file: Path) -> Optional[int]:
+        """Return the number of the class of a value in a label map; None if it stands for none."""
+        if self.black_and_white and file.suffix.lower() in LOSSY and (
+                value <= DARK or value >= LIGHT):
+            return int(value >= LIGHT)
+        return self.table.get(value)
 
     def apply(self, file: Path) -> np.ndarray:
         """Return the numbers of classes (H, W) uint8 of a label map."""
         pixels = read_pixels(file, self.colours)
         stored, places = np.unique(pixels, return_inverse=True)
-        numbers = np.array([self.table[int(value)] for value in stored], np.uint8)
+        numbers = np.array([self.number(int(value), file) for value in stored], np.uint8)
         return numbers[places].reshape(pixels.shape)
 
 
@@ -105,17 +115,27 @@ class Pixels:
                 self.stop('{} label maps cannot be read as an image', str(item.label_map))
 
     def code_like(self, like: Data) -> Code:
-        """Take the meaning of other data's pixels, which were recoded."""
+        """Take the meaning of other data's pixels."""
+        if like.recoding is None:
+            return self._numbers_like(like)
         recoding = like.recoding
         for item in self.items:
             item.values = _values_of(item, recoding.colours)
-            unknown = sorted(item.values - set(recoding.table))
+            unknown = [value for value in sorted(item.values)
+                       if recoding.number(value, item.label_map) is None]
             if unknown:
                 value = _shown(unknown[0]) if recoding.colours else unknown[0]
                 self.stop('{} label maps have values that those of training lack',
                           f'{item.label_map}: {value}')
-        self._note_classes(recoding.table)
+        self._note_classes(recoding)
         return Code(like.classes, like.palette, recoding)
+
+    def _numbers_like(self, like: Data) -> Code:
+        """Take values as numbers of classes, as those of other data are."""
+        single = all('values' in self._fact(item) for item in self.items)
+        if not single or self._palettes_differ():  # which are no such numbers
+            return self.code(like.classes, None, False, like.ignore_zero)
+        return self._numbers(self._read_values(), like.classes, False, like.ignore_zero)
 
     def code(self, names: Optional[List[str]], colours: Optional[list], ade20ks: bool,
              ignore_zero: Optional[bool]) -> Code:
@@ -167,9 +187,10 @@ class Pixels:
                     return True
         return False
 
-    def _note_classes(self, table: Dict[int, int]) -> None:
+    def _note_classes(self, recoding: Recoding) -> None:
         for item in self.items:
-            item.values = {table.get(value, IGNORED) for value in item.values} - {IGNORED}
+            item.values = {recoding.number(value, item.label_map)
+                           for value in item.values} - {IGNORED, None}
 
     def _colour_code(self, names: Optional[List[str]], listed: Optional[list]) -> Code:
         """Make a class of each colour; those that a file lists come in its order."""
@@ -186,14 +207,14 @@ class Pixels:
         self._check_colours(known, names, listed)
         if names is None or len(names) != len(known):
             names = [f'colour_{colour:06x}' for colour in known[:MOST_CLASSES]]
-        table = dict.fromkeys(seen, IGNORED) | {
-            colour: index for index, colour in enumerate(known[:MOST_CLASSES])}
-        self._note_classes(table)
+        recoding = Recoding(True, dict.fromkeys({*seen, *([VOID] if void else [])}, IGNORED) | {
+            colour: index for index, colour in enumerate(known[:MOST_CLASSES])})
+        self._note_classes(recoding)
         notes = [f'label maps have one colour a class: {some(list(map(_shown, known)))}; they are '
                  'written anew with numbers']
         if void and VOID in seen:
             notes.append(f'the colour {_shown(VOID)} is not labelled, as in Pascal VOC')
-        return Code(names, list(map(_unpacked, known)), Recoding(True, table), notes=notes)
+        return Code(names, list(map(_unpacked, known)), recoding, notes=notes)
 
     def _check_colours(self, known: List[int], names: Optional[List[str]],
                        listed: Optional[list]) -> None:
@@ -212,27 +233,31 @@ class Pixels:
     def _value_code(self, names: Optional[List[str]], ade20ks: bool,
                     ignore_zero: Optional[bool]) -> Code:
         """Find out what the values of one channel mean."""
-        for item in self.items:
-            values = self._fact(item).get('values')
-            item.values = _values_of(item, False) if values is None else set(map(int, values))
-            if any(value != int(value) for value in values or ()):
-                self.stop('{} label maps have values that are no whole numbers',
-                          str(item.label_map))
-        values = set().union(*(item.values for item in self.items))
+        values = self._read_values()
         lossy = any(item.label_map.suffix.lower() in LOSSY for item in self.items)
-        table, own_names, note = _recoded(values, names, lossy)
-        if table is None and len(values) > (SMALL if lossy else MOST_CLASSES):
+        recoding, own_names, note = _recoded(values, names, lossy)
+        if recoding is None and len(values) > (SMALL if lossy else MOST_CLASSES):
             worst = max(self.items, key=lambda item: len(item.values))
             self.stop(f'the label maps have {len(values)} values, which stand for no classes',
                       str(worst.label_map),
                       'A JPEG file does not keep values; save label maps as PNG' if lossy else
                       'A label map has one value a class')
             return Code(names or [])
-        if table is None:
+        if recoding is None:
             return self._numbers(values, names, ade20ks, ignore_zero)
         names = names or own_names
-        self._note_classes(table)
-        return Code(names, self._palette(table, len(names)), Recoding(False, table), notes=[note])
+        self._note_classes(recoding)
+        return Code(names, self._palette(recoding.table, len(names)), recoding, notes=[note])
+
+    def _read_values(self) -> Set[int]:
+        """Give each item the values of its label map, and return all."""
+        for item in self.items:
+            values = self._fact(item).get('values')
+            item.values = _values_of(item, False) if values is None else set(map(int, values))
+            if any(value != int(value) for value in values or ()):
+                self.stop('{} label maps have values that are no whole numbers',
+                          str(item.label_map))
+        return set().union(*(item.values for item in self.items))
 
     def _numbers(self, values: Set[int], names: Optional[List[str]], ade20ks: bool,
                  ignore_zero: Optional[bool]) -> Code:
@@ -248,8 +273,8 @@ class Pixels:
             names = (TWO_CLASSES if count == 2 and not ignore_zero
                      else [f'class_{index + first}' for index in range(count)])
         table = {value: value - first if value != IGNORED and value >= first else IGNORED
-                 for value in values}
-        self._note_classes(table)
+                 for value in {*values, *range(count + first), IGNORED}}
+        self._note_classes(Recoding(False, table))
         meaning = ('not labelled, classes count from 1' if ignore_zero
                    else f'the class {names[0]!r}' if names else 'no class')
         notes = [f'0 is {meaning} (--ignore-zero and --no-ignore-zero say otherwise)']
@@ -286,13 +311,19 @@ class Pixels:
 
 
 def _recoded(values: Set[int], names: Optional[List[str]],
-             lossy: bool) -> Tuple[Optional[Dict[int, int]], List[str], str]:
-    """Return numbers of classes by value, names and a note, if the values are no such numbers."""
-    if values == {0, IGNORED}:
-        return {0: 0, IGNORED: 1}, TWO_CLASSES, (
-            'label maps have the values 0 and 255; they are written anew with 0 and 1')
-    if lossy and len(values) > 2 and all(value <= DARK or value >= LIGHT for value in values):
-        return ({value: int(value >= LIGHT) for value in values}, TWO_CLASSES,
+             lossy: bool) -> Tuple[Optional[Recoding], List[str], str]:
+    """Return the recoding, names and a note, if the values are no numbers of classes.
+
+    Black and white are two classes, unless more are named: then white is not labelled.
+    """
+    if names is None or len(names) == len(TWO_CLASSES):
+        black_and_white = Recoding(False, {0: 0, IGNORED: 1}, black_and_white=True)
+        if values == {0, IGNORED}:
+            return black_and_white, TWO_CLASSES, (
+                'label maps have the values 0 and 255; they are written anew with 0 and 1')
+        if lossy and min(values) <= DARK and max(values) >= LIGHT and not any(
+                DARK < value < LIGHT for value in values):
+            return black_and_white, TWO_CLASSES, (
                 'label maps are JPEG files of black and white; they are written anew with 0 and 1')
     numbers = sorted(values - {IGNORED})
     if not numbers or len(values) > MOST_CLASSES:
@@ -301,7 +332,7 @@ def _recoded(values: Set[int], names: Optional[List[str]],
     shades = largest > SMALL and len(numbers) <= DENSE * largest and (
         names is None or largest > len(names))
     if (shades or numbers[0] < 0 or largest > IGNORED) and len(known) == len(names or known):
-        return ({value: index for index, value in enumerate(known)},
+        return (Recoding(False, {value: index for index, value in enumerate(known)}),
                 [f'value_{value}' for value in known],
                 f'label maps have one shade a class: {some(known)}; they are written anew with '
                 f'0 to {len(known) - 1}')

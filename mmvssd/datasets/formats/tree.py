@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Union
+from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 from mmvssd.datasets.formats.records import TEST, TRAIN, VAL
 from mmvssd.engine.data.coco import read_json
@@ -15,6 +15,11 @@ from mmvssd.errors import DataError
 #: Words of names of folders and files, by the part that they stand for.
 PARTS = {'train': TRAIN, 'training': TRAIN, 'val': VAL, 'valid': VAL, 'validation': VAL,
          'eval': VAL, 'test': TEST, 'testing': TEST}
+#: Words of folders' names that say nothing of what is in them.
+SILENT = {'my', 'the', 'set', 'sets', 'data', 'dataset', 'split', 'part', 'subset', 'image',
+          'images', 'img', 'imgs', 'jpegimages', 'photos', 'pictures', 'mask', 'masks', 'label',
+          'labels', 'annotation', 'annotations', 'gt', 'xml', 'xmls', 'json', 'jsons', 'instances',
+          'coco', 'voc', 'yolo', 'labelme', 'v'}
 #: File in a folder that was written from data: what lies there is not looked at as data again.
 MARK = 'made_by_new_recipe.json'
 #: Names of files that are looked at to find the folder of images.
@@ -111,9 +116,43 @@ class Tree:
         """Return a path as seen from the root, with '/'."""
         return os.path.relpath(path, self.root).replace(os.sep, '/')
 
-    def part_of(self, path: Path) -> Optional[str]:
-        """Return the part that the names of a file and of its folders speak of, or None."""
-        return part_of_names(self.relative(path).split('/'))
+    @cached_property
+    def folders(self) -> Dict[tuple, Set[str]]:
+        """The names of the folders in each folder, whose names from the root on are the key."""
+        found: Dict[tuple, Set[str]] = defaultdict(set)
+        for folder in {path.parent for files in (self.images, *self.others.values())
+                       for path in files}:
+            parts = folder.relative_to(self.root).parts
+            for depth, name in enumerate(parts):
+                found[parts[:depth]].add(name)
+        return found
+
+    @cache  # noqa: B019  as above
+    def part_of(self, folder: Path) -> Optional[str]:
+        """Return the part that the names of a folder and of those above it speak of, or None.
+
+        A name beside which folders of other parts lie speaks before others. Among further words,
+        as in ``crash_test``, only such a name speaks of a part.
+        """
+        names = tuple(name for name in self.relative(folder).split('/') if name not in ('', '.'))
+        alone = None
+        for depth, name in enumerate(names):
+            part, further = _part_and_words(name)
+            if part is None:
+                continue
+            others = map(_part_and_words, self.folders.get(names[:depth], ()))
+            if any(other not in (None, part) and words in ((), further)
+                   for other, words in others):
+                return part
+            alone = alone or (part if not further else None)
+        return alone
+
+
+def _part_and_words(name: str) -> Tuple[Optional[str], Tuple[str, ...]]:
+    """Return the part that a name speaks of, and its words beside that say more."""
+    words = [word for word in re.split('[^a-z]+', name.lower()) if word]
+    part = part_of_names([name])
+    return part, tuple(word for word in words if word not in PARTS and word not in SILENT)
 
 
 def part_of_names(names: Iterable[str]) -> Optional[str]:

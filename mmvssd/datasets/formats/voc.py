@@ -6,10 +6,12 @@ from xml.etree import ElementTree as ET
 
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
+from mmvssd.datasets.formats.images import NAME_IT, SEVERAL, image_near
 from mmvssd.datasets.formats.objects import clipped, from_box
 from mmvssd.datasets.formats.records import DETECTION, Data, Found, Item
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.engine.data.findings import Findings
+from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
 #: What the head of such a file has; one with a DTD may hide it.
@@ -59,7 +61,11 @@ def read(tree: Tree, found: Found, findings: Findings,
     for file, one in read_files:
         if one is None:
             continue
-        image = _image_of(file, one.filename, tree)
+        try:
+            image = _image_of(file, one.filename, tree)
+        except DataError as error:
+            findings.stop(str(tree.root), SEVERAL, str(error), NAME_IT)
+            continue
         if image is None:
             findings.stop(str(tree.root), '{} annotation files have no image',
                           f'{file} (of {one.filename or "no filename"})')
@@ -89,18 +95,18 @@ def read(tree: Tree, found: Found, findings: Findings,
 
 
 def _image_of(file: Path, name: Optional[str], tree: Tree) -> Optional[Path]:
-    """Return the image of an annotation file: of its ``filename``, else of its own name."""
-    candidates = []
-    if name:
-        base = name.replace('\\', '/').rpartition('/')[2]
-        candidates = tree.by_name.get(base) or tree.by_stem.get(Path(base).stem) or []
+    """Return the image of an annotation file: of its own name, else of its ``filename``.
+
+    A name in a file says less, since programs leave it as it was when they rename files.
+
+    Raises:
+        DataError: Several images fit equally well.
+    """
+    text = (name or '').replace('\\', '/')
+    base = text.rpartition('/')[2]
+    named = tree.by_name.get(base) or tree.by_stem.get(Path(base).stem) or []
     own = tree.by_stem.get(file.stem, [])
-    # a name that programs leave as it was when files are renamed says less than the file's own
-    candidates = own or candidates
-    near = [path for path in candidates if path.parent == file.parent]
-    same = [path for path in candidates if tree.part_of(path) == tree.part_of(file)]
-    photographs = [path for path in same if 'Segmentation' not in path.parent.name]
-    return next(iter([*near, *photographs, *same, *candidates]), None)
+    return image_near(own, file, text, tree) or image_near(named, file, text, tree)
 
 
 class _Annotation:

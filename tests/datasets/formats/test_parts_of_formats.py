@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvssd.datasets.formats import FORMATS, MARK, Tree
+from mmvssd.datasets.formats import FORMATS, MARK, Item, Tree
 from mmvssd.datasets.formats.class_names import find_names
+from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.objects import clipped, from_polygons
 from mmvssd.datasets.formats.pixels import Recoding
 from mmvssd.datasets.formats.tree import folder_of, part_of_names
@@ -66,7 +67,16 @@ def test_label_files_of_images(tmp_path):
      ['road', 'sky'], [(128, 64, 128), (1, 2, 3)]),
     ('label_colors.txt', '64 128 64\tAnimal\n192 0 128 Archway\n', ['Animal', 'Archway'],
      [(64, 128, 64), (192, 0, 128)]),
-    ('class_dict.csv', 'name,r,g,b\n"a, b",1,2,3\n', ['a, b'], [(1, 2, 3)])])
+    ('class_dict.csv', 'name,r,g,b\n"a, b",1,2,3\n', ['a, b'], [(1, 2, 3)]),
+    ('class_dict.csv', 'cat, 255, 0, 0\ndog, 0, 255, 0\n', ['cat', 'dog'],
+     [(255, 0, 0), (0, 255, 0)]),
+    ('classes.csv', 'cat\ndog\n', ['cat', 'dog'], None),
+    ('classes.csv', 'Name\ncat\ndog\n', ['cat', 'dog'], None),
+    ('classes.csv', 'cat,animal\ncar,vehicle\n', ['cat', 'car'], None),
+    ('classes.csv', 'id, name\n0, cat\n1, dog\n', ['cat', 'dog'], None),
+    ('classes.csv', 'red\ngreen\nblue\n', ['red', 'green', 'blue'], None),
+    ('classes.csv', 'object,r,g,b\ncat,1,2,3\n', ['cat'], [(1, 2, 3)]),
+    ('classes.csv', 'id,b,g,r,Class\n0,3,2,1,cat\n', ['cat'], [(1, 2, 3)])])
 def test_files_that_name_classes(file, text, names, colours, tmp_path):
     (tmp_path / file).write_text(text)
     found = find_names(Tree(tmp_path))
@@ -113,3 +123,52 @@ def test_shapes_of_a_group_are_one_object(tmp_path):
 def test_every_format_finds_nothing_in_nothing(tmp_path):
     for form in FORMATS.values():
         assert form.find(Tree(tmp_path)) is None
+
+
+def class_folders(root):
+    findings, tree = Findings(), Tree(root)
+    data = FORMATS['class_folders'].read(tree, FORMATS['class_folders'].find(tree), findings)
+    assert not findings.of(STOP)
+    return data.classes, {name: len(part.items) for name, part in data.parts.items()}, data.notes
+
+
+def test_folders_beside_parts_are_no_classes(tmp_path):
+    touch(tmp_path / 'a', *(f'{part}/{name}/{index}.jpg' for part in ('train', 'val')
+                            for name in ('cat', 'dog') for index in range(2)), 'unlabeled/0.jpg')
+    classes, counts, (note, ) = class_folders(tmp_path / 'a')
+    assert (classes, counts) == (['cat', 'dog'], dict(train=4, val=4))
+    assert '1 images lie in no folder of a class' in note
+    touch(tmp_path / 'b', 'train/cat/0.jpg', 'train/dog/0.jpg', 'unlabeled/0.jpg')
+    assert class_folders(tmp_path / 'b')[:2] == (['cat', 'dog'], dict(whole=2))
+    touch(tmp_path / 'c', 'train/0.jpg', 'bus/0.jpg', 'car/0.jpg')
+    assert class_folders(tmp_path / 'c') == (['bus', 'car', 'train'], dict(whole=3), [])
+    touch(tmp_path / 'd', 'train/cat/0.jpg', 'train/dog/0.jpg', 'more/cat/0.jpg', 'more/dog/0.jpg')
+    with pytest.raises(DataError, match='may be a part of the data, and may be a class'):
+        class_folders(tmp_path / 'd')
+
+
+@pytest.mark.parametrize(('there', 'folder', 'part'), [
+    (['crash_test', 'city'], 'crash_test', None), (['crash_test', 'city'], 'city', None),
+    (['crash_test', 'crash_train'], 'crash_test', 'test'),
+    (['train', 'val', 'fruit_test'], 'fruit_test', 'test'),
+    (['images_train', 'images_val'], 'images_val', 'val'), (['val2017'], 'val2017', 'val'),
+    (['train/train', 'train/val', 'bus/train', 'bus/val'], 'train/val', 'val'),
+    (['images/train', 'images/val', 'labels/val'], 'labels/val', 'val')])
+def test_parts_by_folder(there, folder, part, tmp_path):
+    """A word counts beside other words, or above other parts, only if parts lie beside it."""
+    touch(tmp_path, *(f'{name}/0.jpg' for name in there))
+    assert Tree(tmp_path).part_of(tmp_path / folder) == part
+
+
+def test_a_class_called_train_is_no_part(tmp_path):
+    touch(tmp_path, *(f'{name}/{name}{index}.jpg' for name in ('train', 'bus', 'car')
+                      for index in range(2)))
+    tree = Tree(tmp_path)
+    items = [Item(path, objects=[dict(category_id=0, iscrowd=0)]) for path in tree.images]
+    parts, notes = divide(items, tree)
+    assert ({name: len(part.items) for name, part in parts.items()}, notes) == (dict(whole=6), [])
+    unlabelled = [Item(item.image, objects=item.objects * (item.image.parent.name == 'train'))
+                  for item in items]
+    parts, (note, ) = divide(unlabelled, tree)
+    assert {name: len(part.items) for name, part in parts.items()} == dict(train=2)
+    assert '4 images that belong to no part are left out' in note

@@ -1,0 +1,88 @@
+"""What the pixels of label maps mean, and of those of validation."""
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmvssd.datasets.formats import FORMATS, Tree
+from mmvssd.engine.data.findings import STOP, Findings
+
+FILE = Path(__file__).parents[2] / 'new_recipe' / 'made_data.py'
+spec = importlib.util.spec_from_file_location('made_data', FILE)
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+
+
+def write(root, *halves, ending='.png'):
+    """Write an image, and a label map of two values for each pair."""
+    for index, pair in enumerate(halves):
+        made.picture(root / 'images' / f'{index}.jpg')
+        pixels = np.repeat(np.array(pair, np.uint8), 24, axis=0)
+        pixels = np.broadcast_to(pixels.reshape(48, 1, *pixels.shape[1:]),
+                                 (48, 64, *pixels.shape[1:]))
+        (root / 'masks').mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(root / 'masks' / f'{index}{ending}')
+
+
+def read(root, **options):
+    tree, findings = Tree(root), Findings()
+    form = FORMATS['label_maps']
+    return form.read(tree, form.find(tree), findings, **options), list(map(
+        str, findings.of(STOP)))
+
+
+def both(root, **options):
+    """What is read of training and validation, the faults of both, and whether they agree."""
+    train, faults = read(root / 'train', **options)
+    val, more = read(root / 'val', classes=train.classes, like=train)
+    return train, val, faults + more, (train.recoding, train.ignore_zero) == (
+        val.recoding, val.ignore_zero)
+
+
+@pytest.mark.parametrize(('names', 'values'), [
+    (None, {0, 1}), (['a', 'b'], {0, 1}), (['b'], {0, 1}), (['road', 'car', 'tree'], {0})])
+def test_white_is_a_class_of_two(names, values, tmp_path):
+    """Of more named classes it is what is not labelled."""
+    write(tmp_path, (0, 255))
+    data, faults = read(tmp_path, classes=names)
+    assert not faults
+    assert data.items[0].values == values
+
+
+@pytest.mark.parametrize(('train', 'val'), [
+    ([(0, 1), (2, 255)], [(0, 255)]), ([(0, 1), (2, 2)], [(0, 255)]),
+    ([((0, 0, 0), (1, 1, 1)), ((2, 2, 2), (2, 2, 2))], [((0, 0, 0), (255, 255, 255))]),
+    ([(1, 2), (3, 3)], [(0, 255), (1, 1)])])
+def test_validation_is_read_as_training_is(train, val, tmp_path):
+    write(tmp_path / 'train', *train)
+    write(tmp_path / 'val', *val)
+    _, read_val, faults, agree = both(tmp_path)
+    assert not faults
+    assert agree
+    assert set().union(*(item.values for item in read_val.items)) == {0}
+
+
+@pytest.mark.parametrize(('train', 'val'), [((0, 255), (7, 243)), ((3, 250), (20, 231))])
+def test_black_and_white_that_compression_changed(train, val, tmp_path):
+    """Shades of validation need not be those of training."""
+    write(tmp_path / 'train', train, train[::-1], ending='.jpg')
+    write(tmp_path / 'val', val, ending='.jpg')
+    _, read_val, faults, agree = both(tmp_path)
+    assert not faults
+    assert agree
+    item = read_val.items[0]
+    assert item.values == {0, 1}
+    numbers = read_val.recoding.apply(item.label_map)
+    assert (numbers[:24] == 0).all()
+    assert (numbers[24:] == 1).all()
+
+
+def test_other_values_of_validation_are_a_fault(tmp_path):
+    """Neither shades between black and white, nor others of a file that keeps values."""
+    for number, (val, ending) in enumerate((((0, 128), '.jpg'), ((0, 254), '.png'))):
+        write(tmp_path / str(number) / 'train', (0, 255))
+        write(tmp_path / str(number) / 'val', val, ending=ending)
+        _, _, faults, _ = both(tmp_path / str(number))
+        assert 'values that those of training lack' in ''.join(faults)
