@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from mmvssd.errors import ConfigError
+from mmvssd.errors import ConfigError, printable
 from mmvssd.files import write_whole
 
 #: What a line of the log holds beside losses and scores.
@@ -203,6 +203,16 @@ def choose_keys(runs: Sequence[Run], wanted: Optional[Sequence[str]] = None) -> 
     return [key for key in ('loss', *scores, 'lr') if key in curves]
 
 
+def plain(text: object) -> str:
+    """Return text that matplotlib draws as it is, with what cannot be drawn written out.
+
+    A ``$`` would begin a formula, and a legend leaves out labels that are empty or begin with
+    ``_``; a blank stands before those.
+    """
+    shown = printable(text, kept='').replace('$', r'\$')
+    return shown if shown and not shown.startswith('_') else f' {shown}'
+
+
 def smoothed(values: Sequence[float], window: int) -> List[float]:
     """Means of each value and up to ``window - 1`` before it."""
     parts = [values[max(0, end - window):end] for end in range(1, len(values) + 1)]
@@ -236,7 +246,8 @@ def plot_curves(runs: Dict[str, Run], keys: Sequence[str], file: Path, *, smooth
         _describe(axes, key, {run[key].axis for run in runs.values() if key in run})
     for axes in panels[len(keys):]:
         axes.set_visible(False)
-    figure.legend(lines.values(), lines, loc='outside upper center', ncols=min(4, len(lines)))
+    figure.legend(lines.values(), map(plain, lines), loc='outside upper center',
+                  ncols=min(4, len(lines)))
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format='png')
     write_whole(file, picture.getvalue())
@@ -255,7 +266,7 @@ def _draw(axes, curve: Curve, color: str, smooth: int):
 
 def _describe(axes, key: str, axis: set) -> None:
     from matplotlib.ticker import MaxNLocator
-    axes.set_title(key)
+    axes.set_title(plain(key))
     axes.set_xlabel(' or '.join(sorted(axis)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if key.endswith('lr'):

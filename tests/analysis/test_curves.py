@@ -7,7 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvssd.analysis.curves import choose_keys, name_runs, plot_curves, read_run, smoothed
+from mmvssd.analysis.curves import (
+    choose_keys,
+    name_runs,
+    plain,
+    plot_curves,
+    read_run,
+    smoothed,
+)
 from mmvssd.errors import ConfigError
 from mmvssd.paths import project_root
 
@@ -185,6 +192,17 @@ def test_every_run_is_drawn(tmp_path):
     height, width, _ = more.shape
     assert (more[int(0.6 * height):, int(0.6 * width):] == 255).all()  # no empty panel
     assert not list(tmp_path.glob('*.partial'))
+
+
+@pytest.mark.parametrize('name', ['_exp', '\udce9', '$x', '\x00', ''])
+def test_every_run_is_in_the_legend(tmp_path, monkeypatch, name):
+    write(tmp_path, '20260101_000000', step(10, 2.0), score(10, **{f'{name}s': 1.0}))
+    run, named = read_run(tmp_path), []
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda figure, *args, **kwargs: (
+        figure.draw_without_rendering(),
+        named.extend(text.get_text() for text in figure.legends[0].get_texts())))
+    plot_curves({name: run, 'other': run}, ['loss', f'{name}s'], tmp_path / 'a.png')
+    assert [one.strip() for one in named] == [plain(name).strip(), 'other']
 
 
 def test_the_tool(run_tool, tmp_path):
