@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from mmvssd.errors import ConfigError
+from mmvssd.errors import ConfigError, printable
 from mmvssd.files import write_whole
 
 #: What a line of the log holds beside losses and scores.
@@ -39,20 +39,22 @@ class Curve(NamedTuple):
 Run = Dict[str, Curve]
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, damage: Optional[List[str]] = None) -> Run:
     """Read the curves of a run.
 
     Args:
         path: A work dir, or a ``scalars.json``. A work dir has one such file for each start of the
             run. Where a later one begins, what the earlier ones logged from that iteration on is
             left out: it was trained again.
+        damage: Takes a text for each file with lines that cannot be read, which are left out then.
+            By default they are an error.
 
     Raises:
         ConfigError: There is no such path, no curve in it, or a line that is none of MMEngine's.
     """
     run: Run = {}
     for file in files_of(path):
-        later = _read_file(file)
+        later = _read_file(file, damage)
         starts = [point.iteration for curve in later.values() if not curve.is_score
                   for point in curve.points]
         run = _join(run, later, min(starts, default=None))
@@ -80,9 +82,9 @@ def files_of(path: Path) -> List[Path]:
     return files
 
 
-def _read_file(file: Path) -> Run:
+def _read_file(file: Path, damage: Optional[List[str]]) -> Run:
     curves: Run = {}
-    entries = entries_of(file)
+    entries = entries_of(file, damage)
     first = next((entry for entry in entries if 'iter' in entry), {})
     last = dict(epoch=first.get('epoch', 0))  # the newest line of a training step
     for entry in entries:
@@ -99,25 +101,51 @@ def _read_file(file: Path) -> Run:
     return curves
 
 
-def entries_of(file: Path) -> List[dict]:
+def entries_of(file: Path, damage: Optional[List[str]] = None) -> List[dict]:
     """Return the lines of a log; the last one may be half written, of a run that goes on or ended.
+
+    Args:
+        file: The log.
+        damage: As of :func:`read_run`; a file that cannot be opened is such damage, too.
 
     Raises:
         ConfigError: A line is none of MMEngine's.
+        OSError: The file cannot be opened.
     """
-    entries, lines = [], file.read_text().splitlines()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        if damage is None:
+            raise
+        damage.append(f'{file} cannot be read ({error.strerror or error})')
+        return []
+    lines, entries, faults = content.splitlines(), [], []
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
-            if not isinstance(entry.get('step'), int):
-                raise ValueError('no step')
-        except (ValueError, AttributeError) as error:
-            if number == len(lines) and isinstance(error, json.JSONDecodeError):
+            entries.append(_entry(line))
+        except (ValueError, RecursionError) as error:
+            is_half = isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) and (
+                damage is None or not content.endswith(b'\n'))
+            if number == len(lines) and is_half:
                 break
-            raise ConfigError(f'{file}, line {number}: got {line[:60]!r}, expected what MMEngine '
-                              'logs: a JSON object with a step') from error
-        entries.append(entry)
+            if damage is None:
+                raise ConfigError(
+                    f'{file}, line {number}: got {line[:60].decode(errors="backslashreplace")!r}, '
+                    'expected what MMEngine logs: a JSON object with a step') from error
+            faults.append(number)
+    if faults:
+        damage.append(f'{file}: {len(faults)} of {len(lines)} lines cannot be read and are left '
+                      f'out; the first is line {faults[0]}')
     return entries
+
+
+def _entry(line: bytes) -> dict:
+    entry = json.loads(line.decode())
+    if not isinstance(entry, dict) or 'step' not in entry:
+        raise ValueError('no step')
+    if not all(isinstance(entry.get(key, 0), int) for key in PLACE):
+        raise ValueError(f'{", ".join(PLACE)} are whole numbers')
+    return entry
 
 
 def _axis(entry: dict, last: dict) -> str:
@@ -175,6 +203,16 @@ def choose_keys(runs: Sequence[Run], wanted: Optional[Sequence[str]] = None) -> 
     return [key for key in ('loss', *scores, 'lr') if key in curves]
 
 
+def plain(text: object) -> str:
+    """Return text that matplotlib draws as it is, with what cannot be drawn written out.
+
+    A ``$`` would begin a formula, and a legend leaves out labels that are empty or begin with
+    ``_``; a blank stands before those.
+    """
+    shown = printable(text, kept='').replace('$', r'\$')
+    return shown if shown and not shown.startswith('_') else f' {shown}'
+
+
 def smoothed(values: Sequence[float], window: int) -> List[float]:
     """Means of each value and up to ``window - 1`` before it."""
     parts = [values[max(0, end - window):end] for end in range(1, len(values) + 1)]
@@ -208,7 +246,8 @@ def plot_curves(runs: Dict[str, Run], keys: Sequence[str], file: Path, *, smooth
         _describe(axes, key, {run[key].axis for run in runs.values() if key in run})
     for axes in panels[len(keys):]:
         axes.set_visible(False)
-    figure.legend(lines.values(), lines, loc='outside upper center', ncols=min(4, len(lines)))
+    figure.legend(lines.values(), map(plain, lines), loc='outside upper center',
+                  ncols=min(4, len(lines)))
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format='png')
     write_whole(file, picture.getvalue())
@@ -227,7 +266,7 @@ def _draw(axes, curve: Curve, color: str, smooth: int):
 
 def _describe(axes, key: str, axis: set) -> None:
     from matplotlib.ticker import MaxNLocator
-    axes.set_title(key)
+    axes.set_title(plain(key))
     axes.set_xlabel(' or '.join(sorted(axis)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if key.endswith('lr'):

@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from mmvssd.analysis.curves import plain
+from mmvssd.errors import printable
 from mmvssd.reports.page import data_uri
 
 #: Inches of a chart.
@@ -65,7 +67,7 @@ def histograms(title: str, values: Dict[str, Sequence[float]], label: str,
     figure, axes = _chart()
     for number, (name, numbers) in enumerate(known.items()):
         counts, _ = np.histogram(numbers, edges)
-        axes.stairs(counts / len(numbers) * 100, edges, color=f'C{number}', label=_plain(name),
+        axes.stairs(counts / len(numbers) * 100, edges, color=f'C{number}', label=plain(name),
                     fill=True, alpha=0.45)
     if log:
         axes.set_xscale('log')
@@ -102,7 +104,7 @@ def lines(title: str, curves: Dict[str, Line], x: str, y: str = '', *,
         marker = 'o' if line.marked or len(line.x) == 1 else None
         drawn_lines += axes.plot(
             line.x[::step], line.y[::step], color='k' if name == main else f'C{number % 10}',
-            label=_plain(name), linewidth=1.4, marker=marker, markersize=3.5)
+            label=plain(name), linewidth=1.4, marker=marker, markersize=3.5)
     if all(isinstance(value, int) for *_, line in known for value in line.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if limits:
@@ -132,8 +134,7 @@ def matrix(title: str, counts: np.ndarray, names: Sequence[str]) -> Chart:
     axes = figure.subplots()
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, interpolation='nearest')
     if len(names) <= 3 * MOST_NUMBERS:
-        shown = [_plain(name if len(name) <= LONGEST_NAME else f'{name[:LONGEST_NAME - 1]}…')
-                 for name in names]
+        shown = [_short(name) for name in names]
         axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), shown, fontsize=7)
     if len(names) <= MOST_NUMBERS:
@@ -165,9 +166,9 @@ def _chart():
     return figure, figure.subplots()
 
 
-def _plain(text: str) -> str:
-    """Return text that matplotlib draws as it is, where a ``$`` would begin a formula."""
-    return str(text).replace('$', r'\$')
+def _short(name: object) -> str:
+    shown = printable(name, kept='')
+    return plain(shown if len(shown) <= LONGEST_NAME else f'{shown[:LONGEST_NAME - 1]}…')
 
 
 def _finish(figure: Figure, title: str) -> Chart:

@@ -7,7 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvssd.analysis.curves import choose_keys, name_runs, plot_curves, read_run, smoothed
+from mmvssd.analysis.curves import (
+    choose_keys,
+    name_runs,
+    plain,
+    plot_curves,
+    read_run,
+    smoothed,
+)
 from mmvssd.errors import ConfigError
 from mmvssd.paths import project_root
 
@@ -87,6 +94,40 @@ def test_a_line_that_is_half_written(tmp_path):
         read_run(file)
 
 
+BROKEN = [b'{"loss": 3.', b'\xff', b'\x00\x00\x00', b'[' * 99999, b'{"step": "4", "iter": 4}',
+          b'{"step": 4, "iter": "4", "loss": 1.0}', b'3', b'null', b'{"loss": 3.{"step": 1}', b'']
+
+
+@pytest.mark.parametrize('line', BROKEN, ids=range(len(BROKEN)))
+def test_lines_that_cannot_be_read_are_left_out_and_counted(tmp_path, line):
+    file = write(tmp_path, '20260101_000000', step(10, 4.0), step(20, 3.0))
+    whole = file.read_bytes() + b'\n'
+    with_line = whole + line + b'\n' + whole.replace(b'10', b'30').replace(b'20', b'40')
+    file.write_bytes(with_line)
+    damage = []
+    assert points(read_run(tmp_path, damage), 'loss') == {10: 4.0, 20: 3.0, 30: 4.0, 40: 3.0}
+    assert damage == [f'{file}: 1 of 5 lines cannot be read and are left out; the first is line 3']
+    with pytest.raises(ConfigError, match=r'scalars.json, line 3: got .*expected what MMEngine'):
+        read_run(tmp_path)
+    # the last line is half written only if it does not end
+    file.write_bytes(whole + line + b'\n')
+    read_run(tmp_path, damage := [])
+    assert len(damage) == 1
+
+
+def test_damage_of_one_start_leaves_the_others(tmp_path):
+    write(tmp_path, '20260101_000000', step(10, 4.0))
+    write(tmp_path, '20260102_000000', step(20, 3.0)).write_bytes(b'\xff\n\xff\n')
+    (tmp_path / '20260103_000000' / 'vis_data' / 'scalars.json').mkdir(parents=True)
+    damage = []
+    assert points(read_run(tmp_path, damage), 'loss') == {10: 4.0}
+    assert ['2 of 2 lines' in damage[0], 'cannot be read (Is a directory)' in damage[1]] == [
+        True, True]
+    write(tmp_path / 'whole', '20260101_000000', step(10, 4.0))
+    read_run(tmp_path / 'whole', damage := [])
+    assert damage == []
+
+
 @pytest.mark.parametrize(('path', 'message'), [
     ('gone', r'gone: no such work dir or scalars.json \(seen from'),
     ('empty', r'empty: holds no <time>/vis_data/scalars.json'),
@@ -151,6 +192,17 @@ def test_every_run_is_drawn(tmp_path):
     height, width, _ = more.shape
     assert (more[int(0.6 * height):, int(0.6 * width):] == 255).all()  # no empty panel
     assert not list(tmp_path.glob('*.partial'))
+
+
+@pytest.mark.parametrize('name', ['_exp', '\udce9', '$x', '\x00', ''])
+def test_every_run_is_in_the_legend(tmp_path, monkeypatch, name):
+    write(tmp_path, '20260101_000000', step(10, 2.0), score(10, **{f'{name}s': 1.0}))
+    run, named = read_run(tmp_path), []
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda figure, *args, **kwargs: (
+        figure.draw_without_rendering(),
+        named.extend(text.get_text() for text in figure.legends[0].get_texts())))
+    plot_curves({name: run, 'other': run}, ['loss', f'{name}s'], tmp_path / 'a.png')
+    assert [one.strip() for one in named] == [plain(name).strip(), 'other']
 
 
 def test_the_tool(run_tool, tmp_path):

@@ -1,5 +1,7 @@
 """Charts are drawn of whatever the data hold."""
 import base64
+import html
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -36,6 +38,27 @@ def test_names_that_matplotlib_or_xml_would_take_for_theirs():
     assert drawn(charts.lines('t', {f'{name}{i}': line for i, name in enumerate(names)}, 'x'))
     assert drawn(charts.matrix('t', np.eye(5), names))
     assert drawn(charts.histograms('t', {name: [1, 2] for name in names}, 'x'))
+
+
+def legend(chart):
+    """Return the names in a chart's legend, which matplotlib notes beside their shapes."""
+    whole = base64.b64decode(chart.uri.partition(',')[2]).decode()
+    names = re.findall('<!-- (.*?) -->', whole.partition('id="legend_1"')[2])
+    return [html.unescape(name).strip() for name in names]
+
+
+@pytest.mark.parametrize('count', [2, 8])  # in the chart, and below it
+@pytest.mark.parametrize(('name', 'shown'), [
+    ('_background_', '_background_'), ('_', '_'), ('__', '__'), ('_$x$', r'_$x$'),
+    ('\udce9', r'\udce9'), ('_\ud800', r'_\ud800'), ('\x1b[31m', r'\x1b[31m'), ('\x00', r'\x00'),
+    ('a\nb', r'a\nb'), ('\ufffe', r'\ufffe'), ('\u202e', r'\u202e'), (7, '7')])
+def test_legends_name_every_line(name, shown, count):
+    line = charts.Line([1, 2], [3, 4])
+    curves = {name: line, **{f'line {number}': line for number in range(1, count)}}
+    assert shown in legend(charts.lines('t', curves, 'x'))
+    assert len(legend(charts.lines('t', curves, 'x'))) == count
+    assert legend(charts.histograms('t', {name: [1, 2], 'b': [1]}, 'x')) == [shown, 'b']
+    assert drawn(charts.matrix('t', np.eye(2), [name, 'b']))
 
 
 def test_lines_of_many_points_are_thinned_out():

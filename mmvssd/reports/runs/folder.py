@@ -1,5 +1,6 @@
 """What the folder of a run tells: its state, scores, costs and settings."""
 import json
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class RunFolder:
         settings: Of its newest config.
         tests: Of its checkpoints.
         seconds: Time of all its starts together, of those that are known.
+        damage: What of its curves cannot be read.
+        newest: Folder of the start that :attr:`record` is of.
     """
 
     path: Path
@@ -85,6 +88,8 @@ class RunFolder:
     settings: Dict[str, Any]
     tests: List[Test]
     seconds: Optional[float] = None
+    damage: Sequence[str] = ()
+    newest: Optional[Path] = None
 
     @cached_property
     def details(self) -> Optional[dict]:
@@ -93,8 +98,8 @@ class RunFolder:
 
     @cached_property
     def costs(self) -> Costs:
-        """Return what its steps took."""
-        return _costs(self.path)
+        """Return what its steps took, in the start that :attr:`record` is of."""
+        return _costs(self.newest or self.path)
 
     @cached_property
     def notes(self) -> List[str]:
@@ -125,7 +130,16 @@ class RunFolder:
     @property
     def size(self) -> int:
         """Return the bytes of all its files."""
-        return sum(file.lstat().st_size for file in self.path.rglob('*') if file.is_file())
+        return sum(_sizes(self.path))
+
+
+def _sizes(path: Path) -> Iterator[int]:
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                yield os.lstat(os.path.join(folder, name)).st_size
+            except OSError:  # a run that goes on has removed it, such as an old checkpoint
+                continue
 
 
 def is_run(path: Path) -> bool:
@@ -150,9 +164,12 @@ def read_folder(path: Path) -> RunFolder:
              if (record := _record(file)) is not None}
     ordered = sorted(files, key=lambda file: str(files[file].get('started')))
     records = [files[file] for file in ordered]
+    trained = [file.parent for file in ordered if files[file].get('mode') == 'train']
+    damage: List[str] = []
     return RunFolder(
-        path, records, _state(path, records), _curves(path), _settings(ordered, files, path),
-        list(_tests(ordered, files)), _seconds(records))
+        path, records, _state(path, records), _curves(path, damage),
+        _settings(ordered, files, path), list(_tests(ordered, files)), _seconds(records), damage,
+        trained[-1] if trained else None)
 
 
 def _record(file: Path) -> Optional[dict]:
@@ -192,10 +209,10 @@ def _silent(path: Path, record: dict) -> bool:
         return False
 
 
-def _curves(path: Path) -> Run:
+def _curves(path: Path, damage: List[str]) -> Run:
     try:
-        return read_run(path)
-    except (ConfigError, OSError):  # nothing was logged yet
+        return read_run(path, damage)
+    except (ValueError, OSError):  # nothing was logged yet
         return {}
 
 
@@ -241,9 +258,11 @@ def _details(path: Path) -> Optional[dict]:
 
 def _costs(path: Path) -> Costs:
     try:
-        entries = [entry for file in files_of(path) for entry in entries_of(file)
-                   if 'iter' in entry]
-    except (ConfigError, OSError):
+        # the curves tell of lines that cannot be read
+        logs = [[entry for entry in entries_of(file, []) if 'iter' in entry]
+                for file in files_of(path)]
+        entries = next(filter(None, reversed(logs)), [])
+    except (ValueError, OSError):
         entries = []
 
     def values(key: str) -> List[float]:

@@ -62,7 +62,8 @@ def as_json(run: RunFolder) -> Dict[str, Any]:
         recipe=record.get('recipe'), started=record.get('started'), ended=record.get('ended'),
         reached=record.get('reached'), main_score=main, scores=scores,
         tests=[dict(started=test.started, checkpoint=test.checkpoint, scores=test.scores)
-               for test in run.tests], seconds=run.seconds, bytes=run.size)
+               for test in run.tests], seconds=run.seconds, bytes=run.size,
+        damage=list(run.damage))
 
 
 def table(runs: Sequence[RunFolder], root: Path) -> str:
@@ -71,6 +72,7 @@ def table(runs: Sequence[RunFolder], root: Path) -> str:
     lines = _aligned([HEADER, *rows], RIGHT)
     reasons = [f'{_name(run, root)}: {str(run.state).splitlines()[0]}' for run in runs
                if run.state.reason]
+    reasons += [text for run in runs for text in run.damage]
     return printable('\n'.join([*lines, *([''] if reasons else []), *reasons]))
 
 

@@ -68,11 +68,11 @@ def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
     reached = record.get('reached') if isinstance(record.get('reached'), dict) else {}
     start = record.get('start') if isinstance(record.get('start'), dict) else {}
     rate = record.get('lr') if isinstance(record.get('lr'), dict) else {}
-    step = costs.step
+    step, at_once = costs.step, _at_once(batch)
     facts = [
         ('recipe', record.get('recipe')), ('model', _model(settings)),
         ('trained on', _data(settings, 'train')), ('validated on', _data(settings, 'val')),
-        ('began from', start.get('checkpoint') or ', '.join(start.get('pretrained') or [])
+        ('began from', start.get('checkpoint') or ', '.join(map(str, start.get('pretrained') or []))
          or 'fresh weights'),
         ('started', record.get('started')), ('ended', record.get('ended')),
         ('starts', len([one for one in folder.records if one.get('mode') == 'train']) or None),
@@ -81,19 +81,24 @@ def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
         ('batch', _batch(batch)),
         ('learning rate', f'{rate["used"]:g}' if isinstance(rate.get('used'), float) else None),
         ('precision', record.get('precision')), ('seed', record.get('seed')),
-        ('a step', f'{step:.3g} s, of which {costs.loading or 0:.2g} s wait for data'
+        ('an iteration', f'{step:.3g} s, of which {costs.loading or 0:.2g} s wait for data'
          if step else None),
-        ('speed', f'{batch["total"] / step:.4g} images/s'
-         if step and isinstance(batch.get('total'), int) else None),
+        ('speed', f'{at_once / step:.4g} images/s' if step and at_once else None),
         ('GPU memory', f'{costs.memory:.0f} MB' if costs.memory else None)]
     return [(name, str(value)) for name, value in facts if value not in (None, '')]
+
+
+def _at_once(batch: Dict[str, Any]) -> Optional[int]:
+    """Return the images of an iteration, of which a step of the optimizer may sum several."""
+    counts = batch.get('processes'), batch.get('images')
+    return math.prod(counts) if all(isinstance(count, int) for count in counts) else None
 
 
 def _batch(batch: Dict[str, Any]) -> Optional[str]:
     if not batch:
         return None
     steps = batch.get('accumulated', 1)
-    accumulated = f' × {steps} accumulated' if steps > 1 else ''
+    accumulated = f' × {steps} accumulated' if steps != 1 else ''
     return (f'{batch.get("total")} images: {batch.get("processes")} × {batch.get("images")}'
             f'{accumulated}')
 
@@ -139,8 +144,8 @@ def _environment(record: Dict[str, Any]) -> List[Tuple[str, str]]:
 
 def _missing(folder: RunFolder, details: Optional[Details], table: Optional[Table]) -> List[str]:
     """Say how to get what the folder does not hold."""
-    missing = []
-    if not folder.curves and folder.state.name != 'tested':
+    missing = list(folder.damage)
+    if not folder.curves and not folder.damage and folder.state.name != 'tested':
         missing.append('No loss and no score was logged yet; a training logs its first after '
                        'default_hooks.logger.interval iterations.')
     if details is None and folder.details:

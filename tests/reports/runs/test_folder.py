@@ -84,6 +84,23 @@ def test_files_that_are_damaged(work_dir, tmp_path):
         'unknown: it wrote no run.json: it did not begin, or has no run_record')
 
 
+def test_the_size_of_a_run_that_removes_files_meanwhile(work_dir, monkeypatch):
+    path = work_dir()
+    whole = read_folder(path).size
+    (path / 'old.pth').write_bytes(b'x' * 100)
+    real = os.lstat
+
+    def gone(file, *args, **kwargs):
+        if str(file).endswith('old.pth'):
+            raise FileNotFoundError(file)
+        return real(file, *args, **kwargs)
+
+    assert read_folder(path).size == whole + 100
+    folder = read_folder(path)
+    monkeypatch.setattr(os, 'lstat', gone)
+    assert folder.size == whole
+
+
 def test_one_that_ended_before_it_began(tmp_path):
     (tmp_path / '20260101_000000').mkdir()
     (tmp_path / '20260101_000000' / '20260101_000000.log').write_text('x')

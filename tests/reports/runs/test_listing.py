@@ -71,6 +71,17 @@ def test_a_comparison(tool, runs):
     assert found['settings'] == {}
 
 
+def test_a_log_that_is_damaged(tool, runs):
+    file = runs / 'good' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    file.write_bytes(b'\xff\n' + file.read_bytes())
+    status, text = tool(runs)
+    assert status == 0
+    assert 'finished  epoch 2, iteration 20  mIoU     50' in text.splitlines()[2]
+    assert f'{file}: 1 of 6 lines cannot be read' in text.splitlines()[-1]
+    found = {Path(run['folder']).name: run for run in json.loads(tool(runs, '--json')[1])}
+    assert [len(found[name]['damage']) for name in ('good', 'er')] == [1, 0]
+
+
 def test_what_is_not_there(tool, runs, tmp_path):
     assert tool(tmp_path / 'none') == (2, f'ConfigError: {tmp_path / "none"}: no such folder '
                                           f'(seen from {Path.cwd()})\n')

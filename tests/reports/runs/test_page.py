@@ -37,7 +37,7 @@ def test_all_that_a_folder_tells(work_dir, scalars, parsed, write_details, tmp_p
     words = parsed(html).words
     for text in ('finished', '50', 'epoch 2', 'EncoderDecoder with mmvssd.VSSD nano',
                  'BaseSegDataset: data/mine/ images', '24 images: 2 × 4 × 3 accumulated',
-                 '240 images/s', '1000 MB', f'Doubtful data: {NAME}', '2 × GPU X', 'torch 2.13',
+                 '80 images/s', '1000 MB', f'Doubtful data: {NAME}', '2 × GPU X', 'torch 2.13',
                  'cd ', 'python tools/train.py a.py', 'again & again', 'expected error 45.0 %',
                  'Confused most', f'{NAME} b 2', 'image.png: 0.25', 'b 0.75', 'gone.png'):
         assert text in words, text
@@ -90,6 +90,47 @@ def test_what_a_folder_does_not_tell(work_dir, parsed):
     assert 'No loss and no score was logged yet' in words
     assert 'tools/test.py a.py CHECKPOINT' in words
     assert '--report' in words
+
+
+def test_the_speed_is_of_the_newest_start(work_dir, scalars, parsed):
+    """Before it ran in two processes, and took longer; neither counts."""
+    slow = [dict(line, time=9.0, memory=5000) for line in scalars(40.0)]
+    work_dir(time='20260101_000000', scalars=slow * 9, status='stopped',
+             batch=dict(processes=2, images=4, accumulated=1, total=8))
+    newest = dict(time='20260102_000000', started='2026-01-02T00:00:00+00:00',
+                  batch=dict(processes=1, images=4, accumulated=2, total=8))
+    path = work_dir(**newest, scalars=scalars(50.0))
+    words = parsed(page([path], '')).words
+    assert 'speed 40 images/s' in words
+    assert 'an iteration 0.1 s' in words
+    assert '1000 MB' in words
+    # one that has logged nothing yet has no speed, whatever was before it
+    (path / '20260102_000000' / 'vis_data' / 'scalars.json').unlink()
+    assert 'images/s' not in parsed(page([path], '')).words
+
+
+@pytest.mark.parametrize('batch', [dict(processes=2), dict(processes='2', images=3),
+                                   dict(processes=1, images=None, accumulated='x')])
+def test_a_batch_that_is_not_known(work_dir, scalars, parsed, batch):
+    words = parsed(page([work_dir(scalars=scalars(1.0), batch=batch)], '')).words
+    assert 'an iteration 0.1 s' in words
+    assert 'images/s' not in words
+
+
+def test_a_log_that_is_damaged_shows_what_is_left(work_dir, scalars, parsed):
+    path = work_dir(scalars=scalars(40.0))
+    file = path / '20260101_000000' / 'vis_data' / 'scalars.json'
+    lines = file.read_bytes().splitlines()
+    file.write_bytes(b'\n'.join([lines[0], b'{"loss": \xff', *lines[1:]]))
+    html = page([path], '')
+    assert html.count('data:image/svg+xml') == 3
+    words = parsed(html).words
+    assert '1 of 4 lines cannot be read and are left out; the first is line 2' in words
+    assert 'an iteration 0.1 s' in words
+    file.write_bytes(b'\xff\n')
+    words = parsed(page([path], '')).words
+    assert '1 of 1 lines cannot be read' in words
+    assert 'was logged yet' not in words
 
 
 def test_scores_by_class_from_the_log(work_dir, parsed):

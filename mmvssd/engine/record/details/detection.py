@@ -62,19 +62,27 @@ def _matched(boxes, scores, labels, truth, truth_labels, ignored):
         mine, of_class = labels == label, truth_labels == label
         hit, miss = match(
             np.hstack([boxes[mine], scores[mine][:, None]]).astype(np.float32),
-            truth[of_class & ~ignored].astype(np.float32),
-            truth[of_class & ignored].astype(np.float32), OVERLAP)
-        hits[mine], misses[mine] = hit[0] > 0, miss[0] > 0
+            truth[of_class & ~ignored].astype(np.float32), np.zeros((0, 4), np.float32), OVERLAP)
+        hits[mine] = hit[0] > 0
+        misses[mine] = (miss[0] > 0) & ~_excused(boxes[mine], truth[of_class & ignored])
     return hits, misses
+
+
+def _excused(boxes: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Return which boxes lie for the most part in an object that does not count, such as a crowd.
+
+    COCO's rule: the overlap is a share of the box, as a crowd holds many objects.
+    """
+    overlaps = importlib.import_module('mmdet.evaluation.functional.bbox_overlaps').bbox_overlaps
+    return overlaps(boxes, ignored, mode='iof').max(1, initial=0) >= OVERLAP
 
 
 def _confused(boxes, scores, labels, truth, truth_labels, ignored) -> List[List[int]]:
     """Pair boxes with objects of any class, the surest box first; -1 stands for none."""
     overlaps = importlib.import_module('mmdet.evaluation.functional.bbox_overlaps').bbox_overlaps
-    table = overlaps(truth.astype(np.float32), boxes.astype(np.float32))
+    table = overlaps(truth, boxes)
     free, pairs = np.ones(len(truth), bool), []
-    passed = (overlaps(ignored.astype(np.float32), boxes.astype(np.float32), mode='iof')
-              if len(ignored) and len(boxes) else np.zeros((1, len(boxes))))
+    excused = _excused(boxes, ignored)
     for index in np.argsort(-scores, kind='stable'):
         column = np.where(free, table[:, index], 0) if len(truth) else np.zeros(0)
         # of objects that overlap alike the one of its class
@@ -83,7 +91,7 @@ def _confused(boxes, scores, labels, truth, truth_labels, ignored) -> List[List[
         if place >= 0 and column[place] >= OVERLAP:
             free[place] = False
             pairs.append([int(truth_labels[place]), int(labels[index])])
-        elif passed[:, index].max(initial=0) < OVERLAP:
+        elif not excused[index]:
             pairs.append([-1, int(labels[index])])
     return pairs + [[int(label), -1] for label in truth_labels[free]]
 

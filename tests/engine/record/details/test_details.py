@@ -96,6 +96,87 @@ def test_a_detector():
     json.dumps(found)
 
 
+def test_a_small_box_in_a_large_crowd_is_no_mistake():
+    pytest.importorskip('mmdet')
+    person, crowd, member = [200, 200, 240, 280], [0, 0, 150, 100], [10, 10, 20, 30]
+    at_its_edge = [145, 10, 165, 30]  # a quarter of it lies in the crowd
+    result = detected([person, member], [0.9, 0.95], [0, 0], [(person, 0, False), (crowd, 0, True)])
+    (row, ) = detection.sum_up([result], ['person'])['by_class']
+    assert (row['AP at 0.5'], row['precision'], row['recall']) == (100, 100, 100)
+    assert (result['quality'], result['confused']) == (1, [[0, 0]])
+    result = detected([person, at_its_edge], [0.9, 0.95], [0, 0],
+                      [(person, 0, False), (crowd, 0, True)])
+    assert detection.sum_up([result], ['person'])['by_class'][0]['precision'] == 50
+    # what finds an object counts, also in a crowd, or in an object that is difficult
+    result = detected([member], [0.9], [0], [(member, 0, False), (crowd, 0, True),
+                                             (member, 0, True)])
+    assert result['hits'].tolist() == [True]
+    # another class's crowd excuses nothing but is no background either
+    result = detected([member], [0.9], [1], [(crowd, 0, True)])
+    assert (result['misses'].tolist(), result['confused']) == ([True], [])
+
+
+def coco_curves(images):
+    """Return COCO's precision at its 101 steps of recall, by class, at an overlap of 0.5."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def sized(box):
+        return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+    objects = [dict(image_id=image, category_id=label, bbox=sized(box), iscrowd=int(crowd),
+                    area=sized(box)[2] * sized(box)[3])
+               for image, (_, _, _, truth) in enumerate(images) for box, label, crowd in truth]
+    truth = COCO()
+    truth.dataset = dict(
+        images=[dict(id=image) for image in range(len(images))],
+        categories=[dict(id=label, name=str(label)) for label in (0, 1)],
+        annotations=[dict(one, id=number) for number, one in enumerate(objects, 1)])
+    truth.createIndex()
+    found = COCO()
+    boxes = [dict(image_id=image, category_id=label, bbox=sized(box), score=score,
+                  area=sized(box)[2] * sized(box)[3])
+             for image, (boxes, scores, labels, _) in enumerate(images)
+             for box, score, label in zip(boxes, scores, labels)]
+    found.dataset = dict(truth.dataset, annotations=[
+        dict(one, id=number) for number, one in enumerate(boxes, 1)])
+    found.createIndex()
+    evaluation = COCOeval(truth, found, 'bbox')
+    evaluation.params.iouThrs = np.array([0.5])
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval['precision'][0, :, :, 0, -1].T
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_precision_is_cocos_where_there_are_crowds(seed):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('pycocotools')
+    generator = np.random.default_rng(seed)
+    images = []
+    for _ in range(6):
+        # objects that lie apart, each with a box near it; a crowd with boxes in and around it
+        corners = np.stack(np.meshgrid(np.arange(3) * 40, np.arange(3) * 40), -1).reshape(-1, 2)
+        apart = np.hstack([corners, corners + generator.uniform(12, 35, corners.shape)])
+        inside = generator.uniform(180, 320, (12, 2))
+        boxes = np.vstack([apart + generator.normal(0, 3, apart.shape), apart[:3],
+                           np.hstack([inside, inside + generator.uniform(5, 60, inside.shape)])])
+        truth = [(box.tolist(), int(label), False)
+                 for box, label in zip(apart, generator.integers(0, 2, len(apart)))]
+        truth += [([200.0, 200.0, 300.0, 300.0], label, True) for label in (0, 1)]
+        labels = [one[1] for one in truth[:9]] + generator.integers(0, 2, 15).tolist()
+        images.append((boxes.astype(np.float32).tolist(),
+                       generator.uniform(0.05, 1, len(boxes)).astype(np.float32).tolist(),
+                       labels, truth))
+    found = detection.sum_up([detected(*image) for image in images], ['0', '1'])
+    for curve, row, expected in zip(found['curves'][1:], found['by_class'], coco_curves(images)):
+        mine = np.zeros(101)
+        mine[:len(curve['points'])] = [precision for _, precision in curve['points']]
+        assert mine == pytest.approx(expected, abs=1e-4)
+        # the area below the curve, and COCO's mean of 101 points of it
+        assert row['AP at 0.5'] == pytest.approx(expected.mean() * 100, abs=1)
+
+
 def test_ap_is_the_hosts():
     mean_ap = pytest.importorskip('mmdet.evaluation.functional.mean_ap')
     generator = np.random.default_rng(0)
