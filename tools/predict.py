@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Predict on an image or a folder of images: pictures, and a JSON of all predictions."""
+"""Predict on images or on a video: pictures, and a JSON of all predictions."""
 import argparse
 
 from mmvssd.cli.command_line import add_recipe_arguments, named, run
 from mmvssd.cli.launch import load_config
-from mmvssd.cli.predict import MAX_PIXELS, predict, predict_with_file
+from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
 
 USAGE = '%(prog)s [options] config checkpoint images\n       %(prog)s [options] --model FILE images'
 
@@ -13,7 +13,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
     add_recipe_arguments(parser)
     parser.add_argument('checkpoint', type=named, nargs='?', help='weights to predict with')
-    parser.add_argument('images', type=named, nargs='?', help='an image, or a folder of images')
+    parser.add_argument('images', type=named, nargs='?', help='an image, a folder of images, '
+                        'a .txt file with a path a line, or a video')
     parser.add_argument('--model', type=named, metavar='FILE',
                         help='in place of config and checkpoint: a file that '
                         'tools/deployment/export.py wrote, .onnx or .xml of OpenVINO; it is run '
@@ -27,14 +28,25 @@ def main() -> None:
     parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, metavar='PIXELS',
                         help='leave out images of more pixels, and those that the recipe hands the '
                         'model with more than a quarter of it (default: %(default)s)')
+    parser.add_argument('--recursive', action='store_true',
+                        help='take the images of sub-folders as well')
+    parser.add_argument('--resume', action='store_true',
+                        help="continue the folder's predictions.json: leave out the images that "
+                        'it has; recipe, weights and --score-thr have to be the same')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N',
+                        help='run up to N images together that the model is given in one shape '
+                        '(default: %(default)s)')
+    parser.add_argument('--workers', type=int, metavar='N',
+                        help='threads that read ahead and, on a CPU, predict; 0 does one thing '
+                        'after the other; default: one a core, at most 4')
     args = parser.parse_args()
-    options = dict(score_thr=args.score_thr, max_pixels=args.max_pixels)
+    options = Options(**{name: getattr(args, name) for name in Options._fields})
     if args.model is None:
         if args.images is None:
             missing = ['checkpoint'] * (args.checkpoint is None) + ['images']
             parser.error(f'the following arguments are required: {", ".join(missing)}')
         predict(load_config(args.config, options=args.cfg_options), args.checkpoint, args.images,
-                args.out_dir, device=args.device, **options)
+                args.out_dir, device=args.device, options=options)
         return
     if args.checkpoint is not None:
         parser.error(f'--model: {args.model} has recipe and weights in it; give the images only, '
@@ -43,7 +55,7 @@ def main() -> None:
         if value is not None:
             parser.error(f'{name}: does not go with --model: the recipe is in the file, which is '
                          'run on the CPU')
-    predict_with_file(args.model, args.config, args.out_dir, **options)
+    predict_with_file(args.model, args.config, args.out_dir, options=options)
 
 
 if __name__ == '__main__':

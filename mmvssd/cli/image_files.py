@@ -93,6 +93,11 @@ def obstacle(file: Path, steps: Sequence, limits: Limits) -> Optional[str]:
     size = image_size(file)
     if size is None:  # the decoder of the recipe may know more
         return None
+    return size_obstacle(size, steps, limits)
+
+
+def size_obstacle(size: Tuple[int, int], steps: Sequence, limits: Limits) -> Optional[str]:
+    """Say why an image of a size (width, height) cannot be predicted on, as :func:`obstacle`."""
     return _too_large(*size, limits) or _ill_shaped(size, steps, limits)
 
 
