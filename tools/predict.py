@@ -39,6 +39,12 @@ def main() -> None:
     parser.add_argument('--workers', type=int, metavar='N',
                         help='threads that read ahead and, on a CPU, predict; 0 does one thing '
                         'after the other; default: one a core, at most 4')
+    parser.add_argument('--tile', type=int, metavar='PIXELS',
+                        help='cut images into tiles of this side and put the predictions together: '
+                        'for detectors and segmentors; --max-pixels then limits a tile')
+    parser.add_argument('--overlap', type=int, metavar='PIXELS',
+                        help='what neighbouring tiles share at least; take more than the objects '
+                        'of interest have; default: an eighth of --tile')
     args = parser.parse_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
     if args.model is None:

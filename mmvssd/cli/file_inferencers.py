@@ -162,6 +162,10 @@ class FileDetector(FileInferencer):
             masks = paste_masks(masks, boxes, shape, self.exported.facts['mask_threshold'])
         return Detections(results['labels'], results['scores'], boxes, masks)
 
+    def detections(self, prediction: Detections) -> Detections:
+        """Return labels, scores, boxes (n, 4), masks (n, H, W) or None of what was found."""
+        return prediction
+
     def entry(self, prediction: Detections) -> dict:
         return instances(*prediction, self.classes)
 
@@ -174,8 +178,13 @@ class FileSegmentor(FileInferencer):
 
     results = ('logits', 'labels', 'scores')
 
+    #: Predictions are scores (classes, H, W), not label maps, if :meth:`whole_scores` is to come.
+    keeps_scores = False
+
     def understood(self, results, shape, ready) -> np.ndarray:
         (name, values), = results.items()
+        if self.keeps_scores:
+            return self._likely(name, values, shape)
         if name != 'labels':
             smaller = scores_shape(shape, len(self.classes))
             values = F.interpolate(torch.from_numpy(values), smaller, mode='bilinear',
@@ -183,6 +192,24 @@ class FileSegmentor(FileInferencer):
             values = values.argmax(1).numpy()
         labels = values[0].astype(np.uint16)
         return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST)
+
+    def _likely(self, name: str, values: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+        if name == 'labels':  # seams then follow the weights
+            labels = cv2.resize(values[0].astype(np.uint16), shape[::-1],
+                                interpolation=cv2.INTER_NEAREST)
+            return np.stack([labels == label for label in range(len(self.classes))]
+                            ).astype(np.float32)
+        values = F.interpolate(torch.from_numpy(values), shape, mode='bilinear',
+                               align_corners=self.exported.facts['align_corners'])
+        return (values.softmax(1) if name == 'logits' else values)[0].numpy()
+
+    def whole_scores(self, prediction: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+        """Return how likely the classes of each pixel are: (classes, H, W) float32."""
+        return prediction
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Return the labels (H, W) of scores (classes, H, W)."""
+        return scores.argmax(0)
 
     def entry(self, prediction: np.ndarray) -> dict:
         return segments(prediction, self.classes)

@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
-from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmengine.structures import BaseDataElement, PixelData
+from torch.nn import functional as F
 
 from mmvssd.cli.drawing import draw_instances, palette_of
 from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
@@ -73,6 +74,11 @@ class Inferencer(ABC):
         """Return what the recipe's data set says of its classes, without reading the data."""
         dataset = dict(cfg.test_dataloader.dataset, lazy_init=True)
         return dict(DATASETS.build(dataset).metainfo)
+
+    @property
+    def palette(self) -> Optional[Sequence[Sequence[int]]]:
+        """A color for each class, if the checkpoint or the recipe names them."""
+        return {**(self.model.dataset_meta or {}), **self.dataset_meta}.get('palette')
 
     @property
     def steps(self) -> Sequence:
@@ -165,21 +171,18 @@ class Detector(Inferencer):
         return batch
 
     def entry(self, sample: BaseDataElement) -> dict:
-        found = self._found(sample)
-        return instances(found.labels, found.scores, found.bboxes, found.get('masks'),
-                         self.classes)
+        return instances(*self.detections(sample), self.classes)
 
-    def _found(self, sample: BaseDataElement) -> InstanceData:
+    def detections(self, sample: BaseDataElement) -> Tuple[np.ndarray, ...]:
+        """Return labels, scores, boxes (n, 4), masks (n, H, W) or None of what was found."""
         found = sample.pred_instances.cpu().numpy()
-        return found[found.scores >= self.score_thr]
+        found = found[found.scores >= self.score_thr]
+        return found.labels, found.scores, found.bboxes, found.get('masks')
 
     def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
         # the host draws every picture three times, of which this needs one
-        found = self._found(sample)
-        palette = {**self.model.dataset_meta, **self.dataset_meta}.get('palette')
-        return draw_instances(_rgb(image), found.labels, found.scores, found.bboxes,
-                              found.get('masks'), self.classes,
-                              palette_of(palette, len(self.classes)))
+        return draw_instances(_rgb(image), *self.detections(sample), self.classes,
+                              palette_of(self.palette, len(self.classes)))
 
 
 class Segmentor(Inferencer):
@@ -212,6 +215,27 @@ class Segmentor(Inferencer):
 
     def entry(self, sample: BaseDataElement) -> dict:
         return segments(sample.pred_sem_seg.data[0], self.classes)
+
+    def whole_scores(self, sample: BaseDataElement, shape: Tuple[int, int]) -> np.ndarray:
+        """Return how likely the classes of each pixel are: (channels, H, W) float32.
+
+        A model of two classes may have one channel, which is the second one's.
+
+        Args:
+            sample: A prediction.
+            shape: Height and width of the image.
+        """
+        logits = sample.seg_logits.data.float()[None]
+        if logits.shape[2:] != shape:
+            logits = F.interpolate(logits, shape, mode='bilinear', align_corners=False)
+        scores = logits[0].sigmoid() if logits.shape[1] == 1 else logits[0].softmax(0)
+        return scores.cpu().numpy()
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Return the labels (H, W) of scores (channels, H, W)."""
+        if len(scores) == 1:
+            return scores[0] > self.model.decode_head.threshold
+        return scores.argmax(0)
 
     def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
         # a converted checkpoint knows no class names, and the host would take those of Cityscapes

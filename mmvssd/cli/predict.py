@@ -25,6 +25,8 @@ from mmvssd.cli.resuming import (
     recipe_settings,
     write_settings,
 )
+from mmvssd.cli.tiled import Tiled
+from mmvssd.cli.tiles import check_grid
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
@@ -52,6 +54,9 @@ class Options(NamedTuple):
             None takes one a core, at most 4.
         recursive: Take the images of sub-folders as well.
         resume: Continue the predictions that are in the folder.
+        tile: Side of the tiles that images are cut into; None takes images whole. ``max_pixels``
+            are then those of a tile.
+        overlap: Pixels that neighbouring tiles share at least; None takes an eighth of a tile.
     """
 
     score_thr: float = 0.3
@@ -60,6 +65,8 @@ class Options(NamedTuple):
     workers: Optional[int] = None
     recursive: bool = False
     resume: bool = False
+    tile: Optional[int] = None
+    overlap: Optional[int] = None
 
     def check(self) -> None:
         """Raise ConfigError for an option that does not fit."""
@@ -71,10 +78,22 @@ class Options(NamedTuple):
                 raise ConfigError(f'--{name.replace("_", "-")}: got {value}, expected a number of '
                                   f'at least {least}')
 
+        if self.tile is not None:
+            check_grid(self.tile, self.shared)
+        elif self.overlap is not None:
+            raise ConfigError('--overlap: goes with --tile, which is not given')
+
+    @property
+    def shared(self) -> Optional[int]:
+        """Pixels that neighbouring tiles share; None without tiles."""
+        if self.tile is None:
+            return None
+        return self.tile // 8 if self.overlap is None else self.overlap
+
     @property
     def settings(self) -> Dict[str, object]:
         """Those that the predictions depend on."""
-        return dict(score_thr=self.score_thr)
+        return dict(score_thr=self.score_thr, tile=self.tile, overlap=self.shared)
 
 
 DEFAULTS = Options()
@@ -195,9 +214,10 @@ class _Run:
 
     def __init__(self, inferencer, inputs: Inputs, out: Path, options: Options,
                  settings: Dict[str, object]):
-        self.inferencer, self.inputs = inferencer, inputs
-        self.options, self.settings = options, settings
+        self.inputs, self.options, self.settings = inputs, options, settings
         self.limits = Limits.of(options.max_pixels)
+        self.inferencer = inferencer if options.tile is None else Tiled(
+            inferencer, options.tile, options.shared, out, self.limits)
         self.pictures = out / 'pictures'
         self.results = JsonList(out / 'predictions.json')
         self.done: Set[Key] = set()
@@ -221,16 +241,23 @@ class _Run:
 
     def predict_all(self) -> Sequence[int]:
         """Predict on all images, up to a signal or a full disk; returns the signal in a list."""
-        workers = default_workers() if self.options.workers is None else self.options.workers
-        with _noting_signals() as received, closing(outcomes(
-                self.inferencer, self.inputs.read(self.done), self._check,
-                batch_size=self.options.batch_size, workers=workers)) as results:
-            for outcome in track(results, 'predicting',
-                                 total=len(self.inputs) - len(self.done) or None):
+        with _noting_signals() as received, closing(self._outcomes()) as results:
+            for outcome in results:
                 self.take(outcome)
                 if received or self.unwritable:
                     break
         return received
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        workers = default_workers() if self.options.workers is None else self.options.workers
+        items = self.inputs.read(self.done)
+        if self.options.tile is not None:  # tiles have a bar of their own
+            yield from self.inferencer.outcomes(items, self.options.batch_size, workers)
+            return
+        with closing(outcomes(self.inferencer, items, self._check, workers=workers,
+                              batch_size=self.options.batch_size)) as results:
+            yield from track(results, 'predicting',
+                             total=len(self.inputs) - len(self.done) or None)
 
     def _check(self, item: Input) -> None:
         if item.pixels is None:

@@ -247,6 +247,8 @@ def test_a_signal_that_is_ignored_stays_so(run, monkeypatch):
     (dict(max_pixels=0), '--max-pixels: got 0'),
     (dict(batch_size=0), '--batch-size: got 0'),
     (dict(workers=-1), '--workers: got -1'),
+    (dict(overlap=64), '--overlap: goes with --tile'),
+    (dict(tile=64, overlap=64), '--overlap: got 64'),
     (dict(device='meta'), '--device: got meta, on which PyTorch cannot compute'),
     (dict(device='mps'), '--device: got mps, '),
     (dict(device='xpu'), '--device: got xpu, '),
@@ -416,6 +418,59 @@ def test_a_video(untrained, tmp_path):
     pictures = sorted((tmp_path / 'out' / 'pictures' / 'clip.avi').iterdir())
     assert [file.stem for file in pictures] == ['000000', '000001', '000002']
     assert all(mmcv.imread(str(file)) is not None for file in pictures)
+
+
+def test_tiles(untrained, tmp_path):
+    """One tile gives what the whole image gives; of several the image's size is the JSON's."""
+    image = str(tmp_path / 'a.png')
+    mmcv.imwrite(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8), image)
+
+    def run(**options):
+        written = predict(*untrained, image, str(tmp_path / 'out'), device='cpu',
+                          options=Options(score_thr=0, **options))
+        (entry, ) = json.loads(written.read_text())
+        assert mmcv.imread(str(tmp_path / 'out' / 'pictures' / 'a.png')).shape == (96, 128, 3)
+        return entry[next(name for name in entry if name != 'image')]
+
+    if untrained[0].default_scope == 'mmpretrain':
+        with pytest.raises(ConfigError, match='--tile: is for detectors and segmentors'):
+            run(tile=64)
+        return
+    whole, tiled = run(), run(tile=128)
+    assert len(whole) == len(tiled)
+    if untrained[0].default_scope == 'mmseg':
+        assert whole == tiled
+    else:
+        for one, other in zip(whole, tiled):
+            assert one['score'] == other['score']
+            np.testing.assert_allclose(one['bbox'], other['bbox'], atol=1e-3)
+    assert {file.name for file in (tmp_path / 'out').iterdir()} == {
+        'pictures', 'predictions.json', 'predictions.settings.json'}
+    with pytest.raises(ConfigError, match='--tile: a tile has 64 x 64 = 4,096 pixels, more than'):
+        run(tile=64, max_pixels=4095)
+    found = run(tile=64, overlap=16, batch_size=2, workers=2, max_pixels=2**22)
+    assert {tuple(one['segmentation']['size']) for one in found} == {(96, 128)}
+    if untrained[0].default_scope == 'mmseg':
+        assert sum(one['share'] for one in found) == pytest.approx(1)
+        assert sum(coco_mask.decode(one['segmentation']).astype(int) for one in found).min() == 1
+    else:
+        boxes = np.array([one['bbox'] for one in found])
+        assert boxes[:, 2].max() > 100
+        assert boxes.min() >= 0
+
+
+def test_a_large_image_takes_tiles(untrained, tmp_path):
+    """Its pixels are not limited, nor is its picture as large."""
+    if untrained[0].default_scope == 'mmpretrain':
+        pytest.skip('classifiers see an image as a whole')
+    image = str(tmp_path / 'a.png')
+    mmcv.imwrite(np.full((40, 5000, 3), 90, np.uint8), image)
+    options = Options(tile=512, max_pixels=2**20)
+    written = predict(*untrained, image, str(tmp_path / 'out'), device='cpu', options=options)
+    (entry, ) = json.loads(written.read_text())
+    for one in entry.get('segments', entry.get('instances')):
+        assert one['segmentation']['size'] == [40, 5000]
+    assert mmcv.imread(str(tmp_path / 'out' / 'pictures' / 'a.png')).shape == (20, 2500, 3)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
