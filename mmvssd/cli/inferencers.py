@@ -78,7 +78,8 @@ class Inferencer(ABC):
     @property
     def palette(self) -> Optional[Sequence[Sequence[int]]]:
         """A color for each class, if the checkpoint or the recipe names them."""
-        return {**(self.model.dataset_meta or {}), **self.dataset_meta}.get('palette')
+        palette = {**(self.model.dataset_meta or {}), **self.dataset_meta}.get('palette')
+        return None if isinstance(palette, str) else palette  # such as MMDetection's "random"
 
     @property
     def steps(self) -> Sequence:

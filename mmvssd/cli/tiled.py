@@ -1,6 +1,6 @@
 """Predictions on large images, tile by tile, in memory that does not grow with what is found."""
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple, Sequence, Tuple
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -25,9 +25,12 @@ from mmvssd.cli.tiles import (
 from mmvssd.errors import ConfigError, DataError
 
 #: Longest side of a picture of predictions; a larger image is made smaller for it.
-LONGEST_SIDE = 4096
+LONGEST_SIDE = 3072
 #: How much of a mask's color its pixels take.
 OPACITY = 0.5
+
+#: Draws a prediction on a picture (H, W, 3) uint8 in RGB.
+Draw = Callable[[np.ndarray], np.ndarray]
 
 
 class TiledSample(NamedTuple):
@@ -111,22 +114,21 @@ class Tiled:
         small, factor = reduced(image)
         if factor > 1:
             print_log(f'{item.file}: the picture is made smaller {factor} times', logger='current')
-        if self.segments:
-            return self._segments(grid, samples, small, factor)
-        return self._instances(grid, samples, small, factor)
+        put_together = self._segments if self.segments else self._instances
+        entry, draw = put_together(grid, samples, factor)
+        del image  # drawing takes as much memory
+        return TiledSample(entry, draw(small))
 
-    def _instances(self, grid: Grid, samples: Iterable, small: np.ndarray, factor: int
-                   ) -> TiledSample:
+    def _instances(self, grid: Grid, samples: Iterable, factor: int) -> Tuple[dict, Draw]:
         windows, tiles = list(grid.windows()), []
         for window, sample in zip(windows, samples, strict=True):
             tiles.append(placed(window, *self.inferencer.detections(sample)))
         found = merged(windows, tiles, grid.shape)
         entry = dict(instances=[_instance(one, grid.shape, self.inferencer.classes)
                                 for one in found])
-        return TiledSample(entry, self._drawn_instances(small, factor, found))
+        return entry, lambda small: self._drawn(small, factor, found)
 
-    def _drawn_instances(self, small: np.ndarray, factor: int, found: Sequence[Placed]
-                         ) -> np.ndarray:
+    def _drawn(self, small: np.ndarray, factor: int, found: Sequence[Placed]) -> np.ndarray:
         classes = self.inferencer.classes
         palette = palette_of(self.inferencer.palette, len(classes))
         for one in found:
@@ -138,8 +140,7 @@ class Tiled:
                               np.array([one.score for one in found]),
                               np.array([one.box for one in found]) / factor, None, classes, palette)
 
-    def _segments(self, grid: Grid, samples: Iterable, small: np.ndarray, factor: int
-                  ) -> TiledSample:
+    def _segments(self, grid: Grid, samples: Iterable, factor: int) -> Tuple[dict, Draw]:
         classes = self.inferencer.classes
         with map_in_file(self.folder, grid.shape, len(classes)) as labels:
             blended = BlendedLabels(grid, labels, self.inferencer.decide)
@@ -148,7 +149,7 @@ class Tiled:
             entry = label_map_segments(labels, classes)
             shown = np.ascontiguousarray(labels[::factor, ::factor].T)
         palette = palette_of(self.inferencer.palette, len(classes))
-        return TiledSample(entry, draw_segments(small, shown, classes, palette))
+        return entry, lambda small: draw_segments(small, shown, classes, palette)
 
 
 def _sample(outcome: Outcome):
