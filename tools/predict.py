@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Predict on an image or a folder of images: pictures, and a JSON of all predictions."""
+"""Predict on images or on a video: pictures, and a JSON of all predictions."""
 from mmvssd.cli.command_line import run
 from mmvssd.cli.predict_command import main
 

@@ -34,7 +34,8 @@ class _Bands:
         return super().prepare(self.load(dict(img_path=image))['img'])
 
     def picture(self, image: str, sample: BaseDataElement) -> np.ndarray:
-        return super().picture(self.load.picture(image), sample)
+        # drawn on as a file's pixels, which come in BGR
+        return super().picture(self.load.picture(image)[..., ::-1], sample)
 
 
 def inferencer_class(cfg: Config) -> Type[Inferencer]:

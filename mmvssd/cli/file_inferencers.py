@@ -4,7 +4,7 @@ Neither mmcv nor the hosts are needed.
 """
 import logging
 from abc import ABC, abstractmethod
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
 
 import cv2
 import numpy as np
@@ -23,8 +23,16 @@ from mmvssd.errors import ConfigError
 LONGEST_SIDE, SHORT_SIDE = 2048, 224
 
 
+class Prepared(NamedTuple):
+    """An image as a file takes it, (1, 3, H, W); its height and width before, and in steps."""
+
+    images: np.ndarray
+    shape: Tuple[int, int]
+    ready: Tuple[int, int]
+
+
 class FileInferencer(ABC):
-    """Predicts one image after the other with an exported file.
+    """Predicts on images with an exported file.
 
     Args:
         file: The file's name, for messages.
@@ -38,6 +46,10 @@ class FileInferencer(ABC):
 
     #: Ending of pictures whatever their images are; None keeps an image's own if it can.
     picture_suffix: Optional[str] = None
+    #: Runtimes have threads of their own.
+    side_by_side = False
+    #: Several images may be run at once.
+    batches = True
     #: Results of a file that can be written down.
     results: Sequence[str]
 
@@ -58,17 +70,45 @@ class FileInferencer(ABC):
         """A color for each class."""
         return palette_of(self.exported.facts.get('palette'), len(self.classes))
 
-    def predict(self, file: str):
-        """Run the file on an image file.
+    def beside(self) -> 'FileInferencer':
+        """Return one for another thread: runtimes may be called from several."""
+        return self
+
+    def predict(self, image: Union[str, np.ndarray]):
+        """Run the file on an image.
+
+        Args:
+            image: A file, or pixels (H, W, 3) uint8 in BGR.
 
         Raises:
             UnreadableImageError: It cannot be read.
         """
-        image = read_image(file)
+        prediction, = self.forward([self.prepare(image)])
+        return prediction
+
+    def prepare(self, image: Union[str, np.ndarray]) -> 'Prepared':
+        """Read an image and prepare it as the file takes it.
+
+        Raises:
+            UnreadableImageError: It cannot be read.
+        """
+        if isinstance(image, str):
+            image = read_image(image)
         ready = apply_steps(image, self.steps)
-        results = self.exported.run(self._prepared(ready))
+        return Prepared(self._prepared(ready), image.shape[:2], ready.shape[:2])
+
+    def shape(self, prepared: 'Prepared') -> Optional[Tuple[int, ...]]:
+        """Return the shape in which an image is given to the file; None if it runs singly."""
+        return prepared.images.shape[1:] if self.batches else None
+
+    def forward(self, prepared: Sequence['Prepared']) -> List:
+        """Run the file on prepared images of one shape."""
+        results = self.exported.run(np.concatenate([image.images for image in prepared]))
         results = dict(zip(self.exported.outputs, results))
-        return self.understood(results, image.shape[:2], ready.shape[:2])
+        if len(prepared) == 1:
+            return [self.understood(results, *prepared[0][1:])]
+        return [self.understood({name: values[[number]] for name, values in results.items()},
+                                *image[1:]) for number, image in enumerate(prepared)]
 
     def _prepared(self, image: np.ndarray) -> np.ndarray:
         """Return an image (H, W, 3) in BGR as the file takes it, (1, 3, H, W)."""
@@ -95,7 +135,7 @@ class FileInferencer(ABC):
         """Put a prediction into the JSON's form."""
 
     @abstractmethod
-    def picture(self, file: str, prediction) -> np.ndarray:
+    def picture(self, image: Union[str, np.ndarray], prediction) -> np.ndarray:
         """Draw a prediction on its image: (H, W, 3) uint8, RGB."""
 
 
@@ -112,6 +152,7 @@ class FileDetector(FileInferencer):
     """A detector."""
 
     results = ('detections', )
+    batches = False
 
     def __init__(self, file: str, exported: Exported, score_thr: float) -> None:
         super().__init__(file, exported, score_thr)
@@ -130,17 +171,24 @@ class FileDetector(FileInferencer):
             masks = paste_masks(masks, boxes, shape, self.exported.facts['mask_threshold'])
         return Detections(results['labels'], results['scores'], boxes, masks)
 
+    def detections(self, prediction: Detections) -> Detections:
+        """Return labels, scores, boxes (n, 4), masks (n, H, W) or None of what was found."""
+        return prediction
+
     def entry(self, prediction: Detections) -> dict:
         return instances(*prediction, self.classes)
 
-    def picture(self, file: str, prediction: Detections) -> np.ndarray:
-        return draw_instances(_rgb(file), *prediction, self.classes, self.palette)
+    def picture(self, image: Union[str, np.ndarray], prediction: Detections) -> np.ndarray:
+        return draw_instances(_rgb(image), *prediction, self.classes, self.palette)
 
 
 class FileSegmentor(FileInferencer):
     """A segmentor. The host enlarges logits to the image; a label map has no values between."""
 
     results = ('logits', 'labels', 'scores')
+
+    #: Predictions are scores (classes, H, W), not label maps, if :meth:`whole_scores` is to come.
+    keeps_scores = False
 
     def __init__(self, file: str, exported: Exported, score_thr: float) -> None:
         super().__init__(file, exported, score_thr)
@@ -151,6 +199,8 @@ class FileSegmentor(FileInferencer):
 
     def understood(self, results, shape, ready) -> np.ndarray:
         (name, values), = results.items()
+        if self.keeps_scores:
+            return self._likely(name, values, shape)
         if name != 'labels':
             smaller = scores_shape(shape, len(self.classes))
             values = F.interpolate(torch.from_numpy(values), smaller, mode='bilinear',
@@ -159,11 +209,29 @@ class FileSegmentor(FileInferencer):
         labels = values[0].astype(np.uint16)
         return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST)
 
+    def _likely(self, name: str, values: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+        if name == 'labels':  # seams then follow the weights
+            labels = cv2.resize(values[0].astype(np.uint16), shape[::-1],
+                                interpolation=cv2.INTER_NEAREST)
+            return np.stack([labels == label for label in range(len(self.classes))]
+                            ).astype(np.float32)
+        values = F.interpolate(torch.from_numpy(values), shape, mode='bilinear',
+                               align_corners=self.exported.facts['align_corners'])
+        return (values.softmax(1) if name == 'logits' else values)[0].numpy()
+
+    def whole_scores(self, prediction: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+        """Return how likely the classes of each pixel are: (classes, H, W) float32."""
+        return prediction
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Return the labels (H, W) of scores (classes, H, W)."""
+        return scores.argmax(0)
+
     def entry(self, prediction: np.ndarray) -> dict:
         return segments(prediction, self.classes)
 
-    def picture(self, file: str, prediction: np.ndarray) -> np.ndarray:
-        return draw_segments(_rgb(file), prediction, self.classes, self.palette)
+    def picture(self, image: Union[str, np.ndarray], prediction: np.ndarray) -> np.ndarray:
+        return draw_segments(_rgb(image), prediction, self.classes, self.palette)
 
 
 class FileClassifier(FileInferencer):
@@ -178,16 +246,16 @@ class FileClassifier(FileInferencer):
     def entry(self, prediction: np.ndarray) -> dict:
         return best_classes(prediction, self.classes)
 
-    def picture(self, file: str, prediction: np.ndarray) -> np.ndarray:
-        image, label = _rgb(file), int(prediction.argmax())
+    def picture(self, image: Union[str, np.ndarray], prediction: np.ndarray) -> np.ndarray:
+        image, label = _rgb(image), int(prediction.argmax())
         short, long = sorted(image.shape[:2])
         return draw_class(image, label, float(prediction[label]),
                           self.classes[label] if self.classes else None,
                           max(1, min(SHORT_SIDE, LONGEST_SIDE * short // long)))
 
 
-def _rgb(file: str) -> np.ndarray:
-    return read_image(file)[..., ::-1]
+def _rgb(image: Union[str, np.ndarray]) -> np.ndarray:
+    return (read_image(image) if isinstance(image, str) else image)[..., ::-1]
 
 
 #: How files are run, by their task.

@@ -91,16 +91,22 @@ def obstacle(file: Path, steps: Sequence, limits: Limits) -> Optional[str]:
         steps: The transforms of the recipe's pipeline.
         limits: The largest sizes.
     """
-    reason = _unreadable(file)
+    reason = unreadable(file)
     if reason:
         return reason
     size = image_size(file)
     if size is None:  # the decoder of the recipe may know more
         return None
+    return size_obstacle(size, steps, limits)
+
+
+def size_obstacle(size: Tuple[int, int], steps: Sequence, limits: Limits) -> Optional[str]:
+    """Say why an image of a size (width, height) cannot be predicted on, as :func:`obstacle`."""
     return _too_large(*size, limits) or _ill_shaped(size, steps, limits)
 
 
-def _unreadable(file: Path) -> Optional[str]:
+def unreadable(file: Path) -> Optional[str]:
+    """Say why a file is no image, by its kind; None if it may be one."""
     try:
         status = os.stat(file)
     except OSError as error:
@@ -133,7 +139,8 @@ def _too_large(width: int, height: int, limits: Limits) -> Optional[str]:
     if width * height <= limits.image:
         return None
     return (f'has {width} x {height} = {width * height:,} pixels, more than the {limits.image:,} '
-            'that are predicted on; cut it into tiles, make it smaller, or raise --max-pixels')
+            'that are predicted on; cut it into tiles with --tile, make it smaller, or raise '
+            '--max-pixels')
 
 
 def _ill_shaped(size: Tuple[int, int], steps: Sequence, limits: Limits) -> Optional[str]:
@@ -152,7 +159,7 @@ def _ill_shaped(size: Tuple[int, int], steps: Sequence, limits: Limits) -> Optio
     if width * height > limits.model:
         return (f'has {width} x {height} = {width * height:,} pixels as the recipe hands them to '
                 f'the model, more than the {limits.model:,} that are predicted on; cut it into '
-                'tiles, make it smaller, or raise --max-pixels')
+                'tiles with --tile, make it smaller, or raise --max-pixels')
     return None
 
 

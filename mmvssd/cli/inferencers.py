@@ -1,26 +1,34 @@
 """The hosts' inferencers behind one form: an image in, an entry of the JSON and a picture out."""
+import copy
+import itertools
 import logging
 from abc import ABC, abstractmethod
-from typing import Dict, Optional, Sequence, Type
+from typing import Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import mmcv
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement, PixelData
+from torch.nn import functional as F
 
+from mmvssd.cli.drawing import draw_instances, palette_of
 from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
 from mmvssd.engine.checkpoints import class_order
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, UnreadableImageError
+
+#: A file, or pixels (H, W, 3) uint8 in BGR.
+Image = Union[str, np.ndarray]
 
 #: Longest side of a classifier's picture.
 LONGEST_SIDE = 2048
 
 
 class Inferencer(ABC):
-    """Predicts one image after the other with the inferencer of a host.
+    """Predicts on images with the inferencer of a host.
 
     Args:
         cfg: Recipe of the model.
@@ -68,32 +76,72 @@ class Inferencer(ABC):
         return dict(DATASETS.build(dataset).metainfo)
 
     @property
+    def palette(self) -> Optional[Sequence[Sequence[int]]]:
+        """A color for each class, if the checkpoint or the recipe names them."""
+        palette = {**(self.model.dataset_meta or {}), **self.dataset_meta}.get('palette')
+        return None if isinstance(palette, str) else palette  # such as MMDetection's "random"
+
+    @property
     def steps(self) -> Sequence:
         """Transforms that an image goes through."""
         return self.inferencer.pipeline.transforms
 
-    def predict(self, file: str) -> BaseDataElement:
-        """Run the model on an image file.
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several models in threads are faster than one: on a CPU."""
+        return next(self.model.parameters()).device.type == 'cpu'
+
+    def beside(self) -> 'Inferencer':
+        """Return one for another thread: its modules are its own, the weights are shared."""
+        own = copy.copy(self)
+        own.inferencer = copy.copy(self.inferencer)
+        weights = itertools.chain(self.model.parameters(), self.model.buffers())
+        shared = {id(tensor): tensor for tensor in weights}
+        own.model = own.inferencer.model = copy.deepcopy(self.model, shared)
+        return own
+
+    def predict(self, image: Image) -> BaseDataElement:
+        """Run the model on an image.
+
+        Args:
+            image: A file, or pixels (H, W, 3) uint8 in BGR.
 
         Raises:
             UnreadableImageError: It cannot be read, or a step of the recipe's pipeline fails.
         """
-        sample, = self.inferencer.forward(self.prepare(file))
+        sample, = self.forward([self.prepare(image)])
         return sample
 
-    def prepare(self, file: str) -> dict:
-        """Read an image file and prepare it as the recipe has it.
+    def forward(self, prepared: Sequence[dict]) -> List[BaseDataElement]:
+        """Run the model on prepared images of one shape."""
+        return list(map(self.finished, self.inferencer.forward(_merged(prepared))))
+
+    def finished(self, sample: BaseDataElement) -> BaseDataElement:
+        """Bring a prediction into the form that entries and pictures are made of."""
+        return sample
+
+    def shape(self, prepared: dict) -> Optional[Tuple[int, ...]]:
+        """Return the shape in which an image is given to the model; None if it runs singly."""
+        image = prepared['inputs'][0] if len(prepared['inputs']) == 1 else None
+        return tuple(image.shape) if isinstance(image, torch.Tensor) else None
+
+    def prepare(self, image: Image) -> dict:
+        """Read an image and prepare it as the recipe has it.
+
+        Args:
+            image: A file, or pixels (H, W, 3) uint8 in BGR.
 
         Raises:
             UnreadableImageError: It cannot be read, or a step of the recipe's pipeline fails.
         """
         try:
-            batch = next(iter(self.inferencer.preprocess([file])))
+            batch = next(iter(self.inferencer.preprocess([image])))
         except (MemoryError, UnreadableImageError):
             raise
         except Exception as error:  # each decoder and each transform has errors of its own
             reason = (str(error).strip() or 'no message').splitlines()[0]
-            raise UnreadableImageError(f'{file}: cannot be read as an image, or not prepared as '
+            file = f'{image}: ' if isinstance(image, str) else ''
+            raise UnreadableImageError(f'{file}cannot be read as an image, or not prepared as '
                                        f'the recipe has it ({type(error).__name__}: {reason})'
                                        ) from error
         return self.batch_of(batch)
@@ -107,7 +155,7 @@ class Inferencer(ABC):
         """Put a prediction into the JSON's form."""
 
     @abstractmethod
-    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
+    def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
         """Draw a prediction on its image: (H, W, 3) uint8, RGB."""
 
 
@@ -124,16 +172,18 @@ class Detector(Inferencer):
         return batch
 
     def entry(self, sample: BaseDataElement) -> dict:
+        return instances(*self.detections(sample), self.classes)
+
+    def detections(self, sample: BaseDataElement) -> Tuple[np.ndarray, ...]:
+        """Return labels, scores, boxes (n, 4), masks (n, H, W) or None of what was found."""
         found = sample.pred_instances.cpu().numpy()
         found = found[found.scores >= self.score_thr]
-        return instances(found.labels, found.scores, found.bboxes, found.get('masks'),
-                         self.classes)
+        return found.labels, found.scores, found.bboxes, found.get('masks')
 
-    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
-        self.inferencer.visualizer.dataset_meta = {**self.model.dataset_meta, **self.dataset_meta}
-        drawn, = self.inferencer.visualize([file], [sample], return_vis=True,
-                                           pred_score_thr=self.score_thr)
-        return drawn
+    def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
+        # the host draws every picture three times, of which this needs one
+        return draw_instances(_rgb(image), *self.detections(sample), self.classes,
+                              palette_of(self.palette, len(self.classes)))
 
 
 class Segmentor(Inferencer):
@@ -156,8 +206,7 @@ class Segmentor(Inferencer):
                 sample.set_metainfo(dict(image_shape=shape, ori_shape=smaller))
         return preprocessed
 
-    def predict(self, file: str) -> BaseDataElement:
-        sample = super().predict(file)
+    def finished(self, sample: BaseDataElement) -> BaseDataElement:
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         shape = sample.get('image_shape')
         if shape:
@@ -168,10 +217,31 @@ class Segmentor(Inferencer):
     def entry(self, sample: BaseDataElement) -> dict:
         return segments(sample.pred_sem_seg.data[0], self.classes)
 
-    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
+    def whole_scores(self, sample: BaseDataElement, shape: Tuple[int, int]) -> np.ndarray:
+        """Return how likely the classes of each pixel are: (channels, H, W) float32.
+
+        A model of two classes may have one channel, which is the second one's.
+
+        Args:
+            sample: A prediction.
+            shape: Height and width of the image.
+        """
+        logits = sample.seg_logits.data.float()[None]
+        if logits.shape[2:] != shape:
+            logits = F.interpolate(logits, shape, mode='bilinear', align_corners=False)
+        scores = logits[0].sigmoid() if logits.shape[1] == 1 else logits[0].softmax(0)
+        return scores.cpu().numpy()
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Return the labels (H, W) of scores (channels, H, W)."""
+        if len(scores) == 1:
+            return scores[0] > self.model.decode_head.threshold
+        return scores.argmax(0)
+
+    def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
         # a converted checkpoint knows no class names, and the host would take those of Cityscapes
         self.model.dataset_meta = {name: self.dataset_meta[name] for name in ('classes', 'palette')}
-        drawn, = self.inferencer.visualize([file], [sample], return_vis=True, opacity=0.5)
+        drawn, = self.inferencer.visualize([_rgb(image)], [sample], return_vis=True, opacity=0.5)
         return drawn
 
 
@@ -193,14 +263,30 @@ class Classifier(Inferencer):
     def entry(self, sample: BaseDataElement) -> dict:
         return best_classes(sample.pred_score.cpu().numpy(), self.classes)
 
-    def picture(self, file: str, sample: BaseDataElement) -> np.ndarray:
+    def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
         from mmpretrain.visualization import UniversalVisualizer
-        image = mmcv.imread(file, channel_order='rgb')
+        image = _rgb(image)
         short, long = sorted(image.shape[:2])
         # the host writes scores in a size for photographs: onto a short side of 224 pixels
         return UniversalVisualizer().visualize_cls(
             image, sample, classes=self.classes, draw_gt=False,
             resize=max(1, min(224, LONGEST_SIDE * short // long)))
+
+
+def _merged(prepared: Sequence[dict]) -> dict:
+    """Make one batch of several, of which each is a list or a tensor by its keys."""
+    if len(prepared) == 1:
+        return prepared[0]
+    parts = {key: [batch[key] for batch in prepared] for key in prepared[0]}
+    return {key: torch.cat(values) if isinstance(values[0], torch.Tensor)
+            else list(itertools.chain(*values)) for key, values in parts.items()}
+
+
+def _rgb(image: Image) -> np.ndarray:
+    """Return the pixels of an image (H, W, 3) in RGB."""
+    if isinstance(image, str):
+        return mmcv.imread(image, channel_order='rgb')
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def _warn_of_order(checkpoint: str, trained: Sequence, named: Sequence) -> None:

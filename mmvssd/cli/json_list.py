@@ -2,6 +2,7 @@
 import json
 import os
 from pathlib import Path
+from typing import List, Tuple
 
 from mmvssd.errors import DataError
 from mmvssd.files import write_whole
@@ -20,12 +21,41 @@ class JsonList:
 
     Attributes:
         length: Entries so far.
+        mended: Whether the list that was continued had been cut off.
     """
 
     def __init__(self, file: Path):
         self.file = file
         self.length = 0
+        self.mended = False
         self._size = 0  # in bytes, without the list's end
+
+    def resume(self) -> List[dict]:
+        """Continue the list that is in the file, and return its entries.
+
+        If the file was cut off in the midst of an entry, as by a machine that stopped, it is
+        mended: this entry is lost.
+
+        Raises:
+            OSError: It cannot be mended.
+            DataError: The file cannot be read, or has no list of entries in it.
+        """
+        try:
+            text = self.file.read_bytes().decode('ascii', 'replace')
+        except OSError as error:
+            raise DataError(f'{self.file}: cannot be read ({error.strerror})') from error
+        if not text.strip('\0\n '):  # it was made, and its content never came to the disk
+            return []
+        entries, size = _whole_entries(text)
+        if not text.startswith('[') or not all(isinstance(entry, dict) for entry in entries):
+            raise DataError(f'{self.file}: is no list of predictions, so it is not continued; '
+                            'name another folder')
+        self.length, self._size = len(entries), size
+        self.mended = text[size:].strip() != ']'
+        with open(self.file, 'r+b', buffering=0) as file:
+            _write_at(file.fileno(), _END.encode(), size)
+            file.truncate(size + len(_END))
+        return entries
 
     def append(self, entry: dict) -> None:
         """Add an entry.
@@ -55,6 +85,20 @@ class JsonList:
                 file.truncate(self._size + len(_END))
                 raise
         self._size += len(content)
+
+
+def _whole_entries(text: str) -> Tuple[List, int]:
+    """Return the entries of a list that may be cut off, and where the last whole one ends."""
+    decoder, entries, end = json.JSONDecoder(), [], len('[')
+    while True:
+        start = end
+        while text[start:start + 1] in tuple(', \n\r\t'):
+            start += 1
+        try:
+            entry, end = decoder.raw_decode(text, start)
+        except ValueError:  # the list's own end, or where it was cut off
+            return entries, end
+        entries.append(entry)
 
 
 def _write_at(descriptor: int, content: bytes, offset: int) -> None:

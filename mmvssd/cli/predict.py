@@ -4,20 +4,31 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from mmengine.config import Config
 from rich.progress import track
 
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
+from mmvssd.cli.ahead import Outcome, default_workers, outcomes
 from mmvssd.cli.file_inferencers import file_inferencer
-from mmvssd.cli.image_files import Limits, find_images, obstacle
+from mmvssd.cli.image_files import Limits, obstacle, size_obstacle
+from mmvssd.cli.inputs import Input, Inputs, Key, describe, find_inputs
 from mmvssd.cli.json_list import JsonList
 from mmvssd.cli.launch import check_device, check_output_file, check_writable, require
+from mmvssd.cli.resuming import (
+    NAME,
+    check_settings,
+    model_settings,
+    recipe_settings,
+    write_settings,
+)
+from mmvssd.cli.tiled import Tiled
+from mmvssd.cli.tiles import check_grid
 from mmvssd.engine.data.batch_check import BatchCheck
-from mmvssd.engine.record.pictures import picture_names, write_picture
+from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
 from mmvssd.phrases import emptiness
 
@@ -31,23 +42,79 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
-def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_thr: float = 0.3,
-            device: Optional[str] = None, max_pixels: int = MAX_PIXELS) -> Path:
+class Options(NamedTuple):
+    """How images are taken and predictions are made.
+
+    Attributes:
+        score_thr: Detections below this score are left out, 0 to 1.
+        max_pixels: Pixels of the largest image that is predicted on. The recipe may hand the model
+            at most a quarter of it.
+        batch_size: Images that run together, at most, if the model is given them in one shape.
+        workers: Threads that read ahead and, on a CPU, predict; 0 does one thing after the other;
+            None takes one a core, at most 4.
+        recursive: Take the images of sub-folders as well.
+        resume: Continue the predictions that are in the folder.
+        tile: Side of the tiles that images are cut into; None takes images whole. ``max_pixels``
+            are then those of a tile.
+        overlap: Pixels that neighbouring tiles share at least; None takes an eighth of a tile.
+    """
+
+    score_thr: float = 0.3
+    max_pixels: int = MAX_PIXELS
+    batch_size: int = 1
+    workers: Optional[int] = None
+    recursive: bool = False
+    resume: bool = False
+    tile: Optional[int] = None
+    overlap: Optional[int] = None
+
+    def check(self) -> None:
+        """Raise ConfigError for an option that does not fit."""
+        if not 0 <= self.score_thr <= 1:  # nor is it NaN
+            raise ConfigError(f'--score-thr: got {self.score_thr}, expected a score from 0 to 1')
+        for name, least in (('max_pixels', 1), ('batch_size', 1), ('workers', 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f'--{name.replace("_", "-")}: got {value}, expected a number of '
+                                  f'at least {least}')
+
+        if self.tile is not None:
+            check_grid(self.tile, self.shared)
+        elif self.overlap is not None:
+            raise ConfigError('--overlap: goes with --tile, which is not given')
+
+    @property
+    def shared(self) -> Optional[int]:
+        """Pixels that neighbouring tiles share; None without tiles."""
+        if self.tile is None:
+            return None
+        return self.tile // 8 if self.overlap is None else self.overlap
+
+    @property
+    def settings(self) -> Dict[str, object]:
+        """Those that the predictions depend on."""
+        return dict(score_thr=self.score_thr, tile=self.tile, overlap=self.shared)
+
+
+DEFAULTS = Options()
+
+
+def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
+            device: Optional[str] = None, options: Options = DEFAULTS) -> Path:
     """Draw predictions and write them down, image by image.
 
     Args:
         cfg: Recipe of the model.
         checkpoint: Its weights.
-        images: An image, or a folder whose images are taken in the order of their names.
+        images: What :func:`~mmvssd.cli.inputs.find_inputs` takes: an image, a folder, a list or a
+            video.
         out_dir: Folder for ``pictures/`` and ``predictions.json``.
-        score_thr: Detections below this score are left out, 0 to 1.
         device: Device to run on; None takes a GPU if there is one.
-        max_pixels: Pixels of the largest image that is predicted on. The recipe may hand the model
-            at most a quarter of it.
+        options: How images are taken and predictions are made.
 
     Returns:
         The JSON's path. It is whole after every image, and holds one entry for each that was
-        predicted on: ``image``, and one of
+        predicted on: ``image``, the number of the ``frame`` if that is a video, and one of
 
         - ``instances``: ``category``, ``score``, ``bbox`` as (x1, y1, x2, y2) in pixels, and a
           ``segmentation`` if the model has masks;
@@ -74,31 +141,30 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *, score_th
     scope = cfg.get('default_scope')
     if scope not in HOSTS:
         raise ConfigError(f'default_scope: got {scope}, expected one of {", ".join(HOSTS)}')
-    _check_options(out_dir, score_thr, max_pixels)
+    _check_options(out_dir, options)
     if device is not None:
         check_device(device)
     require(cfg, 'test_dataloader')
     weights = read_checkpoint(checkpoint)
-    files = find_images(images)
-    out = Path(out_dir)
-    _check_output(out, files)
+    settings = {**recipe_settings(cfg, checkpoint), **options.settings}
+    inputs = _find(images, Path(out_dir), options, settings)
     inferencer = inferencer_class(cfg)(cfg, checkpoint, dataset_meta(checkpoint, weights),
-                                       score_thr, device)
+                                       options.score_thr, device)
     require_fit(checkpoint, weights, inferencer.model)
     inferencer.check_classes()
     BatchCheck.watch(inferencer.model)
-    return _Run(inferencer, files, out, Limits.of(max_pixels)).finish()
+    return _Run(inferencer, inputs, Path(out_dir), options, settings).finish()
 
 
-def predict_with_file(model: str, images: str, out_dir: str, *, score_thr: float = 0.3,
-                      max_pixels: int = MAX_PIXELS) -> Path:
+def predict_with_file(model: str, images: str, out_dir: str, *, options: Options = DEFAULTS
+                      ) -> Path:
     """Draw predictions of an exported file and write them down, as :func:`predict` does.
 
     Neither mmcv nor the hosts are needed; the file is run on the CPU.
 
     Args:
         model: An ONNX file of ``tools/deployment/export.py``, or one of OpenVINO.
-        images, out_dir, score_thr, max_pixels: As :func:`predict` takes them.
+        images, out_dir, options: As :func:`predict` takes them.
 
     Raises:
         ConfigError: The file is none of those, its runtime is not installed, or an option does
@@ -106,30 +172,35 @@ def predict_with_file(model: str, images: str, out_dir: str, *, score_thr: float
         DataError: As :func:`predict` raises it.
         SystemExit: The same.
     """
-    _check_options(out_dir, score_thr, max_pixels)
-    inferencer = file_inferencer(model, score_thr)
-    files = find_images(images)
-    out = Path(out_dir)
-    _check_output(out, files)
-    return _Run(inferencer, files, out, Limits.of(max_pixels)).finish()
+    _check_options(out_dir, options)
+    inferencer = file_inferencer(model, options.score_thr)
+    settings = {**model_settings(model), **options.settings}
+    inputs = _find(images, Path(out_dir), options, settings)
+    return _Run(inferencer, inputs, Path(out_dir), options, settings).finish()
 
 
-def _check_options(out_dir, score_thr, max_pixels):
+def _check_options(out_dir: str, options: Options) -> None:
     if emptiness(out_dir):
         raise ConfigError(f'--out-dir: {emptiness(out_dir)}')
-    if not 0 <= score_thr <= 1:  # nor is it NaN
-        raise ConfigError(f'--score-thr: got {score_thr}, expected a score from 0 to 1')
-    if max_pixels < 1:
-        raise ConfigError(f'--max-pixels: got {max_pixels}, expected a positive number')
+    options.check()
 
 
-def _check_output(out: Path, files: Sequence[Path]) -> None:
-    check_writable(str(out), '--out-dir')
-    check_writable(str(out / 'pictures'), '--out-dir')
-    check_output_file(str(out / 'predictions.json'), '--out-dir')
-    if files[0].parent.resolve() == (out / 'pictures').resolve():
-        raise ConfigError(f'--out-dir: the pictures would replace the images in {files[0].parent}; '
-                          'name another folder')
+def _find(images: str, out: Path, options: Options, settings: Dict[str, object]) -> Inputs:
+    """Find the images, and check the folder for the results."""
+    pictures = out / 'pictures'
+    inputs = find_inputs(images, recursive=options.recursive, without=pictures)
+    for folder in (out, pictures):
+        check_writable(str(folder), '--out-dir')
+    for name in ('predictions.json', NAME):
+        check_output_file(str(out / name), '--out-dir')
+    for folder in inputs.folders:
+        resolved = folder.resolve()
+        if pictures.resolve() in (resolved, *resolved.parents):
+            raise ConfigError(f'--out-dir: the pictures would replace the images in {folder}; '
+                              'name another folder')
+    if options.resume and (out / 'predictions.json').exists():
+        check_settings(out, settings)
+    return inputs
 
 
 class _Run:
@@ -137,50 +208,90 @@ class _Run:
 
     Args:
         inferencer: An ``Inferencer`` of a host, or a ``FileInferencer``.
-        files: The images.
+        inputs: The images.
         out: Folder for the results.
-        limits: Sizes of images that are predicted on.
+        options: How images are taken and predictions are made.
+        settings: What the predictions depend on.
     """
 
-    def __init__(self, inferencer, files: Sequence[Path], out: Path, limits: Limits):
-        self.inferencer, self.files, self.limits = inferencer, files, limits
+    def __init__(self, inferencer, inputs: Inputs, out: Path, options: Options,
+                 settings: Dict[str, object]):
+        self.inputs, self.options, self.settings = inputs, options, settings
+        self.limits = Limits.of(options.max_pixels)
+        self.inferencer = inferencer if options.tile is None else Tiled(
+            inferencer, options.tile, options.shared, out, self.limits)
         self.pictures = out / 'pictures'
-        self.names = picture_names(files, suffix=inferencer.picture_suffix)
         self.results = JsonList(out / 'predictions.json')
-        self.tried = 0
-        self.failures: Dict[Path, str] = {}
+        self.done: Set[Key] = set()
+        self.tried: Set[Key] = set()
+        self.failures: Dict[Key, str] = {}
         self.unwritable = ''
 
     def finish(self) -> Path:
         """Predict on all images and report; return the JSON's path."""
+        if self.options.resume and self.results.file.exists():
+            self._resume()
         self.report(self.predict_all())
         return self.results.file
 
+    def _resume(self) -> None:
+        entries = self.results.resume()
+        self.done = {(entry.get('image'), entry.get('frame')) for entry in entries}
+        print(f'{len(entries)} predictions are in {printable(self.results.file)}'
+              + ', which was cut off in the midst of another' * self.results.mended
+              + '; their images are not predicted on again')
+
     def predict_all(self) -> Sequence[int]:
         """Predict on all images, up to a signal or a full disk; returns the signal in a list."""
-        with _noting_signals() as received:
-            for file in track(self.files, 'predicting'):
-                self.predict(file)
+        with _noting_signals() as received, closing(self._outcomes()) as results:
+            for outcome in results:
+                self.take(outcome)
                 if received or self.unwritable:
                     break
         return received
 
-    def predict(self, file: Path) -> None:
-        """Predict on an image and write that down; whatever it raises is kept as its failure."""
-        self.tried += 1
+    def _outcomes(self) -> Iterator[Outcome]:
+        workers = default_workers() if self.options.workers is None else self.options.workers
+        items = self.inputs.read(self.done)
+        if self.options.tile is not None:  # tiles have a bar of their own
+            yield from self.inferencer.outcomes(items, self.options.batch_size, workers)
+            return
+        with closing(outcomes(self.inferencer, items, self._check, workers=workers,
+                              batch_size=self.options.batch_size)) as results:
+            yield from track(results, 'predicting',
+                             total=len(self.inputs) - len(self.done) or None)
+
+    def _check(self, item: Input) -> None:
+        if item.pixels is None:
+            reason = obstacle(item.file, self.inferencer.steps, self.limits)
+        else:
+            height, width = item.pixels.shape[:2]
+            reason = size_obstacle((width, height), self.inferencer.steps, self.limits)
+        if reason:
+            raise DataError(reason)
+
+    def take(self, outcome: Outcome) -> None:
+        """Write an image's outcome down; an error is kept as its failure."""
+        item = outcome.item
+        self.tried.add(item.key)
         missing = ''
         try:
-            reason = obstacle(file, self.inferencer.steps, self.limits)
-            if reason:
-                raise DataError(reason)
-            sample = self.inferencer.predict(str(file))
-            entry = dict(image=str(file), **self.inferencer.entry(sample))
-            self._write(self.results.append, entry)
+            if outcome.error is not None:
+                raise outcome.error
+            entry = {**item.named, **self.inferencer.entry(outcome.sample)}
+            self._write(self._append, entry)
             missing = 'the picture is missing: '
-            picture = self.inferencer.picture(str(file), sample)
-            self._write(write_picture, self.pictures / self.names[file], picture)
+            picture = self.inferencer.picture(item.image, outcome.sample)
+            name = self.inputs.picture(item, self.inferencer.picture_suffix)
+            self._write(write_picture, self.pictures / name, picture)
         except Exception as error:
-            self.failures[file] = missing + _reason(error, file)
+            self.failures[item.key] = missing + _reason(error, item.file)
+
+    def _append(self, entry: dict) -> None:
+        first = self.results.length == 0
+        self.results.append(entry)
+        if first:
+            write_settings(self.results.file.parent, self.settings)
 
     def _write(self, write: Callable, *arguments) -> None:
         try:
@@ -195,16 +306,17 @@ class _Run:
         if self.results.length:
             print(f'{self.results.length} predictions in {printable(self.results.file)}, '
                   f'pictures in {printable(self.pictures)}')
-        lines = [printable(f'  {file}: {reason}', kept='')
-                 for file, reason in self.failures.items()]
+        lines = [printable(f'  {describe(key)}: {reason}', kept='')
+                 for key, reason in self.failures.items()]
+        count = max(len(self.inputs), len(self.tried))
         if lines:
-            lines.insert(0, f'{len(lines)} of {len(self.files)} images were left out:')
-        left = self.files[self.tried:]
-        rest = (f'{len(left)} images are not done, from {printable(left[0], kept="")} on'
-                if left else '')
+            lines.insert(0, f'{len(lines)} of {count} images were left out:')
+        left = self.inputs.left(self.tried | self.done)
+        rest = (f'{len(left)} images are not done, from {printable(describe(left[0]), kept="")} '
+                'on; --resume goes on with them' if left else '')
         if received:
             name = signal.Signals(received[0]).name
-            lines.append(f'{name}: stopped after {self.tried} of {len(self.files)} images; {rest}')
+            lines.append(f'{name}: stopped after {len(self.tried)} of {count} images; {rest}')
         elif self.unwritable:
             lines.append(f'{printable(self.pictures.parent)}: {self.unwritable}; make room, or '
                          f'name another --out-dir. {rest}')

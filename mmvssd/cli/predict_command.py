@@ -4,10 +4,9 @@ from typing import Optional
 
 from mmvssd.cli.command_line import add_recipe_arguments, named
 from mmvssd.cli.launch import load_config
-from mmvssd.cli.predict import MAX_PIXELS, predict, predict_with_file
+from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
 
-DESCRIPTION = ('Predict on an image or a folder of images: pictures, and a JSON of all '
-               'predictions.')
+DESCRIPTION = 'Predict on images or on a video: pictures, and a JSON of all predictions.'
 USAGE = '%(prog)s [options] config checkpoint images\n       %(prog)s [options] --model FILE images'
 
 
@@ -20,7 +19,8 @@ def main(name: Optional[str] = None) -> None:
     parser = argparse.ArgumentParser(prog=name, description=DESCRIPTION, usage=USAGE)
     add_recipe_arguments(parser)
     parser.add_argument('checkpoint', type=named, nargs='?', help='weights to predict with')
-    parser.add_argument('images', type=named, nargs='?', help='an image, or a folder of images')
+    parser.add_argument('images', type=named, nargs='?', help='an image, a folder of images, '
+                        'a .txt file with a path a line, or a video')
     parser.add_argument('--model', type=named, metavar='FILE',
                         help='in place of config and checkpoint: a file that '
                         'tools/deployment/export.py wrote, .onnx or .xml of OpenVINO; it is run '
@@ -34,14 +34,31 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, metavar='PIXELS',
                         help='leave out images of more pixels, and those that the recipe hands the '
                         'model with more than a quarter of it (default: %(default)s)')
+    parser.add_argument('--recursive', action='store_true',
+                        help='take the images of sub-folders as well')
+    parser.add_argument('--resume', action='store_true',
+                        help="continue the folder's predictions.json: leave out the images that "
+                        'it has; recipe, weights and --score-thr have to be the same')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N',
+                        help='run up to N images together that the model is given in one shape '
+                        '(default: %(default)s)')
+    parser.add_argument('--workers', type=int, metavar='N',
+                        help='threads that read ahead and, on a CPU, predict; 0 does one thing '
+                        'after the other; default: one a core, at most 4')
+    parser.add_argument('--tile', type=int, metavar='PIXELS',
+                        help='cut images into tiles of this side and put the predictions together: '
+                        'for detectors and segmentors; --max-pixels then limits a tile')
+    parser.add_argument('--overlap', type=int, metavar='PIXELS',
+                        help='what neighbouring tiles share at least; take more than the objects '
+                        'of interest have; default: an eighth of --tile')
     args = parser.parse_args()
-    options = dict(score_thr=args.score_thr, max_pixels=args.max_pixels)
+    options = Options(**{name: getattr(args, name) for name in Options._fields})
     if args.model is None:
         if args.images is None:
             missing = ['checkpoint'] * (args.checkpoint is None) + ['images']
             parser.error(f'the following arguments are required: {", ".join(missing)}')
         predict(load_config(args.config, options=args.cfg_options), args.checkpoint, args.images,
-                args.out_dir, device=args.device, **options)
+                args.out_dir, device=args.device, options=options)
         return
     if args.checkpoint is not None:
         parser.error(f'--model: {args.model} has recipe and weights in it; give the images only, '
@@ -50,4 +67,4 @@ def main(name: Optional[str] = None) -> None:
         if value is not None:
             parser.error(f'{name}: does not go with --model: the recipe is in the file, which is '
                          'run on the CPU')
-    predict_with_file(args.model, args.config, args.out_dir, **options)
+    predict_with_file(args.model, args.config, args.out_dir, options=options)

@@ -18,7 +18,7 @@ import mmvssd
 import mmvssd_kernels
 from mmvssd.cli.file_inferencers import file_inferencer
 from mmvssd.cli.launch import load_config
-from mmvssd.cli.predict import predict, predict_with_file
+from mmvssd.cli.predict import Options, predict, predict_with_file
 from mmvssd.deployment.export import export
 from mmvssd.errors import ConfigError, DataError
 from mmvssd.paths import project_root
@@ -113,8 +113,9 @@ def test_the_json_of_the_checkpoint(made, folder, tmp_path, kind):
     cfg, checkpoint, file = made(kind)
     images = str(folder / 'images')
     expected = read(predict(cfg, checkpoint, images, str(tmp_path / 'a'), device='cpu',
-                            score_thr=0.05))
-    entries = read(predict_with_file(file, images, str(tmp_path / 'b'), score_thr=0.05))
+                            options=Options(score_thr=0.05)))
+    entries = read(predict_with_file(file, images, str(tmp_path / 'b'),
+                                     options=Options(score_thr=0.05, batch_size=2)))
     assert [entry['image'] for entry in entries] == [entry['image'] for entry in expected]
     for entry, true in zip(entries, expected):
         assert len(found(true)) > 1
@@ -169,7 +170,7 @@ def test_neither_mmcv_nor_a_host_is_needed(made, folder, tmp_path):
     assert done.stdout.splitlines()[0] == str(installed / 'mmvssd')
     for number, file in enumerate(files):
         here = predict_with_file(file, str(folder / 'images'), str(tmp_path / 'here'),
-                                 score_thr=0.05)
+                                 options=Options(score_thr=0.05))
         assert read(tmp_path / str(number) / 'predictions.json') == read(here)
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from pycocotools import mask as coco_mask
 from mmvssd.cli import entries as json_entries
 from mmvssd.cli import inferencers
 from mmvssd.cli import predict as predicting
-from mmvssd.cli.image_files import Limits
+from mmvssd.cli.inputs import ImageFiles
 from mmvssd.cli.launch import load_config
-from mmvssd.cli.predict import predict
+from mmvssd.cli.predict import Options, predict
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.paths import project_root
 
@@ -94,7 +95,8 @@ def test_whatever_one_image_does_the_others_are_done(untrained, tmp_path):
         predict(untrained[0], untrained[1], str(folder), str(out), device='cpu')
     assert sorted(entries(out)) == sorted(whole)
     assert len(list((out / 'pictures').iterdir())) == len(whole)
-    assert {file.name for file in out.iterdir()} == {'pictures', 'predictions.json'}
+    assert {file.name for file in out.iterdir()} == {
+        'pictures', 'predictions.json', 'predictions.settings.json'}
     for file in (out / 'pictures').iterdir():
         assert mmcv.imread(str(file)) is not None
     first, *lines = str(caught.value).splitlines()
@@ -114,7 +116,8 @@ def test_lines_and_huge_images(untrained, tmp_path):
     photograph(folder / 'large.png', 400, 300)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError, match=r'large.png: has 400 x 300 = 120,000 pixels, more than'):
-        predict(untrained[0], untrained[1], str(folder), str(out), device='cpu', max_pixels=10**5)
+        predict(untrained[0], untrained[1], str(folder), str(out), device='cpu',
+                options=Options(max_pixels=10**5))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # 1 GiB
     # MMDetection's Resize leaves nothing of the narrow ones
     narrow = [] if untrained[0].default_scope == 'mmdet' else ['line.png', 'tall.png']
@@ -127,8 +130,19 @@ class Inferencer:
     picture_suffix = None
     steps = ()
 
-    def predict(self, file):
+    side_by_side = False
+
+    def beside(self):
+        return self
+
+    def shape(self, prepared):
+        return (3, 4, 4)
+
+    def prepare(self, file):
         return file
+
+    def forward(self, prepared):
+        return prepared
 
     def entry(self, sample):
         return dict(found=sample)
@@ -143,7 +157,8 @@ def run(tmp_path):
         photograph(tmp_path / f'{name}.png')
     (tmp_path / 'out' / 'pictures').mkdir(parents=True)
     files = [tmp_path / f'{name}.png' for name in 'abcd']
-    return predicting._Run(Inferencer(), files, tmp_path / 'out', Limits.of(2**20))
+    return predicting._Run(Inferencer(), ImageFiles(files), tmp_path / 'out',
+                           Options(workers=0), dict(score_thr=0.3))
 
 
 def test_a_full_disk_ends_it(run, monkeypatch):
@@ -152,7 +167,7 @@ def test_a_full_disk_ends_it(run, monkeypatch):
 
     assert run.predict_all() == []
     monkeypatch.setattr(predicting, 'write_picture', fail)
-    run.tried, run.results = 0, predicting.JsonList(run.results.file)
+    run.tried, run.results = set(), predicting.JsonList(run.results.file)
     assert run.predict_all() == []
     with pytest.raises(DataError, match=r'(?s)a.png: the picture is missing.*No space left on '
                                         r'device; make room.*3 images are not done, from .*b.png'):
@@ -176,12 +191,12 @@ def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):
 def test_a_signal_ends_it_after_the_image_at_hand(run, monkeypatch, capfd, number):
     handler = signal.getsignal(number)
 
-    def interrupted(self, file):
-        if file.endswith('b.png'):
+    def interrupted(self, files):
+        if files[0].endswith('b.png'):
             os.kill(os.getpid(), number)
-        return file
+        return files
 
-    monkeypatch.setattr(Inferencer, 'predict', interrupted)
+    monkeypatch.setattr(Inferencer, 'forward', interrupted)
     received = run.predict_all()
     assert received == [number]
     assert signal.getsignal(number) is handler
@@ -198,12 +213,12 @@ def test_a_signal_ends_it_after_the_image_at_hand(run, monkeypatch, capfd, numbe
     (signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143),
     (signal.SIGHUP, SystemExit, 129)])
 def test_a_second_signal_ends_it_at_once(run, monkeypatch, second, error, status):
-    def interrupted(self, file):
+    def interrupted(self, files):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), second)
-        return file
+        return files
 
-    monkeypatch.setattr(Inferencer, 'predict', interrupted)
+    monkeypatch.setattr(Inferencer, 'forward', interrupted)
     with pytest.raises(error) as raised:
         run.predict_all()
     assert getattr(raised.value, 'code', None) == status
@@ -211,17 +226,17 @@ def test_a_second_signal_ends_it_at_once(run, monkeypatch, second, error, status
 
 def test_a_signal_that_is_ignored_stays_so(run, monkeypatch):
     """As nohup has it."""
-    def hang_up(self, file):
+    def hang_up(self, files):
         os.kill(os.getpid(), signal.SIGHUP)
-        return file
+        return files
 
-    monkeypatch.setattr(Inferencer, 'predict', hang_up)
+    monkeypatch.setattr(Inferencer, 'forward', hang_up)
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run.predict_all() == []
     finally:
         signal.signal(signal.SIGHUP, former)
-    assert run.tried == 4
+    assert len(run.tried) == 4
 
 
 @pytest.mark.parametrize(('options', 'message'), [
@@ -230,6 +245,10 @@ def test_a_signal_that_is_ignored_stays_so(run, monkeypatch):
     (dict(score_thr=-1), '--score-thr: got -1'),
     (dict(out_dir=''), "--out-dir: got ''"),
     (dict(max_pixels=0), '--max-pixels: got 0'),
+    (dict(batch_size=0), '--batch-size: got 0'),
+    (dict(workers=-1), '--workers: got -1'),
+    (dict(overlap=64), '--overlap: goes with --tile'),
+    (dict(tile=64, overlap=64), '--overlap: got 64'),
     (dict(device='meta'), '--device: got meta, on which PyTorch cannot compute'),
     (dict(device='mps'), '--device: got mps, '),
     (dict(device='xpu'), '--device: got xpu, '),
@@ -238,7 +257,8 @@ def test_a_signal_that_is_ignored_stays_so(run, monkeypatch):
 def test_options_that_do_not_fit(options, message):
     cfg = load_config(RECIPES['mmseg'])
     with pytest.raises(ConfigError, match=message):
-        predict(cfg, 'weights.pth', 'a.png', **dict(dict(out_dir='out'), **options))
+        predict(cfg, 'weights.pth', 'a.png', out_dir=options.pop('out_dir', 'out'),
+                device=options.pop('device', None), options=Options(**options))
 
 
 def test_pictures_do_not_replace_the_images(untrained, tmp_path):
@@ -315,6 +335,142 @@ def test_a_large_label_map_is_made_small_and_enlarged(tmp_path, monkeypatch):
     assert all((mask[::2, ::2] == mask[1::2, 1::2]).all() for mask in small.values())
     agreed = sum((whole[name] * small[name]).sum() for name in whole.keys() & small.keys())
     assert agreed > 0.7 * 96 * 128
+
+
+def test_batches_and_threads_give_the_predictions_of_single_images(untrained, tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(7):
+        shape = (64, 96, 3) if number % 3 else (80, 64, 3)
+        mmcv.imwrite(random.integers(0, 255, shape, np.uint8), str(folder / f'{number}.png'))
+    (folder / '5.png').write_text('<html>')
+
+    def run(name, **options):
+        with pytest.raises(DataError, match=r'1 of 7 images were left out:\n.*5.png: cannot be'):
+            predict(*untrained, str(folder), str(tmp_path / name), device='cpu',
+                    options=Options(score_thr=0, **options))
+        entries = json.loads((tmp_path / name / 'predictions.json').read_text())
+        return {entry.pop('image'): next(iter(entry.values())) for entry in entries}
+
+    expected = run('single', workers=0)
+    assert len(expected) == 6
+    for options in (dict(batch_size=3, workers=0), dict(batch_size=2, workers=2),
+                    dict(workers=3)):
+        results = run('other', **options)
+        assert results.keys() == expected.keys()
+        for name, found in results.items():
+            # scores that are alike may be in another order
+            for key in found[0].keys() & {'score', 'share'}:
+                np.testing.assert_allclose(sorted(one[key] for one in found),
+                                           sorted(one[key] for one in expected[name]), atol=1e-4)
+        assert len(list((tmp_path / 'other' / 'pictures').iterdir())) == 6
+
+
+@pytest.mark.usefixtures('usual_signals')
+def test_a_run_is_resumed(untrained, tmp_path, monkeypatch):
+    folder, out = tmp_path / 'images', tmp_path / 'out'
+    folder.mkdir()
+    for name in 'abcd':
+        photograph(folder / f'{name}.png')
+    (folder / 'b.png').write_text('<html>')
+    write, written = predicting.write_picture, []
+
+    def interrupted(file, picture):
+        written.append(file.name)
+        write(file, picture)
+        if file.name == 'c.png' and written.count('c.png') == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(predicting, 'write_picture', interrupted)
+
+    def run(**options):
+        predict(*untrained, str(folder), str(out), device='cpu', options=Options(**options))
+
+    with pytest.raises(SystemExit):
+        run(resume=True)
+    assert entries(out) == ['a.png', 'c.png']
+    with pytest.raises(ConfigError, match='were made with another score-thr'):
+        run(resume=True, score_thr=0.5)
+    with pytest.raises(DataError, match='1 of 4 images were left out'):
+        run(resume=True)
+    assert entries(out) == ['a.png', 'c.png', 'd.png']
+    assert written == ['a.png', 'c.png', 'd.png']
+    photograph(folder / 'b.png')
+    run(resume=True)
+    assert entries(out) == ['a.png', 'c.png', 'd.png', 'b.png']
+    run()
+    assert entries(out) == ['a.png', 'b.png', 'c.png', 'd.png']
+
+
+def test_a_video(untrained, tmp_path):
+    video = cv2.VideoWriter(str(tmp_path / 'clip.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 5,
+                            (64, 48))
+    if not video.isOpened():
+        pytest.skip('this OpenCV writes no video')
+    for number in range(3):
+        video.write(np.full((48, 64, 3), 40 * number, np.uint8))
+    video.release()
+    written = predict(*untrained, str(tmp_path / 'clip.avi'), str(tmp_path / 'out'), device='cpu')
+    assert [(Path(entry['image']).name, entry['frame'])
+            for entry in json.loads(written.read_text())] == [
+                ('clip.avi', 0), ('clip.avi', 1), ('clip.avi', 2)]
+    pictures = sorted((tmp_path / 'out' / 'pictures' / 'clip.avi').iterdir())
+    assert [file.stem for file in pictures] == ['000000', '000001', '000002']
+    assert all(mmcv.imread(str(file)) is not None for file in pictures)
+
+
+def test_tiles(untrained, tmp_path):
+    """One tile gives what the whole image gives; of several the image's size is the JSON's."""
+    image = str(tmp_path / 'a.png')
+    mmcv.imwrite(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8), image)
+
+    def run(**options):
+        written = predict(*untrained, image, str(tmp_path / 'out'), device='cpu',
+                          options=Options(score_thr=0, **options))
+        (entry, ) = json.loads(written.read_text())
+        assert mmcv.imread(str(tmp_path / 'out' / 'pictures' / 'a.png')).shape == (96, 128, 3)
+        return entry[next(name for name in entry if name != 'image')]
+
+    if untrained[0].default_scope == 'mmpretrain':
+        with pytest.raises(ConfigError, match='--tile: is for detectors and segmentors'):
+            run(tile=64)
+        return
+    whole, tiled = run(), run(tile=128)
+    assert len(whole) == len(tiled)
+    if untrained[0].default_scope == 'mmseg':
+        assert whole == tiled
+    else:
+        for one, other in zip(whole, tiled):
+            assert one['score'] == other['score']
+            np.testing.assert_allclose(one['bbox'], other['bbox'], atol=1e-3)
+    assert {file.name for file in (tmp_path / 'out').iterdir()} == {
+        'pictures', 'predictions.json', 'predictions.settings.json'}
+    with pytest.raises(ConfigError, match='--tile: a tile has 64 x 64 = 4,096 pixels, more than'):
+        run(tile=64, max_pixels=4095)
+    found = run(tile=64, overlap=16, batch_size=2, workers=2, max_pixels=2**22)
+    assert {tuple(one['segmentation']['size']) for one in found} == {(96, 128)}
+    if untrained[0].default_scope == 'mmseg':
+        assert sum(one['share'] for one in found) == pytest.approx(1)
+        assert sum(coco_mask.decode(one['segmentation']).astype(int) for one in found).min() == 1
+    else:
+        boxes = np.array([one['bbox'] for one in found])
+        assert boxes[:, 2].max() > 100
+        assert boxes.min() >= 0
+
+
+def test_a_large_image_takes_tiles(untrained, tmp_path):
+    """Its pixels are not limited, nor is its picture as large."""
+    if untrained[0].default_scope == 'mmpretrain':
+        pytest.skip('classifiers see an image as a whole')
+    image = str(tmp_path / 'a.png')
+    mmcv.imwrite(np.full((40, 5000, 3), 90, np.uint8), image)
+    options = Options(tile=512, max_pixels=2**20)
+    written = predict(*untrained, image, str(tmp_path / 'out'), device='cpu', options=options)
+    (entry, ) = json.loads(written.read_text())
+    for one in entry.get('segments', entry.get('instances')):
+        assert one['segmentation']['size'] == [40, 5000]
+    assert mmcv.imread(str(tmp_path / 'out' / 'pictures' / 'a.png')).shape == (20, 2500, 3)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -1,0 +1,204 @@
+"""What is predicted on: an image, a folder, a list of images, or the frames of a video."""
+import os
+from pathlib import Path
+from typing import AbstractSet, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import cv2
+import numpy as np
+from mmengine.logging import print_log
+
+from mmvssd.cli.image_files import ARRAYS, find_images
+from mmvssd.engine.record.pictures import FORMATS, picture_names
+from mmvssd.errors import DataError
+
+#: Endings of files that are opened as videos.
+VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
+#: Ending of a file that lists images.
+LIST = '.txt'
+
+#: What a run knows an image by: its file as written in the JSON, and the number of its frame.
+Key = Tuple[str, Optional[int]]
+
+
+class Input(NamedTuple):
+    """An image to predict on.
+
+    Attributes:
+        file: Its file, or that of its video.
+        frame: Its number in the video, from 0; None for an image file.
+        pixels: The frame, (H, W, 3) uint8 in BGR; None for an image file, which is not read yet.
+    """
+
+    file: Path
+    frame: Optional[int] = None
+    pixels: Optional[np.ndarray] = None
+
+    @property
+    def key(self) -> Key:
+        """What the run knows it by."""
+        return str(self.file), self.frame
+
+    @property
+    def image(self) -> Union[str, np.ndarray]:
+        """What an inferencer takes."""
+        return str(self.file) if self.pixels is None else self.pixels
+
+    @property
+    def named(self) -> dict:
+        """The start of its entry in the JSON."""
+        image, frame = self.key
+        return dict(image=image) if frame is None else dict(image=image, frame=frame)
+
+
+def describe(key: Key) -> str:
+    """Name an image for a message."""
+    image, frame = key
+    return image if frame is None else f'{image}, frame {frame}'
+
+
+class ImageFiles:
+    """Image files, one after the other.
+
+    Args:
+        files: The files; one that stands there twice is taken once.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self.files = list(dict.fromkeys(files))
+        self.folders = list(dict.fromkeys(file.parent for file in self.files))
+        self._names: Dict[Path, Path] = {}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, done: AbstractSet[Key]) -> Iterator[Input]:
+        """Give out the images that are not done; nothing is read yet."""
+        return (Input(file) for file in self.files if (str(file), None) not in done)
+
+    def left(self, tried: AbstractSet[Key]) -> List[Key]:
+        """Return the images that were not tried."""
+        return [key for key in ((str(file), None) for file in self.files) if key not in tried]
+
+    def picture(self, item: Input, suffix: Optional[str]) -> Path:
+        """Return the relative path of an image's picture."""
+        if not self._names:
+            self._names = picture_names(self.files, suffix=suffix)
+        return self._names[item.file]
+
+
+class Video:
+    """The frames of a video that OpenCV opens.
+
+    Args:
+        file: The video.
+
+    Raises:
+        DataError: OpenCV cannot read its first frame.
+    """
+
+    def __init__(self, file: Path):
+        self.file, self.folders = file, [file.parent]
+        capture = self._open()
+        #: Frames by its header, which may be wrong.
+        self.count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        readable = capture.grab()
+        capture.release()
+        if not readable:
+            raise DataError(f'{file}: cannot be read as a video; OpenCV knows no decoder for it, '
+                            'or it is broken. Turn it into images, such as with ffmpeg')
+
+    def __len__(self) -> int:
+        return self.count
+
+    def _open(self) -> cv2.VideoCapture:
+        return cv2.VideoCapture(str(self.file))
+
+    def read(self, done: AbstractSet[Key]) -> Iterator[Input]:
+        """Decode the frames that are not done, one at a time."""
+        capture = self._open()
+        try:
+            frame = 0
+            while capture.grab():
+                if (str(self.file), frame) not in done:
+                    decoded, pixels = capture.retrieve()
+                    if not decoded:
+                        break
+                    yield Input(self.file, frame, pixels)
+                frame += 1
+        finally:
+            capture.release()
+        if frame < self.count:
+            print_log(f'{self.file}: its header says {self.count} frames, {frame} can be read',
+                      logger='current')
+
+    def left(self, tried: AbstractSet[Key]) -> List[Key]:
+        """Return the frames that were not tried, as far as the header knows them."""
+        return [key for key in ((str(self.file), frame) for frame in range(self.count))
+                if key not in tried]
+
+    def picture(self, item: Input, suffix: Optional[str]) -> Path:
+        """Return the relative path of a frame's picture, such as ``clip.mp4/000123.jpg``."""
+        folder = picture_names([self.file], suffix='.jpg')[self.file].stem
+        return Path(folder) / f'{item.frame:06}{suffix or ".jpg"}'
+
+
+Inputs = Union[ImageFiles, Video]
+
+
+def find_inputs(path: str, *, recursive: bool = False, without: Optional[Path] = None) -> Inputs:
+    """Find what a command's argument names.
+
+    Args:
+        path: An image; a folder, whose images are taken by name; a ``.txt`` file with a path a
+            line, from the file's folder on; or a video.
+        recursive: Take the images of a folder's sub-folders as well. Links to folders are not
+            followed.
+        without: A folder that is left out of them.
+
+    Raises:
+        DataError: There is no such file or folder, no image in it, or it cannot be read.
+    """
+    root = Path(path)
+    if path and recursive:
+        if not os.path.isdir(root):
+            raise DataError(f'{path}: is no folder, which --recursive asks for')
+        return ImageFiles(_below(root, without))
+    suffix = root.suffix.lower()
+    if path and os.path.isfile(root):  # no pipe: to open one would wait
+        if suffix == LIST:
+            return ImageFiles(_listed(root))
+        if suffix in VIDEOS:
+            return Video(root)
+    return ImageFiles(find_images(path))
+
+
+def _below(root: Path, without: Optional[Path]) -> List[Path]:
+    def fail(error: OSError):
+        raise DataError(f'{error.filename}: cannot be listed ({error.strerror}); make it readable, '
+                        'or give a list of images') from error
+
+    omitted = without.resolve() if without else None
+    found: List[Path] = []
+    for folder, folders, names in os.walk(root, onerror=fail):
+        folders[:] = sorted(name for name in folders if Path(folder, name).resolve() != omitted)
+        found += [Path(folder, name) for name in sorted(names)]
+    files = ([file for file in found if file.suffix.lower() in FORMATS]
+             or [file for file in found if file.suffix.lower() in ARRAYS])
+    if not files:
+        raise DataError(f'{root}: neither it nor a folder below it holds an image '
+                        f'({", ".join(FORMATS)})')
+    return files
+
+
+def _listed(file: Path) -> List[Path]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f'{file}: cannot be read ({error.strerror})') from error
+    # names of files are bytes; a list may start with a byte order mark
+    lines = os.fsdecode(content.removeprefix(b'\xef\xbb\xbf')).split('\n')
+    lines = [line.rstrip('\r') for line in lines]
+    files = [file.parent / line for line in lines if line.strip()]
+    if not files:
+        raise DataError(f'{file}: lists no image; it takes one path a line')
+    return files

@@ -1,0 +1,109 @@
+"""What is predicted on, by what the command line names."""
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from mmvssd.cli.inputs import find_inputs
+from mmvssd.errors import DataError
+
+
+def files(inputs):
+    return [str(item.file) for item in inputs.read(frozenset())]
+
+
+def touched(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_list_is_read_from_its_folder_on(tmp_path):
+    elsewhere = tmp_path / 'elsewhere.png'
+    lines = ['a.png', '../b c.png ', '', '#1.png', 'a.png', str(elsewhere), '고양이.png']
+    (tmp_path / 'lists').mkdir()
+    file = tmp_path / 'lists' / 'some.TXT'
+    file.write_bytes(b'\xef\xbb\xbf' + '\r\n'.join(lines).encode() + b'\nbad\xff.png')
+    inputs = find_inputs(str(file))
+    assert files(inputs) == [str(file.parent / line) for line in (
+        'a.png', '../b c.png ', '#1.png', str(elsewhere), '고양이.png', 'bad\udcff.png')]
+    assert len(inputs) == 6
+
+
+@pytest.mark.parametrize('content', [b'', b'\n \r\n', b'\xef\xbb\xbf'])
+def test_an_empty_list(tmp_path, content):
+    (tmp_path / 'list.txt').write_bytes(content)
+    with pytest.raises(DataError, match=r'list.txt: lists no image; it takes one path a line'):
+        find_inputs(str(tmp_path / 'list.txt'))
+
+
+def test_sub_folders(tmp_path):
+    touched(tmp_path, 'b.png', 'x/a.JPG', 'x/y/a.jpg', 'x/notes.md', 'z/c.tif',
+            'out/pictures/b.png')
+    (tmp_path / 'x' / 'round').symlink_to(tmp_path)
+    inputs = find_inputs(str(tmp_path), recursive=True, without=tmp_path / 'out' / 'pictures')
+    assert files(inputs) == [str(tmp_path / name) for name in (
+        'b.png', 'x/a.JPG', 'x/y/a.jpg', 'z/c.tif')]
+    assert files(find_inputs(str(tmp_path))) == [str(tmp_path / 'b.png')]
+    with pytest.raises(DataError, match='neither it nor a folder below it holds an image'):
+        find_inputs(str(tmp_path / 'out'), recursive=True, without=tmp_path / 'out' / 'pictures')
+    with pytest.raises(DataError, match='is no folder, which --recursive asks for'):
+        find_inputs(str(tmp_path / 'b.png'), recursive=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may list any folder')
+def test_a_folder_that_cannot_be_listed(tmp_path):
+    touched(tmp_path, 'a.png', 'locked/b.png')
+    (tmp_path / 'locked').chmod(0)
+    with pytest.raises(DataError, match=r'locked: cannot be listed \(Permission denied\)'):
+        find_inputs(str(tmp_path), recursive=True)
+
+
+def test_images_of_one_name_get_pictures_of_their_own(tmp_path):
+    touched(tmp_path, 'x/a.png', 'y/a.png')
+    inputs = find_inputs(str(tmp_path), recursive=True)
+    names = [str(inputs.picture(item, None)) for item in inputs.read(frozenset())]
+    assert names == ['x/a.png', 'y/a.png']
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Five frames of 32 x 48 pixels, the frame's number times 40."""
+    file = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'MJPG'), 5, (48, 32))
+    if not writer.isOpened():
+        pytest.skip('this OpenCV writes no video')
+    for number in range(5):
+        writer.write(np.full((32, 48, 3), 40 * number, np.uint8))
+    writer.release()
+    return file
+
+
+def test_the_frames_of_a_video(video):
+    inputs = find_inputs(str(video))
+    items = list(inputs.read(frozenset()))
+    assert [item.key for item in items] == [(str(video), number) for number in range(5)]
+    assert [item.named for item in items][3] == dict(image=str(video), frame=3)
+    for number, item in enumerate(items):
+        assert item.image.shape == (32, 48, 3)
+        assert abs(item.image.mean() - 40 * number) < 4
+    assert str(inputs.picture(items[3], None)) == 'clip.avi/000003.jpg'
+    assert str(inputs.picture(items[3], '.png')) == 'clip.avi/000003.png'
+    left = inputs.read({items[0].key, items[2].key})
+    assert [item.frame for item in left] == [1, 3, 4]
+    assert [key[1] for key in inputs.left({items[0].key})] == [1, 2, 3, 4]
+
+
+def test_what_is_no_video(tmp_path):
+    (tmp_path / 'clip.mp4').write_text('<html>')
+    with pytest.raises(DataError, match=r'clip.mp4: cannot be read as a video'):
+        find_inputs(str(tmp_path / 'clip.mp4'))
+
+
+def test_what_is_not_there(tmp_path):
+    for name in ('none.txt', 'none.mp4', 'none'):
+        with pytest.raises(DataError, match='no such image or folder'):
+            find_inputs(str(tmp_path / name))
+    with pytest.raises(DataError, match='images: got'):
+        find_inputs('')
