@@ -61,6 +61,7 @@ def untrained(request, tmp_path_factory):
     pytest.importorskip(request.param)
     cfg = load_config(RECIPES[request.param])
     init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
     model = MODELS.build(dict(cfg.model, backbone=dict(cfg.model.backbone, init_cfg=None)))
     file = tmp_path_factory.mktemp('untrained') / 'weights.pth'
     torch.save(dict(state_dict=model.state_dict()), file)
@@ -362,8 +363,11 @@ def test_batches_and_threads_give_the_predictions_of_single_images(untrained, tm
         for name, found in results.items():
             # scores that are alike may be in another order
             for key in found[0].keys() & {'score', 'share'}:
-                np.testing.assert_allclose(sorted(one[key] for one in found),
-                                           sorted(one[key] for one in expected[name]), atol=1e-4)
+                # and where two classes are as likely, a pixel or two in another segment
+                np.testing.assert_allclose(
+                    sorted(one[key] for one in found),
+                    sorted(one[key] for one in expected[name]),
+                    atol=3 / (64 * 80) if key == 'share' else 1e-4)
         assert len(list((tmp_path / 'other' / 'pictures').iterdir())) == 6
 
 
