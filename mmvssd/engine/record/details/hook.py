@@ -23,6 +23,8 @@ FILE = 'test_details.json'
 KEPT = 8
 #: Pictures that a process keeps before it forgets those that will not be shown.
 MOST_PICTURES = 4 * KEPT
+#: What is kept of an annotation; outlines of masks are large.
+ANNOTATED = ('bbox', 'bbox_label', 'ignore_flag')
 #: What takes each kind of prediction, by the field of a data sample that holds it.
 TASKS = {'pred_instances': detection, 'pred_sem_seg': segmentation, 'pred_score': classification}
 
@@ -54,7 +56,9 @@ class TestDetailsHook(Hook):
             for index in range(len(leaf)) if hasattr(leaf, 'get_data_info') else ():
                 entry = leaf.get_data_info(index)
                 if isinstance(entry, dict) and 'instances' in entry and 'img_path' in entry:
-                    self._annotations[str(entry['img_path'])] = entry['instances']
+                    self._annotations[str(entry['img_path'])] = [
+                        {key: one[key] for key in ANNOTATED if key in one}
+                        for one in entry['instances']]
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None,
                         outputs: Optional[Sequence[BaseDataElement]] = None) -> None:

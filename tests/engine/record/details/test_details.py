@@ -319,6 +319,15 @@ def test_few_pictures_are_kept_and_processes_agree(runner, tmp_path, monkeypatch
     assert together == alone  # the worst and the best of either are among those of all
 
 
+def test_only_boxes_are_kept_of_annotations(runner, monkeypatch):
+    one = dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=1, mask=[[0.0] * 9999])
+    monkeypatch.setattr(Data, 'get_data_info', lambda self, index: dict(
+        img_path=f'{index}.png', instances=[one]), raising=False)
+    hook = TestDetailsHook()
+    hook.before_test(runner)
+    assert hook._annotations['89.png'] == [dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=1)]
+
+
 def test_the_best_images_of_a_detector_show_objects(runner, tmp_path):
     pytest.importorskip('mmdet')
     hook = TestDetailsHook()
