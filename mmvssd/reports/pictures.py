@@ -116,9 +116,9 @@ def _scale(size: Tuple[int, int]) -> float:
 
 
 def _cover_map(image: np.ndarray, label_map: np.ndarray, colors: Sequence[Color]):
-    labels = [int(label) for label in np.unique(label_map) if label < len(colors)]
     table = np.asarray(colors, np.float32)
-    is_class = label_map < len(colors)
+    is_class = (label_map >= 0) & (label_map < len(colors))
+    labels = [int(label) for label in np.unique(label_map[is_class])]
     over = table[np.where(is_class, label_map, 0)]
     mixed = image * (1 - COVER) + over * COVER
     return np.where(is_class[..., None], mixed, image).astype(np.uint8), labels

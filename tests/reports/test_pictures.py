@@ -81,3 +81,15 @@ def test_labels_that_no_class_has_and_many_classes():
 
 def test_colours_differ():
     assert len(set(palette(80))) == 80
+
+
+@pytest.mark.parametrize('other', [-1, -100, 255])
+def test_labels_that_are_no_class_are_left_as_they_are(other):
+    image = np.full((20, 20, 3), 100, np.uint8)
+    label_map = np.full((20, 20), other, np.int64)
+    label_map[:, 10:] = 1
+    picture = draw(image, Objects(label_map=label_map), ['a', 'b'], 'title')
+    assert [name.text for name in picture.names] == ['b']
+    change = abs(pixels(picture).astype(int) - 100)
+    assert change[:, :40].max() < 12
+    assert change[:, -40:].max() > 40

@@ -10,7 +10,7 @@ from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.data_survey.leaves import Leaf
 from mmvssd.engine.data.data_survey.overlap import digest
 from mmvssd.engine.data.data_survey.readers import is_elsewhere, reads_coco
-from mmvssd.engine.data.file_facts import FileFacts, header
+from mmvssd.engine.data.file_facts import MISSING, FileFacts, header
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS, walk
 from mmvssd.phrases import some
@@ -99,10 +99,13 @@ def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
         if os.path.isfile(path):
             by_size[os.path.getsize(path)].append(path)
     alike = sorted(path for same in by_size.values() if len(same) > 1 for path in same)
+    digests = facts.read('content', digest, alike)
     first: Dict[str, str] = {}
     for path in alike:
-        found = facts.read('content', digest, [path]).get(path)
-        if found and found in first:
+        found = digests.get(path)
+        if found in (None, MISSING):  # there was no time, or it is gone
+            continue
+        if found in first:
             findings.warn(leaf.where, '{} images are copies of another one',
                           f'{path} is {first[found]}')
         first.setdefault(found, path)
@@ -133,8 +136,9 @@ def check_parts(parts: Sequence[Part], findings: Findings) -> None:
         _check_boxes(part, findings)
         if trained is None or part.phase == 'train' or trained.kind == 'no labels':
             continue
+        known = set(trained.classes)
         new = [name for name in part.classes if part.images_with[name]
-               and not trained.images_with[name] and name in trained.classes]
+               and not trained.images_with[name] and name in known]
         if new:
             findings.warn(f'{part.phase}_dataloader', 'classes that are scored and that no '
                           f'training image shows ({len(new)}): {some(new)}')

@@ -132,8 +132,8 @@ def _counts(part: Part) -> Dict[str, int]:
 
 
 def _rows(parts: Sequence[Part]) -> Iterator[Row]:
-    names = list(dict.fromkeys(name for part in parts for name in part.classes))
-    names += [name for part in parts for name in _counts(part) if name not in set(names)]
+    names = [name for part in parts for name in part.classes]
+    names += [name for part in parts for name in _counts(part)]
     largest = [max(_counts(part).values(), default=0) or 1 for part in parts]
     for label, name in enumerate(dict.fromkeys(names)):
         yield Row(label, str(name), [

@@ -122,7 +122,7 @@ def _calibration(content: Dict[str, Any]) -> Optional[Chart]:
 
 
 def _pair(entry: Dict[str, Any], content: Dict[str, Any], folder: Path) -> Pair:
-    title = f'{entry["path"]}: {entry["quality"]:.2f}'
+    title = f'{entry["path"]}: {float(entry["quality"]):.2f}'  # JSON has no NaN but its name
     path = folder / entry['path']
     try:
         pixels = _pixels(path)
@@ -151,7 +151,7 @@ def _objects(found: Dict[str, Any], pixels: np.ndarray,
         label_map = np.asarray(Image.open(io.BytesIO(base64.b64decode(found['label_map']))))
         size = label_map.shape[1], label_map.shape[0]
         return Objects(label_map=label_map), np.asarray(Image.fromarray(pixels).resize(size))
-    labels, scores = found['labels'], found.get('scores')
+    labels, scores = found['labels'], [float(score) for score in found.get('scores') or ()]
     if 'boxes' in found:
         boxes = np.asarray(found['boxes'], float).reshape(-1, 4)
         notes = [f'scores {min(scores):.2f} to {max(scores):.2f}'] if scores else []

@@ -191,7 +191,7 @@ def _state(path: Path, records: Sequence[dict]) -> State:
 
 
 def _state_of(path: Path, record: dict) -> State:
-    status, error = record.get('status'), record.get('error') or ''
+    status, error = record.get('status'), str(record.get('error') or '')
     if status == 'stopped':
         return State('stopped' if error.startswith('ended by ') else 'failed', error)
     if status == 'running' and _silent(path, record):
@@ -309,10 +309,11 @@ def _seconds(records: Sequence[dict]) -> Optional[float]:
             begin = datetime.fromisoformat(record['started'])
             end = (datetime.fromisoformat(record['ended']) if record.get('ended')
                    else datetime.now().astimezone() if record.get('status') == 'running' else None)
-        except (ValueError, TypeError, KeyError):
+            took = None if end is None else (end - begin).total_seconds()
+        except (ValueError, TypeError, KeyError):  # or one of them has no time zone
             continue
-        if end is not None:
-            total = (total or 0) + (end - begin).total_seconds()
+        if took is not None:
+            total = (total or 0) + took
     return total
 
 

@@ -101,6 +101,15 @@ def test_the_size_of_a_run_that_removes_files_meanwhile(work_dir, monkeypatch):
     assert folder.size == whole
 
 
+@pytest.mark.parametrize(('record', 'state', 'seconds'), [
+    (dict(status='stopped', error=3), 'failed: 3', 3630),
+    (dict(ended='2026-01-01T01:00:30'), 'finished', None),  # without its time zone
+    (dict(started=5, ended=[]), 'finished', None)])
+def test_records_of_odd_values(work_dir, record, state, seconds):
+    folder = read_folder(work_dir(**record))
+    assert (str(folder.state), folder.seconds) == (state, seconds)
+
+
 def test_one_that_ended_before_it_began(tmp_path):
     (tmp_path / '20260101_000000').mkdir()
     (tmp_path / '20260101_000000' / '20260101_000000.log').write_text('x')

@@ -68,7 +68,7 @@ def _calibration(scores: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Op
     ECE: Naeini et al., 'Obtaining Well Calibrated Probabilities Using Bayesian Binning', 2015.
     None if the scores are no probabilities.
     """
-    if scores.min() < 0 or np.abs(scores.sum(1) - 1).max() > 0.02:
+    if not np.isfinite(scores).all() or scores.min() < 0 or np.abs(scores.sum(1) - 1).max() > 0.02:
         return None
     sure, right = scores.max(1), found == truth
     bins = np.clip((sure * BINS).astype(int), 0, BINS - 1)

@@ -47,7 +47,7 @@ def see(sample, annotations: Optional[list]) -> Dict[str, Any]:
     return dict(
         labels=labels, scores=scores.astype(np.float32), hits=hits, misses=misses,
         truth_labels=truth_labels[kept], confused=confused,
-        quality=2 * right / total if total else 1.0,
+        quality=2 * right / total if total else 1.0, empty=not total,
         picture=dict(truth=dict(boxes=truth[kept].tolist(), labels=truth_labels[kept].tolist()),
                      predicted=dict(boxes=boxes[order].round(1).tolist(),
                                     labels=labels[order].tolist(),

@@ -1,9 +1,10 @@
 """Write down what a test found, for the page of a run."""
 import logging
+import math
 import os
 from numbers import Real
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmengine.dist import collect_results, is_main_process
 from mmengine.hooks import Hook
@@ -20,6 +21,10 @@ from mmvssd.registry import HOOKS
 FILE = 'test_details.json'
 #: Images that are kept of the best, and of the worst.
 KEPT = 8
+#: Pictures that a process keeps before it forgets those that will not be shown.
+MOST_PICTURES = 4 * KEPT
+#: What is kept of an annotation; outlines of masks are large.
+ANNOTATED = ('bbox', 'bbox_label', 'ignore_flag')
 #: What takes each kind of prediction, by the field of a data sample that holds it.
 TASKS = {'pred_instances': detection, 'pred_sem_seg': segmentation, 'pred_score': classification}
 
@@ -38,18 +43,22 @@ class TestDetailsHook(Hook):
 
     def __init__(self):
         self._results: List[dict] = []
+        self._pictured: List[dict] = []  # those of them that still have what is drawn
         self._annotations: Dict[str, list] = {}
         self._task: Any = None
         self._said = False
 
     def before_test(self, runner) -> None:
         """Learn what the images are annotated with; a pipeline may load it for another size."""
-        self._results, self._annotations, self._said = [], {}, False
+        self._results, self._pictured = [], []
+        self._annotations, self._said = {}, False
         for leaf in data_sets_in(runner.test_dataloader.dataset):
             for index in range(len(leaf)) if hasattr(leaf, 'get_data_info') else ():
                 entry = leaf.get_data_info(index)
                 if isinstance(entry, dict) and 'instances' in entry and 'img_path' in entry:
-                    self._annotations[str(entry['img_path'])] = entry['instances']
+                    self._annotations[str(entry['img_path'])] = [
+                        {key: one[key] for key in ANNOTATED if key in one}
+                        for one in entry['instances']]
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None,
                         outputs: Optional[Sequence[BaseDataElement]] = None) -> None:
@@ -71,13 +80,29 @@ class TestDetailsHook(Hook):
             raise TypeError('no classes, boxes or label map were predicted')
         self._task = task
         path = str(sample.get('img_path', ''))
-        self._results.append(dict(task.see(sample, self._annotations.get(path)), path=path))
+        result = dict(task.see(sample, self._annotations.get(path)), path=path)
+        self._results.append(result)
+        if result['quality'] is not None:
+            self._pictured.append(result)
+        if len(self._pictured) > MOST_PICTURES:
+            self._forget_pictures()
+
+    def _forget_pictures(self) -> None:
+        """Forget what is drawn of all images but the best and the worst of this process."""
+        worst, best = _extremes(self._pictured)
+        chosen = {id(result) for result in worst + best}
+        for result in self._pictured:
+            result['shown'] = id(result) in chosen
+            if not result['shown']:
+                result.pop('picture', None)
+        self._pictured = [result for result in self._pictured if result['shown']]
 
     def after_test_epoch(self, runner, metrics: Optional[Dict[str, float]] = None) -> None:
         """Sum up over all processes, and write the file."""
         dataset = runner.test_dataloader.dataset
+        self._forget_pictures()
         results = collect_results(self._results, len(dataset))
-        self._results = []
+        self._results, self._pictured = [], []
         if not is_main_process() or self._task is None:
             return
         results = [result for result in results if result]
@@ -98,10 +123,22 @@ class TestDetailsHook(Hook):
         labelled = [result for result in results if result.get('quality') is not None]
         if not labelled:
             return {}
-        labelled.sort(key=lambda result: (result['quality'], result['path']))
+        worst, best = _extremes([result for result in labelled if result['shown']])
         return dict(self._task.sum_up(labelled, classes),
-                    worst=[self._task.shown(result) for result in labelled[:KEPT]],
-                    best=[self._task.shown(result) for result in labelled[:-KEPT - 1:-1]])
+                    worst=[self._task.shown(result) for result in worst],
+                    best=[self._task.shown(result) for result in best])
+
+
+def _extremes(results: Sequence[dict]) -> Tuple[List[dict], List[dict]]:
+    """Return the worst and the best images; one that is empty and right shows nothing good."""
+    ordered = sorted(results, key=_rank)
+    telling = [result for result in ordered if not result.get('empty')]
+    return ordered[:KEPT], telling[:-KEPT - 1:-1]
+
+
+def _rank(result: dict) -> Tuple[float, str]:
+    quality = result['quality']
+    return -1 if math.isnan(quality) else quality, result['path']
 
 
 def _warn(error: Exception) -> None:

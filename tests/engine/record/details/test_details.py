@@ -14,7 +14,9 @@ from mmvssd.engine.record.details import (
     detection,
     segmentation,
 )
+from mmvssd.engine.record.details import hook as hook_module
 from mmvssd.engine.record.details.curves import precision_recall, thinned
+from mmvssd.reports.runs.details import details_of
 
 
 def test_precision_over_recall():
@@ -246,12 +248,12 @@ def test_large_label_maps_are_kept_small():
 
 
 class Data:
-    """A data set of twenty images that tells nothing of them."""
+    """A data set of ninety images that tells nothing of them."""
 
     metainfo = dict(classes=('a', 'b', 'c'))
 
     def __len__(self):
-        return 20
+        return 90
 
 
 @pytest.fixture
@@ -275,6 +277,92 @@ def test_the_hook_keeps_the_best_and_the_worst(runner, tmp_path):
     assert [entry['path'] for entry in content['best']] == [f'{19 - i}.png' for i in range(8)]
     assert content['scores'] == {'accuracy/top1': 50.0}
     assert (content['images'], content['checkpoint']) == (20, 'x.pth')
+
+
+def label_maps(index):
+    """Return a prediction that is right in as many pixels as the index says."""
+    truth = torch.ones(1, 10, 10, dtype=torch.int64)
+    found = truth.clone().reshape(-1)
+    found[index:] = 0
+    return BaseDataElement(
+        metainfo=dict(img_path=f'{index:02d}.png'), gt_sem_seg=PixelData(data=truth),
+        pred_sem_seg=PixelData(data=found.reshape(1, 10, 10)))
+
+
+def test_few_pictures_are_kept_and_processes_agree(runner, tmp_path, monkeypatch):
+    pytest.importorskip('mmseg')
+    sent = []
+
+    def gather(results, size):
+        sent.append(results)
+        # as it does, the first of each process and then the second; the last process is the main
+        return [result for together in zip(*sent) for result in together]
+
+    def test(indices):
+        hook = TestDetailsHook()
+        hook.before_test(runner)
+        for index in indices:
+            hook.after_test_iter(runner, 0, outputs=[label_maps(index)])
+            kept = [result for result in hook._results if 'picture' in result]
+            assert len(kept) <= hook_module.MOST_PICTURES
+        hook.after_test_epoch(runner, {})
+        return json.loads((tmp_path / FILE).read_text())
+
+    monkeypatch.setattr(hook_module, 'collect_results', gather)
+    alone = test(range(90))
+    assert len([result for result in sent[0] if 'picture' in result]) == 16
+    assert [entry['path'] for entry in alone['worst']] == [f'{i:02d}.png' for i in range(8)]
+    assert [entry['path'] for entry in alone['best']] == [f'{89 - i}.png' for i in range(8)]
+    sent.clear()
+    test(range(1, 90, 2))
+    together = test(range(0, 90, 2))
+    assert together == alone  # the worst and the best of either are among those of all
+
+
+def test_only_boxes_are_kept_of_annotations(runner, monkeypatch):
+    one = dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=1, mask=[[0.0] * 9999])
+    monkeypatch.setattr(Data, 'get_data_info', lambda self, index: dict(
+        img_path=f'{index}.png', instances=[one]), raising=False)
+    hook = TestDetailsHook()
+    hook.before_test(runner)
+    assert hook._annotations['89.png'] == [dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=1)]
+
+
+def test_the_best_images_of_a_detector_show_objects(runner, tmp_path):
+    pytest.importorskip('mmdet')
+    hook = TestDetailsHook()
+    hook.before_test(runner)
+    boxes = torch.tensor([[0.0, 0, 9, 9]])
+    for index in range(60):
+        path, count = f'{index:02d}.png', int(index in (3, 50))
+        hook._annotations[path] = [dict(bbox=[0, 0, 9, 9], bbox_label=0)] * count
+        sample = BaseDataElement(metainfo=dict(img_path=path))
+        sample.pred_instances = InstanceData(
+            bboxes=boxes[:count], scores=torch.ones(count), labels=torch.zeros(count).long())
+        hook.after_test_iter(runner, 0, outputs=[sample])
+    hook.after_test_epoch(runner, {})
+    content = json.loads((tmp_path / FILE).read_text())
+    assert [entry['path'] for entry in content['best']] == ['50.png', '03.png']
+    assert content['images'] == 60
+
+
+def test_scores_that_are_not_finite(runner, tmp_path):
+    pytest.importorskip('mmpretrain')
+    hook = TestDetailsHook()
+    hook.before_test(runner)
+    for index in range(40):
+        hook.after_test_iter(runner, 0, outputs=[BaseDataElement(
+            metainfo=dict(img_path=f'{index:02d}.png'), gt_label=torch.tensor([0]),
+            pred_score=torch.tensor([float('nan') if index % 2 else index / 40, 0.5]))])
+    hook.after_test_epoch(runner, {})
+    content = json.loads((tmp_path / FILE).read_text())
+    assert [entry['path'] for entry in content['best'][:2]] == ['38.png', '36.png']
+    assert [entry['path'] for entry in content['worst'][:2]] == ['01.png', '03.png']
+    shown = details_of(content)
+    assert [pair.title for pair in (*shown.worst[:1], *shown.best[:1])] == [
+        '01.png: nan', '38.png: 0.95']
+    assert shown.charts  # precision over recall; there is no calibration
+    assert content['calibration'] is None
 
 
 @pytest.mark.parametrize('outputs', [[object()], [BaseDataElement()], None, ['text']])
