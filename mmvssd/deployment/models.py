@@ -157,6 +157,9 @@ class DeployedClassifier(Deployed):
 
     def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
         super().__init__(model, result, normalizes)
+        if getattr(model, 'head', None) is None:
+            raise ExportError(f'{type(model).__name__}: has no head; an ImageClassifier of a '
+                              'backbone and a head is exported')
         if result == 'scores' and not scores_are_softmax(model.head):
             raise ExportError(f'{type(model.head).__name__}: its scores are no softmax of its '
                               'logits; export with --result logits')
@@ -188,11 +191,19 @@ class DeployedSegmentor(Deployed):
 
     def __init__(self, model: nn.Module, result: str, normalizes: bool) -> None:
         super().__init__(model, result, normalizes)
-        head = model.decode_head
+        head = getattr(model, 'decode_head', None)
+        if head is None:
+            raise ExportError(f'{type(model).__name__}: has no decode_head; an EncoderDecoder is '
+                              'exported')
         if isinstance(head, nn.ModuleList) or head.out_channels == 1:
             raise ExportError(f'{type(model).__name__}: a cascade of heads, or a head of one '
                               'channel, is not exported; a single head with a channel for each '
                               'class is')
+        base = importlib.import_module('mmseg.models.decode_heads.decode_head').BaseDecodeHead
+        if getattr(type(head), 'predict', None) is not base.predict:
+            raise ExportError(f'{type(model).__name__}: its decode_head is a '
+                              f'{type(head).__name__}, which predicts in a way of its own; heads '
+                              'that enlarge their logits to the image are exported')
         replace_adaptive_pools_(head)
 
     def compute(self, images: Tensor) -> Tensor:

@@ -343,6 +343,26 @@ def test_the_hosts_results_are_what_counts(untrained, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ['digits.onnx']
 
 
+def test_models_of_another_form(untrained):
+    """Whatever they compute, it would not be the host's prediction."""
+    _, _, model = untrained('mmseg')
+    head = type(model.decode_head)
+    for change, reason in (
+            (lambda own: delattr(own, 'decode_head'), 'EncoderDecoder: has no decode_head'),
+            (lambda own: setattr(own.decode_head, '__class__', type(
+                'MaskHead', (head, ), dict(predict=head.loss))),
+             'its decode_head is a MaskHead, which predicts in a way of its own')):
+        own = copy.deepcopy(model)
+        change(own)
+        with pytest.raises(ExportError, match=reason):
+            DEPLOYED['mmseg'](own, 'labels', False)
+    _, _, model = untrained('mmpretrain')
+    own = copy.deepcopy(model)
+    own.head = None
+    with pytest.raises(ExportError, match='ImageClassifier: has no head'):
+        DEPLOYED['mmpretrain'](own, 'logits', False)
+
+
 @pytest.mark.filterwarnings('ignore')
 def test_labels_are_those_of_the_largest_score(untrained):
     """At the images' size; one wrong label in a hundred is beyond the bar."""
