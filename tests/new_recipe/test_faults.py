@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from mmvssd.engine.data import file_facts
 from mmvssd.errors import DataError
 from mmvssd.new_recipe import new_recipe
 
@@ -342,3 +343,18 @@ def test_options_that_contradict_the_data(tmp_path):
         with pytest.raises(ValueError, match=text):
             new_recipe(root, str(tmp_path / 'out' / 'r.py'), arch='vssd-nano', **options)
     assert not (tmp_path / 'out' / 'r.py').exists()
+
+
+def test_large_images_are_no_faults(tmp_path, monkeypatch, capsys):
+    """PIL takes them for an attack; the host reads them. Label maps it reads with PIL."""
+    made.make_coco(tmp_path / 'data')
+    made.make_label_maps(tmp_path / 'maps')
+    pixels = made.WIDTH * made.HEIGHT
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', pixels // 2 - 1)
+    monkeypatch.setattr(file_facts, 'LARGE', pixels - 2)
+    new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano')
+    assert '6 images have more than' in capsys.readouterr().out
+    assert pixels // 2 - 1 == Image.MAX_IMAGE_PIXELS
+    message = message_of(tmp_path / 'maps')
+    assert '6 label maps have more than' in message
+    assert 'Cut them' in message

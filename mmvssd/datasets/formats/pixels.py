@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mmvssd.datasets.formats.records import Data, Item
-from mmvssd.engine.data.file_facts import FileFacts, label_map
+from mmvssd.engine.data.file_facts import LARGE, FileFacts, header, is_large, label_map
 from mmvssd.engine.data.findings import Findings, Place
 from mmvssd.phrases import some
 
@@ -111,6 +111,10 @@ class Pixels:
         for item in items:
             if isinstance(self._fact(item), dict):
                 item.size = tuple(self._fact(item)['size'])
+            elif (fact := header(str(item.label_map))) and is_large(fact['size']):
+                self.stop(f'{{}} label maps have more than {LARGE // 10 ** 6} million pixels, '
+                          'which the host does not read', str(item.label_map),
+                          'Cut them and their images into tiles')
             else:
                 self.stop('{} label maps cannot be read as an image', str(item.label_map))
 
