@@ -106,7 +106,7 @@ class Tree:
     def json(self, path: Path) -> Union[dict, DataError]:
         """Return the content of a JSON file, or what is wrong with it."""
         try:
-            content = read_json(str(path))
+            content = read_json(str(path), marked=True)
         except DataError as error:
             return error
         content.pop('imageData', None)  # LabelMe's copy of the image, megabytes each
