@@ -172,3 +172,20 @@ def test_a_class_called_train_is_no_part(tmp_path):
     parts, (note, ) = divide(unlabelled, tree)
     assert {name: len(part.items) for name, part in parts.items()} == dict(train=2)
     assert '4 images that belong to no part are left out' in note
+
+
+def test_every_site_has_its_own_lists(tmp_path):
+    """A name may be of training in one and of validation in another."""
+    for site, parts in (('2007', dict(train='0', val='1')), ('2012', dict(train='1', val='0'))):
+        touch(tmp_path, *(f'{site}/JPEGImages/{index}.jpg' for index in range(2)))
+        for part, name in parts.items():
+            file = tmp_path / site / 'ImageSets' / 'Main' / f'{part}.txt'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f'{name}\n')
+    tree = Tree(tmp_path)
+    parts, notes = divide([Item(path) for path in tree.images], tree, 'Main')
+    assert {name: [tree.relative(item.image) for item in part.items]
+            for name, part in parts.items()} == dict(
+        train=['2007/JPEGImages/0.jpg', '2012/JPEGImages/1.jpg'],
+        val=['2007/JPEGImages/1.jpg', '2012/JPEGImages/0.jpg'])
+    assert not notes
