@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvssd.datasets.formats import FORMATS, MARK, Item, Tree
+from mmvssd.datasets.formats import FORMATS, MARK, Item, Tree, recognize
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.objects import clipped, from_polygons
@@ -145,6 +145,10 @@ def test_folders_beside_parts_are_no_classes(tmp_path):
     touch(tmp_path / 'd', 'train/cat/0.jpg', 'train/dog/0.jpg', 'more/cat/0.jpg', 'more/dog/0.jpg')
     with pytest.raises(DataError, match='may be a part of the data, and may be a class'):
         class_folders(tmp_path / 'd')
+    (tmp_path / 'd' / 'table.csv').write_text('image,label\ntrain/cat/0.jpg,x\nmore/dog/0.jpg,y\n')
+    with pytest.raises(DataError, match='Choose with --format csv or class_folders'):
+        recognize(Tree(tmp_path / 'd'))
+    assert recognize(Tree(tmp_path / 'd'), name='csv')[0] == 'csv'
 
 
 @pytest.mark.parametrize(('there', 'folder', 'part'), [
