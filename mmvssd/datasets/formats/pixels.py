@@ -296,6 +296,10 @@ class Pixels:
             if beyond:
                 self.stop(f'{{}} label maps have values beyond the {count} names of classes',
                           f'{item.label_map}: {beyond[-1]}', 'Name all classes')
+            elif max(item.values, default=0) > IGNORED:
+                self.stop(f'{{}} label maps have values beyond {IGNORED}, and the host reads 8 '
+                          'bits', f'{item.label_map}: {max(item.values)}',
+                          f'Join classes; {MOST_CLASSES} can be told apart')
         if count < 2:
             self.stop(f'the label maps have only the values {some(sorted(values))}, and '
                       'segmentation needs two classes')
