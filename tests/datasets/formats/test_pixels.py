@@ -95,3 +95,13 @@ def test_numbers_beyond_8_bits(value, tmp_path):
     Image.fromarray(pixels).save(tmp_path / 'masks' / '0.png')
     _, faults = read(tmp_path, classes=[f'c{index}' for index in range(300)])
     assert ['values beyond 255' in fault for fault in faults] == [True] * (value > 255)
+
+
+@pytest.mark.parametrize('value', [0.5, np.nan, np.inf])
+def test_values_are_whole_numbers(value, tmp_path):
+    write(tmp_path, (0, 1), (0, 1))
+    (tmp_path / 'masks' / '0.png').unlink()
+    Image.fromarray(np.full((48, 64), value, np.float32)).save(tmp_path / 'masks' / '0.tif')
+    _, (fault, ) = read(tmp_path)
+    assert '1 label maps have values that are no whole numbers' in fault
+    assert '0.tif' in fault
