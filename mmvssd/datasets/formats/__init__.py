@@ -149,7 +149,8 @@ def _disagree(tree: Tree, found: Dict[str, Found]) -> bool:
         try:
             data = FORMATS[key].read(tree, one, Findings())
         except DataError:
-            return True
+            by_format.append({})
+            continue
         if len(data.classes) > 1:
             by_format.append({item.image: data.classes[item.label] for item in data.items})
     shared = set.intersection(*map(set, by_format)) if by_format else set()
