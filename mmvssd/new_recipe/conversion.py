@@ -110,13 +110,17 @@ def _label_maps(data: Data, part: Part, name: str, folder: Path, final: Path) ->
 
 
 def _listed_in_place(part: Part, images: Path) -> Optional[Dict[str, Any]]:
-    """Return settings that find label maps by the images' names; None if names differ."""
+    """Return settings that find label maps by the images' names; None if names differ.
+
+    A list has the names without ending, of which the host strips blanks at the end.
+    """
     maps = _common_folder([item.label_map for item in part.items])
     first = part.items[0]
     ending, map_ending = first.image.suffix, first.label_map.suffix
     for item in part.items:
         image, label_map = _relative(item.image, images), _relative(item.label_map, maps)
-        if not image.endswith(ending) or label_map != image[:-len(ending)] + map_ending:
+        stem = image[:-len(ending)]
+        if not image.endswith(ending) or stem != stem.rstrip() or label_map != stem + map_ending:
             return None
     return dict(data_prefix=dict(img_path=str(images), seg_map_path=str(maps)),
                 img_suffix=ending, seg_map_suffix=map_ending)

@@ -22,9 +22,17 @@ from mmvssd.datasets.formats import (
     Tree,
     recognize,
 )
-from mmvssd.engine.data.file_facts import MISSING, FileFacts, header, upright_size
-from mmvssd.engine.data.findings import STOP, Findings
-from mmvssd.errors import DataError
+from mmvssd.engine.data.file_facts import (
+    LARGE,
+    MISSING,
+    FileFacts,
+    header,
+    is_large,
+    open_image,
+    upright_size,
+)
+from mmvssd.engine.data.findings import EXAMPLES, STOP, Finding, Findings
+from mmvssd.errors import DataError, printable
 from mmvssd.new_recipe.dividing import divide
 from mmvssd.new_recipe.painting import to_segmentation
 from mmvssd.phrases import some
@@ -44,13 +52,22 @@ LISTED = 100
 class Faults(Findings):
     """Findings whose faults name many files, so that all can be mended before the next try."""
 
-    def _add(self, severity: str, where: str, what: str, example: Optional[str],
-             advice: str) -> None:
-        super()._add(severity, where, what, example, advice)
-        named = self._found[severity, where, what].first
-        if severity == STOP and example is not None and len(named) < NAMED and (
-                example not in named):
-            named.append(example)
+    def __init__(self):
+        super().__init__(NAMED)
+
+    def text(self) -> str:
+        """Return all findings with the files that they name, faults first."""
+        text = super().text()
+        for fault in self.of(STOP):
+            text = text.replace(str(fault), _all_of(fault))
+        return text
+
+
+def _all_of(fault: Finding) -> str:
+    """Return the text of a fault with all files that it keeps."""
+    first, every = (printable(', '.join(names)) for names in (
+        fault.first[:EXAMPLES], dict.fromkeys(fault.first)))
+    return str(fault).replace(f' (the first: {first})', f' (the first: {every})')
 
 
 @dataclass
@@ -201,15 +218,19 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
             _note_size(item, upright, stored, findings)
         item.size = upright
         sizes.append(upright)
+    large = sum(map(is_large, sizes))
+    if large:
+        data.notes.append(f'{large} images have more than {LARGE // 10 ** 6} million pixels, and '
+                          'only their headers were read; training is quicker on tiles of them')
     return sizes
 
 
 def _fault_of(path: str) -> Optional[str]:
     """Say why an image cannot be decoded; None if it can."""
-    from PIL import Image
     try:
-        with Image.open(path) as image:
-            image.load()
+        with open_image(path) as image:
+            if not is_large(image.size):
+                image.load()
     except Exception as error:  # each format's reader has errors of its own
         return str(error) if os.path.getsize(path) else 'empty: 0 bytes'
     return None

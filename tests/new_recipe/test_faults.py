@@ -10,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from mmvssd.datasets.formats import Tree, recognize
+from mmvssd.engine.data import file_facts
 from mmvssd.errors import DataError
 from mmvssd.new_recipe import new_recipe
 
@@ -342,3 +344,46 @@ def test_options_that_contradict_the_data(tmp_path):
         with pytest.raises(ValueError, match=text):
             new_recipe(root, str(tmp_path / 'out' / 'r.py'), arch='vssd-nano', **options)
     assert not (tmp_path / 'out' / 'r.py').exists()
+
+
+def test_large_images_are_no_faults(tmp_path, monkeypatch, capsys):
+    """PIL takes them for an attack; the host reads them. Label maps it reads with PIL."""
+    made.make_coco(tmp_path / 'data')
+    made.make_label_maps(tmp_path / 'maps')
+    pixels = made.WIDTH * made.HEIGHT
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', pixels // 2 - 1)
+    monkeypatch.setattr(file_facts, 'LARGE', pixels - 2)
+    new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano')
+    assert '6 images have more than' in capsys.readouterr().out
+    assert pixels // 2 - 1 == Image.MAX_IMAGE_PIXELS
+    message = message_of(tmp_path / 'maps')
+    assert '6 label maps have more than' in message
+    assert 'Cut them' in message
+
+
+def test_several_yaml_files_are_all_named(tmp_path):
+    made.make_yolo(tmp_path / 'data')
+    (tmp_path / 'data' / 'other.yaml').write_text('train: images/train\nnames: [dog, cat]\n')
+    message = message_of(tmp_path / 'data')
+    assert '2 YAML files name classes and images: data.yaml, other.yaml' in message
+    new_recipe(str(tmp_path / 'data' / 'data.yaml'), str(tmp_path / 'r.py'), arch='vssd-nano')
+
+
+def test_a_table_that_disagrees_with_folders(tmp_path):
+    """One that says the same, or stands beside a single folder, is taken."""
+    root = tmp_path / 'data'
+    made.make_class_folders(root)
+    images = sorted(root.rglob('*.png'))
+    for label in (lambda path: path.parent.name, lambda path: f'camera{len(path.name) % 2}'):
+        lines = [f'{path.relative_to(root)},{label(path)}' for path in images]
+        if label(images[0]).startswith('camera'):
+            lines[0] = lines[0][:-1] + '5'
+            (root / 'meta.csv').write_text('\n'.join(['image,label', *lines]))
+            message = message_of(root)
+            assert 'Choose with --format csv or class_folders' in message
+            assert 'csv: 1 file, such as meta.csv' in message
+        else:
+            (root / 'meta.csv').write_text('\n'.join(['image,label', *lines]))
+            assert recognize(Tree(root))[0] == 'csv'
+    made.make_csv(tmp_path / 'one')
+    assert recognize(Tree(tmp_path / 'one'))[0] == 'csv'

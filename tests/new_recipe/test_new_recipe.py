@@ -280,6 +280,26 @@ def test_a_single_name_stands_beside_a_background(tmp_path):
         check_label_maps(built(cfg, 'train'), {0, 1})
 
 
+def test_names_that_end_in_a_blank_are_kept(tmp_path):
+    """The host strips the lines of its lists, which have names without ending."""
+    root = tmp_path / 'data'
+    for index in range(6):
+        made.picture(root / 'images' / f'{index} .jpg')
+        made.label_map(root / 'masks' / f'{index} .png', (0, 1))
+    cfg = write(root, tmp_path / 'r.py')
+    for part in ('train', 'val'):
+        check_label_maps(built(cfg, part), {0, 1})
+
+
+def test_a_byte_order_mark_is_read_and_not_written(tmp_path):
+    root = tmp_path / 'data'
+    made.make_coco(root)
+    file = root / 'instances.json'
+    file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
+    cfg = write(root, tmp_path / 'r.py', val=str(file))  # the host gets no part as it lies
+    assert [check_objects(built(cfg, part), True) for part in ('train', 'val')] == [{0, 1}] * 2
+
+
 def test_palettes_of_indexed_label_maps(tmp_path):
     """The classes' colours; indices that mean other colours from file to file are no classes."""
     made.make_label_maps(tmp_path / 'a', palette=[1, 2, 3, 250, 128, 7])

@@ -27,6 +27,7 @@ from mmvssd.datasets.formats.records import (
     Part,
 )
 from mmvssd.datasets.formats.tree import MARK, Tree
+from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
@@ -102,12 +103,14 @@ def recognize(tree: Tree, task: Optional[str] = None,
         return strong.popitem()
     broken = [str(error) for error in map(tree.json, tree.others.get('.json', ()))
               if isinstance(error, DataError)]
-    for key, one in among.items():
-        if one.weak and (found := one.find(tree)):
-            if broken and task is None:
-                raise DataError(f'{tree.root}: JSON files cannot be read: {some(broken)}. If they '
-                                f'are no annotations, say --task {one.task}')
-            return key, found
+    weak = _found(tree, {key: one for key, one in among.items() if one.weak})
+    if len(weak) > 1 and _disagree(tree, weak):
+        _ask(tree, weak)
+    for key, found in weak.items():
+        if broken and task is None:
+            raise DataError(f'{tree.root}: JSON files cannot be read: {some(broken)}. If they '
+                            f'are no annotations, say --task {FORMATS[key].task}')
+        return key, found
     looked_for = ', '.join(one.title for one in among.values())
     others = _found(tree, {key: one for key, one in FORMATS.items()
                            if not one.weak and key not in among})
@@ -136,14 +139,33 @@ def _found(tree: Tree, formats: Dict[str, Format]) -> Dict[str, Found]:
     return {key: one for key, one in found.items() if one}
 
 
+def _disagree(tree: Tree, found: Dict[str, Found]) -> bool:
+    """Tell whether formats of classification give images other classes.
+
+    Images in one folder may be of any classes. What cannot be read agrees with nothing.
+    """
+    by_format = []
+    for key, one in found.items():
+        try:
+            data = FORMATS[key].read(tree, one, Findings())
+        except DataError:
+            by_format.append({})
+            continue
+        if len(data.classes) > 1:
+            by_format.append({item.image: data.classes[item.label] for item in data.items})
+    shared = set.intersection(*map(set, by_format)) if by_format else set()
+    return len(by_format) > 1 and (not shared or any(
+        len({labels[image] for labels in by_format}) > 1 for image in shared))
+
+
 def _ask(tree: Tree, found: Dict[str, Found]) -> None:
     """Raise the error at data of several formats."""
     tasks = {FORMATS[key].task for key in found}
     choice = ('Choose with --format ' + ' or '.join(found)
               + f', or with --task {" or ".join(sorted(tasks))}' * (len(tasks) == len(found)))
-    lines = [f'  - {key}: {len(one.files)} file{"s" * (len(one.files) > 1)}, such as '
-             f'{some([tree.relative(file) for file in one.files[:3]])}'
-             for key, one in found.items()]
+    lines = [f'  - {key}: ' + (f'{len(one.files)} file{"s" * (len(one.files) > 1)}, such as '
+             f'{some([tree.relative(file) for file in one.files[:3]])}' if one.files
+             else one.reason) for key, one in found.items()]
     raise DataError('\n'.join([f'{tree.root}: data of several formats are mixed. {choice}',
                                *lines]))
 

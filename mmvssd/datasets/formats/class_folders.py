@@ -24,7 +24,10 @@ READ_IN_PLACE = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 def find(tree: Tree) -> Optional[Found]:
     """Find folders of classes, which hold images."""
-    _, by_part = _folders(tree)
+    try:
+        _, by_part = _folders(tree)
+    except DataError:  # reading says why
+        return Found([], 'folders of images, which may be parts or classes', 'a guess')
     if not by_part:
         return None
     names = sorted({name for folders in by_part.values() for name in folders})

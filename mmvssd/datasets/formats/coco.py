@@ -1,4 +1,5 @@
 """Detection data in COCO's form: a JSON file for each part, beside folders of images."""
+import codecs
 import os
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -101,7 +102,7 @@ def _read_file(tree: Tree, file: Path,
     content = tree.json(file)
     annotations, images = _dicts(content, 'annotations'), _dicts(content, 'images')
     folder = folder_of([str(image.get('file_name', '')) for image in images], tree, file)
-    notes = _complete(annotations) + _complete_images(images, folder)
+    notes = _complete(annotations) + _complete_images(images, folder) + _marked(file)
     counted = [one for one in annotations if not one.get('ignore')]
     masks = bool(counted) and all(one.get('segmentation') for one in counted)
     own = type(findings)()
@@ -128,6 +129,13 @@ def _read_file(tree: Tree, file: Path,
     as_is = None if notes else dict(ann_file=str(file), data_prefix=dict(img=f'{folder}/'))
     return Part(items, as_is), names, [f'{file.name}: {note}, written into a new file'
                                        for note in notes]
+
+
+def _marked(file: Path) -> List[str]:
+    """Say if a file begins with a byte order mark, which the host does not read."""
+    with open(file, 'rb') as content:
+        marked = content.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    return ['without its byte order mark (BOM)'] * marked
 
 
 def _complete(annotations: Sequence[dict]) -> List[str]:

@@ -23,13 +23,13 @@ def divide(items: Sequence[Item], tree: Tree,
     lists = _lists(tree, kind)
     groups: Dict[Optional[str], List[Item]] = {}
     for item in items:
-        part = (lists.get(item.image.stem) if lists
+        part = (_listed_part(item.image, lists) if lists
                 else tree.part_of(item.image.parent))
         groups.setdefault(part, []).append(item)
     if not lists and set(groups) == {TRAIN, None} and any(map(_is_annotated, groups[None])):
         groups = {None: items}  # a folder called train, among others of the same kind
     parts, notes = settled(groups)
-    lacking = sorted(set(lists) - {item.image.stem for item in items})
+    lacking = sorted(set().union(*lists.values()) - {item.image.stem for item in items})
     if lacking:
         notes.append(f'{len(lacking)} names in the lists of ImageSets have no annotated image, '
                      f'such as {lacking[0]}')
@@ -59,13 +59,20 @@ def settled(groups: Dict[Optional[str], List[Item]]) -> Tuple[Dict[str, Part], L
     return {part: Part(groups[part]) for part in (TRAIN, VAL, TEST) if part in groups}, notes
 
 
-def _lists(tree: Tree, kind: Optional[str]) -> Dict[str, str]:
-    """Return the part of each name in the lists of ``ImageSets``."""
-    parts: Dict[str, str] = {}
+def _lists(tree: Tree, kind: Optional[str]) -> Dict[Path, Dict[str, str]]:
+    """Return the part of each name in the lists of ``ImageSets``, by the folder that has those."""
+    lists: Dict[Path, Dict[str, str]] = {}
     for part in (TEST, VAL, TRAIN):
-        file = next((path for path in tree.others.get('.txt', ()) if path.stem == part
-                     and path.parts[-3:-1] == ('ImageSets', kind)), None)
-        if file is not None:
-            parts.update({Path(line.split()[0]).name: part
-                          for line in read_text(file).splitlines() if line.strip()})
-    return parts
+        for file in tree.others.get('.txt', ()):
+            if file.stem == part and file.parts[-3:-1] == ('ImageSets', kind):
+                lists.setdefault(file.parents[2], {}).update(
+                    (Path(line.split()[0]).name, part)
+                    for line in read_text(file).splitlines() if line.strip())
+    return lists
+
+
+def _listed_part(image: Path, lists: Dict[Path, Dict[str, str]]) -> Optional[str]:
+    """Return an image's part by the lists beside it; by all lists, if it lies beside none."""
+    beside = [parts for folder, parts in lists.items() if folder in image.parents]
+    found = {parts.get(image.stem) for parts in beside or lists.values()} - {None}
+    return found.pop() if len(found) == 1 else None

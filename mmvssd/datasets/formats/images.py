@@ -3,13 +3,11 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import List, Optional, Sequence
 
-from mmvssd.datasets.formats.label_maps import IMAGE_WORDS, MAP_WORDS, SILENT_WORDS
 from mmvssd.datasets.formats.tree import Tree
+from mmvssd.datasets.formats.words import KINDS
 from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
-#: Words of names of folders that tell images from what annotates them, and no more.
-KINDS = IMAGE_WORDS | MAP_WORDS | SILENT_WORDS | {'xml', 'xmls', 'json', 'jsons', 'labelme', 'voc'}
 #: What is said of annotation files that several images fit.
 SEVERAL = '{} annotation files have several images of their name'
 NAME_IT = 'Give the images names that differ, or lay each annotation file beside its image'

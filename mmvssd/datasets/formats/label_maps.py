@@ -10,16 +10,10 @@ from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.pixels import LOSSY, Pixels
 from mmvssd.datasets.formats.records import SEGMENTATION, WHOLE, Data, Found, Item, Part
 from mmvssd.datasets.formats.tree import Tree
+from mmvssd.datasets.formats.words import IMAGE_WORDS, MAP_WORDS, SILENT_WORDS
 from mmvssd.engine.data.findings import Findings
 from mmvssd.phrases import some
 
-#: Words of names of folders that hold images, and label maps; words that say nothing.
-IMAGE_WORDS = {'image', 'images', 'img', 'imgs', 'jpegimages', 'photo', 'photos', 'picture',
-               'pictures', 'input', 'inputs'}
-MAP_WORDS = {'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'annot', 'ann',
-             'anno', 'gt', 'groundtruth', 'segmentationclass', 'segmentation', 'segmentations',
-             'labelmap', 'labelmaps', 'seg', 'trainannot', 'valannot', 'testannot'}
-SILENT_WORDS = {'map', 'maps', 'dir', 'class', 'png', 'ground', 'truth'}
 #: What a label map's name has beside its image's.
 MAP_STEM = re.compile(r'[_-](mask|masks|label|labels|gt|seg|segmentation|labelmap)$', re.IGNORECASE)
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mmvssd.datasets.formats.records import Data, Item
-from mmvssd.engine.data.file_facts import FileFacts, label_map
+from mmvssd.engine.data.file_facts import LARGE, FileFacts, header, is_large, label_map
 from mmvssd.engine.data.findings import Findings, Place
 from mmvssd.phrases import some
 
@@ -111,6 +111,10 @@ class Pixels:
         for item in items:
             if isinstance(self._fact(item), dict):
                 item.size = tuple(self._fact(item)['size'])
+            elif (fact := header(str(item.label_map))) and is_large(fact['size']):
+                self.stop(f'{{}} label maps have more than {LARGE // 10 ** 6} million pixels, '
+                          'which the host does not read', str(item.label_map),
+                          'Cut them and their images into tiles')
             else:
                 self.stop('{} label maps cannot be read as an image', str(item.label_map))
 
@@ -254,7 +258,8 @@ class Pixels:
         for item in self.items:
             values = self._fact(item).get('values')
             item.values = _values_of(item, False) if values is None else set(map(int, values))
-            if any(value != int(value) for value in values or ()):
+            # a list without values is of a map with infinite ones
+            if values == [] or any(value != int(value) for value in values or ()):
                 self.stop('{} label maps have values that are no whole numbers',
                           str(item.label_map))
         return set().union(*(item.values for item in self.items))
@@ -292,6 +297,10 @@ class Pixels:
             if beyond:
                 self.stop(f'{{}} label maps have values beyond the {count} names of classes',
                           f'{item.label_map}: {beyond[-1]}', 'Name all classes')
+            elif max(item.values, default=0) > IGNORED:
+                self.stop(f'{{}} label maps have values beyond {IGNORED}, and the host reads 8 '
+                          'bits', f'{item.label_map}: {max(item.values)}',
+                          f'Join classes; {MOST_CLASSES} can be told apart')
         if count < 2:
             self.stop(f'the label maps have only the values {some(sorted(values))}, and '
                       'segmentation needs two classes')

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 from mmvssd.datasets.formats.records import TEST, TRAIN, VAL
+from mmvssd.datasets.formats.words import EMPTY_WORDS
 from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS, is_hidden, walk
@@ -15,11 +16,6 @@ from mmvssd.errors import DataError
 #: Words of names of folders and files, by the part that they stand for.
 PARTS = {'train': TRAIN, 'training': TRAIN, 'val': VAL, 'valid': VAL, 'validation': VAL,
          'eval': VAL, 'test': TEST, 'testing': TEST}
-#: Words of folders' names that say nothing of what is in them.
-SILENT = {'my', 'the', 'set', 'sets', 'data', 'dataset', 'split', 'part', 'subset', 'image',
-          'images', 'img', 'imgs', 'jpegimages', 'photos', 'pictures', 'mask', 'masks', 'label',
-          'labels', 'annotation', 'annotations', 'gt', 'xml', 'xmls', 'json', 'jsons', 'instances',
-          'coco', 'voc', 'yolo', 'labelme', 'v'}
 #: File in a folder that was written from data: what lies there is not looked at as data again.
 MARK = 'made_by_new_recipe.json'
 #: Names of files that are looked at to find the folder of images.
@@ -106,7 +102,7 @@ class Tree:
     def json(self, path: Path) -> Union[dict, DataError]:
         """Return the content of a JSON file, or what is wrong with it."""
         try:
-            content = read_json(str(path))
+            content = read_json(str(path), marked=True)
         except DataError as error:
             return error
         content.pop('imageData', None)  # LabelMe's copy of the image, megabytes each
@@ -152,7 +148,7 @@ def _part_and_words(name: str) -> Tuple[Optional[str], Tuple[str, ...]]:
     """Return the part that a name speaks of, and its words beside that say more."""
     words = [word for word in re.split('[^a-z]+', name.lower()) if word]
     part = part_of_names([name])
-    return part, tuple(word for word in words if word not in PARTS and word not in SILENT)
+    return part, tuple(word for word in words if word not in PARTS and word not in EMPTY_WORDS)
 
 
 def part_of_names(names: Iterable[str]) -> Optional[str]:

@@ -31,19 +31,14 @@ LABELS, IMAGES = 'labels', 'images'
 
 def find(tree: Tree) -> Optional[Found]:
     """Find a YAML file that names classes and parts, or texts beside images."""
-    description = _description(tree)
-    if description is not None:
-        return Found([description], 'a YAML file that names classes and images')
+    descriptions = [file for file in tree.annotations('.yaml', '.yml') if _is_description(file)]
+    if descriptions:
+        return Found(descriptions, 'a YAML file that names classes and images')
     files = [label_of(image) for image in tree.images] if tree.others.get('.txt') else []
     files = [file for file in files if _is_label(file)]
     if not files:
         return None
     return Found(files, f'{len(files)} text files of numbers beside images', 'likely')
-
-
-def _description(tree: Tree) -> Optional[Path]:
-    files = [file for file in tree.annotations('.yaml', '.yml') if _is_description(file)]
-    return files[0] if files else None
 
 
 def _is_description(file: Path) -> bool:
@@ -97,6 +92,9 @@ def read(tree: Tree, found: Found, findings: Findings,
     """Read the texts of all images; see :func:`mmvssd.datasets.formats.coco.read`."""
     notes: List[str] = []
     description = found.files[0] if found.files[0].suffix.lower() != '.txt' else None
+    if description is not None and len(found.files) > 1:
+        raise DataError(f'{tree.root}: {len(found.files)} YAML files name classes and images: '
+                        f'{", ".join(map(tree.relative, found.files))}. Name the one that is meant')
     content = _read_yaml(description) if description is not None else {}
     named = None
     if description is None and classes is None:

@@ -1,11 +1,13 @@
 """Facts of many files, read in threads, within a time, and remembered between runs."""
 import json
 import os
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 from PIL import Image
@@ -13,7 +15,7 @@ from PIL import Image
 from mmvssd.files import write_whole
 
 #: Version of the facts; files of another one are read anew.
-VERSION = 2
+VERSION = 3
 #: Threads that read; PIL decodes without Python's lock.
 THREADS = 4
 #: Files that are read before the time is looked at.
@@ -24,6 +26,8 @@ ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 MISSING = 'missing'
 #: Modes of PIL whose pixels are one number below 256.
 BYTES = ('1', 'L', 'P')
+#: Pixels beyond which PIL takes an image for an attack; such are not decoded here.
+LARGE = 2 * Image.MAX_IMAGE_PIXELS
 
 
 class FileFacts:
@@ -126,6 +130,46 @@ def _spread(paths: List[str]) -> List[str]:
     return [paths[index] for index in order]
 
 
+class _NoLimit:
+    """Lift PIL's limit of pixels while any thread opens an image."""
+
+    def __init__(self):
+        self.lock, self.users, self.limit = threading.Lock(), 0, None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if self.users == 0:
+                self.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self.users += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if self.users == 0:
+                    Image.MAX_IMAGE_PIXELS = self.limit
+
+
+_no_limit = _NoLimit()
+
+
+def open_image(path: str) -> Image.Image:
+    """Open an image of any size; nothing of it is decoded.
+
+    Raises:
+        OSError: It cannot be read, or PIL does not know the format; PIL's readers raise others
+            too.
+    """
+    with _no_limit():
+        return Image.open(path)
+
+
+def is_large(size: Sequence[int]) -> bool:
+    """Tell whether an image (width, height) has more pixels than are decoded here."""
+    return size[0] * size[1] > LARGE
+
+
 def header(path: str) -> Optional[dict]:
     """Return the size, mode and EXIF orientation of an image from its header.
 
@@ -134,7 +178,7 @@ def header(path: str) -> Optional[dict]:
         not know the format.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return dict(size=list(image.size), mode=image.mode, orientation=_orientation(image))
     except Exception:  # PIL's readers raise errors of many kinds at broken files
         return None
@@ -145,7 +189,7 @@ def label_map(path: str) -> Optional[dict]:
 
     Returns:
         As :func:`header`, with ``values`` of a map of one channel, and with ``equal`` for several
-        channels that are the same. None if PIL cannot read it.
+        channels that are the same. None if PIL cannot read it, or takes it for too large.
     """
     try:
         with Image.open(path) as image:

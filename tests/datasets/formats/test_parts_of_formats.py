@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvssd.datasets.formats import FORMATS, MARK, Item, Tree
+from mmvssd.datasets.formats import FORMATS, MARK, Item, Tree, recognize
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.objects import clipped, from_polygons
@@ -145,6 +145,10 @@ def test_folders_beside_parts_are_no_classes(tmp_path):
     touch(tmp_path / 'd', 'train/cat/0.jpg', 'train/dog/0.jpg', 'more/cat/0.jpg', 'more/dog/0.jpg')
     with pytest.raises(DataError, match='may be a part of the data, and may be a class'):
         class_folders(tmp_path / 'd')
+    (tmp_path / 'd' / 'table.csv').write_text('image,label\ntrain/cat/0.jpg,x\nmore/dog/0.jpg,y\n')
+    with pytest.raises(DataError, match='Choose with --format csv or class_folders'):
+        recognize(Tree(tmp_path / 'd'))
+    assert recognize(Tree(tmp_path / 'd'), name='csv')[0] == 'csv'
 
 
 @pytest.mark.parametrize(('there', 'folder', 'part'), [
@@ -172,3 +176,20 @@ def test_a_class_called_train_is_no_part(tmp_path):
     parts, (note, ) = divide(unlabelled, tree)
     assert {name: len(part.items) for name, part in parts.items()} == dict(train=2)
     assert '4 images that belong to no part are left out' in note
+
+
+def test_every_site_has_its_own_lists(tmp_path):
+    """A name may be of training in one and of validation in another."""
+    for site, parts in (('2007', dict(train='0', val='1')), ('2012', dict(train='1', val='0'))):
+        touch(tmp_path, *(f'{site}/JPEGImages/{index}.jpg' for index in range(2)))
+        for part, name in parts.items():
+            file = tmp_path / site / 'ImageSets' / 'Main' / f'{part}.txt'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f'{name}\n')
+    tree = Tree(tmp_path)
+    parts, notes = divide([Item(path) for path in tree.images], tree, 'Main')
+    assert {name: [tree.relative(item.image) for item in part.items]
+            for name, part in parts.items()} == dict(
+        train=['2007/JPEGImages/0.jpg', '2012/JPEGImages/1.jpg'],
+        val=['2007/JPEGImages/1.jpg', '2012/JPEGImages/0.jpg'])
+    assert not notes

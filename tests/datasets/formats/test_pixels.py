@@ -86,3 +86,22 @@ def test_other_values_of_validation_are_a_fault(tmp_path):
         write(tmp_path / str(number) / 'val', val, ending=ending)
         _, _, faults, _ = both(tmp_path / str(number))
         assert 'values that those of training lack' in ''.join(faults)
+
+
+@pytest.mark.parametrize('value', [299, 256, 255, 254])
+def test_numbers_beyond_8_bits(value, tmp_path):
+    write(tmp_path, (0, 1))
+    pixels = np.full((48, 64), value, np.uint16)
+    Image.fromarray(pixels).save(tmp_path / 'masks' / '0.png')
+    _, faults = read(tmp_path, classes=[f'c{index}' for index in range(300)])
+    assert ['values beyond 255' in fault for fault in faults] == [True] * (value > 255)
+
+
+@pytest.mark.parametrize('value', [0.5, np.nan, np.inf])
+def test_values_are_whole_numbers(value, tmp_path):
+    write(tmp_path, (0, 1), (0, 1))
+    (tmp_path / 'masks' / '0.png').unlink()
+    Image.fromarray(np.full((48, 64), value, np.float32)).save(tmp_path / 'masks' / '0.tif')
+    _, (fault, ) = read(tmp_path)
+    assert '1 label maps have values that are no whole numbers' in fault
+    assert '0.tif' in fault

@@ -1,4 +1,5 @@
 """Read an annotation file, or say what it is instead."""
+import codecs
 import json
 from pathlib import Path
 from typing import Optional
@@ -11,8 +12,12 @@ MARKS = {b'\xff\xfe\0\0': 'UTF-32', b'\0\0\xfe\xff': 'UTF-32', b'\xff\xfe': 'UTF
          b'\xfe\xff': 'UTF-16', b'\xef\xbb\xbf': 'UTF-8'}
 
 
-def read_json(file: str) -> dict:
+def read_json(file: str, marked: bool = False) -> dict:
     """Read an annotation file.
+
+    Args:
+        file: The file.
+        marked: Whether it may begin with a byte order mark of UTF-8, which the hosts do not read.
 
     Raises:
         DataError: It is no JSON, in no encoding that the hosts read, or no dict of lists.
@@ -23,6 +28,8 @@ def read_json(file: str) -> dict:
         raise DataError(f'{file} cannot be read ({error.strerror})') from error
     if not content.strip():
         raise DataError(f'{file} is empty; write the annotations anew')
+    if marked:
+        content = content.removeprefix(codecs.BOM_UTF8)
     for mark, encoding in MARKS.items():
         if content.startswith(mark):
             raise DataError(f'{file} begins with a byte order mark (BOM) of {encoding}; save it as '
