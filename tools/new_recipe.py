@@ -22,7 +22,8 @@ def main() -> None:
                         help='detection, segmentation (also from outlines of objects) or '
                         'classification; default: what the data tell')
     parser.add_argument('--arch', type=named, default='vssd-tiny',
-                        help='backbone (default: %(default)s)')
+                        help='backbone, such as vssd-nano, which is for a CPU, vssd-micro or '
+                        'vmamba-tiny-s1l8; a wrong one lists all (default: %(default)s)')
     parser.add_argument('--checkpoint', type=named, metavar='FILE',
                         help='converted checkpoint that the backbone starts from; default: '
                         'checkpoints/ARCH_in1k.pth if it is there')

@@ -86,6 +86,7 @@ def steps_of(pipeline: Sequence[Dict]) -> List:
         try:
             options = dict(settings)
             name = str(options.pop('type')).rpartition('.')[2]
+            options.pop('_scope_', None)  # MMEngine notes a registry there
             if name != 'LoadAnnotations' and not name.startswith('Pack'):
                 steps.append(STEPS[name](**options))
         except (KeyError, TypeError, ValueError) as error:

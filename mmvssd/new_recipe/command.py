@@ -148,9 +148,10 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
              f'Sizes: {sizes[0][0]} x {sizes[0][1]} to {sizes[-1][0]} x {sizes[-1][1]} pixels; '
              f'median sides {short} and {long}',
              _class_line(found)]
-    background = sum(not item.classes for item in data.items)
+    background = sum(not item.classes for item in data.parts[TRAIN].items)
     if data.task == 'det' and background:
-        lines.append(f'Background: {background} images have no object and are trained on as such')
+        lines.append(f'Background: {background} images of training have no object, and are trained '
+                     'on as such')
     lines += [f'Note: {note}' for note in data.notes]
     lines += [f'Doubtful: {doubt}' for doubt in found.doubts]
     start = f'from {weights}' if weights else (

@@ -72,7 +72,9 @@ def find_arch(name: str, task: str) -> Arch:
     base = family_base if family_base.is_file() else configs_dir() / BASES[task]
     bases = recipes or [base, file]
     recipe = Config.fromfile(bases[0])
-    return Arch(name, bases, dict(backbone.backbone), backbone.checkpoint,
+    # a sample recipe's own, where the arch has no published one, is of digits
+    checkpoint = f'checkpoints/{name}_in1k.pth'
+    return Arch(name, bases, dict(backbone.backbone), checkpoint,
                 recipe.optim_wrapper.optimizer.lr, recipe.auto_scale_lr.base_batch_size)
 
 

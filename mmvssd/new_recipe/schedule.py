@@ -68,8 +68,8 @@ class Schedule:
 
     @property
     def warm_up(self) -> int:
-        """Steps of warming up."""
-        return max(1, min(self.norm.warm_up, round(WARM_UP_SHARE * self.steps)))
+        """Steps of warming up: two at least, for MMEngine's LinearLR never ends one of a step."""
+        return max(2, min(self.norm.warm_up, round(WARM_UP_SHARE * self.steps)))
 
     @property
     def interval(self) -> int:
@@ -78,8 +78,8 @@ class Schedule:
 
     @property
     def log_interval(self) -> int:
-        """Steps between lines of the log: at least one line an epoch."""
-        return max(1, min(50, self.steps_per_epoch))
+        """Steps between lines of the log: some lines an epoch, for a step may take seconds."""
+        return max(1, min(50, self.steps_per_epoch // 4))
 
     @property
     def rate(self) -> float:

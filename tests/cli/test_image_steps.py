@@ -42,6 +42,13 @@ def test_steps_that_change_no_image_are_passed_by():
     assert steps_of(pipeline) == []
 
 
+def test_a_scope_that_mmengine_notes():
+    """The pipeline of a recipe whose base is of another host has it in every step."""
+    step, = steps_of([dict(type='LoadImageFromFile', _scope_='mmpretrain'),
+                      dict(type='Resize', scale=(32, 32), _scope_='mmpretrain')])
+    assert apply_steps(image(64, 48), [step]).shape == (32, 32, 3)
+
+
 @pytest.mark.parametrize('settings', [
     dict(type='RandomFlip', prob=0.5), dict(type='CenterCrop', crop_size=9, auto_pad=True),
     dict(type='Resize', scale=(1, 2), ratio=3), dict(scale=3), 7,

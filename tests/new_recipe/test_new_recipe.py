@@ -360,7 +360,7 @@ def test_background_is_trained_on(tmp_path, capsys):
         (tmp_path / 'data' / 'labels' / 'train' / f'{name}.txt').write_text('')
     cfg = write(tmp_path / 'data', tmp_path / 'r.py')
     assert len(built(cfg, 'train')) == 4
-    assert 'Background: 2 images have no object' in capsys.readouterr().out
+    assert 'Background: 2 images of training have no object' in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_the_backbone_and_of_another(tmp_path, make):

@@ -68,7 +68,8 @@ def test_schedules(task):
     few, many = (choose(task, images, **published) for images in (10, 1_000_000))
     assert (few.epochs, many.epochs) == (norm.most, norm.fewest)
     for schedule in (few, many):
-        assert 1 <= schedule.warm_up <= max(1, 0.1 * schedule.steps)
+        assert 2 <= schedule.warm_up <= max(2, 0.1 * schedule.steps)
+        assert 1 <= schedule.log_interval <= max(1, schedule.steps_per_epoch / 4)
         assert schedule.interval <= schedule.epochs
     assert choose(task, 1, **published).batch == (2 if task == SEGMENTATION else 1)
     assert choose(task, 1000, batch=64, **published).rate == 1e-3
