@@ -209,10 +209,12 @@ class DeployedSegmentor(Deployed):
     def compute(self, images: Tensor) -> Tensor:
         head = self.model.decode_head
         height, width = images.shape[2:]
-        images = self._padded(images)
-        logits = F.interpolate(head(self.model.extract_feat(images)), size=images.shape[2:],
+        padded = self._padded(images)
+        logits = F.interpolate(head(self.model.extract_feat(padded)), size=padded.shape[2:],
                                mode='bilinear', align_corners=head.align_corners)
-        logits = logits[..., :height, :width]
+        if padded is not images:
+            # torch.export would hold on to whether a slice leaves anything out
+            logits = _pad(logits, [height - padded.shape[2], width - padded.shape[3]], 0)
         if self.result == 'labels':
             return logits.argmax(1)
         return logits.softmax(1) if self.result == 'scores' else logits
