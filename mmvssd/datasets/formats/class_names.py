@@ -11,9 +11,11 @@ from mmvssd.errors import DataError
 #: Names of such files, in lower case, the best first.
 FILES = ('class_dict.csv', 'classes.csv', 'labelmap.txt', 'label_colors.txt', 'classes.txt',
          'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', '_darknet.labels')
-#: Titles of columns of CSV files, in lower case: of names, the best first, and of colours.
+#: Titles of columns of CSV files, in lower case: of names and of numbers, the
+#: best first, and of colours.
 NAME_TITLES = ('name', 'class_name', 'class name', 'classname', 'label_name', 'names', 'class',
                'label', 'classes', 'labels', 'category')
+NUMBER_TITLES = ('id', 'class_id', 'label_id', 'category_id', 'index', 'number', 'value')
 COLOUR_TITLES = (('r', 'g', 'b'), ('red', 'green', 'blue'))
 #: Lines of LabelMe's lists that are no classes.
 NO_CLASSES = ('__ignore__', )
@@ -52,7 +54,10 @@ def find_names(tree: Tree) -> Optional[Names]:
 
 
 def _table(text: str) -> List[List[str]]:
-    """Return the rows of a CSV file: each a name, and the numbers of its colour if it has one."""
+    """Return the rows of a CSV file: each a name, and the numbers of its colour if it has one.
+
+    They come by the classes' numbers if it has those.
+    """
     rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text))
             if any(map(str.strip, row))]
     titles = [cell.lower() for cell in rows[0]] if rows else []
@@ -62,7 +67,12 @@ def _table(text: str) -> List[List[str]]:
     if any(map(str.isdigit, titles)) or (place is None and not colour):
         return rows  # no header
     place = place or 0
-    return [[row[index] for index in (place, *colour) if index < len(row)] for row in rows[1:]]
+    rows = rows[1:]
+    number = next((titles.index(title) for title in NUMBER_TITLES if title in titles), None)
+    if number is not None and all(row[number:number + 1] and row[number].isdecimal()
+                                  for row in rows):
+        rows.sort(key=lambda row: int(row[number]))
+    return [[row[index] for index in (place, *colour) if index < len(row)] for row in rows]
 
 
 def _columns(line: str) -> List[str]:

@@ -76,6 +76,7 @@ def test_label_files_of_images(tmp_path):
     ('classes.csv', 'id, name\n0, cat\n1, dog\n', ['cat', 'dog'], None),
     ('classes.csv', 'red\ngreen\nblue\n', ['red', 'green', 'blue'], None),
     ('classes.csv', 'object,r,g,b\ncat,1,2,3\n', ['cat'], [(1, 2, 3)]),
+    ('classes.csv', 'name,id\nbus,10\ndog,1\ncat,0\n', ['cat', 'dog', 'bus'], None),
     ('classes.csv', 'id,b,g,r,Class\n0,3,2,1,cat\n', ['cat'], [(1, 2, 3)])])
 def test_files_that_name_classes(file, text, names, colours, tmp_path):
     (tmp_path / file).write_text(text)
