@@ -12,7 +12,7 @@ Sets up the environment (see tools/setup.sh --help), then runs the linter and al
 
   --fast  leave out the tests that are marked slow: what one runs while writing code
 
-On 2 cores without a GPU all tests take about 17 minutes, and longer if the machine does something
+On 2 cores without a GPU all tests take about 24 minutes, and longer if the machine does something
 else; the fast ones, the first case of each test, take 3. Other arguments go to pytest:
 bash tools/run_tests.sh tests/compat -k scope
 EOF
@@ -24,7 +24,7 @@ report() {  # report <exit status>
     printf '\nLint and tests %s after %d min %02d s\n' "$outcome" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-lane=() minutes='about 22'
+lane=() minutes='about 24'
 case ${1-} in
     -h | --help) usage; exit ;;
     --fast) lane=(-m 'not slow') minutes='about 3'; shift ;;

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmvssd.cli.band_inferencers import inferencer_class
 from mmvssd.cli.inferencers import Classifier
 from mmvssd.cli.launch import load_config
-from mmvssd.cli.predict import predict
+from mmvssd.cli.predict import Options, predict
 from mmvssd.deployment import export as exporting
 from mmvssd.errors import DataError
 
@@ -49,7 +49,8 @@ def image_of(shade, height=48, width=64):
 def test_arrays_are_predicted_on_and_pictures_show_the_chosen_bands(untrained):
     np.save('images/a.npy', image_of(50))
     np.save('images/b.npy', image_of(20))
-    written = predict(untrained, 'weights.pth', 'images', 'out', score_thr=1., device='cpu')
+    written = predict(untrained, 'weights.pth', 'images', 'out', device='cpu',
+                      options=Options(score_thr=1.))
     entries = json.loads(written.read_text())
     assert [entry['image'] for entry in entries] == ['images/a.npy', 'images/b.npy']
     pictures = sorted(Path('out/pictures').iterdir())

@@ -11,6 +11,7 @@ import pytest
 from mmvssd.deployment.output import place, temporary_folder
 
 
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.parametrize(('number', 'error'), [
     (signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit),
     (signal.SIGHUP, SystemExit)])
@@ -76,6 +77,7 @@ run(write)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.parametrize(('number', 'where'), [
     (signal.SIGHUP, 'in Python'), (signal.SIGTERM, 'outside Python')])
 def test_a_process_that_is_ended(tmp_path, number, where):

@@ -49,10 +49,12 @@ def draws(count=2, **kind):
 COMPILED = [
     make_case(grid=(4, 4), D=32, R=6, S=16, pattern='unidirectional'),
     make_case(grid=(14, 14), D=64, R=launch.LARGEST_RANK, masked=True),
-    make_case(grid=(14, 14), D=32, R=launch.LARGEST_RANK, S=launch.LARGEST_STATE),
+    make_case(grid=(14, 14), D=32, R=launch.LARGEST_RANK, S=launch.LARGEST_STATE,
+              pattern='bidirectional'),
 ]
-#: Tiles follow from the shape alone: one case shows that the halves' code compiles.
-COMPILED_HALVES = COMPILED[1:2]
+#: Tiles follow from the shape alone: one case shows that the halves' code compiles, along rows.
+COMPILED_HALVES = [make_case(grid=(14, 14), D=64, R=launch.LARGEST_RANK, masked=True,
+                             pattern='bidirectional')]
 
 
 def options(case):
