@@ -106,7 +106,7 @@ def _open(file: str) -> OnnxModel:
 
 def _metadata(model: OnnxModel, file: str) -> Dict[str, object]:
     said = model.session.get_modelmeta().custom_metadata_map
-    if 'mmvssd_version' not in said:
+    if not {'mmvssd_version', 'task', 'classes', 'preprocessing'} <= set(said):
         raise ConfigError(f'{file}: not a file of tools/deployment/export.py, for it does not say '
                           'what its images need')
     if said['task'] != 'classification':

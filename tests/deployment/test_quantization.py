@@ -136,9 +136,16 @@ def test_what_does_not_fit(recipe, exported, tmp_path):
         onnx.save(bare, tmp_path / name)
         return str(tmp_path / name)
 
+    def half_said():
+        del bare.metadata_props[:]
+        onnx.helper.set_model_props(bare, {'mmvssd_version': '0'})
+        onnx.save(bare, tmp_path / 'half.onnx')
+        return str(tmp_path / 'half.onnx')
+
     for file, message in ((str(tmp_path / 'none.onnx'), 'no such file'),
                           (str(tmp_path / 'text.onnx'), 'ONNX Runtime cannot read it'),
                           (with_metadata('bare.onnx'), 'not a file of tools/deployment/export.py'),
+                          (half_said(), 'not a file of tools/deployment/export.py'),
                           (with_metadata('seg.onnx', task='segmentation'), 'does segmentation')):
         with pytest.raises(ConfigError, match=message) as raised:
             quantize(recipe, file, out)
