@@ -91,6 +91,7 @@ class ImageClassifier(nn.Module):
                  device: Union[str, torch.device, None] = None,
                  dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
+        self.head: Any
         self.family = FAMILIES[check_name('family', family, FAMILIES)]
         self.in_chans = check_integer('in_chans', in_chans, 1)
         self.drop_rate = check_number('drop_rate', drop_rate, '0 <= drop_rate < 1', least=0,

@@ -8,7 +8,8 @@ usage() {
     cat <<'EOF'
 Usage: bash tools/run_tests.sh [--fast] [PYTEST ARGUMENT...]
 
-Sets up the environment (see tools/setup.sh --help), then runs the linter and all tests.
+Sets up the environment (see tools/setup.sh --help), then checks style and types, and runs all
+tests.
 
   --fast  leave out the tests that are marked slow: what one runs while writing code
 
@@ -38,6 +39,7 @@ python=$(bash "$ROOT/tools/setup.sh" --print-python)
 cd -- "$ROOT"
 unset PYTHONPATH  # it could put another mmvssd before this one
 "$python" -m ruff check .
+"$python" -m mypy
 # two files at a time, each on its half of the cores; in their order, for the longest is not last
 export OMP_NUM_THREADS=$((($(nproc) + 1) / 2))
 "$python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "${lane[@]}" "$@"

@@ -17,7 +17,7 @@ import queue
 import threading
 from concurrent.futures import Future
 from types import ModuleType
-from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ _recording = threading.local()
 class Launch(NamedTuple):
     """A kernel, and what it was to be launched with."""
 
-    kernel: object
+    kernel: Any
     grid: Tuple[int, ...]
     args: tuple
     options: dict
@@ -104,7 +104,7 @@ class CompiledAhead:
             found = launches(self._function, *args)
         except Exception:  # a call goes on without; whatever is wrong with it, it will say itself
             logger.warning('%s: its kernels compile one after the other, for its launches could '
-                           'not be foreseen', self.__name__, exc_info=True)
+                           'not be foreseen', self._function.__name__, exc_info=True)
             return
         self._started[kind] = [threads.submit(when, _compile, launch, device) for launch in found]
 
@@ -158,7 +158,7 @@ class _Recorder:
 class _RecordedKernel:
     """Stands for a kernel: ``kernel[grid](*args, **options)`` is noted."""
 
-    def __init__(self, kernel: object, found: List[Launch]) -> None:
+    def __init__(self, kernel: Any, found: List[Launch]) -> None:
         self._kernel, self._found = kernel, found
 
     def __getitem__(self, grid: Tuple[int, ...]) -> Callable:

@@ -3,7 +3,7 @@ import functools
 import importlib
 import itertools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Callable, Dict, Tuple, Type
+from typing import Any, Callable, Dict, Tuple, Type
 
 import torch
 from torch.autograd import forward_ad
@@ -14,7 +14,7 @@ _library = torch.library.Library('mmvssd_kernels', 'DEF')
 #: Operators with a gradient in the form that the transforms of ``torch.func`` take.
 _functions: Dict[str, Type[torch.autograd.Function]] = {}
 #: What operators run.
-_bodies: Dict[str, Callable] = {}
+_bodies: Dict[str, Any] = {}
 #: By operators whose gradient launches kernels: how many of their arguments are tensors, and it.
 _gradients: Dict[str, Tuple[int, CompiledAhead]] = {}
 

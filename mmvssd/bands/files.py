@@ -80,7 +80,8 @@ def read_header(path: str, layout: Optional[str] = None) -> Header:
                 plain = image.mode in PLAIN_MODES and 'transparency' not in image.info
             if not plain:
                 shape = _decode(path).shape
-        return Header(*shape, str(dtype))
+        height, width, bands = shape
+        return Header(height, width, bands, str(dtype))
     except (ConfigError, DataError, MemoryError, UnreadableImageError):
         raise
     except Exception as error:  # as above

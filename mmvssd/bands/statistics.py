@@ -30,7 +30,7 @@ class Band(NamedTuple):
     std: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]  # it hides that of tuples
     missing: int
 
 

@@ -26,16 +26,18 @@ class _Bands:
         pipeline = cfg.test_dataloader.dataset.pipeline
         self.load = TRANSFORMS.build(pipeline[0])
         pipeline[0] = dict(type='LoadImageFromFile')  # the host's one looks for it
-        super().__init__(cfg, checkpoint, meta, score_thr, device)
+        super().__init__(cfg, checkpoint, meta, score_thr, device)  # type: ignore[call-arg]
 
     def prepare(self, image: str) -> dict:
         if not isinstance(image, str):
             raise UnreadableImageError("the recipe's LoadBands reads files, no frames of a video")
-        return super().prepare(self.load(dict(img_path=image))['img'])
+        pixels = self.load(dict(img_path=image))['img']
+        return super().prepare(pixels)  # type: ignore[misc]
 
     def picture(self, image: str, sample: BaseDataElement) -> np.ndarray:
         # drawn on as a file's pixels, which come in BGR
-        return super().picture(self.load.picture(image)[..., ::-1], sample)
+        pixels = self.load.picture(image)[..., ::-1]
+        return super().picture(pixels, sample)  # type: ignore[misc]
 
 
 def inferencer_class(cfg: Config) -> Type[Inferencer]:

@@ -7,7 +7,9 @@ backbone asks for it, to keep the samples of the call at hand in a context varia
 detectors nor segmentors need subclasses, recipes of any host's model need one setting, and the
 tensor stays what the hosts expect.
 """
+import functools
 from contextvars import ContextVar
+from types import ModuleType
 from typing import NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor
@@ -35,11 +37,14 @@ class Batch(NamedTuple):
 _batch: ContextVar[Optional[Batch]] = ContextVar('mmvssd_batch', default=None)
 
 
+def _follow(name: str, module: ModuleType) -> None:
+    wrap_once(getattr(module, name), 'forward', _keep_samples)
+
+
 def follow_hosts() -> None:
     """Have the hosts' models keep their data samples at hand; a second call does nothing."""
     for module, name in HOST_MODELS.items():
-        when_imported(module, lambda module, name=name: wrap_once(
-            getattr(module, name), 'forward', _keep_samples))
+        when_imported(module, functools.partial(_follow, name))
 
 
 def _keep_samples(forward, model, inputs, data_samples=None, *args, **kwargs):

@@ -100,6 +100,8 @@ def _read_file(tree: Tree, file: Path,
                findings: Findings) -> Tuple[Part, List[str], List[str]]:
     """Return the part in a file, the names of its categories and what is to be said."""
     content = tree.json(file)
+    if isinstance(content, DataError):
+        raise content
     annotations, images = _dicts(content, 'annotations'), _dicts(content, 'images')
     folder = folder_of([str(image.get('file_name', '')) for image in images], tree, file)
     notes = _complete(annotations) + _complete_images(images, folder) + _marked(file)
@@ -118,9 +120,9 @@ def _read_file(tree: Tree, file: Path,
     for image in images:
         if not isinstance(image.get('file_name'), str) or not image['file_name']:
             continue
-        size = (image.get('width'), image.get('height'))
-        item = Item(folder / image['file_name'], tuple(map(int, size)) if all(
-            map(is_number, size)) else None, source=str(file))
+        width, height = image.get('width'), image.get('height')
+        size = (int(width), int(height)) if is_number(width) and is_number(height) else None
+        item = Item(folder / image['file_name'], size, source=str(file))
         item.objects = objects.get(image.get('id'), []) if objects else []
         items.append(item)
         if not item.image.is_file():

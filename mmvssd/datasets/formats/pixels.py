@@ -193,8 +193,8 @@ class Pixels:
 
     def _note_classes(self, recoding: Recoding) -> None:
         for item in self.items:
-            item.values = {recoding.number(value, item.label_map)
-                           for value in item.values} - {IGNORED, None}
+            numbers = {recoding.number(value, item.label_map) for value in item.values}
+            item.values = {number for number in numbers if number not in (IGNORED, None)}
 
     def _colour_code(self, names: Optional[List[str]], listed: Optional[list]) -> Code:
         """Make a class of each colour; those that a file lists come in its order."""
