@@ -242,7 +242,7 @@ class ImageClassifier(nn.Module):
                 if name.rpartition('.')[2] in WITHOUT_DECAY}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True,
-                        assign: bool = False):
+                        assign: bool = False) -> Any:
         """Load weights under the names of this model, of a host's, or of the published code."""
         return super().load_state_dict(own_names(state_dict, self), strict=strict, assign=assign)
 

@@ -1,7 +1,7 @@
 """Read images of any number of bands: TIFF, NumPy's arrays, and what OpenCV decodes."""
 import os
 from pathlib import Path
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -103,7 +103,7 @@ def _read_tiff(path: str, layout: Optional[str]) -> np.ndarray:
         return _arranged(pixels, series.axes, path, layout)
 
 
-def _tifffile(path: str):
+def _tifffile(path: str) -> Any:
     try:
         import tifffile
     except ImportError as error:
@@ -112,7 +112,7 @@ def _tifffile(path: str):
     return tifffile
 
 
-def _shape_of(series, path: str, layout: Optional[str]) -> Tuple[int, ...]:
+def _shape_of(series: Any, path: str, layout: Optional[str]) -> Tuple[int, ...]:
     """Return the shape (H, W, bands) of a TIFF's series."""
     # an array of one number that is repeated takes no memory
     empty = np.broadcast_to(np.zeros((), series.dtype), series.shape)

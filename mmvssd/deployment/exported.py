@@ -69,7 +69,7 @@ def _facts(file: str, metadata: Dict[str, str]) -> Dict[str, Any]:
     return facts
 
 
-def _value(text: str):
+def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:  # a text
@@ -90,7 +90,7 @@ def _load_openvino(file: Path) -> Tuple[Callable, List[str], Dict[str, str]]:
     return open_openvino(model), outputs, json.loads(said)
 
 
-def open_openvino(model) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+def open_openvino(model: Any) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
     """Return a function of images that runs a model of OpenVINO, or a file of one, in float32."""
     openvino = importlib.import_module('openvino')
     # some CPUs would compute in bfloat16

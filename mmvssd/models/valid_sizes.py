@@ -10,7 +10,7 @@ tensor stays what the hosts expect.
 import functools
 from contextvars import ContextVar
 from types import ModuleType
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -47,7 +47,8 @@ def follow_hosts() -> None:
         when_imported(module, functools.partial(_follow, name))
 
 
-def _keep_samples(forward, model, inputs, data_samples=None, *args, **kwargs):
+def _keep_samples(forward: Callable, model: Any, inputs: Any, data_samples: Any = None,
+                  *args: Any, **kwargs: Any) -> Any:
     grid = tuple(inputs.shape[-2:]) if isinstance(inputs, Tensor) else None
     batch = None if data_samples is None else Batch(grid, data_samples)
     token = _batch.set(batch)
@@ -86,7 +87,7 @@ def valid_sizes(x: Tensor) -> Optional[Sequence[Tuple[int, int]]]:
     return [_size_of(sample, batch.grid) for sample in batch.data_samples]
 
 
-def _size_of(sample, grid: Tuple[int, int]) -> Tuple[int, int]:
+def _size_of(sample: Any, grid: Tuple[int, int]) -> Tuple[int, int]:
     size = sample.metainfo.get('img_shape')
     if size is None:
         raise ValueError(

@@ -52,7 +52,7 @@ LISTED = 100
 class Faults(Findings):
     """Findings whose faults name many files, so that all can be mended before the next try."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(NAMED)
 
     def text(self) -> str:

@@ -2,7 +2,7 @@
 import codecs
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, WHOLE, Data, Found, Item, Part
 from mmvssd.datasets.formats.tree import Tree, folder_of, part_of_names
@@ -29,7 +29,7 @@ def find(tree: Tree) -> Optional[Found]:
     return Found(files, "JSON with 'images', 'annotations' and 'categories'") if files else None
 
 
-def _is_coco(content) -> bool:
+def _is_coco(content: Any) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get('images'), list):
         return False
     annotations = content.get('annotations')

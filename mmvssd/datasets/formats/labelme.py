@@ -43,7 +43,7 @@ def find(tree: Tree) -> Optional[Found]:
     return Found(sorted(files + broken), f"{len(files)} JSON files with 'shapes'")
 
 
-def _is_labelme(content) -> bool:
+def _is_labelme(content: Any) -> bool:
     return (isinstance(content, dict) and isinstance(content.get('shapes'), list)
             and 'images' not in content)
 

@@ -2,7 +2,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 from PIL import Image
@@ -167,7 +167,7 @@ class Pixels:
             return self._value_code(names, ade20ks, ignore_zero)
         return Code(names or [])
 
-    def _fact(self, item: Item):
+    def _fact(self, item: Item) -> Any:
         return self.facts[str(item.label_map)]
 
     def _is_coloured(self, item: Item) -> bool:
