@@ -34,8 +34,8 @@ class Failure(Exception):
 def find_python(version):
     """The path of an interpreter such as 3.12, of PATH or pyenv; raises Failure."""
     pyenv = Path(os.environ.get('PYENV_ROOT') or Path.home() / '.pyenv')
-    candidates = [f'python{version}',
-                  *map(str, sorted(pyenv.glob(f'versions/{version}.*/bin/python')))]
+    candidates: list = [f'python{version}',
+                        *sorted(pyenv.glob(f'versions/{version}.*/bin/python'))]
     code = 'import sys; print("%d.%d" % sys.version_info[:2])'
     for candidate in candidates:
         try:
