@@ -41,7 +41,7 @@ MEANINGS = {
         'PYTHON': 'The Python that `setup.sh` and `gpu_check.sh` take.',
         'VIRTUAL_ENV': 'The active virtualenv, into which `setup.sh` then installs.',
         'CONDA_PREFIX': 'The active conda environment, likewise.',
-        'CXX': "Compiler of mmcv's ops, with `setup.sh --compile-mmcv`.",
+        'CXX': "Compiler of mmcv's ops, with `setup.sh --with-compiled-mmcv`.",
         'MAX_JOBS': 'Compilers that run at once. Default: one for each core.',
         'TORCH_CUDA_ARCH_LIST': "GPUs for which mmcv's ops are compiled. Default: those here.",
         'PYENV_ROOT': 'Where `check_versions.py` finds Pythons of pyenv. Default: `~/.pyenv`.',

@@ -1,16 +1,12 @@
 """What MkDocs calls while it builds the site: pages from outside docs/, and the reference."""
 import os
 import re
-import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
+from reference import PAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / 'kernels'), str(Path(__file__).parent)]
-
-from reference import PAGES  # noqa: E402
-
 #: Pages that lie outside docs/, by their place in the site.
 OUTSIDE = {'start.md': 'README.md',
            **{page: page for page in ('CONTRIBUTING.md', 'CHANGELOG.md', 'kernels/README.md',
