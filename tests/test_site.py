@@ -1,6 +1,7 @@
 """The site of the documents: it builds without a warning, and says what there is, no more."""
 import html
 import importlib
+import inspect
 import json
 import os
 import re
@@ -19,7 +20,7 @@ PAGES = [*sorted((ROOT / 'docs').rglob('*.md')), ROOT / 'README.md', ROOT / 'CON
          ROOT / 'CHANGELOG.md', *sorted((ROOT / 'configs').glob('*/README.md')),
          ROOT / 'kernels' / 'README.md']
 #: An arch, also in the name of a recipe or a checkpoint.
-ARCH = re.compile(r'(?<![\w/.-])(?:[\w-]+_)?((?:vssd|vmamba)-[a-z0-9]+(?:-[a-z0-9]+)*)')
+ARCH = re.compile(r'(?<![\w.-])(?:[\w-]+_)?((?:vssd|vmamba)-[a-z0-9]+(?:-[a-z0-9]+)*)')
 #: Named in documents, but read by the tests only.
 OF_TESTS = {'MMVSSD_TEST_DATA', 'MMVSSD_TIMM'}
 BROWSER = shutil.which('chromium')
@@ -141,8 +142,7 @@ def test_tools_that_documents_name_exist_and_every_tool_is_named(parts):
             named.setdefault(path, page.name)
     there = {path for paths in parts['reference'].tools().values() for path in paths}
     missing = {path: page for path, page in named.items() if not (ROOT / 'tools' / path).is_file()}
-    assert 'NAME.py' in missing.popitem()[0]  # the walk of CONTRIBUTING
-    assert not missing
+    assert missing == {'analysis_tools/NAME.py': 'CONTRIBUTING.md'}  # a walk that makes one
     texts = ' '.join(page.read_text(encoding='utf-8') for page in PAGES)
     assert [path for path in sorted(there) if path.rpartition('/')[2] not in texts] == []
 
@@ -156,6 +156,28 @@ def test_archs_that_documents_name_exist():
             names.setdefault(name, page.name)
     assert known <= names.keys()
     assert names.keys() - known <= {'vmamba-tiny'}, names  # a prefix, in deployment.md
+
+
+def test_settings_are_described(parts):
+    """Docstrings have each setting of what a config may name; the Runner gives two of a loop."""
+    reference, missing, seen = parts['reference'], {}, 0
+    for one in vars(reference.registry).values():
+        if not isinstance(one, reference.Registry) or one.scope != 'mmvssd':
+            continue
+        one.import_from_location()
+        for name, part in one.module_dict.items():
+            if not part.__module__.startswith('mmvssd.') or '__init__' not in vars(part):
+                continue  # of tests, or with the settings of a host's class
+            text = f'{inspect.getdoc(part)}\n{inspect.getdoc(part.__init__)}'
+            settings = [one.name for one in inspect.signature(part).parameters.values()
+                        if one.kind != one.VAR_KEYWORD]
+            seen += len(settings)
+            described = re.findall(r'^ +(\w+)(?: \(.*?\))?:', text, re.MULTILINE)
+            left = set(settings) - set(described) - {'runner', 'dataloader'}
+            if left:
+                missing[name] = left
+    assert seen > 20
+    assert missing == {}
 
 
 def test_the_map_of_the_code():

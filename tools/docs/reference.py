@@ -1,6 +1,7 @@
 """Write the pages of the reference from what is there: command lines, registries, signatures."""
 import contextlib
 import dataclasses
+import inspect
 import io
 import os
 import runpy
@@ -41,7 +42,7 @@ def tools():
 
 
 def help_of(command):
-    """Return what ``--help`` of a tool or a module prints, as lines of 88 characters."""
+    """Return what ``--help`` of a tool or a module prints, wrapped at 80 characters."""
     if command.endswith('.sh'):
         done = subprocess.run(['bash', str(ROOT / 'tools' / command), '--help'], check=True,
                               capture_output=True, text=True)
@@ -50,7 +51,7 @@ def help_of(command):
     module = command in MODULES
     name = f'python -m {command}' if module else f'{Path(command).name}'
     with (mock.patch.object(sys, 'argv', [name, '--help']),
-          mock.patch.dict(os.environ, COLUMNS='90', NO_COLOR='1'),
+          mock.patch.dict(os.environ, COLUMNS='82', NO_COLOR='1'),
           contextlib.redirect_stdout(output)):
         try:
             if module:
@@ -154,10 +155,26 @@ def config_keys_page():
         parts.append(f'## {name.replace("_", " ").capitalize()}')
         for kind, built in sorted(one.module_dict.items()):
             if built not in models:
-                parts.append(described(built, heading=f'mmvssd.{kind}', toc_label=kind))
+                parts += [described(built, heading=f'mmvssd.{kind}', toc_label=kind),
+                          inherited_settings(built)]
         if name == 'MODELS':
             parts.insert(-1, 'Backbones are in [archs and options](archs.md).')
     return '\n\n'.join(parts)
+
+
+def inherited_settings(kind):
+    """Return a sentence on the settings that a class hands on to a host's; '' if there are none."""
+    for owner in getattr(kind, '__mro__', (object, ))[:-1]:
+        if '__init__' not in vars(owner):
+            continue
+        parameters = inspect.signature(owner).parameters.values()
+        package = owner.__module__.partition('.')[0]
+        if package != 'mmvssd':
+            names = ', '.join(f'`{one.name}`' for one in parameters if one.kind != one.VAR_KEYWORD)
+            return f"Settings of `{package}`'s `{owner.__name__}`: {names}."
+        if not any(one.kind == one.VAR_KEYWORD for one in parameters):
+            break
+    return ''
 
 
 def guards_table():
