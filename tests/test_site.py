@@ -158,6 +158,18 @@ def test_archs_that_documents_name_exist():
     assert names.keys() - known <= {'vmamba-tiny'}, names  # a prefix, in deployment.md
 
 
+def test_parts_that_documents_name_are_registered(parts):
+    reference, registered = parts['reference'], set()
+    for one in vars(reference.registry).values():
+        if isinstance(one, reference.Registry) and one.scope == 'mmvssd':
+            one.import_from_location()
+            registered |= one.module_dict.keys()
+    named = {name for page in PAGES for name in
+             re.findall(r"['`]mmvssd\.([A-Z]\w+|each_block)['`]", page.read_text(encoding='utf-8'))}
+    assert len(named) > 5
+    assert named - registered == {'Mine'}  # of the page that adds a family
+
+
 def test_settings_are_described(parts):
     """Docstrings have each setting of what a config may name; the Runner gives two of a loop."""
     reference, missing, seen = parts['reference'], {}, 0
