@@ -45,7 +45,7 @@ class Settings(NamedTuple):
         stage: Stage whose activations are taken, from 0; None takes the last that the backbone
             returns.
         category: Number of the class; None takes the one with the best score.
-        seed: Of fresh weights.
+        seed: Of random weights.
         device: A device of PyTorch.
     """
 

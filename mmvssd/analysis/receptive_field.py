@@ -60,7 +60,7 @@ class Settings(NamedTuple):
         layer: Dotted name of the module whose output is the feature map; None takes the
             backbone's last feature.
         layout: Of that output: 'nchw', 'nhwc' or 'tokens'; None if it is known.
-        seed: Of fresh weights.
+        seed: Of random weights.
         device: A device of PyTorch.
     """
 

@@ -58,7 +58,7 @@ def main() -> None:
         Console().print(table)
         print(f'pictures in {args.out}')
     if not name.checkpoint:
-        print('Without a checkpoint the weights are fresh: the map shows no class.')
+        print('Without a checkpoint the weights are random: the map shows no class.')
     for row in rows:
         if row['note']:
             print(f'{row["picture"]}: {row["note"]}')
@@ -83,8 +83,7 @@ def _arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', type=named, metavar='MODEL')
     parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
-                        help='its weights, which may also be given as MODEL@CHECKPOINT; default: '
-                        'fresh ones')
+                        help='also as MODEL@CHECKPOINT; default: random weights')
     parser.add_argument('--out', type=named, required=True, metavar='FOLDER',
                         help='gets a picture and a map (.npy) of each image, and '
                         'class_activation.json')
