@@ -190,7 +190,7 @@ def _environment() -> str:
 
 
 def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
-    """The implementation to run, and why this one."""
+    """Return the implementation to run, and why this one."""
     chosen, source = impl, 'impl'
     if chosen == AUTO:
         chosen, source = _environment(), ENVIRONMENT_VARIABLE

@@ -121,14 +121,14 @@ def _scores(results: List[dict], key: str) -> str:
 
 
 def _documents(root: Path) -> List[Path]:
-    """Documents that hold a table."""
+    """Return documents that hold a table."""
     files = [root / 'README.md', *sorted(root.glob('docs/*.md')),
              *sorted(root.glob('configs/*/README.md'))]
     return [file for file in files if file.is_file() and BLOCK.search(_read(file))]
 
 
 def _fill(document: Path, zoo: Dict[str, List[dict]], root: Path) -> str:
-    """The document's text with fresh tables."""
+    """Return the document's text with new tables."""
 
     def block(match: 're.Match') -> str:
         folder = match['folder']

@@ -158,7 +158,7 @@ PEERS: Dict[str, Peer] = {
 
 def backbones(size: int = 224, *, out_indices: Sequence[int] = (0, 1, 2, 3),
               swin_window: int = 7) -> Dict[str, Maker]:
-    """Makers of the backbones by name: all of ours, and mmpretrain's to compare with.
+    """Return makers of the backbones by name: all of ours, and mmpretrain's to compare with.
 
     Args:
         size: Side of the images in pixels; HiViT is built for one size.

@@ -134,7 +134,7 @@ def _check_storages(reader: '_Reader', entries: Dict[str, zipfile.ZipInfo]) -> N
 
 
 def _of_legacy_file(file) -> Contents:
-    """Of the format before PyTorch 1.6: four pickles, then the storages."""
+    """Read the contents of the format before PyTorch 1.6: four pickles, then the storages."""
     try:
         if _read(file).value != _LEGACY_MAGIC:
             return Contents()

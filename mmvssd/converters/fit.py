@@ -107,7 +107,7 @@ def closest_fit(state_dict: Mapping[str, Tensor], among: Sequence[Tuple[str, str
 
 
 def _listed(pairs: Sequence[Tuple[str, str]]) -> str:
-    """Archs by family: "micro, tiny (vssd); v0-tiny (vmamba)"."""
+    """List archs by family: "micro, tiny (vssd); v0-tiny (vmamba)"."""
     families = dict.fromkeys(family for family, _ in pairs)
     return '; '.join(f'{", ".join(arch for name, arch in pairs if name == family)} ({family})'
                      for family in families)

@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def tile_of(C, H, W, BLOCK: tl.constexpr):
-    """This program's image, and its channels (B, 1, 1), rows (1, B, 1) and columns (1, 1, B)."""
+    """Return the program's image, and its channels (B, 1, 1), rows (1, B, 1), columns (1, 1, B)."""
     # one axis of programs: the other two have room for 65,535 alone
     pid = tl.program_id(0)
     columns, rows, channels = tl.cdiv(W, BLOCK), tl.cdiv(H, BLOCK), tl.cdiv(C, BLOCK)
@@ -30,7 +30,7 @@ def tile_of(C, H, W, BLOCK: tl.constexpr):
 
 @triton.jit
 def place(o_h, o_w, H, W, k: tl.constexpr, COLUMNS: tl.constexpr, REVERSED: tl.constexpr):
-    """Where sequence k has the tokens of a tile."""
+    """Return where sequence k has the tokens of a tile."""
     o_l = o_h * W + o_w
     if (COLUMNS >> k) & 1:
         o_l = o_w * H + o_h

@@ -108,11 +108,11 @@ class _Call(launch.Call):
         self.options.update(K=B.shape[3] // 4, ALIGN=self.align, BH=BH, num_stages=2)
 
     def wide(self) -> dict:
-        """Options of the outputs, which hold little but their tile."""
+        """Return the options of the outputs, which hold little but their tile."""
         return {**self.options, 'BL': 64 if self.options['HALVES'] else self.options['BL']}
 
     def narrow(self) -> dict:
-        """Options of what takes one head after the other, and holds two sums of a tile's features.
+        """Return the options of kernels with one head at a time and two sums of a tile's features.
 
         More tokens, or fewer warps, and the sums overflow the registers.
         """
@@ -124,6 +124,6 @@ class _Call(launch.Call):
         return options
 
     def aligned(self, t: Tensor) -> Tuple[int, int]:
-        """Strides over images and tokens, as kernels count them."""
+        """Return the strides over images and tokens, as kernels count them."""
         n, token = t.stride()[:2]
         return n // self.align, token // self.align

@@ -23,7 +23,7 @@ VARYING = ['L', 'split_length', 'W', 'positions', 'tiles', 'stride_dn']
 
 @triton.jit
 def valid_tokens(p_mask, n, o_l, L, stop, MASKED: tl.constexpr):
-    """Which of an image's tokens o_l are before ``stop`` and no padding; p_mask (N, L)."""
+    """Return which of an image's tokens o_l are before ``stop`` and no padding; p_mask (N, L)."""
     m_l = o_l < stop
     if MASKED:
         m_l = m_l & (tl.load(p_mask + n * L + o_l, mask=m_l, other=0) != 0)
@@ -32,7 +32,7 @@ def valid_tokens(p_mask, n, o_l, L, stop, MASKED: tl.constexpr):
 
 @triton.jit
 def rows(o_l, FAR: tl.constexpr):
-    """Tokens of a tile as factors of strides; FAR: of strides that need 64 bits."""
+    """Return the tokens of a tile as factors of strides; FAR: of strides that need 64 bits."""
     o_row = o_l
     if FAR:
         o_row = o_l.to(tl.int64)
@@ -225,7 +225,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
               G: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
               BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
               PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Gradients of a tile of tokens and one group; the group's heads one after the other.
+    """Compute gradients of a tile of tokens and one group; the group's heads one after the other.
 
     p_dx (N, L, h, P), p_ddt (N, L, h), p_dB and p_dC (N, L, G, S); p_sums (2, h, N, tiles) holds
     what this tile adds to dA, and to dD.

@@ -78,7 +78,7 @@ def _chunks(t: Tensor, G: int, T: int, c: int) -> Tensor:
 
 
 def _carry(added: Tensor, a: Tensor) -> Tensor:
-    """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their sums of a.
+    """Return the state before each chunk, (N, G, r, c, S, P), from additions and sums of a.
 
     A loop over chunks would fix their number in an export with open sizes: there it is a product.
     """

@@ -120,7 +120,7 @@ def providers(device: str = 'cpu') -> Dict[str, Optional[str]]:
 
 
 def _installed() -> Optional[ModuleSpec]:
-    """Where ``import mmcv._ext`` finds it; None if there is no mmcv, or none that imports."""
+    """Return where ``import mmcv._ext`` finds it; None if there is no mmcv that imports."""
     try:
         return importlib.util.find_spec(MODULE)
     except ImportError:

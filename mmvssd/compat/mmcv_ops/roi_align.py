@@ -118,12 +118,12 @@ class _Axis(NamedTuple):
         return cls(start, bin_size, points, bins, side)
 
     def rows(self, selection):
-        """The same of some regions."""
+        """Return the same of some regions."""
         return self._replace(start=self.start[selection], bin_size=self.bin_size[selection],
                              points=self.points[selection])
 
     def coordinate(self, region, bin, point):
-        """Where a point of a bin of a region lies; all are (S,)."""
+        """Return where a point of a bin of a region lies; all are (S,)."""
         bin_size = self.bin_size[region]
         return (self.start[region] + bin * bin_size
                 + (point + 0.5) * bin_size / self.points[region])
@@ -176,7 +176,7 @@ class _Regions(NamedTuple):
                    _Axis.of(x1, x2, bins[1], width, sampling_ratio, aligned))
 
     def rows(self, selection):
-        """The same of some regions."""
+        """Return the same of some regions."""
         return _Regions(self.image[selection], self.y.rows(selection), self.x.rows(selection))
 
     def chunks(self) -> Iterator[Tuple[slice, '_Regions']]:
@@ -236,7 +236,7 @@ def _from_rows(rows, regions, part):
 
 
 def _few_channels(features, regions):
-    """Whether two matrix products a region are faster than weighted rows."""
+    """Return whether two matrix products a region are faster than weighted rows."""
     return features.shape[1] < 8
 
 
@@ -250,7 +250,7 @@ def _crops(regions):
 
 
 def _spans(weights):
-    """The pixels that each region reads of an axis, as slices; (R, bins, side) -> R slices."""
+    """Return the pixels that each region reads of an axis; (R, bins, side) -> R slices."""
     read = (weights != 0).any(1).to(torch.uint8)
     first = read.argmax(1)
     last = read.shape[1] - read.flip(1).argmax(1)
@@ -259,7 +259,7 @@ def _spans(weights):
 
 
 def _terms(regions):
-    """Which pixels of all images make each bin, as :func:`sums` takes them.
+    """Return which pixels of all images make each bin, as :func:`sums` takes them.
 
     Returns:
         tuple: (E,) index of a pixel's row; (E,) weight; (R * bins,) number of terms of each bin.
@@ -327,7 +327,7 @@ def _maximum(features, regions, output, argmax_y, argmax_x):
 
 
 def _bin_coordinates(axis, point):
-    """Where one point of each bin lies; (R,) its number along the axis -> (R, bins)."""
+    """Return where one point of each bin lies; (R,) its number along the axis -> (R, bins)."""
     region = torch.arange(len(axis.start), device=axis.start.device)[:, None]
     bin = torch.arange(axis.bins, device=axis.start.device)
     return axis.coordinate(region, bin, point[:, None])

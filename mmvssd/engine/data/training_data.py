@@ -263,7 +263,7 @@ def unreadable_images_of(work_dir: str) -> str:
 
 
 def resumable(dataloader: dict, seed: int, unreadable: str) -> dict:
-    """A data loader's config, of the same data in the same order, that can be resumed exactly.
+    """Return a data loader's config, with the same data and order, that can be resumed exactly.
 
     Args:
         dataloader: As a recipe has it, for training.

@@ -37,7 +37,7 @@ def use_mixed_precision(optim_wrapper: ConfigDict) -> str:
 
 
 def _default_dtype() -> Tuple[str, str]:
-    """The narrow dtype of this device, and why."""
+    """Return the narrow dtype of this device, and why."""
     device = get_device()
     if device == 'cpu':
         return 'bfloat16', 'the one that autocast has on the CPU'

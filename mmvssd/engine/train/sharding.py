@@ -71,7 +71,7 @@ class ShardedStrategy(FSDPStrategy):
         return optim_wrapper
 
     def optim_state_dict(self) -> dict:
-        """The state of the whole optimizer, in the first process."""
+        """Return the state of the whole optimizer, in the first process."""
         state = FSDP.optim_state_dict(self.model, self.optim_wrapper.optimizer)
         own = self.optim_wrapper.state_dict()
         return {**{name: own[name] for name in own.keys() - {'state', 'param_groups'}}, **state}
