@@ -11,8 +11,8 @@ def this_process() -> dict:
     """Describe this process so that any other one can look for it later.
 
     Returns:
-        ``host``, ``pid``, ``start`` in ticks since the machine's, ``space``, which tells machines'
-        starts and containers apart, and where a scheduler can start it again ``job`` and
+        ``host``, ``pid``, ``start`` in ticks since the machine's, and ``space``, which tells
+        machines' starts and containers apart. If a scheduler can start it again, also ``job`` and
         ``restarts``.
     """
     job, restarts = _job()

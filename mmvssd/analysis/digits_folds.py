@@ -3,8 +3,8 @@
 1,797 real scans of handwritten digits are split into stratified folds. Each classifier is trained
 on all folds but one and scored on that one, in turn. All have the head, steps, augmentation and
 optimizer of the sample recipe and about as many parameters as its VSSD. A learning rate is chosen
-for each from the same few, on a part of the first fold's training digits; so what the first fold
-holds out is part of no choice, and the other folds share the rate.
+for each from the same few, on a part of the first fold's training digits. So the digits that the
+first fold holds out have no part in the choice. The other folds share the rate.
 """
 import json
 import statistics

@@ -1,7 +1,7 @@
 """The model-zoo tables of the documents, written from the recipes' metafiles.
 
-A document holds a table between two marker comments, ``<!-- model zoo: detection -->`` and
-``<!-- end of model zoo -->``; the name is that of a folder of ``configs``. A metafile is
+A document holds a table between two comments, ``<!-- model zoo: detection -->`` and
+``<!-- end of model zoo -->``. The name is that of a folder of ``configs``. A metafile is
 OpenMMLab's, with one key more in each result: ``Metrics`` holds the published scores and
 ``Measured`` those of a training by this project, each ``{}`` if there are none.
 """

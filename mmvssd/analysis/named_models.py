@@ -517,9 +517,9 @@ def last_feature(backbone: nn.Module, final_norm: str = 'published') -> Feature:
 
     Args:
         backbone: One of ours or of a host's.
-        final_norm: 'on' takes the backbone's output. 'off' takes what its last norm is given, if
-            it has one. 'published' is as in VMamba's figure: off for ours and ConvNeXt, on for
-            Swin and DeiT.
+        final_norm: ``'on'`` takes the backbone's output. ``'off'`` takes the input of its last
+            norm, if it has one. ``'published'`` is as in VMamba's figure: off for ours and
+            ConvNeXt, on for Swin and DeiT.
     """
     kind = 'ours' if isinstance(backbone, BaseBackbone) else type(backbone).__name__
     if kind == 'TIMMBackbone':

@@ -3,8 +3,8 @@
 MMEngine's :class:`FlopAnalyzer` counts the nodes of a trace: one multiply-add as one, LayerNorm 5
 and BatchNorm 2 an element. An op of ours would show up there as the parts of its implementation,
 so a stand-in takes its place in the trace: one node, counted by the formula below. The two
-conventions differ if a product's first operand is broadcast: the counter behind the published
-numbers multiplied that operand's own shape by the second's last side, and so saw one head of
+conventions differ if a product's first operand is broadcast. The counter behind the published
+numbers multiplied that operand's own shape by the second's last side. So it saw one head of
 several. In a selective scan they don't differ: its published formula is that of the work.
 """
 import inspect

@@ -80,7 +80,7 @@ def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
 
 
 def place_of_weights(checkpoint: dict, model: nn.Module) -> str:
-    """Say where in a checkpoint a model's weights lie, if it is not where they should; or ''."""
+    """Say where in a checkpoint the model's weights are, if they are not in their place, or ''."""
     given, expected = state_dict_of(checkpoint), weights_of(model)
     if given.keys() & expected.keys():
         return ''

@@ -75,13 +75,13 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
 
     Args:
         cfg: The recipe; it is changed.
-        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins if
-            there is none; a path goes on from that one; None leaves it to the recipe's ``resume``
+        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins if there
+            is none. A path goes on from that checkpoint. None leaves it to the recipe's ``resume``
             and ``load_from``.
         amp: Train in mixed precision, as the recipe's optim_wrapper says. If it does not, in
             bfloat16 on the CPU and on GPUs that have it, else in float16 with a loss scale.
-        auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images
-            x steps whose gradients are added up.
+        auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images x
+            accumulated steps.
 
     Raises:
         ConfigError: An option has no ground in the recipe, or the work dir is another run's.
@@ -211,7 +211,7 @@ def check_device(device: str) -> None:
 
 
 def _check_pretrained(cfg: Config) -> None:
-    """Say early, and with the ways out, that weights to start from are not there."""
+    """Raise early, with what to do, if a checkpoint to start from is missing."""
     for entry in dicts_of(cfg.model):
         path = entry.get('checkpoint')
         if entry.get('type') == 'Pretrained' and is_local(path) and not Path(path).is_file():

@@ -20,11 +20,11 @@ NO_SCORE = -1.
 class DeployedDetector(Deployed):
     """Faster R-CNN or Mask R-CNN on one image (1, C, H, W), of any size.
 
-    ``detections`` are boxes (n, 4) as x1, y1, x2, y2 in the image's pixels, labels (n,) int64,
-    scores (n,), the highest first, and of a Mask R-CNN masks (n, 28, 28): how likely each cell of
-    a box is of the object. ``raw`` is what these come of, without the last suppression: proposals
-    (P, 4), scores (P, classes + 1), the last of them the background's, and boxes
-    (P, classes, 4), or (P, 1, 4) if all classes share them.
+    ``detections`` are boxes (n, 4) as x1, y1, x2, y2 in the image's pixels, labels (n,) int64, and
+    scores (n,), the highest first. A Mask R-CNN also has masks (n, 28, 28): how likely each cell of
+    a box is of the object. ``raw`` is before the last suppression: proposals (P, 4), scores (P,
+    classes + 1), the last of them the background's, and boxes (P, classes, 4). If all classes share
+    boxes, they are (P, 1, 4).
     """
 
     task = 'detection'
@@ -283,8 +283,8 @@ def _matched(found: np.ndarray, expected: np.ndarray, found_count=True, expected
     """Pair each box expected with the nearest found, less than a pixel away.
 
     Returns:
-        The pairs' indices, of boxes found and expected, and the number of boxes in no pair, of
-        those that count, on the side that has more of them, as a share of the boxes expected.
+        The pairs' indices, of boxes found and expected, and the share of boxes in no pair. That
+        counts the side that has more of them, over the boxes expected.
     """
     distance = np.abs(found[:, None] - expected).max(-1, initial=0)
     pairs = ([], [])

@@ -2,7 +2,7 @@
 """Draw the places of photographs that speak for a class: Grad-CAM of a classifier.
 
 MODEL is a recipe of a classifier (FILE.py, below configs/, or mmpretrain::PATH.py), an arch such as
-vssd-tiny, or a peer such as resnet-50; the latter have the head of ImageNet's 1000 classes.
+vssd-tiny, or a peer such as resnet-50. Archs and peers have the head of ImageNet's 1000 classes.
 """
 import argparse
 from dataclasses import replace

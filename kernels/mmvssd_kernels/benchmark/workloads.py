@@ -53,7 +53,7 @@ class Images(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> 'Images':
-        """Read ``BATCHxHEIGHTxWIDTH``; ValueError where it is none."""
+        """Read ``BATCHxHEIGHTxWIDTH``, or raise ValueError."""
         numbers = text.split('x')
         if len(numbers) != 3 or not all(n.isdigit() and int(n) for n in numbers):
             raise ValueError(f'images: got {text!r}, expected BATCHxHEIGHTxWIDTH, such as '

@@ -1,9 +1,9 @@
 """NC-SSD through Triton: launches, and the gradient.
 
 Forward reads the tokens twice: once to sum the state, a stretch of tokens for each program, and
-once to apply it. Backward does the same with gradients. What passes between the two is a state for
-each head; the parts that stretches sum are added in the order of the stretches, so that results
-are the same, bit for bit, in every run.
+once to apply it. Backward does the same with gradients. A state for each head passes between the
+two. Stretches sum parts of it, which are added in the order of the stretches. So results are the
+same, bit for bit, in every run.
 """
 from typing import Optional, Tuple
 

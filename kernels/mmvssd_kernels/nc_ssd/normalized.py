@@ -19,8 +19,9 @@ COLUMNS = 128
 def allocate(x: Tensor, B: Tensor, C: Tensor, grid: List[int]) -> Tuple[Tensor, ...]:
     """Allocate what forward keeps for backward.
 
-    States (N, h, S, P) with sums of keys (N, h, S) behind them, what the softmax subtracts and
-    multiplies by (N, h, 2), and the rotary table (2, positions, S / 4) of rows and columns alike.
+    These are the states (N, h, S, P) with sums of keys (N, h, S) behind them, and what the softmax
+    subtracts and multiplies by (N, h, 2). The rotary table (2, positions, S / 4) serves rows and
+    columns.
     """
     (N, _, h, P), S = x.shape, B.shape[3]
     dtype = sum_dtype(x.dtype)

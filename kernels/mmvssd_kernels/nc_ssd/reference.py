@@ -1,7 +1,7 @@
 """NC-SSD in PyTorch: any device, any float, the definition of the op.
 
-Symbols: N images, L tokens, h heads of width P, state S, G groups of h / G heads, which stand side
-by side in one matrix product, so that B and C are never repeated per head.
+Symbols: N images, L tokens, h heads of width P, state S, G groups of h / G heads. The heads of a
+group are side by side in one matrix product, so B and C are never repeated per head.
 """
 from typing import Optional, Tuple
 

@@ -1,15 +1,15 @@
 """Jit functions of the plain ``nc_ssd``; symbols as in :mod:`mmvssd_kernels.nc_ssd.reference`.
 
-Grids of what sums or reads states are (h, splits, N): programs that run side by side are the heads
-of one stretch of tokens, so that B and C come from memory once and from the cache for all further
+Grids of kernels that sum or read states are (h, splits, N). So programs that run side by side are
+the heads of one stretch of tokens. B and C come from memory once, and from the cache for further
 heads. A second pass takes the images from the last to the first: the cache still holds the last.
 
 Heads lie side by side, and so do what they hold and step sizes: p_x (N, L, h, P), p_dt (N, L, h),
 p_B and p_C (N, L, G, S) have strides over images and tokens only. All else is contiguous.
 
 States are (parts, N, h, S, P). With HALVES, for half inputs, they are two bfloat16 numbers each,
-high and low: x, dy, B and C then enter products as they are, exact in two, and no product has a
-factor that is zero. Without, there is one part, and products are as DTYPE and PRECISION say.
+high and low. Then x, dy, B and C enter products as they are, exact in two, and no product has a
+factor that is zero. Without HALVES there is one part, and products are as DTYPE and PRECISION say.
 """
 import triton
 import triton.language as tl

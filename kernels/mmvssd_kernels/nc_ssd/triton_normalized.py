@@ -1,9 +1,9 @@
 """Jit functions of the normalized ``nc_ssd``; symbols as in its reference.
 
-A tile is BL tokens of BH heads, (BL, BH, BP): heads are narrow, and features, their rotation and
+A tile is BL tokens of BH heads, (BL, BH, BP), since heads are narrow. Features, their rotation and
 products serve all heads of a tile at once, as columns of one matrix, (BL, BH * BP). Layouts and
-grids are those of :mod:`mmvssd_kernels.nc_ssd.triton_kernels`, the grid's first axis being tiles
-of heads. A token stride of x, dy and y is a multiple of ALIGN, which is what it is counted in.
+grids are those of :mod:`mmvssd_kernels.nc_ssd.triton_kernels`, the grid's first axis being tiles of
+heads. A token stride of x, dy and y is a multiple of ALIGN, which is what it is counted in.
 
 b_k and b_q are features, b_kr and b_qr features after rotation. States (N, h, S, P) have sums of
 keys (N, h, S) behind them, gradients of states those of keys, and stretches give such parts each.

@@ -2,8 +2,8 @@
 
 A block is F * q tokens of a sequence: q chunks, each of F steps. Its tensors are (F, N, q, D) for
 N sequences of D channels, so that one step of all chunks, sequences and channels is one slice.
-Chunks run in parallel: each is run from zero once for its last state alone, then from the state
-that those give it, so nothing is ever divided by a decay.
+Chunks run in parallel. Each runs from zero once, only for its last state, and then from the state
+that its predecessors give it. So nothing is ever divided by a decay.
 
 With u the input, delta the step size and s an entry of the state::
 

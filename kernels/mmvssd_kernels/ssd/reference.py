@@ -2,7 +2,7 @@
 
 Symbols: N images, L tokens, h heads of width P, state S, G groups of r = h / G heads. A sequence is
 cut into c chunks of T tokens. Within a chunk a token reads its predecessors in one matrix product
-with a matrix of decays; what came before the chunk it reads from the state that chunks hand on.
+with a matrix of decays. It reads earlier tokens from the state that chunks hand on.
 """
 from typing import Optional, Tuple
 

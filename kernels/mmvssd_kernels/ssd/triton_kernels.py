@@ -1,6 +1,6 @@
 """Jit functions of ``ssd``; symbols as in :mod:`mmvssd_kernels.ssd.reference`.
 
-A chunk has T tokens here, a matter of the kernels alone. Tokens are counted in the order in which
+A chunk has T tokens here, which concerns only the kernels. Tokens are counted in the order in which
 the state runs: in reverse, pointers start at the last token and strides over tokens are negative.
 Head j reads group j // r. a_t = dt_t A is the logarithm of a step's decay.
 

@@ -1,11 +1,11 @@
-"""mmcv's compiled ops without a compiler: what ``mmcv._ext`` is where mmcv was not compiled.
+"""mmcv's compiled ops without a compiler: ``mmcv._ext`` for an mmcv that was not compiled.
 
 Fix: retire when mmcv ships wheels for the versions of PyTorch that are in use.
 
 ``mmcv-lite`` is a wheel of mmcv's Python, ``mmcv.ops`` included, under the same import name. It
-lacks one module, ``mmcv._ext``, which holds what C++ and CUDA compute; without it ``import
-mmcv.ops`` fails, and with it every detector. :func:`apply` lets Python find that module here, after
-it has looked everywhere else: a compiled mmcv keeps its own.
+lacks one module, ``mmcv._ext``, which holds what C++ and CUDA compute. Without it
+``import mmcv.ops`` fails, and so does every detector. With :func:`apply` Python finds that module
+here, after it has looked everywhere else. So a compiled mmcv keeps its own.
 
 Three may serve an op, and :func:`providers` says which one does:
 

@@ -64,7 +64,7 @@ class _Boxes:
                                                       self.area)), self.offset)
 
     def overlap(self, others):
-        """IoU with other boxes: (N, M), NaN where a box has a NaN or both are empty."""
+        """Return the IoU with other boxes: (N, M), NaN if a box has a NaN or both are empty."""
         width = _extent(self.x1, self.x2, others.x1, others.x2, self.offset)
         height = _extent(self.y1, self.y2, others.y1, others.y2, self.offset)
         both = width.mul_(height)

@@ -1,10 +1,10 @@
 """RoIAlign, average and max, as mmcv computes it.
 
 A region is cut into ``aligned_height`` x ``aligned_width`` bins, each bin is sampled on a grid of
-points, and a point is interpolated between its four pixels. The average is separable: the points
-of a region form a grid, so that one matrix along y and one along x hold all weights, averaged over
-points, and a region of C channels becomes ``Wy @ features @ Wx.T``. Most entries of the two are 0.
-For features of many channels the products of their non-zero entries weigh rows of pixels
+points, and a point is interpolated between its four pixels. The average is separable, since the
+points of a region form a grid. One matrix along y and one along x hold all weights, averaged over
+points. A region of C channels becomes ``Wy @ features @ Wx.T``. Most entries of the two are 0. For
+features of many channels the products of their non-zero entries weigh rows of pixels
 (:mod:`~mmvssd.compat.mmcv_ops.weighted_rows`); for few channels and large regions, as masks are,
 two matrix products a region are faster.
 
@@ -48,7 +48,7 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         rois (Tensor): (R, 5), each the image's index and x1, y1, x2, y2.
         output (Tensor): (R, C, aligned_height, aligned_width), written.
         argmax_y, argmax_x (Tensor): as ``output``, written in max mode: the point that was the
-            largest, -1 where there was none.
+            largest, -1 if there was none.
         spatial_scale (float): pixels of the features a unit of the boxes.
         sampling_ratio (int): points a bin along each axis; 0 takes one a pixel, rounded up.
         pool_mode (int): 0 for max, 1 for average.

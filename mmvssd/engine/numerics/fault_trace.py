@@ -28,12 +28,12 @@ class _Call(NamedTuple):
 class FaultTrace:
     """Watch a training step of a model: its forward pass, then its backward pass.
 
-    In the forward pass it looks at what each module is given and gives; the first that is
-    computed to its end and is not finite counts, so that parts come before what holds them. In
-    the backward pass it looks at the gradients of inputs, outputs and parameters, in the order
-    in which they arise.
+    In the forward pass it looks at inputs and outputs of each module. The first module that ends
+    with numbers that are not finite counts, so parts come before their parents. In the backward
+    pass it looks at the gradients of inputs, outputs and parameters, in the order in which they
+    arise.
 
-    Every input gets a view of its own, whose gradient is that of this module alone; the tensor's
+    Every input gets a view of its own, whose gradient is that of this module only; the tensor's
     gradient is a sum over all that read it. PyTorch's hooks on a module's gradients would forbid
     operations in place on its output.
 

@@ -88,9 +88,9 @@ class BackwardAlone:
 class FiniteCheckHook(Hook):
     """Notice a loss or gradients that are not finite before the optimizer takes the step.
 
-    It then runs the step's batches again to find the first module whose output, or where those
-    are finite whose gradient, is not, and says which it is, on which images, and what to do. All
-    processes do so together, since they share their gradients.
+    It then runs the step's batches again to find the first module whose output is not finite. If
+    all outputs are finite, it looks at gradients. It says which module it is, on which images, and
+    what to do. All processes do so together, since they share their gradients.
 
     A gradient that overflows in float16 is a loss scaler's business: it leaves the step out and
     lowers its scale. A fault there is a loss that is not finite, or more than

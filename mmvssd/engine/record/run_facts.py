@@ -176,7 +176,7 @@ def rate(runner) -> Optional[Rate]:
     A resumed optimizer has the checkpoint's, so it is to be asked after that is loaded.
 
     Returns:
-        None where there are several optimizers, or a multiplier for every parameter.
+        None if there are several optimizers, or a multiplier for every parameter.
     """
     wrappers = list(_wrappers(runner.optim_wrapper))
     if len(wrappers) > 1:

@@ -159,7 +159,7 @@ class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
     """MMEngine's loop over iterations, resumed exactly and at once.
 
     MMEngine reads all batches again that a resumed run was trained on; this loop counts them off.
-    It validates first where the iteration asks for it, as the loop over epochs does. Arguments are
+    It validates first if the iteration asks for it, as the loop over epochs does. Arguments are
     MMEngine's.
     """
 
