@@ -86,7 +86,7 @@ def test_what_is_no_file(tmp_path):
     os.symlink('loop.pth', tmp_path / 'loop.pth')
     os.mkfifo(tmp_path / 'pipe.pth')
     cases = {'folder.pth': 'is a folder; name the checkpoint file in it',
-             'dangling.pth': 'a link to nowhere.pth, which is not there',
+             'dangling.pth': 'a link to nowhere.pth, which is missing',
              'loop.pth': 'a link to loop.pth', 'pipe.pth': 'is no ordinary file',
              'gone.pth': 'no such checkpoint file', 'a' * 300: 'cannot be read'}
     for name, message in cases.items():

@@ -34,7 +34,7 @@ from mmvssd.models.backbones.base import BaseBackbone
 FILE = 'class_activation.json'
 CAPTION = ('Red: places whose features speak for the class. A map says what moves this one score, '
            'not why the class was chosen.')
-FRESH = 'Fresh weights: no class has been learned, and the map shows none.'
+FRESH = 'Random weights: no class has been learned, and the map shows none.'
 
 
 class Settings(NamedTuple):

@@ -58,7 +58,7 @@ def load_zoo(root: Path) -> Dict[str, List[dict]]:
     zoo = {}
     for name in load(index)['Import']:
         if not (root / name).is_file():
-            raise ModelZooError(f'{index} imports {name}, which is not there')
+            raise ModelZooError(f'{index} imports {name}, which is missing')
         zoo[(root / name).parent.name] = load(root / name)['Models']
     _check_recipes(root, [model['Config'] for models in zoo.values() for model in models])
     for models in zoo.values():

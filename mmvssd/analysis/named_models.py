@@ -309,7 +309,7 @@ def _of_host(path: str) -> Config:
         root = Path(importlib.util.find_spec(host).submodule_search_locations[0], '.mim/configs')
         recipes = {file.stem: str(file.relative_to(root)) for file in root.rglob('*.py')}
         close = [recipes[stem] for stem in similar(Path(inside).stem, recipes, cutoff=0.3)]
-        raise ConfigError(f'{path}: cannot be read as a config of {host} ({type(error).__name__}); '
+        raise ConfigError(f'{path}: cannot be read as a recipe of {host} ({type(error).__name__}); '
                           f'similar: {", ".join(close) or "none"}') from error
 
 

@@ -75,7 +75,7 @@ def _require_file(path: str) -> None:
             raise CheckpointError(f'{path}: is a folder; name the checkpoint file in it')
         if file.is_symlink() and not file.exists():
             raise CheckpointError(f'{path}: no such checkpoint file; it is a link to '
-                                  f'{os.readlink(file)}, which is not there')
+                                  f'{os.readlink(file)}, which is missing')
         if not file.exists():
             raise CheckpointError(f'{path}: no such checkpoint file (seen from {Path.cwd()})')
         if not file.is_file():

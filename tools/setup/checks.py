@@ -34,7 +34,7 @@ def check_replaceable(environment, seen):
     if environment.is_own() or not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise SetupError(f'{folder} is no folder, and an environment is to be made there.',
+        raise SetupError(f'{folder} is not a folder, and an environment is to be made there.',
                          'Move it away, and run this again.')
     if not any(folder.iterdir()):
         return

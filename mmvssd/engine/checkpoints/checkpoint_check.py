@@ -66,7 +66,8 @@ class CheckpointCheckHook(Hook):
                 f'{place_of_weights(checkpoint, runner.model) or advice_on_channels(wrong)} '
                 f'{LEAVE_OUT}')
         if any(mismatch):
-            print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
+            print_log(f'{source}: not loaded, these keep their random weights:\n'
+                      f'  {describe(mismatch)}',
                       logger='current', level=logging.WARNING)
 
 

@@ -261,7 +261,7 @@ def test_folders_of_label_maps(tmp_path):
     assert len(look_at_images(tmp_path, labelled=False)[1]) == 1
     (stop, ), _ = look_at_images(tmp_path, suffix='.tif')
     assert 'holds no image with the suffix .tif, but 2 that end with .jpg, 2 that end' in stop
-    assert 'is no folder' in look_at_images(tmp_path / 'gone')[0][0]
+    assert 'is not a folder' in look_at_images(tmp_path / 'gone')[0][0]
 
 
 def test_images_beside_their_label_maps(tmp_path):
