@@ -207,7 +207,7 @@ def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
 
 def _check(op: str, name: str, source: str) -> None:
     if not isinstance(name, str) or name not in _implementations[op]:
-        raise ValueError(f'{source}={name!r} is no implementation of {op}; '
+        raise ValueError(f'{source}={name!r} is not an implementation of {op}; '
                          f'what fits: {", ".join(choices(op))}')
 
 

@@ -147,7 +147,7 @@ def _check_shape(shape: Pair) -> None:
 
 def _check_tensor_mode(model: nn.Module) -> None:
     if 'mode' not in inspect.signature(model.forward).parameters:
-        raise ConfigError(f"{type(model).__name__}: its forward has no mode, so it is no host's "
+        raise ConfigError(f"{type(model).__name__}: its forward has no mode, so it is not a host's "
                           'model; give a recipe whose model is a classifier, detector or '
                           'segmentor')
 

@@ -98,7 +98,7 @@ class ModelName:
             label = _plain(name) + (f'@{Path(checkpoint).stem}' if checkpoint else '')
         if (not label.strip() or label.startswith('.') or not label.isprintable()
                 or len(label.encode()) > LONGEST_LABEL):
-            raise ConfigError(f'model: got {text!r}, whose label {label!r} is no name of a file')
+            raise ConfigError(f'model: got {text!r}, whose label {label!r} is not a name of a file')
         return cls(name, checkpoint, label)
 
     @property
@@ -411,7 +411,7 @@ def classifier_recipe(name: ModelName) -> Config:
     """
     cfg = recipe_of(name)
     if cfg.get('default_scope') != 'mmpretrain' or not cfg.model.get('head'):
-        raise ConfigError(f'{name.name}: its {cfg.model.type} is no classifier; '
+        raise ConfigError(f'{name.name}: its {cfg.model.type} is not a classifier; '
                           'tools/benchmarks/backbone_speed.py times backbones, and the log of a '
                           "training a detector's or segmentor's own steps")
     return cfg

@@ -83,7 +83,7 @@ def patterns_of(name: str) -> Dict[str, dict]:
         owner = next((family.backbone.__name__ for family, arch in every_arch() if arch == name),
                      None)
         reason = (f'is an arch of {owner}, which has no scan pattern' if owner
-                  else 'is no arch of VMamba')
+                  else 'is not an arch of VMamba')
         raise ConfigError(f'--arch: {name} {reason}; known: {", ".join(VMamba.archs)}')
     arch = asdict(VMamba.archs[name])
     return {pattern: {**arch, 'pattern': pattern} for pattern in PATTERNS}

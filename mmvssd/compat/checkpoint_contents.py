@@ -199,7 +199,7 @@ class _NumpyDtype(_Inert):
         if not (len(self.args) == 3 and isinstance(self.args[0], str)
                 and re.fullmatch('b1|[iuf][1248]|c8|c16', self.args[0])
                 and [bool(flag) for flag in self.args[1:]] == [False, True]):
-            raise RefusedError('holds a dtype of numpy that is none of numbers')
+            raise RefusedError('holds a numpy dtype that is not of numbers')
 
     def __setstate__(self, state):
         order = '|' if self.item_size == 1 else '<'

@@ -138,7 +138,7 @@ def _is_made(root: Path, wanted: dict, overwrite: bool) -> bool:
     if there is None:
         # Never overwritten: a mistyped root must not cost anyone their data.
         raise FileExistsError(
-            f'{root} exists and is no sample data (it has no {_METADATA} of this generator); '
+            f'{root} exists and is not sample data (it has no {_METADATA} of this generator); '
             'move it away or give another root')
     if there == wanted:
         print_log(f'The sample data in {root} is already what is asked for.', 'current')

@@ -386,11 +386,11 @@ def _setting(model: nn.Module) -> str:
         'its roi_head has a shared_head': head.with_shared_head,
         'its bbox_head has no classes, or no boxes': not (head.bbox_head.with_cls
                                                           and head.bbox_head.with_reg),
-        'its scores are no softmax': head.bbox_head.custom_cls_channels,
+        'its scores are not a softmax': head.bbox_head.custom_cls_channels,
         'its test_cfg.rcnn.mask_thr_binary is below 0, which leaves masks of several values':
             head.with_mask and model.test_cfg.rcnn.mask_thr_binary < 0,
         # as a slice, a negative number would leave the last ones out
-        'its test_cfg.rpn.max_per_img is no positive number': not (
+        'its test_cfg.rpn.max_per_img is not a positive number': not (
             model.test_cfg.rpn.get('max_per_img') or 0) > 0,
         'its regions are not pooled by averages of RoIAlign': any(
             type(layer) is not mmcv_ops.RoIAlign or layer.pool_mode != 'avg' for layer in layers),
