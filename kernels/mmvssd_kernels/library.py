@@ -45,8 +45,8 @@ def open_sizes() -> AbstractContextManager:
 def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     """Return a decorator that makes a function an operator ``torch.ops.mmvssd_kernels.NAME``.
 
-    Tracers see one node where the function may loop over a number of steps that depends on sizes,
-    or launch kernels. It runs on its first argument's device, and autocast does not reach what it
+    Tracers see one node, even if the function loops over a number of steps that depends on sizes,
+    or launches kernels. It runs on its first argument's device, and autocast does not reach what it
     calls. Its gradient is what :func:`register_gradient` gives it; then :func:`call` runs it.
 
     Args:

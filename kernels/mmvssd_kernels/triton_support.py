@@ -138,10 +138,10 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
 
     Decay weights and states are none of the inputs' own numbers, so factors are float32: rounded
     to half they would lose more than the result's own rounding. Tensor cores multiply them in
-    bfloat16 parts: two of each factor where the inputs are half, with an error of 2**-16; three
-    where they are float32, as accurate as float32 where TF32 parts are not, at the same cost.
-    PyTorch's ``float32_matmul_precision`` allows a single TF32 product there. Turing has neither,
-    and Triton before 3.5 only the latter.
+    bfloat16 parts. Half inputs take two parts of each factor, with an error of 2**-16. float32
+    takes three, as accurate as float32; TF32 parts cost the same and are less accurate. PyTorch's
+    ``float32_matmul_precision`` allows a single TF32 product there. Turing has neither, and Triton
+    before 3.5 only the latter.
     """
     if dtype == torch.float64:
         return dtype, 'ieee'

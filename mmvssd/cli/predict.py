@@ -123,9 +123,8 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
         - ``classes``: ``category`` and ``score`` of the best five.
 
         A ``segmentation`` is a mask in the image's size as COCO's run lengths. A label map is
-        written so too, class by class: nothing is lost, pycocotools reads it as it reads a
-        detector's, and no second file has to be kept beside the JSON with a list of what its
-        numbers mean.
+        written so too, class by class. Nothing is lost, and pycocotools reads it as it reads a
+        detector's. It needs no second file with the meaning of its numbers.
 
     Raises:
         ConfigError: There is no inferencer for the recipe's host, no such device, or an option

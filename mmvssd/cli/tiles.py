@@ -170,10 +170,10 @@ def merged(windows: Sequence[Window], tiles: Sequence[Sequence[Placed]],
            shape: Tuple[int, int]) -> List[Placed]:
     """Return each object once, the best first.
 
-    Two instances of one class in neighbouring tiles are the same object if their boxes, both cut
-    to what the two tiles share, have an intersection over union of :data:`SAME`. Of these the best
-    that no tile's edge cuts is kept. If all are cut, they are joined: their boxes and masks are
-    united, and the best score is theirs.
+    Instances of one class in neighbouring tiles may be the same object. For that, their boxes, cut
+    to the overlap of the tiles, must have an intersection over union of :data:`SAME`. Of these the
+    best that no tile's edge cuts is kept. If all are cut, they are joined: their boxes and masks
+    are united, and the best score is theirs.
 
     Args:
         windows: The tiles.

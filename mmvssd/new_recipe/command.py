@@ -155,8 +155,8 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
     lines += [f'Note: {note}' for note in data.notes]
     lines += [f'Doubtful: {doubt}' for doubt in found.doubts]
     start = f'from {weights}' if weights else (
-        f'from nothing, since {arch.checkpoint} is not there; a converted checkpoint, named with '
-        '--checkpoint, scores far better')
+        f'from random weights, since {arch.checkpoint} is missing; a converted checkpoint, named '
+        'with --checkpoint, scores far better')
     lines.append(f'Training: {arch.name} {start}; {schedule.epochs} epochs of '
                  f'{schedule.steps_per_epoch} steps, {schedule.batch} images each, learning rate '
                  f'{schedule.rate:g}')

@@ -112,7 +112,7 @@ class Survey:
         return shorter[len(shorter) // 2], longer[len(longer) // 2]
 
     def counts(self, part: str) -> Counter:
-        """Objects of a part by class; images, in segmentation."""
+        """Return objects of a part by class; images, in segmentation."""
         if self.data.task == DETECTION:
             return Counter(one['category_id'] for item in self.data.parts[part].items
                            for one in item.objects if not one['iscrowd'])

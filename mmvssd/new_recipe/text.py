@@ -92,7 +92,7 @@ def _wiring(arch: Arch, *lines: str) -> List[str]:
 def _backbone(arch: Arch, checkpoint: Optional[Path], classifies: bool) -> List[str]:
     """Return the backbone's settings, each a line."""
     if checkpoint is None:
-        start = [] if classifies else ['init_cfg=None,  # from nothing: scores stay far below '
+        start = [] if classifies else ['init_cfg=None,  # random weights: scores stay far below '
                                        'those of a pretrained backbone']
     else:
         kind = "type='Pretrained', prefix='backbone.', " if classifies else ''

@@ -479,13 +479,13 @@ def test_a_large_image_takes_tiles(untrained, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--model', 'a.onnx', 'recipe.py', 'a.pth', 'images'],
-     '--model: a.onnx has recipe and weights in it; give the images only, got recipe.py a.pth'),
+     '--model: a.onnx has recipe and checkpoint in it; give only the images, got recipe.py a.pth'),
     (['--model', 'a.onnx', 'images', '--device', 'cpu'], '--device: does not go with --model'),
     (['--model', 'a.onnx', 'images', '--cfg-options', 'a=1'], '--cfg-options: does not go with'),
-    (['recipe.py'], 'are required: checkpoint, images'),
-    (['recipe.py', 'a.pth'], 'are required: images'),
+    (['recipe.py'], 'are required: CHECKPOINT, IMAGES'),
+    (['recipe.py', 'a.pth'], 'are required: IMAGES'),
     (['--model', '', 'images'], '--model: got'),
-    (['--model', 'a.onnx'], 'are required: config')])
+    (['--model', 'a.onnx'], 'are required: RECIPE')])
 def test_arguments_that_do_not_go_together(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['predict.py', *arguments])
     with pytest.raises(SystemExit) as caught:

@@ -68,7 +68,7 @@ class _Call(launch.Call):
         self.options.update(G=B.shape[2], num_stages=3 if halves else 2)
 
     def narrow_options(self) -> dict:
-        """Options of the gradients, whose many products leave registers for narrow tiles only."""
+        """Return the options of the gradients, whose products leave few registers."""
         if not self.options['HALVES']:
             # measured: quicker than tiles that spill nothing
             return {**self.options, 'BL': 32, 'num_stages': 1}

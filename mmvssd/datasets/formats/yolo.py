@@ -160,7 +160,7 @@ def _listed_images(tree: Tree, file: Path, content: dict,
         images: List[Path] = []
         for path in entry if isinstance(entry, list) else [entry]:
             if not isinstance(path, str):
-                raise DataError(f'{file}: {key!r} is no path of a folder or list')
+                raise DataError(f'{file}: {key!r} is not a path of a folder or list')
             root = content.get('path')
             images += _images_of(path, root if isinstance(root, str) else None, file, findings,
                                  key)
@@ -260,7 +260,7 @@ class _Text:
         if None in numbers or not all(map(math.isfinite, numbers)):
             self._stop('{} lines with entries that are not finite numbers', example)
         elif numbers[0] != int(numbers[0]) or numbers[0] < 0:
-            self._stop('{} lines whose class is no whole number from 0 on', example)
+            self._stop('{} lines whose class is not a whole number from 0 on', example)
         elif self.names is not None and numbers[0] >= len(self.names):
             self._stop(f'{{}} lines whose class is beyond the {len(self.names)} names', example)
         elif not all(-ROUNDING <= number <= 1 + ROUNDING for number in numbers[1:]):
