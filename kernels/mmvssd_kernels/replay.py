@@ -43,7 +43,9 @@ class Record(TorchDispatchMode):
         self._device = device
         self._steps: List[_Step] = []
         self._values: list = []
+        # by id, so that each of them is kept
         self._numbers: Dict[int, int] = {}
+        self._kept: List[Tensor] = []
         # views that begin where what they show begins: a kernel gets the latter
         self._starts: Dict[int, Tensor] = {}
         for t in inputs:
@@ -56,7 +58,12 @@ class Record(TorchDispatchMode):
             return result
         if result is None or any(map(_has_tensors, kwargs.values())):
             raise CannotRecord(f'{operator} gives nothing, or takes tensors by name')
-        if operator.overloadpacket.__name__ in _ALLOCATIONS:
+        name = operator.overloadpacket.__name__
+        if name == 'detach':  # the same tensor, for a replay has no gradients
+            self._numbers[id(result)] = self._number(args[0])
+            self._kept.append(result)
+            return result
+        if name in _ALLOCATIONS:
             call = functools.partial(torch.empty_strided, result.shape, result.stride(),
                                      dtype=result.dtype, device=self._device)
             self._note(call, (), result)
