@@ -150,11 +150,12 @@ _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, str
 def _watched(inputs: tuple) -> bool:
     """Tell whether a tracer, a mode, a profiler or a tensor of a type of its own sees operators.
 
-    If none does, PyTorch's way through an operator and its gradient takes time and adds nothing.
+    So do tensors on the meta device, which only have shapes. If nothing does, PyTorch's way through
+    an operator and its gradient takes time and adds nothing.
     """
-    return (torch._C._len_torch_dispatch_stack() > 0 or torch._C._is_torch_function_mode_enabled()
-            or torch.jit.is_tracing() or torch.autograd._profiler_enabled()
-            or not _PLAIN.issuperset(map(type, inputs)))
+    return (inputs[0].is_meta or torch._C._len_torch_dispatch_stack() > 0
+            or torch._C._is_torch_function_mode_enabled() or torch.autograd._profiler_enabled()
+            or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs)))
 
 
 def _start_gradient(name: str, inputs: tuple, output: tuple) -> None:
