@@ -154,7 +154,7 @@ def _watched(inputs: tuple) -> bool:
     an operator and its gradient takes time and adds nothing.
     """
     return (inputs[0].is_meta or torch._C._len_torch_dispatch_stack() > 0
-            or torch._C._is_torch_function_mode_enabled() or torch.autograd._profiler_enabled()
+            or torch._C._len_torch_function_stack() > 0 or torch.autograd._profiler_enabled()
             or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs)))
 
 
