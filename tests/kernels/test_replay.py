@@ -107,6 +107,15 @@ def test_the_precision_of_products_is_part_of_a_layout():
     assert len(set(found)) == 2
 
 
+def test_no_replay_is_made_while_a_graph_is_recorded(monkeypatch):
+    """It would load kernels, which CUDA refuses there."""
+    monkeypatch.setattr(compile_ahead, '_launches_compiled', lambda: True)
+    for recorded in (True, False):
+        monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda now=recorded: now)
+        assert compile_ahead._may_replay(torch.device('cuda')) is not recorded
+    assert not compile_ahead._may_replay(torch.device('meta'))
+
+
 def test_layouts_are_forgotten(replaying, monkeypatch, triton_device):
     """Images of many sizes leave no more behind than there is room for."""
     monkeypatch.setattr(compile_ahead, 'LAYOUTS', 2)
