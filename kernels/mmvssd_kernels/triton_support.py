@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import compile_ahead, dispatch
+from mmvssd_kernels.numerics import tf32_allowed
 
 #: The oldest Triton with all that the kernels use: reversed scans, precisions of products.
 VERSION = (3, 0)
@@ -151,15 +152,6 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
         return dtype, 'tf32'
     parts = 'bf16x6' if dtype == torch.float32 else 'bf16x3'
     return torch.float32, parts if parts in _precisions() else 'tf32x3'
-
-
-def tf32_allowed() -> bool:
-    """Return whether PyTorch allows float32 products by TF32, in either of its settings."""
-    matmul = torch.backends.cuda.matmul
-    # from PyTorch 2.9 on; the older getter raises once the newer setting was used
-    if hasattr(matmul, 'fp32_precision'):
-        return matmul.fp32_precision == 'tf32'
-    return torch.get_float32_matmul_precision() != 'highest'
 
 
 def _precisions() -> Tuple[str, ...]:

@@ -69,7 +69,7 @@ def selective_scan_2d(x: Tensor,
     check_optional('dt_bias', dt_bias, (4 * width,), x.device)
     check_choice('pattern', pattern, PATTERNS)
     check_mask(mask, (N, H, W), x.device)
-    nothing = A.new_zeros(4 * width)
+    nothing = A.new_zeros(4 * width) if D is None or dt_bias is None else None
     return dispatch.call('selective_scan_2d', impl, x, dt, dt_weight, A, B, C,
                          nothing if D is None else D, nothing if dt_bias is None else dt_bias,
                          pattern=pattern, mask=mask)
