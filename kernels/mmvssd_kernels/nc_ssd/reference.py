@@ -36,6 +36,9 @@ def _plain(x: Tensor, m: Tensor, B: Tensor, C: Tensor) -> Tensor:
     N, L, h, P = x.shape
     G = B.shape[2]
     mx = m[..., None] * x
+    if G == 1:  # an exported graph would copy what a group's axis of 1 is moved past
+        state = B.squeeze(2).mT @ mx.flatten(2)  # (N, S, h*P)
+        return (C.squeeze(2) @ state).unflatten(2, (h, P))
     # (N, L, a*G, P) -> (N, G, L, a*P)
     mx = mx.unflatten(2, (h // G, G)).permute(0, 3, 1, 2, 4).flatten(3)
     state = B.permute(0, 2, 3, 1) @ mx  # (N, G, S, a*P)
