@@ -6,6 +6,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
+from mmvssd.bands.files import NUMPY as ARRAYS
 from mmvssd.datasets.formats.records import TEST, TRAIN, VAL
 from mmvssd.datasets.formats.words import EMPTY_WORDS
 from mmvssd.engine.data.coco import read_json
@@ -64,11 +65,13 @@ class Tree:
                 made.add(here)
             if any(map(is_hidden, here.parts)) or made & {here, *here.parents}:
                 continue
-            for name in names:
-                if name.startswith('.'):
-                    continue
-                path, ending = self.root / relative / name, os.path.splitext(name)[1].lower()
-                if ending in IMAGE_ENDINGS:
+            endings = {name: os.path.splitext(name)[1].lower() for name in names
+                       if not name.startswith('.')}
+            # arrays beside images are something else, such as what was computed of them
+            arrays = () if set(endings.values()) & set(IMAGE_ENDINGS) else ARRAYS
+            for name, ending in endings.items():
+                path = self.root / relative / name
+                if ending in (*IMAGE_ENDINGS, *arrays):
                     self.images.append(path)
                 else:
                     self.others[ending].append(path)
