@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from mmvssd.bands.files import read_bands
+from mmvssd.bands.files import NUMPY, read_bands
 from mmvssd.bands.kinds import Kind, any_header, kind_of
 from mmvssd.datasets.formats import (
     CLASSIFICATION,
@@ -243,14 +243,14 @@ def _fault_of(path: str) -> Optional[str]:
     """Say why an image cannot be decoded; None if it can."""
     try:
         kind = kind_of(path)
-        if kind is not None and not kind.photograph:
+        if not kind.photograph if kind else path.lower().endswith(NUMPY):
             read_bands(path)
             return None
         with open_image(path) as image:
             if not is_large(image.size):
                 image.load()
     except Exception as error:  # each format's reader has errors of its own
-        return str(error) if os.path.getsize(path) else 'empty: 0 bytes'
+        return str(error).removeprefix(f'{path}: ') if os.path.getsize(path) else 'empty: 0 bytes'
     return None
 
 
