@@ -21,7 +21,7 @@ from mmvssd.bands.files import (
 )
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError
 
-#: Bytes of decoded segments of a TIFF that are kept for the next windows.
+#: Bytes of decoded segments of a TIFF that are kept for the next windows; more, if one needs more.
 KEPT = 2**28
 
 
@@ -94,14 +94,18 @@ class _Segments(Windows):
         self.height = self.page.tilelength if tiled else min(self.page.rowsperstrip, height)
         self.width = self.page.tilewidth if tiled else width
         self.decoded: OrderedDict[Tuple[int, int], np.ndarray] = OrderedDict()
+        self.room = 0
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         (top, bottom, _), (left, right, _) = (
             part.indices(side) for part, side in zip((rows, columns), self.shape))
         planes, _, _, _, samples = self.page.shaped
         result = np.empty((bottom - top, right - left, self.shape[2]), self.page.dtype)
-        for row in range(top // self.height, -(-bottom // self.height)):
-            for column in range(left // self.width, -(-right // self.width)):
+        downwards = range(top // self.height, -(-bottom // self.height))
+        sideways = range(left // self.width, -(-right // self.width))
+        self._make_room(len(downwards) * len(sideways) * len(self.pages) * planes)
+        for row in downwards:
+            for column in sideways:
                 y, x = row * self.height, column * self.width
                 down = slice(max(top, y), min(bottom, y + self.height))
                 across = slice(max(left, x), min(right, x + self.width))
@@ -120,20 +124,27 @@ class _Segments(Windows):
         down, across = -(-height // self.height), -(-width // self.width)
         index = (plane * down + row) * across + column
         if (page, index) not in self.decoded:
-            self._make_room()
             try:
                 with naming_a_lacking_package(self.path):
-                    self.decoded[page, index] = self._decode(self.pages[page], index)
+                    segment = self._decode(self.pages[page], index)
             except (ConfigError, MemoryError):
                 raise
             except Exception as error:  # each compression's decoder has errors of its own
                 raise unreadable(self.path, error) from error
+            if len(self.decoded) == self.room:
+                self.decoded.popitem(last=False)
+            self.decoded[page, index] = segment
         self.decoded.move_to_end((page, index))
         return self.decoded[page, index]
 
-    def _make_room(self) -> None:
+    def _make_room(self, needed: int) -> None:
+        """Leave out what was not used for the longest time.
+
+        What a window needs is kept for the next one beside it: a strip belongs to both.
+        """
         size = self.height * self.width * self.page.shaped[4] * self.page.dtype.itemsize
-        while len(self.decoded) >= max(1, KEPT // size):
+        self.room = max(needed, KEPT // size)
+        while len(self.decoded) > self.room:
             self.decoded.popitem(last=False)
 
     def _decode(self, page, index: int) -> np.ndarray:

@@ -89,7 +89,13 @@ def test_few_decoded_parts_are_kept(tmp_path, monkeypatch):
     assert_same(tmp_path / 'a.tif')
     with open_windows(str(tmp_path / 'a.tif')) as windows:
         windows.read(*PARTS[0])
+        assert len(windows.decoded) == 12  # as the window needs
+        windows.read(*PARTS[2])
         assert len(windows.decoded) == 3
+        before = set(windows.decoded)
+        windows.read(*PARTS[3])
+        assert len(windows.decoded) == 3
+        assert len(before - set(windows.decoded)) == 1
 
 
 @pytest.mark.parametrize('options', [{}, dict(compression='zlib'), dict(tile=(16, 16)),
