@@ -47,8 +47,14 @@ def kind_of(path: str) -> Optional[Kind]:
 
 
 def _kind_of_tiff(path: str) -> Kind:
+    try:
+        tifffile = tifffile_of(path)
+    except ConfigError:
+        kind = _kind_of_other(path)
+        if kind is None:  # no photograph that is read without the package
+            raise
+        return kind
     *_, bands, dtype = read_header(path)
-    tifffile = tifffile_of(path)
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         clear = tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA

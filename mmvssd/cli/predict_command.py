@@ -38,7 +38,8 @@ def main(name: Optional[str] = None) -> None:
                         help='take the images of sub-folders as well')
     parser.add_argument('--resume', action='store_true',
                         help="continue the folder's predictions.json: leave out the images that "
-                        'it has; recipe, weights and --score-thr have to be the same')
+                        'it has, and go on with one that was cut into tiles; recipe, weights, '
+                        '--score-thr and tiles have to be the same')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N',
                         help='run up to N images together that the model is given in one shape '
                         '(default: %(default)s)')

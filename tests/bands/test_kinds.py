@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mmvssd.bands.kinds import Kind, any_header, kind_of, nodata_of
+from mmvssd.errors import ConfigError
 
 
 def pixels(count, dtype='uint8'):
@@ -46,6 +47,19 @@ def test_pngs_of_16_bits(count, dtype, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), pixels(count, dtype))
     assert kind_of(str(tmp_path / 'a.png')) == Kind(False, count, dtype)
     assert any_header(str(tmp_path / 'a.png'))['size'] == [24, 20]
+
+
+def test_photographs_need_no_package_for_tiff(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip('tifffile')
+    Image.new('RGB', (24, 20)).save(tmp_path / 'a.tif')
+    tifffile.imwrite(tmp_path / 'b.tif', pixels(5), photometric='minisblack',
+                     planarconfig='contig')
+    monkeypatch.setitem(__import__('sys').modules, 'tifffile', None)
+    assert kind_of(str(tmp_path / 'a.tif')) == Kind(True, 3, 'uint8')
+    assert any_header(str(tmp_path / 'a.tif'))['size'] == [24, 20]
+    with pytest.raises(ConfigError, match=r'b\.tif: .*pip install tifffile'):
+        kind_of(str(tmp_path / 'b.tif'))
+    assert any_header(str(tmp_path / 'b.tif')) is None
 
 
 def test_arrays_and_what_is_no_image(tmp_path):
