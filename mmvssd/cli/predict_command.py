@@ -39,8 +39,9 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('--recursive', action='store_true',
                         help='take the images of sub-folders too')
     parser.add_argument('--resume', action='store_true',
-                        help="continue the folder's predictions.json: skip the images that it has; "
-                        'recipe, checkpoint and --score-thr must be the same')
+                        help="continue the folder's predictions.json: skip the images that it has, "
+                        'and go on with one that was cut into tiles; recipe, checkpoint, '
+                        '--score-thr and tiles must be the same')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N',
                         help='run up to N images of one shape together (default: %(default)s)')
     parser.add_argument('--workers', type=int, metavar='N',

@@ -1,11 +1,7 @@
 """Large images in tiles: where these lie, and how what was found in them is put together."""
 import math
-import os
-import tempfile
-from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -285,6 +281,21 @@ class BlendedLabels:
         self.grid, self.number = grid, 0
         self.beside = self.above = self.below = None
 
+    @property
+    def seams(self) -> Dict[str, np.ndarray]:
+        """What the next tiles need: the tiles so far, and the scores of their seams.
+
+        Another one with the same map goes on if it is given them.
+        """
+        seams = dict(beside=self.beside, above=self.above, below=self.below)
+        return dict(number=np.array(self.number),
+                    **{name: part for name, part in seams.items() if part is not None})
+
+    @seams.setter
+    def seams(self, seams: Dict[str, np.ndarray]) -> None:
+        self.number = int(seams['number'])
+        self.beside, self.above, self.below = map(seams.get, ('beside', 'above', 'below'))
+
     def add(self, scores: np.ndarray) -> None:
         """Add the next tile, row by row.
 
@@ -313,18 +324,3 @@ class BlendedLabels:
             self.below[:, :, place] = scores[:, -down.after:]
         scores = scores[:, :scores.shape[1] - down.after]
         self.labels[place, down.start:down.end - down.after] = self.decide(scores).T
-
-
-@contextmanager
-def map_in_file(folder: Path, shape: Tuple[int, int], classes: int) -> Iterator[np.memmap]:
-    """Give out a label map (width, height) that lies in a file of its own, which goes at the end.
-
-    Raises:
-        OSError: There is no room for it.
-    """
-    dtype = np.uint8 if classes <= 256 else np.uint16
-    height, width = shape
-    with tempfile.TemporaryFile(dir=folder) as file:
-        # a hole in the file would end the process if the disk is full
-        os.posix_fallocate(file.fileno(), 0, height * width * np.dtype(dtype).itemsize)
-        yield np.memmap(file, dtype, 'r+', shape=(width, height))

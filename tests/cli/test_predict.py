@@ -463,6 +463,55 @@ def test_tiles(untrained, tmp_path):
         assert boxes.min() >= 0
 
 
+class Killed(BaseException):
+    """Leaves what was written as SIGKILL does."""
+
+
+@pytest.mark.usefixtures('usual_signals')
+def test_an_interrupted_image_goes_on_at_its_last_tile(untrained, tmp_path, monkeypatch):
+    """With the same result to the last bit, wherever it was killed."""
+    if untrained[0].default_scope == 'mmpretrain':
+        pytest.skip('classifiers see an image as a whole')
+    tifffile = pytest.importorskip('tifffile')
+    image, out, tiles = tmp_path / 'a.tif', tmp_path / 'out', []
+    tifffile.imwrite(image, np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8),
+                     tile=(32, 32))
+    kind = inferencers.HOSTS[untrained[0].default_scope]
+    forward = kind.forward
+    monkeypatch.setattr('mmvssd.cli.unfinished.SHARE', 1)  # seams are written after every tile
+
+    def run(killed_at=99, **options):
+        def killed(self, prepared):
+            if len(tiles) >= killed_at and not options:
+                raise Killed
+            tiles.extend(prepared)
+            if len(tiles) == killed_at and options:  # it is to end after this tile
+                os.kill(os.getpid(), signal.SIGTERM)
+            return forward(self, prepared)
+
+        tiles.clear()
+        monkeypatch.setattr(kind, 'forward', killed)
+        predict(*untrained, str(image), str(out), device='cpu', options=Options(
+            **{**dict(score_thr=0, tile=48, overlap=16, workers=0), **options}))
+        pictures = {file.name: file.read_bytes() for file in (out / 'pictures').iterdir()}
+        assert {file.name for file in out.iterdir()} == {
+            'pictures', 'predictions.json', 'predictions.settings.json'}
+        return (out / 'predictions.json').read_bytes(), pictures
+
+    expected = run()
+    assert len(tiles) == 4
+    (out / 'predictions.json').unlink()
+    with pytest.raises(Killed):
+        run(1)
+    with pytest.raises(SystemExit):
+        run(2, resume=True)
+    assert len(tiles) == 2
+    assert run(resume=True) == expected
+    assert len(tiles) == 1
+    assert run(resume=True)[0] == expected[0]
+    assert tiles == []
+
+
 def test_a_large_image_takes_tiles(untrained, tmp_path):
     """Its pixels are not limited, nor is its picture as large."""
     if untrained[0].default_scope == 'mmpretrain':

@@ -6,14 +6,14 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import yaml
 
+from mmvssd.bands.kinds import any_header
 from mmvssd.datasets.formats.class_names import FILES, find_names, read_text
 from mmvssd.datasets.formats.dividing import divide, settled
 from mmvssd.datasets.formats.objects import clipped, from_box, from_polygons
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, VAL, Data, Found, Item
-from mmvssd.datasets.formats.tree import PARTS, Tree
-from mmvssd.engine.data.file_facts import header, upright_size
+from mmvssd.datasets.formats.tree import PARTS, Tree, image_names
+from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import Findings
-from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS
 from mmvssd.errors import DataError
 from mmvssd.phrases import short
 
@@ -188,8 +188,7 @@ def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
         return []
     if place.is_dir():
         return sorted(Path(folder) / name for folder, _, names in os.walk(place)
-                      for name in names if name.lower().endswith(IMAGE_ENDINGS)
-                      and not name.startswith('.'))
+                      for name in image_names(names))
     images, seen = [], set()
     for number, line in enumerate(read_text(place).splitlines(), 1):
         if not line.strip():
@@ -222,7 +221,7 @@ class _Text:
                  findings: Findings):
         self.image, self.names, self.keypoints = image, names, keypoints
         self.file, self.findings = label_of(image), findings
-        fact = header(str(image))
+        fact = any_header(str(image))
         # without it the image is noted as unreadable
         self.size = upright_size(fact) if fact else (1, 1)
 
