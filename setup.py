@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent
 # Building outside the checkout leaves no copies in it, and packs no leftovers of a former build.
 BUILD_DIR = tempfile.TemporaryDirectory(prefix='mmvssd-build-')
 
-# They set up and test a checkout.
+# They set up, test and document a checkout.
 CHECKOUT_ONLY = ('setup', 'setup.sh', 'check_versions.py', 'run_tests.sh', 'quickstart.sh',
-                 'gpu_check.sh')
+                 'gpu_check.sh', 'docs', 'docs.sh')
 
 
 def read_version():

@@ -88,7 +88,7 @@ def register_family(family: Family) -> None:
 
 
 def every_arch() -> Iterator[Tuple[Family, str]]:
-    """Every family with each of its archs, in the order of the table."""
+    """Return every family with each of its archs, in the order of the table."""
     return ((family, arch) for family in FAMILIES.values() for arch in family.backbone.archs)
 
 

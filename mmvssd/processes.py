@@ -11,8 +11,8 @@ def this_process() -> dict:
     """Describe this process so that any other one can look for it later.
 
     Returns:
-        ``host``, ``pid``, ``start`` in ticks since the machine's, ``space``, which tells machines'
-        starts and containers apart, and where a scheduler can start it again ``job`` and
+        ``host``, ``pid``, ``start`` in ticks since the machine's, and ``space``, which tells
+        machines' starts and containers apart. If a scheduler can start it again, also ``job`` and
         ``restarts``.
     """
     job, restarts = _job()
@@ -50,7 +50,7 @@ def is_first() -> bool:
 
 
 def _start_of(pid: int) -> Optional[int]:
-    """When a process was started; None if there is none, or only its exit status is left."""
+    """Return when a process was started; None if there is none, or only its exit status is left."""
     try:
         # the name, in brackets, may hold anything
         fields = (_PROC / str(pid) / 'stat').read_text(errors='replace').rpartition(')')[2].split()
@@ -68,7 +68,7 @@ def _space() -> str:
 
 
 def _job() -> tuple:
-    """The job that may start this process again, and how often it has; None and 0 without one."""
+    """Return the job that may start this process again, and how often it has; else None and 0."""
     environment = os.environ
     run = environment.get('TORCHELASTIC_RUN_ID', 'none')
     run = environment.get('MMVSSD_JOB_START', '') if run == 'none' else run

@@ -344,8 +344,8 @@ def _create(family: str, arch: str, pretrained: bool = False,
     if options.get('features_only'):
         kind = options.setdefault('feature_cls', 'getter')
         if getattr(kind, '__name__', str(kind).lower()) not in ('getter', 'FeatureGetterNet'):
-            raise ValueError(f"feature_cls: got {kind!r}, expected 'getter': a stage is no module "
-                             'that could run by itself or take a hook')
+            raise ValueError(f"feature_cls: got {kind!r}, expected 'getter': a stage is not a "
+                             'module that could run by itself or take a hook')
     stem = FAMILIES[family].backbone.archs[arch].stem
     return build_model_with_cfg(
         ImageClassifier, model_name(family, arch), pretrained, family=family, arch=arch,

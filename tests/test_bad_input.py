@@ -44,9 +44,9 @@ def test_each_ends_with_one_message(run_tool, folder):
              'none.txt is empty (0 bytes)'),
             ('train.py', ('--work-dir', 'file/below'), '--work-dir: file/below cannot be made'),
             ('test.py', ('weights.pth', '--show-dir', 'file'), '--show-dir: file cannot be made'),
-            ('test.py', ('weights.pth', '--tta'), '--tta: the config has no tta_model'),
+            ('test.py', ('weights.pth', '--tta'), '--tta: the recipe has no tta_model'),
             ('test.py', ('weights.pth', '--cfg-options', 'test_dataloader=None'),
-             'the config has no test_dataloader'),
+             'the recipe has no test_dataloader'),
             ('predict.py', ('weights.pth', f'{ROOT}/train/alpha.png', '--out-dir', 'file'),
              '--out-dir: file cannot be made'),
     ):

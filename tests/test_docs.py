@@ -1,5 +1,6 @@
 """The code of README and docs runs, or loads and builds if it is a config."""
 import re
+from statistics import median
 
 import pytest
 import torch
@@ -97,3 +98,51 @@ def test_the_readmes_config_builds(tmp_path):
 
 def test_there_is_a_config_for_each_host():
     assert [name for name, _ in CONFIGS] == ['classifier', 'detector', 'segmentor']
+
+
+#: What people read.
+PAGES = sorted({DOCS.parent / 'README.md', DOCS.parent / 'CONTRIBUTING.md', *DOCS.rglob('*.md'),
+                *configs_dir().rglob('README.md'), DOCS.parent / 'kernels' / 'README.md'})
+
+
+def sentences(text):
+    """Return the numbers of words of a page's sentences, without tables, code and headings."""
+    text = re.sub(r'^( *)```.*?^ *```', '', text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r'^ *[|#<].*$', '', text, flags=re.MULTILINE)
+    text = re.sub(r'\]\([^)]*\)', ']', text)
+    found = []
+    for part in re.split(r'\n\s*\n|^ *(?:[-*]|\d+\.) ', text, flags=re.MULTILINE):
+        for sentence in re.split(r'(?<=[.!?:])\s+(?=[A-Z`"*\[])', ' '.join(part.split())):
+            found.append((len(re.findall(r"[\w`'./%-]+", sentence)), sentence))
+    return [(words, sentence) for words, sentence in found if words > 2]
+
+
+def test_sentences_are_short():
+    """A median of at most 17 words and none above 30: see docs/contributing/style.md."""
+    for page in PAGES:
+        found = sentences(page.read_text())
+        assert [sentence for words, sentence in found if words > 30] == [], page
+        assert not found or median(words for words, _ in found) <= 17, page
+
+
+def test_long_sentences_are_found():
+    text = ('# Heading\n\nOne two three four. ' + 'Word ' * 31 + 'end.\n\n| ' + 'cell ' * 40 + '|\n'
+            '\n```bash\n' + 'code ' * 40 + '\n```\n\n- a b c\n- d e f g\n')
+    assert [words for words, _ in sentences(text)] == [4, 32, 3, 4]
+
+
+def anchors(page):
+    """Return the anchors of a page's headings."""
+    text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
+            if '://' not in link:
+                path, _, anchor = link.partition('#')
+                target = page.parent / path if path else page
+                assert target.exists(), (page, link)
+                assert not anchor or anchor in anchors(target), (page, link)

@@ -86,15 +86,15 @@ def test_what_is_no_file(tmp_path):
     os.symlink('loop.pth', tmp_path / 'loop.pth')
     os.mkfifo(tmp_path / 'pipe.pth')
     cases = {'folder.pth': 'is a folder; name the checkpoint file in it',
-             'dangling.pth': 'a link to nowhere.pth, which is not there',
-             'loop.pth': 'a link to loop.pth', 'pipe.pth': 'is no ordinary file',
+             'dangling.pth': 'a link to nowhere.pth, which is missing',
+             'loop.pth': 'a link to loop.pth', 'pipe.pth': 'is not an ordinary file',
              'gone.pth': 'no such checkpoint file', 'a' * 300: 'cannot be read'}
     for name, message in cases.items():
         for read in (read_checkpoint, require_resumable):
             with pytest.raises(CheckpointError, match=message):
                 read(str(tmp_path / name))
     for name in ('', ' ', '\0bad'):
-        message = 'is no name of a checkpoint file' if name.strip() else 'got .*a variable of your'
+        message = 'is not a name of a checkpoint' if name.strip() else 'got .*a variable of your'
         with pytest.raises(CheckpointError, match=message):
             read_checkpoint(name)
 
@@ -105,11 +105,11 @@ FORMS = dict(
     no_state=(dict(state_dict=None), 'its state_dict is a NoneType'),
     state_list=(dict(state_dict=[1]), 'its state_dict is a list'),
     no_meta=(dict(state_dict={}, meta=None), 'its meta is a NoneType, expected a dict'),
-    numbers=(dict(state_dict={1: torch.ones(1)}), 'its names are no strings, such as 1, a int'),
-    plain_numbers=({5: torch.ones(1)}, 'its names are no strings'),
-    byte_names=({b'x': torch.ones(1)}, "its names are no strings, such as b'x', a bytes"),
+    numbers=(dict(state_dict={1: torch.ones(1)}), 'its names are not strings, such as 1, a int'),
+    plain_numbers=({5: torch.ones(1)}, 'its names are not strings'),
+    byte_names=({b'x': torch.ones(1)}, "its names are not strings, such as b'x', a bytes"),
     module=(dict(state_dict={}, model=nn.Linear(1, 1)), r'holds torch.nn.modules.linear.Linear, '
-            r'which is no part of weights.*save the state_dict\(\)'))
+            r'which is not a part of weights.*save the state_dict\(\)'))
 
 
 @pytest.mark.parametrize('name', FORMS)

@@ -114,12 +114,12 @@ def test_wheel_carries_every_file(build):
         expected |= {f'mmvssd/.mim/{folder}/{name}' for name in files_under(checkout / folder)}
     if (checkout / 'model-index.yml').exists():
         expected.add('mmvssd/.mim/model-index.yml')
-    # these set up and test a checkout
+    # these set up, test and document a checkout
     expected -= {f'mmvssd/.mim/tools/{name}.sh'
-                 for name in ('setup', 'run_tests', 'quickstart', 'benchmarks/gpu_check')}
+                 for name in ('setup', 'run_tests', 'quickstart', 'docs', 'benchmarks/gpu_check')}
     expected -= {f'mmvssd/.mim/tools/{name}'
                  for name in files_under(checkout / 'tools')
-                 if name.startswith('setup/') or name == 'check_versions.py'}
+                 if name.startswith(('setup/', 'docs/')) or name == 'check_versions.py'}
     assert names == expected
     assert 'mmvssd/.mim/tools/train.py' in names
 

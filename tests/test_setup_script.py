@@ -361,7 +361,7 @@ def contents(folder):
     (folder_behind_a_link, 'it has no Python that runs'),
     (environment_of_another_python, 'it has Python 3.9'),
     (environment_without_pip, 'has no pip'),
-    (file_of_that_name, 'is no folder'), (link_to_nothing, 'is no folder'),
+    (file_of_that_name, 'is not a folder'), (link_to_nothing, 'is not a folder'),
 ])
 def test_what_it_did_not_make_stays(sandbox, make, reason, active):
     make(sandbox.venv)

@@ -61,7 +61,7 @@ def test_what_srun_is_asked(run_tool, slurm, settings, asked):
 def test_usage(run_tool, script, arguments):
     for given, status in ((arguments, 2), (['--help'], 0)):
         out = run_tool(script, *given, expect=status)
-        assert f'{script} PARTITION JOB CONFIG' in out
+        assert f'{script} PARTITION JOB RECIPE' in out
         assert 'set -euo' not in out
 
 

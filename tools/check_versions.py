@@ -32,7 +32,7 @@ class Failure(Exception):
 
 
 def find_python(version):
-    """The path of an interpreter such as 3.12, of PATH or pyenv; raises Failure."""
+    """Find an interpreter such as 3.12 on PATH or in pyenv; raise Failure if there is none."""
     pyenv = Path(os.environ.get('PYENV_ROOT') or Path.home() / '.pyenv')
     candidates: list = [f'python{version}',
                         *sorted(pyenv.glob(f'versions/{version}.*/bin/python'))]
@@ -65,7 +65,7 @@ def run(step, command, log, **environment):
 
 
 def reason(output):
-    """The line that says most of why a command failed."""
+    """Return the line that says most of why a command failed."""
     for pattern in (r'^\d+ failed.*|^=+ .*\d+ failed.* =+$', r'^ERROR: .*', r'^Set-up stopped: .*',
                     r'^\w*Error: .*'):
         found = re.findall(pattern, output, re.MULTILINE)
@@ -114,7 +114,7 @@ def describe(tests):
 
 
 def read_rows(text):
-    """The rows of the page's table: (Python, PyTorch) -> cells."""
+    """Read the rows of the page's table: (Python, PyTorch) -> cells."""
     section = text.split(BEGIN)[1].split(END)[0]
     rows = {}
     for line in section.splitlines():
@@ -125,7 +125,7 @@ def read_rows(text):
 
 
 def write_rows(text, rows):
-    """The page with these rows in its table, in the order of their versions."""
+    """Return the page with these rows in its table, in the order of their versions."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     order = sorted(rows, key=lambda key: [int(part) for part in '.'.join(key).split('.')])

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Evaluate a checkpoint in several processes, on GPUs or, where there are none, on the CPU:
+# Evaluate a checkpoint in several processes, on GPUs or, if there are none, on the CPU:
 #
-#   dist_test.sh CONFIG CHECKPOINT PROCESSES [options of test.py]
+#   dist_test.sh RECIPE CHECKPOINT PROCESSES [options of test.py]
 #
-# For several nodes run it on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set alike but for
-# NODE_RANK.
+# For several nodes run it on each. Set NNODES, MASTER_ADDR and PORT alike on all of them, and
+# NODE_RANK to 0, 1 and so on.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ${1:-} == -h || ${1:-} == --help || $# -lt 3 ]]; then

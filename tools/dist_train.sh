@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Train a recipe in several processes, on GPUs or, where there are none, on the CPU:
+# Train a recipe in several processes, on GPUs or, if there are none, on the CPU:
 #
-#   dist_train.sh CONFIG PROCESSES [options of train.py]
+#   dist_train.sh RECIPE PROCESSES [options of train.py]
 #
-# PROCESSES are those of this node. For several nodes run it on each, with NNODES, NODE_RANK,
-# MASTER_ADDR and PORT set alike but for NODE_RANK; all of them see the work dir under one path.
-# With MAX_RESTARTS=N all processes are started again, up to N times, after one of them was killed or
-# failed, and go on from the newest checkpoint of the work dir.
+# PROCESSES is the number on this node. For several nodes run it on each. Set NNODES, MASTER_ADDR and
+# PORT alike on all of them, and NODE_RANK to 0, 1 and so on. All nodes need the work dir under one path.
+# With MAX_RESTARTS=N all processes start again, up to N times, if one of them was killed or failed.
+# They go on from the newest checkpoint of the work dir.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ${1:-} == -h || ${1:-} == --help || $# -lt 2 ]]; then

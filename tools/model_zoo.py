@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--check', action='store_true',
-                        help='write nothing; exit with 1 where a table is out of date')
+                        help='write nothing; exit with 1 if a table is out of date')
     args = parser.parse_args()
     try:
         outdated = update_documents(ROOT, check=args.check)

@@ -9,19 +9,19 @@ usage() {
     cat <<'EOF'
 Usage: bash tools/quickstart.sh [--task det|seg|cls] [--family vssd|vmamba] [FOLDER]
 
-Makes sample data (scenes of handwritten digits), trains a small backbone on it as a classifier
-(MMPreTrain), a VSSD or with --family vmamba a VMamba, then does a task with it on held-out scenes:
+Make sample data (scenes of handwritten digits), and train a small classifier on it (MMPreTrain): a
+VSSD, or a VMamba with --family vmamba. Then do a task with it on held-out scenes:
 
-  det  trains a Mask R-CNN (MMDetection), evaluates it, draws boxes and masks; the default
-  seg  trains a UperNet (MMSegmentation), evaluates it at a single scale and with --tta, draws
+  det  train a Mask R-CNN (MMDetection), evaluate it, draw boxes and masks; the default
+  seg  train a UperNet (MMSegmentation), evaluate it at a single scale and with --tta, draw
        overlays
-  cls  is the classifier alone
+  cls  only the classifier
 
-All of it lands in FOLDER, by default work_dirs/quickstart here; a VMamba's in FOLDER/vmamba. On
-2 cores and no GPU, after the set-up (see tools/setup.sh --help), which it runs first, det and seg
-take about 7 minutes and cls 2, with VMamba up to 2 more. Run it again, and it goes on where it
-was interrupted; a second task in the same FOLDER uses the classifier of the first. It ends with
-exit code 1 where a score is below what the recipes reach.
+Results go to FOLDER, by default work_dirs/quickstart here; those of a VMamba to FOLDER/vmamba.
+The set-up runs first (see tools/setup.sh --help). After it, on 2 cores and no GPU, det and seg take
+about 7 minutes and cls 2, with VMamba up to 2 more. If it was interrupted, run it again: it goes on
+from there. A second task in the same FOLDER uses the classifier of the first. The exit code is 1 if
+a score is below what the recipes reach.
 EOF
 }
 

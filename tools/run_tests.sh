@@ -8,13 +8,12 @@ usage() {
     cat <<'EOF'
 Usage: bash tools/run_tests.sh [--fast] [PYTEST ARGUMENT...]
 
-Sets up the environment (see tools/setup.sh --help), then checks style and types, and runs all
-tests.
+Set up the environment (see tools/setup.sh --help), then check style and types, and run all tests.
 
-  --fast  leave out the tests that are marked slow: what one runs while writing code
+  --fast  skip the tests that are marked slow, while you write code
 
-On 2 cores without a GPU all tests take about 24 minutes, and longer if the machine does something
-else; the fast ones, the first case of each test, take 3. Other arguments go to pytest:
+On 2 cores without a GPU all tests take about 24 minutes, and longer if the machine is busy. The fast
+ones, the first case of each test, take 3. Other arguments go to pytest:
 bash tools/run_tests.sh tests/compat -k scope
 EOF
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate a checkpoint as a job of a Slurm cluster:
 #
-#   [NAME=VALUE...] slurm_test.sh PARTITION JOB CONFIG CHECKPOINT [options of test.py]
+#   [NAME=VALUE...] slurm_test.sh PARTITION JOB RECIPE CHECKPOINT [options of test.py]
 #
 # The environment variables are those of slurm_train.sh.
 set -euo pipefail

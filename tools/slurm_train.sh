@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train a recipe as a job of a Slurm cluster:
 #
-#   [NAME=VALUE...] slurm_train.sh PARTITION JOB CONFIG [options of train.py]
+#   [NAME=VALUE...] slurm_train.sh PARTITION JOB RECIPE [options of train.py]
 #
 # Environment variables: GPUS, of all nodes together (default: 8); GPUS_PER_NODE (default: up to 8);
 # CPUS_PER_TASK, the cores of each GPU's process (default: 5); SRUN_ARGS, more options of srun, which

@@ -17,7 +17,8 @@ from mmvssd.cli.launch import build_tester
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe_arguments(parser)
-    parser.add_argument('checkpoint', type=named, help='weights to evaluate')
+    parser.add_argument('checkpoint', type=named, metavar='CHECKPOINT',
+                        help='checkpoint to evaluate')
     parser.add_argument('--weights', choices=('ema', 'raw'),
                         help='of a checkpoint that holds both: the moving average or the raw '
                         "weights; default: as the recipe's EMAHook has it")

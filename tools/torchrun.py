@@ -61,7 +61,7 @@ def say(message):
 
 
 def waiting(options, place, first):
-    """What a node says that waits."""
+    """Return what to print while a node waits."""
     if first:
         return (f'Waiting at {place} for the other nodes, {options.nnodes} with this one: start '
                 'the same on each, with NODE_RANK 1, 2 and so on. If they run, see that '

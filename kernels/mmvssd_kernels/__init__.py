@@ -1,4 +1,4 @@
-"""State-space ops for vision backbones, usable with PyTorch alone."""
+"""State-space ops for vision backbones, which need only PyTorch."""
 from mmvssd_kernels.cross_scan import cross_merge, cross_scan
 from mmvssd_kernels.nc_ssd import nc_ssd
 from mmvssd_kernels.selective_scan import selective_scan

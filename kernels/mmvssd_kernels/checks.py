@@ -101,8 +101,7 @@ def _is_integer(value: Any) -> bool:
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``known``.
 
-    ``mmvssd`` has one of its own for settings of models: a user of the ops alone does not have it,
-    and what one package says is no concern of the other.
+    ``mmvssd`` has one of its own for settings of models. Who uses only the ops does not have it.
     """
     if value not in known:
         close = difflib.get_close_matches(str(value), known, n=1)

@@ -6,10 +6,14 @@ and threads compile what they found. A call that will be differentiated starts i
 kernels too, which compile while later layers run.
 
 What was not foreseen compiles at its launch, as ever.
+
+Once tensors of one layout came twice, calls with such tensors are replays: see
+:mod:`mmvssd_kernels.replay`.
 """
 import atexit
 import functools
 import importlib
+import inspect
 import itertools
 import logging
 import os
@@ -17,10 +21,13 @@ import queue
 import threading
 from concurrent.futures import Future
 from types import ModuleType
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional, Set, Tuple, Union
 
 import torch
 from torch import Tensor
+
+from mmvssd_kernels.numerics import tf32_allowed
+from mmvssd_kernels.replay import Record, Replay
 
 #: Threads that compile at most: what a step waits for is soon the longest single kernel.
 THREADS = 8
@@ -28,11 +35,13 @@ THREADS = 8
 LOCAL_PROCESSES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
 #: Triton compiles for pointers that are multiples of this.
 ALIGNMENT = 16
+#: Layouts of a function's tensors that are remembered at most.
+LAYOUTS = 1024
 #: What is compiled first: what a call waits for, before what it will need later.
 NOW, LATER = 0, 1
 
 logger = logging.getLogger('mmvssd')
-#: What a thread records now: ``launches`` and ``device``; absent if it records nothing.
+#: What notes the launches of a thread, their ``device`` and its ``capability``; absent if they run.
 _recording = threading.local()
 
 
@@ -49,10 +58,11 @@ class CompiledAhead:
     """A function that launches kernels, of which the first call of a kind compiles them ahead.
 
     Calls are of one kind if they agree in their options, in their tensors' dtypes, and in
-    ``widths``: kernels are compiled for these, and for no other size.
+    ``widths``: kernels are compiled for these, and for no other size. From the second call on
+    with tensors of one layout, they are replays.
 
     Args:
-        function: Takes tensors, the first of them present, and options.
+        function: Takes tensors, the first of them present, and options; gives new tensors.
         widths: Takes the same, returns sizes.
     """
 
@@ -62,8 +72,15 @@ class CompiledAhead:
         self._ready: Set[tuple] = set()
         self._without_gradient: Set[tuple] = set()
         self._started: Dict[tuple, List[Future]] = {}
+        # by layout: None after one call, False if no replay can do the same
+        self._replays: Dict[tuple, Union[Replay, Literal[False], None]] = {}
 
     def __call__(self, *args):
+        layout = _layout(args)
+        replay = self._replays.get(layout) or self._replay(layout, args)
+        if replay:
+            results = replay([a for a in args if isinstance(a, Tensor)])
+            return results if len(results) > 1 else results[0]
         kind = self._kind(args)
         if kind not in self._ready:
             self._start(kind, args, NOW)
@@ -86,6 +103,20 @@ class CompiledAhead:
     def start(self, *args) -> None:
         """Start to compile what a call with these arguments would launch; do not wait."""
         self._start(self._kind(args), args, LATER)
+
+    def _replay(self, layout: tuple, args: tuple) -> Optional[Replay]:
+        """Return a replay for tensors of a layout that came before; None if there is none."""
+        if not _may_replay(args[0].device):
+            return None
+        if layout not in self._replays:
+            if len(self._replays) >= LAYOUTS:
+                self._replays.clear()
+            self._replays[layout] = None
+            return None
+        replay = self._replays.get(layout)
+        if replay is None:
+            replay = self._replays[layout] = _recorded(self._function, args) or False
+        return replay or None
 
     def _kind(self, args: tuple) -> tuple:
         return (args[0].device, self._widths(*args), *[
@@ -120,19 +151,81 @@ def launches(function: Callable, *args,
 
     With ``capability``, what it would launch on a GPU of that compute capability.
     """
-    _recording.launches, _recording.device = [], args[0].device
-    _recording.capability = capability
+    found: List[Launch] = []
+    _foresee(found.append, args[0].device, capability, function, *map(_without_memory, args))
+    return found
+
+
+def _foresee(note: Callable[[Launch], None], device: torch.device,
+             capability: Optional[Tuple[int, int]], function: Callable, *args):
+    """Call a function on tensors without memory, and have what it launches noted instead."""
+    _recording.note, _recording.device, _recording.capability = note, device, capability
     try:
-        function(*(_without_memory(a) if isinstance(a, Tensor) else a for a in args))
-        return _recording.launches
+        return function(*args)
     finally:
-        del _recording.launches, _recording.device, _recording.capability
+        del _recording.note, _recording.device, _recording.capability
+
+
+def _recorded(function: Callable, args: tuple) -> Optional[Replay]:
+    """Return a replay of ``function(*args)``; None if it does more than one can repeat."""
+    device = args[0].device
+    args = [_without_memory(a) for a in args]
+    record = Record([a for a in args if isinstance(a, Tensor)], device)
+
+    def note(launch: Launch) -> None:
+        bound = inspect.signature(launch.kernel.fn).bind(*launch.args, **{
+            name: value for name, value in launch.options.items()
+            if name in launch.kernel.arg_names})
+        record.launch(_prepared(launch), bound.args)
+
+    try:
+        with record:
+            results = _foresee(note, device, None, function, *args)
+        return record.replay((results, ) if isinstance(results, Tensor) else results)
+    except Exception as error:  # a call goes on without
+        _report(function.__module__, repr(error))
+        return None
+
+
+@functools.cache
+def _report(module: str, error: str) -> None:
+    """Log once for each reason: the cache swallows repetitions."""
+    logger.warning('%s: calls take longer in Python, for they cannot be replayed: %s', module,
+                   error)
+
+
+def _layout(args: tuple) -> tuple:
+    """Return what decides what a function allocates and launches."""
+    return (args[0].device, tf32_allowed(), *[
+        (a.dtype, a.shape, a.stride(), a.data_ptr() % ALIGNMENT) if isinstance(a, Tensor)
+        else tuple(a) if isinstance(a, list) else a for a in args])
+
+
+def _may_replay(device: torch.device) -> bool:
+    """Tell whether calls on a device may become replays now."""
+    # while a CUDA graph is recorded, no kernel may be loaded
+    return device.type != 'meta' and _launches_compiled() and not (
+        device.type == 'cuda' and torch.cuda.is_current_stream_capturing())
+
+
+@functools.cache
+def _launches_compiled() -> bool:
+    """Tell whether kernels are compiled, and launched as replays do it."""
+    # releases before that one launch a compiled kernel without its constants
+    return (os.environ.get('TRITON_INTERPRET') != '1'
+            and hasattr(importlib.import_module('triton'), 'AsyncCompileMode'))
+
+
+def _prepared(launch: Launch) -> Callable:
+    """Return what launches a compiled kernel with all arguments of its function, in order."""
+    kernel = launch.kernel.warmup(*launch.args, grid=launch.grid, **launch.options)
+    return kernel[(*launch.grid, 1, 1)[:3]]
 
 
 def kernels(module: ModuleType):
     """Return a module of kernels, or what records their launches while this thread records."""
-    found = getattr(_recording, 'launches', None)
-    return module if found is None else _Recorder(module, found)
+    note = getattr(_recording, 'note', None)
+    return module if note is None else _Recorder(module, note)
 
 
 def device_of(device: torch.device) -> torch.device:
@@ -148,26 +241,30 @@ def foreseen_capability() -> Optional[Tuple[int, int]]:
 class _Recorder:
     """Stands for a module of kernels."""
 
-    def __init__(self, module: ModuleType, found: List[Launch]) -> None:
-        self._module, self._found = module, found
+    def __init__(self, module: ModuleType, note: Callable[[Launch], None]) -> None:
+        self._module, self._note = module, note
 
     def __getattr__(self, name: str) -> '_RecordedKernel':
-        return _RecordedKernel(getattr(self._module, name), self._found)
+        return _RecordedKernel(getattr(self._module, name), self._note)
 
 
 class _RecordedKernel:
     """Stands for a kernel: ``kernel[grid](*args, **options)`` is noted."""
 
-    def __init__(self, kernel: Any, found: List[Launch]) -> None:
-        self._kernel, self._found = kernel, found
+    def __init__(self, kernel: Any, note: Callable[[Launch], None]) -> None:
+        self._kernel, self._note = kernel, note
 
     def __getitem__(self, grid: Tuple[int, ...]) -> Callable:
-        return lambda *args, **options: self._found.append(
-            Launch(self._kernel, grid, args, options))
+        return lambda *args, **options: self._note(Launch(self._kernel, grid, args, options))
 
 
-def _without_memory(t: Tensor) -> Tensor:
-    """Return a tensor of the same layout, which begins as far from an aligned place."""
+def _without_memory(t):
+    """Return a tensor of the same layout, which begins as far from an aligned place.
+
+    What is no tensor stays as it is.
+    """
+    if not isinstance(t, Tensor):
+        return t
     begin = t.data_ptr() % ALIGNMENT // t.element_size()
     end = begin + 1 + sum((n - 1) * stride for n, stride in zip(t.shape, t.stride()) if n)
     return torch.empty(end, dtype=t.dtype, device='meta').as_strided(t.shape, t.stride(), begin)

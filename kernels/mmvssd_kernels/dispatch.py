@@ -1,12 +1,11 @@
 """Which implementation of an op runs, and why.
 
-An op has any number of implementations. Each is registered with :func:`register`: under a name,
-with a priority, with a function that says why it cannot run on the arguments at hand, and with one
-that says why it should not, though it can. Callers choose with ``impl``: the name of an
-implementation, or ``'auto'``, which takes the one of highest priority that neither speaks against.
-The environment variable ``MMVSSD_KERNEL`` sets what ``'auto'`` means. A choice that was made by
-name and cannot run raises; ``'auto'`` falls back and logs the reason once. :func:`used` tells
-afterwards what ran.
+An op has any number of implementations. Each is registered with :func:`register`, under a name and
+with a priority. One function says why it cannot run on the arguments at hand, another why it should
+not, though it can. Callers choose with ``impl``: the name of an implementation, or ``'auto'``,
+which takes the one of highest priority that neither speaks against. The environment variable
+``MMVSSD_KERNEL`` sets what ``'auto'`` means. A choice that was made by name and cannot run raises;
+``'auto'`` falls back and logs the reason once. :func:`used` tells afterwards what ran.
 
 While a model is exported, ``'auto'`` takes only implementations in standard operators, if the op
 has any: the program then runs without this package, and on any device.
@@ -143,8 +142,8 @@ def implementation(op: str, name: str) -> Implementation:
 def used() -> Dict[str, Dict[str, str]]:
     """Return what ran in this process so far: op -> implementation -> why it was chosen first.
 
-    An op that ran in more than one, such as on two devices, has an entry for each. Shapes alone
-    (the meta device) do not count; a compiled graph counts when it is traced.
+    An op that ran in more than one, such as on two devices, has an entry for each. The meta device,
+    which has only shapes, does not count; a compiled graph counts when it is traced.
     """
     found = defaultdict(dict)
     for (op, name), reason in _used.items():
@@ -190,7 +189,7 @@ def _environment() -> str:
 
 
 def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
-    """The implementation to run, and why this one."""
+    """Return the implementation to run, and why this one."""
     chosen, source = impl, 'impl'
     if chosen == AUTO:
         chosen, source = _environment(), ENVIRONMENT_VARIABLE
@@ -208,7 +207,7 @@ def _chosen(op: str, impl: str, args: tuple, kwargs: dict) -> Tuple[str, str]:
 
 def _check(op: str, name: str, source: str) -> None:
     if not isinstance(name, str) or name not in _implementations[op]:
-        raise ValueError(f'{source}={name!r} is no implementation of {op}; '
+        raise ValueError(f'{source}={name!r} is not an implementation of {op}; '
                          f'what fits: {", ".join(choices(op))}')
 
 

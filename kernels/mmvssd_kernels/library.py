@@ -13,8 +13,11 @@ from mmvssd_kernels.compile_ahead import CompiledAhead
 _library = torch.library.Library('mmvssd_kernels', 'DEF')
 #: Operators with a gradient in the form that the transforms of ``torch.func`` take.
 _functions: Dict[str, Type[torch.autograd.Function]] = {}
-#: What operators run.
+#: The same for calls that nothing watches, which need no operator.
+_unwatched: Dict[str, Type[torch.autograd.Function]] = {}
+#: What operators run, and the same on its first argument's device and without autocast.
 _bodies: Dict[str, Any] = {}
+_isolated_bodies: Dict[str, Callable] = {}
 #: By operators whose gradient launches kernels: how many of their arguments are tensors, and it.
 _gradients: Dict[str, Tuple[int, CompiledAhead]] = {}
 
@@ -45,8 +48,8 @@ def open_sizes() -> AbstractContextManager:
 def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     """Return a decorator that makes a function an operator ``torch.ops.mmvssd_kernels.NAME``.
 
-    Tracers see one node where the function may loop over a number of steps that depends on sizes,
-    or launch kernels. It runs on its first argument's device, and autocast does not reach what it
+    Tracers see one node, even if the function loops over a number of steps that depends on sizes,
+    or launches kernels. It runs on its first argument's device, and autocast does not reach what it
     calls. Its gradient is what :func:`register_gradient` gives it; then :func:`call` runs it.
 
     Args:
@@ -56,8 +59,8 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
 
     def register(function: Callable) -> Callable:
         name = _library.define(schema)
-        _bodies[name] = function
-        _library.impl(name, _isolated(function), 'CompositeExplicitAutograd')
+        _bodies[name], _isolated_bodies[name] = function, _isolated(function)
+        _library.impl(name, _isolated_bodies[name], 'CompositeExplicitAutograd')
         torch.library.register_fake(f'mmvssd_kernels::{name}', fake)
         return getattr(torch.ops.mmvssd_kernels, name)
 
@@ -72,8 +75,12 @@ def body(name: str) -> Callable:
 def _isolated(function: Callable) -> Callable:
     @functools.wraps(function)
     def run(first, *others):
-        device = torch.cuda.device(first.device) if first.is_cuda else nullcontext()
-        with device, torch.autocast(first.device.type, enabled=False):
+        # to enter contexts takes longer than to ask whether there is a need
+        elsewhere = first.is_cuda and first.device.index != torch.cuda.current_device()
+        if not elsewhere and not torch.is_autocast_enabled(first.device.type):
+            return function(first, *others)
+        with (torch.cuda.device(first.device) if elsewhere else nullcontext(),
+              torch.autocast(first.device.type, enabled=False)):
             return function(first, *others)
 
     return run
@@ -90,7 +97,15 @@ def register_gradient(name: str, save: Callable, backward: Callable) -> None:
     """
     torch.library.register_autograd(f'mmvssd_kernels::{name}', backward, setup_context=save,
                                     lib=_library)
-    operator = getattr(torch.ops.mmvssd_kernels, name)
+    operator, body = getattr(torch.ops.mmvssd_kernels, name), _isolated_bodies[name]
+
+    def forward(ctx, *inputs):
+        output = body(*inputs)
+        save(ctx, inputs, output)
+        return output
+
+    _unwatched[name] = type(name, (torch.autograd.Function, ), dict(
+        forward=staticmethod(forward), backward=staticmethod(backward)))
     _functions[name] = type(name, (torch.autograd.Function, ), dict(
         forward=staticmethod(lambda *inputs: operator(*inputs)), setup_context=staticmethod(save),
         backward=staticmethod(backward), generate_vmap_rule=True,
@@ -105,19 +120,42 @@ def call(name: str, *inputs):
     Raises:
         NotImplementedError: In forward mode, in which PyTorch would leave the tangents out.
     """
-    compiling = torch.compiler.is_compiling()
-    if not compiling:
-        if torch._C._are_functorch_transforms_active():
-            return _functions[name].apply(*inputs)
-        # without a level of forward mode, no tensor has a tangent, and to look for it takes a while
-        if forward_ad._current_level >= 0 and any(
-                isinstance(t, torch.Tensor) and forward_ad.unpack_dual(t).tangent is not None
-                for t in inputs):
-            _refuse_forward_mode(name)
-    output = getattr(torch.ops.mmvssd_kernels, name)(*inputs)
-    if not compiling and name in _gradients:
+    operator = getattr(torch.ops.mmvssd_kernels, name)
+    if torch.compiler.is_compiling():
+        return operator(*inputs)
+    if torch._C._are_functorch_transforms_active():
+        return _functions[name].apply(*inputs)
+    # without a level of forward mode, no tensor has a tangent, and to look for it takes a while
+    if forward_ad._current_level >= 0 and any(
+            isinstance(t, torch.Tensor) and forward_ad.unpack_dual(t).tangent is not None
+            for t in inputs):
+        _refuse_forward_mode(name)
+    if _watched(inputs):
+        output = operator(*inputs)
+    elif torch.is_grad_enabled() and any(
+            isinstance(t, torch.Tensor) and t.requires_grad for t in inputs):
+        output = _unwatched[name].apply(*inputs)
+    else:
+        output = _isolated_bodies[name](*inputs)
+    if name in _gradients:
         _start_gradient(name, inputs, output)
     return output
+
+
+#: Types of arguments that are no one's own tensors.
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, str, list, tuple,
+                    torch.Size})
+
+
+def _watched(inputs: tuple) -> bool:
+    """Tell whether a tracer, a mode, a profiler or a tensor of a type of its own sees operators.
+
+    So do tensors on the meta device, which only have shapes. If nothing does, PyTorch's way through
+    an operator and its gradient takes time and adds nothing.
+    """
+    return (inputs[0].is_meta or torch._C._len_torch_dispatch_stack() > 0
+            or torch._C._len_torch_function_stack() > 0 or torch.autograd._profiler_enabled()
+            or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs)))
 
 
 def _start_gradient(name: str, inputs: tuple, output: tuple) -> None:

@@ -12,6 +12,15 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def tf32_allowed() -> bool:
+    """Return whether PyTorch allows float32 products by TF32, in either of its settings."""
+    matmul = torch.backends.cuda.matmul
+    # from PyTorch 2.9 on; the older getter raises once the newer setting was used
+    if hasattr(matmul, 'fp32_precision'):
+        return matmul.fp32_precision == 'tf32'
+    return torch.get_float32_matmul_precision() != 'highest'
+
+
 def common_dtype(x: Tensor, other: Tensor) -> torch.dtype:
     """Return the dtype of products of two inputs' numbers; if they differ, that of sums over x."""
     return x.dtype if x.dtype == other.dtype else sum_dtype(x.dtype)

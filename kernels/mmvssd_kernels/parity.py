@@ -131,7 +131,7 @@ def _error(own: Tensor, eager: Tensor, truth: Tensor) -> Error:
 
 @contextlib.contextmanager
 def _float32_products() -> Iterator[None]:
-    """Products of float32 as accurate as float32 is, whatever the user allows."""
+    """Make products of float32 as accurate as float32 is, whatever the user allows."""
     if hasattr(torch.backends.cuda.matmul, 'fp32_precision'):
         # from PyTorch 2.9 on; the older getter raises once the newer setting was used
         backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul

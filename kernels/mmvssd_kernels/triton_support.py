@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmvssd_kernels import compile_ahead, dispatch
+from mmvssd_kernels.numerics import tf32_allowed
 
 #: The oldest Triton with all that the kernels use: reversed scans, precisions of products.
 VERSION = (3, 0)
@@ -138,10 +139,10 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
 
     Decay weights and states are none of the inputs' own numbers, so factors are float32: rounded
     to half they would lose more than the result's own rounding. Tensor cores multiply them in
-    bfloat16 parts: two of each factor where the inputs are half, with an error of 2**-16; three
-    where they are float32, as accurate as float32 where TF32 parts are not, at the same cost.
-    PyTorch's ``float32_matmul_precision`` allows a single TF32 product there. Turing has neither,
-    and Triton before 3.5 only the latter.
+    bfloat16 parts. Half inputs take two parts of each factor, with an error of 2**-16. float32
+    takes three, as accurate as float32; TF32 parts cost the same and are less accurate. PyTorch's
+    ``float32_matmul_precision`` allows a single TF32 product there. Turing has neither, and Triton
+    before 3.5 only the latter.
     """
     if dtype == torch.float64:
         return dtype, 'ieee'
@@ -151,15 +152,6 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
         return dtype, 'tf32'
     parts = 'bf16x6' if dtype == torch.float32 else 'bf16x3'
     return torch.float32, parts if parts in _precisions() else 'tf32x3'
-
-
-def tf32_allowed() -> bool:
-    """Return whether PyTorch allows float32 products by TF32, in either of its settings."""
-    matmul = torch.backends.cuda.matmul
-    # from PyTorch 2.9 on; the older getter raises once the newer setting was used
-    if hasattr(matmul, 'fp32_precision'):
-        return matmul.fp32_precision == 'tf32'
-    return torch.get_float32_matmul_precision() != 'highest'
 
 
 def _precisions() -> Tuple[str, ...]:

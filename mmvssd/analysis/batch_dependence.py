@@ -97,7 +97,7 @@ def measure(cfg: Config, checkpoint: str, batches: Sequence[int], *, score_thr: 
 
 
 def _predict(model, dataset, cfg: Config, batch: int, mask_padding: bool) -> tuple:
-    """Detections of each image, and the scores of the recipe's evaluator."""
+    """Return detections of each image, and the scores of the recipe's evaluator."""
     evaluator = Evaluator(cfg.test_evaluator)
     evaluator.dataset_meta = dataset.metainfo
     predictions = []
@@ -140,7 +140,7 @@ def compare(alone: Sequence[InstanceData], together: Sequence[InstanceData],
 
 
 def _partners(found: InstanceData, others: InstanceData) -> Iterator[Tuple[float, float, float]]:
-    """For each detection its score, and score and overlap of the other that covers it best."""
+    """Return the score of each detection, and score and overlap of its best partner."""
     from mmdet.structures.bbox import bbox_overlaps
     overlaps = bbox_overlaps(found.bboxes, others.bboxes)
     overlaps = overlaps * (found.labels[:, None] == others.labels[None, :])

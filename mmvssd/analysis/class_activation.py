@@ -34,7 +34,7 @@ from mmvssd.models.backbones.base import BaseBackbone
 FILE = 'class_activation.json'
 CAPTION = ('Red: places whose features speak for the class. A map says what moves this one score, '
            'not why the class was chosen.')
-FRESH = 'Fresh weights: no class has been learned, and the map shows none.'
+FRESH = 'Random weights: no class has been learned, and the map shows none.'
 
 
 class Settings(NamedTuple):
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
         stage: Stage whose activations are taken, from 0; None takes the last that the backbone
             returns.
         category: Number of the class; None takes the one with the best score.
-        seed: Of fresh weights.
+        seed: Of random weights.
         device: A device of PyTorch.
     """
 

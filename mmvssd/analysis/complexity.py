@@ -147,7 +147,7 @@ def _check_shape(shape: Pair) -> None:
 
 def _check_tensor_mode(model: nn.Module) -> None:
     if 'mode' not in inspect.signature(model.forward).parameters:
-        raise ConfigError(f"{type(model).__name__}: its forward has no mode, so it is no host's "
+        raise ConfigError(f"{type(model).__name__}: its forward has no mode, so it is not a host's "
                           'model; give a recipe whose model is a classifier, detector or '
                           'segmentor')
 
@@ -191,7 +191,7 @@ def _tensors(outputs) -> Iterator[Tensor]:
 
 
 def _watch(model: nn.Module) -> Set[str]:
-    """Names of modules, once they have been called."""
+    """Collect the names of modules once they have been called."""
     called = set()
     for name, module in model.named_modules():
         module.register_forward_pre_hook(lambda module, inputs, name=name: called.add(name))
@@ -214,7 +214,7 @@ def _parts(model: nn.Module, counts: Dict[str, Dict[str, Pair]]) -> Iterator[Par
 
 
 def _upper_levels(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
-    """Modules of the first two levels; those that lists of the backbone hold, one by one."""
+    """Return modules of the first two levels; those that lists of the backbone hold, one by one."""
     for name, module in model.named_children():
         yield name, module
         for inner, part in module.named_children():
@@ -225,7 +225,7 @@ def _upper_levels(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
 
 
 def _uncalled(model: nn.Module, called: Set[str]) -> Iterator[Tuple[str, nn.Module]]:
-    """Modules neither called nor holding one that was; not the parts of one named already."""
+    """Return modules neither called nor holding one that was; not parts of one named already."""
     alive = {'.'.join(name.split('.')[:depth]) for name in called
              for depth in range(name.count('.') + 2)}
     for name, module in model.named_modules():

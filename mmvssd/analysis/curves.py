@@ -154,7 +154,7 @@ def _axis(entry: dict, last: dict) -> str:
 
 
 def _join(run: Run, later: Run, start: Optional[int]) -> Run:
-    """Curves of a run that was started again and first logged at iteration ``start``."""
+    """Join the curves of a run that was started again and first logged at iteration ``start``."""
     joined: Run = {}
     for key in {**run, **later}:
         earlier = [point for point in run[key].points
@@ -181,7 +181,7 @@ def name_runs(paths: Sequence[Path]) -> List[str]:
 
 
 def choose_keys(runs: Sequence[Run], wanted: Optional[Sequence[str]] = None) -> List[str]:
-    """Keys to draw, one panel each.
+    """Choose the keys to draw, one panel each.
 
     Args:
         runs: What there is.
@@ -214,7 +214,7 @@ def plain(text: object) -> str:
 
 
 def smoothed(values: Sequence[float], window: int) -> List[float]:
-    """Means of each value and up to ``window - 1`` before it."""
+    """Return the means of each value and up to ``window - 1`` before it."""
     parts = [values[max(0, end - window):end] for end in range(1, len(values) + 1)]
     return [sum(part) / len(part) for part in parts]
 

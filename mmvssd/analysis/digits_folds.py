@@ -3,8 +3,8 @@
 1,797 real scans of handwritten digits are split into stratified folds. Each classifier is trained
 on all folds but one and scored on that one, in turn. All have the head, steps, augmentation and
 optimizer of the sample recipe and about as many parameters as its VSSD. A learning rate is chosen
-for each from the same few, on a part of the first fold's training digits; so what the first fold
-holds out is part of no choice, and the other folds share the rate.
+for each from the same few, on a part of the first fold's training digits. So the digits that the
+first fold holds out have no part in the choice. The other folds share the rate.
 """
 import json
 import statistics
@@ -93,12 +93,12 @@ class Score(NamedTuple):
 
 
 def all_digits() -> Digits:
-    """All 1,797 digits, in scikit-learn's order."""
+    """Return all 1,797 digits, in scikit-learn's order."""
     return Digits(*map(np.concatenate, zip(load_digits('train'), load_digits('val'))))
 
 
 def make_folds(labels: np.ndarray, folds: int, seed: int) -> List[Split]:
-    """Splits into stratified folds, each held out once; the same for the same seed.
+    """Split into stratified folds, each held out once; the same for the same seed.
 
     Args:
         labels: (n,) int.
@@ -111,7 +111,7 @@ def make_folds(labels: np.ndarray, folds: int, seed: int) -> List[Split]:
 
 
 def inner_split(split: Split, labels: np.ndarray, folds: int, seed: int) -> Split:
-    """A split of a split's training rows only, to choose a learning rate on."""
+    """Split a split's training rows only, to choose a learning rate on."""
     inner = make_folds(labels[split.train], folds, seed)[0]
     return Split(split.train[inner.train], split.train[inner.test])
 
@@ -159,19 +159,19 @@ def model_config(name: str) -> ConfigDict:
 
 
 def build(name: str):
-    """A classifier, as trained here but for its weights."""
+    """Build a classifier as it is trained here, with random weights."""
     init_default_scope('mmpretrain')
     return MODELS.build(model_config(name))
 
 
 def count_parameters(name: str) -> int:
-    """Parameters of a classifier, head included."""
+    """Count the parameters of a classifier, head included."""
     return sum(parameter.numel() for parameter in build(name).parameters())
 
 
 def make_config(name: str, rate: float, settings: Settings, seed: int, data_root: Path,
                 work_dir: Path) -> Config:
-    """The sample recipe for another backbone, the pictures in ``data_root``, and lists of these.
+    """Return the sample recipe for another backbone, with the pictures and lists in ``data_root``.
 
     Args:
         name: Of :data:`MODEL_NAMES`.
@@ -298,7 +298,7 @@ def _claim(out: Path, settings: Settings) -> None:
 
 
 def training_speeds(names: Sequence[str], settings: Settings, rounds: int = 9) -> Dict[str, float]:
-    """Images a second forward and backward through the backbones, which take turns."""
+    """Return images a second forward and backward through the backbones, which take turns."""
     makers = {name: lambda name=name: build(name).backbone for name in names}
     rows = measure(names, [Setting('train', settings.batch, settings.size)], makers=makers,
                    rounds=rounds)
@@ -320,7 +320,7 @@ def spread(values: Sequence[float], sign: str = '') -> str:
 
 def format_table(scores: Dict[str, List[Score]], speeds: Dict[str, float],
                  neighbour: Optional[Sequence[float]] = None) -> str:
-    """The scores as a Markdown table, with differences to the first model fold by fold.
+    """Write the scores as a Markdown table, with differences to the first model fold by fold.
 
     Args:
         scores: Scores of each model, fold by fold.

@@ -155,7 +155,7 @@ def _matrix(axes, values: Tensor, title: str, limits: Sequence[float]):
 
 
 def _limits(values: Sequence[Tensor]) -> Sequence[float]:
-    """Colours of several panels that share a bar; the same for constant ones."""
+    """Return colours of several panels that share a bar; the same for constant ones."""
     return min(v.min().item() for v in values), max(v.max().item() for v in values)
 
 

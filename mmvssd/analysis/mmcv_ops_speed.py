@@ -1,8 +1,8 @@
 """How fast mmcv's ops are here beside its compiled ones, in turns in one process.
 
 It needs an environment with a compiled mmcv. A machine's speed changes from second to second with
-its neighbours, so each round runs both, in an order that alternates, and what is reported is the
-median of the rounds' ratios with its quartiles.
+its neighbours. So each round runs both, in an order that alternates. The result is the median of
+the rounds' ratios with its quartiles.
 """
 import copy
 import importlib

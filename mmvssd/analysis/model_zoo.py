@@ -1,7 +1,7 @@
 """The model-zoo tables of the documents, written from the recipes' metafiles.
 
-A document holds a table between two marker comments, ``<!-- model zoo: detection -->`` and
-``<!-- end of model zoo -->``; the name is that of a folder of ``configs``. A metafile is
+A document holds a table between two comments, ``<!-- model zoo: detection -->`` and
+``<!-- end of model zoo -->``. The name is that of a folder of ``configs``. A metafile is
 OpenMMLab's, with one key more in each result: ``Metrics`` holds the published scores and
 ``Measured`` those of a training by this project, each ``{}`` if there are none.
 """
@@ -58,7 +58,7 @@ def load_zoo(root: Path) -> Dict[str, List[dict]]:
     zoo = {}
     for name in load(index)['Import']:
         if not (root / name).is_file():
-            raise ModelZooError(f'{index} imports {name}, which is not there')
+            raise ModelZooError(f'{index} imports {name}, which is missing')
         zoo[(root / name).parent.name] = load(root / name)['Models']
     _check_recipes(root, [model['Config'] for models in zoo.values() for model in models])
     for models in zoo.values():
@@ -121,14 +121,14 @@ def _scores(results: List[dict], key: str) -> str:
 
 
 def _documents(root: Path) -> List[Path]:
-    """Documents that hold a table."""
+    """Return documents that hold a table."""
     files = [root / 'README.md', *sorted(root.glob('docs/*.md')),
              *sorted(root.glob('configs/*/README.md'))]
     return [file for file in files if file.is_file() and BLOCK.search(_read(file))]
 
 
 def _fill(document: Path, zoo: Dict[str, List[dict]], root: Path) -> str:
-    """The document's text with fresh tables."""
+    """Return the document's text with new tables."""
 
     def block(match: 're.Match') -> str:
         folder = match['folder']

@@ -98,7 +98,7 @@ class ModelName:
             label = _plain(name) + (f'@{Path(checkpoint).stem}' if checkpoint else '')
         if (not label.strip() or label.startswith('.') or not label.isprintable()
                 or len(label.encode()) > LONGEST_LABEL):
-            raise ConfigError(f'model: got {text!r}, whose label {label!r} is no name of a file')
+            raise ConfigError(f'model: got {text!r}, whose label {label!r} is not a name of a file')
         return cls(name, checkpoint, label)
 
     @property
@@ -158,7 +158,7 @@ PEERS: Dict[str, Peer] = {
 
 def backbones(size: int = 224, *, out_indices: Sequence[int] = (0, 1, 2, 3),
               swin_window: int = 7) -> Dict[str, Maker]:
-    """Makers of the backbones by name: all of ours, and mmpretrain's to compare with.
+    """Return makers of the backbones by name: all of ours, and mmpretrain's to compare with.
 
     Args:
         size: Side of the images in pixels; HiViT is built for one size.
@@ -310,7 +310,7 @@ def _of_host(path: str) -> Config:
         root = Path(package.submodule_search_locations[0], '.mim/configs')
         recipes = {file.stem: str(file.relative_to(root)) for file in root.rglob('*.py')}
         close = [recipes[stem] for stem in similar(Path(inside).stem, recipes, cutoff=0.3)]
-        raise ConfigError(f'{path}: cannot be read as a config of {host} ({type(error).__name__}); '
+        raise ConfigError(f'{path}: cannot be read as a recipe of {host} ({type(error).__name__}); '
                           f'similar: {", ".join(close) or "none"}') from error
 
 
@@ -412,7 +412,7 @@ def classifier_recipe(name: ModelName) -> Config:
     """
     cfg = recipe_of(name)
     if cfg.get('default_scope') != 'mmpretrain' or not cfg.model.get('head'):
-        raise ConfigError(f'{name.name}: its {cfg.model.type} is no classifier; '
+        raise ConfigError(f'{name.name}: its {cfg.model.type} is not a classifier; '
                           'tools/benchmarks/backbone_speed.py times backbones, and the log of a '
                           "training a detector's or segmentor's own steps")
     return cfg
@@ -518,9 +518,9 @@ def last_feature(backbone: nn.Module, final_norm: str = 'published') -> Feature:
 
     Args:
         backbone: One of ours or of a host's.
-        final_norm: 'on' takes the backbone's output. 'off' takes what its last norm is given, if
-            it has one. 'published' is as in VMamba's figure: off for ours and ConvNeXt, on for
-            Swin and DeiT.
+        final_norm: ``'on'`` takes the backbone's output. ``'off'`` takes the input of its last
+            norm, if it has one. ``'published'`` is as in VMamba's figure: off for ours and
+            ConvNeXt, on for Swin and DeiT.
     """
     kind = 'ours' if isinstance(backbone, BaseBackbone) else type(backbone).__name__
     if kind == 'TIMMBackbone':

@@ -73,8 +73,8 @@ def check_mixer(mixer: nn.Module) -> None:
                           'and of columns, so that no single matrix describes it; the patterns '
                           "'cross', 'unidirectional' and 'bidirectional' have one")
     if not isinstance(mixer, (SS2D, NCSSDMixer, SSDMixer, Attention)):
-        raise ConfigError(f'{type(mixer).__name__} is no mixer whose op has a map; those of SS2D, '
-                          'NCSSDMixer, SSDMixer and Attention have one')
+        raise ConfigError(f'{type(mixer).__name__} is not a mixer whose op has a map; those of '
+                          'SS2D, NCSSDMixer, SSDMixer and Attention have one')
 
 
 @contextmanager

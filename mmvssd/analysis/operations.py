@@ -3,8 +3,8 @@
 MMEngine's :class:`FlopAnalyzer` counts the nodes of a trace: one multiply-add as one, LayerNorm 5
 and BatchNorm 2 an element. An op of ours would show up there as the parts of its implementation,
 so a stand-in takes its place in the trace: one node, counted by the formula below. The two
-conventions differ if a product's first operand is broadcast: the counter behind the published
-numbers multiplied that operand's own shape by the second's last side, and so saw one head of
+conventions differ if a product's first operand is broadcast. The counter behind the published
+numbers multiplied that operand's own shape by the second's last side. So it saw one head of
 several. In a selective scan they don't differ: its published formula is that of the work.
 """
 import inspect
@@ -43,7 +43,7 @@ def _state_products_of_one_head(shapes: Shapes) -> int:
 
 
 def _normalized(shapes: Shapes) -> int:
-    """The two products of the state; of the denominator N L S, as in the published numbers."""
+    """Count the two products of the state; of the denominator N L S, as published."""
     return _state_products(shapes) + prod(shapes['B'])
 
 
@@ -58,7 +58,7 @@ def _scan(shapes: Shapes) -> int:
 
 
 def _scan_2d(shapes: Shapes) -> int:
-    """Scans of L = H W tokens and 4 D channels, and the product that widens their step sizes."""
+    """Count scans of L = H W tokens and 4 D channels, and the product that widens their steps."""
     channels, S = shapes['A']
     tokens = prod(shapes['x'][:3])
     return tokens * (channels * (9 * S + 1) + prod(shapes['dt_weight']))
@@ -149,7 +149,7 @@ def _count_matmul(inputs, outputs) -> Counter:
 
 
 def _count_einsum(inputs, outputs) -> int:
-    """Of two operands, a multiply-add for each choice of indices."""
+    """Count a multiply-add for each choice of indices, of two operands."""
     terms = inputs[0].toIValue().replace(' ', '').partition('->')[0].split(',')
     if len(terms) != 2 or '...' in ''.join(terms):
         return einsum_flop_jit(inputs, outputs)  # which knows four digits of the number
@@ -164,7 +164,7 @@ def _count_attention(inputs, outputs) -> Counter:
 
 
 def both_ways(counter: Counter) -> Dict[str, Pair]:
-    """Multiply-adds of each operation, (in full, published)."""
+    """Return the multiply-adds of each operation, (in full, published)."""
     counts = {op: full for op, full in counter.items() if not op.endswith(PUBLISHED)}
     return {op: (int(full), int(counter[op + PUBLISHED] if op in (MATMUL, *FORMULAS) else full))
             for op, full in counts.items()}

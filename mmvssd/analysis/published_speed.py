@@ -1,10 +1,10 @@
 """Speed and memory of classifiers by the procedure of VMamba's published numbers.
 
-It is that of the code behind Tables 1 and 4 of arXiv 2401.10166: one batch on the device, used
-again and again; steps to warm up; then the wall time of a number of steps, until the device has
-finished. Images per second are all images over that time. A step of inference is a forward pass in
-float32. A step of training is forward, cross-entropy and backward, under autocast if asked for;
-there is no optimizer, and gradients add up.
+It is that of the code behind Tables 1 and 4 of arXiv 2401.10166. One batch lies on the device and
+is used again and again. After steps to warm up comes the wall time of a number of steps, until the
+device has finished. Images per second are all images over that time. A step of inference is a
+forward pass in float32. A step of training is forward, cross-entropy and backward, under autocast
+if asked for; there is no optimizer, and gradients add up.
 :func:`mmvssd.analysis.throughput.measure` compares backbones in turns instead.
 """
 import gc
@@ -27,8 +27,8 @@ class Speed(NamedTuple):
 
     Attributes:
         images_per_second: All images over the wall time.
-        peak_mib: Most memory that PyTorch had given out during the steps, weights included, in
-            MiB; None on a CPU, where it is not known.
+        peak_mib: Most memory that PyTorch had given out during the steps, weights included, in MiB;
+            None on a CPU.
         batch: Images of a step.
     """
 

@@ -1,8 +1,8 @@
 """Effective receptive fields: the pixels that move the centre of a feature map.
 
 The protocol is that of VMamba's Fig. 10 (arXiv 2401.10166), which is RepLKNet's (arXiv 2203.06717)
-with another resizing and display. With an image X, a feature map Y (C, h, w) and G the gradient of
-sum_k relu(Y[k, h // 2, w // 2]) to X, the map of an image is
+with another resizing and display. An image X has the feature map Y (C, h, w), and G is the gradient
+of sum_k relu(Y[k, h // 2, w // 2]) to X. The map of an image is
 
     a = sum over channels of relu(G)        (H, W)
 
@@ -71,7 +71,7 @@ class Settings(NamedTuple):
         layer: Dotted name of the module whose output is the feature map; None takes the
             backbone's last feature.
         layout: Of that output: 'nchw', 'nhwc' or 'tokens'; None if it is known.
-        seed: Of fresh weights.
+        seed: Of random weights.
         device: A device of PyTorch.
     """
 

@@ -50,7 +50,7 @@ class Settings(NamedTuple):
         train_amp: Type of autocast in training; None trains in float32.
         count: Count multiply-adds.
         halve: Halve a batch that does not fit into memory, until it does.
-        seed: Of fresh weights and of images.
+        seed: Of random weights and of images.
         device: A device of PyTorch.
     """
 

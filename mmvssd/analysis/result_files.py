@@ -37,7 +37,7 @@ def facts(model: ModelName) -> dict:
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib draws as it is, where a ``$`` would begin a formula."""
+    """Return text that matplotlib draws as it is, though a ``$`` would begin a formula."""
     return text.replace('$', r'\$')
 
 

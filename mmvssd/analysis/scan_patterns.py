@@ -78,12 +78,12 @@ def compare(name: str, *, size: int = 224, batch: int = 8, device: str = 'cpu',
 
 
 def patterns_of(name: str) -> Dict[str, dict]:
-    """Settings of a VMamba arch in each pattern; ConfigError if there is no such arch."""
+    """Return settings of a VMamba arch in each pattern; ConfigError if the arch is unknown."""
     if name not in VMamba.archs:
         owner = next((family.backbone.__name__ for family, arch in every_arch() if arch == name),
                      None)
         reason = (f'is an arch of {owner}, which has no scan pattern' if owner
-                  else 'is no arch of VMamba')
+                  else 'is not an arch of VMamba')
         raise ConfigError(f'--arch: {name} {reason}; known: {", ".join(VMamba.archs)}')
     arch = asdict(VMamba.archs[name])
     return {pattern: {**arch, 'pattern': pattern} for pattern in PATTERNS}

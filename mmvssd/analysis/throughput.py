@@ -1,7 +1,7 @@
 """Speed of backbones, side by side in one run.
 
-A machine's clock, its neighbours and its memory change from minute to minute; so all backbones
-take turns, one step each a round, and what is reported is the median over rounds, and its spread.
+A machine's clock, its neighbours and its memory change from minute to minute. So all backbones take
+turns, one step each a round. The result is the median over rounds, and its spread.
 """
 import os
 import time

@@ -1,7 +1,8 @@
 """Read images of any number of bands: TIFF, NumPy's arrays, and what OpenCV decodes."""
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -51,15 +52,14 @@ def read_bands(path: str, layout: Optional[str] = None) -> np.ndarray:
     kind = Path(path).suffix.lower()
     try:
         if kind in NUMPY:
-            pixels = _checked(np.load(path, allow_pickle=False), path)
-            return _bands_last(pixels, path, layout)
+            return load_array(path, layout)
         if kind in TIFF:
             return _read_tiff(path, layout)
         return _decode(path)
     except (ConfigError, DataError, MemoryError, UnreadableImageError):
         raise
     except Exception as error:  # each decoder has errors of its own
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def read_header(path: str, layout: Optional[str] = None) -> Header:
@@ -67,13 +67,12 @@ def read_header(path: str, layout: Optional[str] = None) -> Header:
     kind = Path(path).suffix.lower()
     try:
         if kind in NUMPY:
-            pixels = _checked(np.load(path, mmap_mode='r', allow_pickle=False), path)
-            shape, dtype = _bands_last(pixels, path, layout).shape, pixels.dtype
+            pixels = load_array(path, layout, mmap_mode='r')
+            shape, dtype = pixels.shape, pixels.dtype
         elif kind in TIFF:
-            tifffile = _tifffile(path)
-            with tifffile.TiffFile(path) as file:
+            with tifffile_of(path).TiffFile(path) as file:
                 series = file.series[0]
-                shape, dtype = _shape_of(series, path, layout), series.dtype
+                shape, dtype = shape_of(series, path, layout), series.dtype
         else:
             with Image.open(path) as image:
                 shape, dtype = (image.height, image.width, len(image.getbands())), image.mode
@@ -85,25 +84,36 @@ def read_header(path: str, layout: Optional[str] = None) -> Header:
     except (ConfigError, DataError, MemoryError, UnreadableImageError):
         raise
     except Exception as error:  # as above
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _read_tiff(path: str, layout: Optional[str]) -> np.ndarray:
-    tifffile = _tifffile(path)
-    with tifffile.TiffFile(path) as file:
+    with tifffile_of(path).TiffFile(path) as file:
         series = file.series[0]  # overviews and masks are others
-        _shape_of(series, path, layout)
-        try:
+        shape_of(series, path, layout)
+        with naming_a_lacking_package(path):
             pixels = _checked(series.asarray(), path)
-        except (ValueError, KeyError) as error:
-            if 'imagecodecs' not in str(error):
-                raise
-            raise ConfigError(f'{path}: its compression needs a package: pip install imagecodecs'
-                              ) from error
-        return _arranged(pixels, series.axes, path, layout)
+        return bands_last(pixels, band_axis(pixels.shape, series.axes, layout))
 
 
-def _tifffile(path: str) -> Any:
+@contextmanager
+def naming_a_lacking_package(path: str) -> Iterator[None]:
+    """Raise ConfigError if a TIFF's compression needs a package that is not installed."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        if 'imagecodecs' not in str(error):
+            raise
+        raise ConfigError(f'{path}: its compression needs a package: pip install imagecodecs'
+                          ) from error
+
+
+def tifffile_of(path: str) -> Any:
+    """Return the package that reads a TIFF.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
         import tifffile
     except ImportError as error:
@@ -112,26 +122,44 @@ def _tifffile(path: str) -> Any:
     return tifffile
 
 
-def _shape_of(series: Any, path: str, layout: Optional[str]) -> Tuple[int, ...]:
-    """Return the shape (H, W, bands) of a TIFF's series."""
+def shape_of(series: Any, path: str, layout: Optional[str]) -> Tuple[int, ...]:
+    """Return the shape (H, W, bands) of a TIFF's series.
+
+    Raises:
+        DataError: It is not that of one image, or its pixels are no numbers.
+    """
     # an array of one number that is repeated takes no memory
-    empty = np.broadcast_to(np.zeros((), series.dtype), series.shape)
-    return _arranged(_checked(empty, path), series.axes, path, layout).shape
+    empty = _checked(np.broadcast_to(np.zeros((), series.dtype), series.shape), path)
+    return bands_last(empty, band_axis(empty.shape, series.axes, layout)).shape
 
 
-def _arranged(pixels: np.ndarray, axes: str, path: str, layout: Optional[str]) -> np.ndarray:
-    """Order a TIFF's pixels as (H, W, bands): samples of a pixel are bands, and so are pages."""
-    if pixels.ndim == 3 and 'Q' not in axes and layout is None:
+def load_array(path: str, layout: Optional[str], mmap_mode: Optional[str] = None) -> np.ndarray:
+    """Load an ``.npy`` file, or map it into memory, as (H, W, bands)."""
+    pixels = _checked(np.load(path, mmap_mode=mmap_mode, allow_pickle=False), path)
+    return bands_last(pixels, _shorter_axis(pixels.shape, layout))
+
+
+def band_axis(shape: Sequence[int], axes: str, layout: Optional[str]) -> Optional[int]:
+    """Return which axis of a TIFF's series is that of the bands; None if it has no such axis.
+
+    Samples of a pixel are bands, and so are pages.
+    """
+    if len(shape) == 3 and 'Q' not in axes and layout is None:
         band, = (place for place, axis in enumerate(axes) if axis not in 'YX')
-        return np.moveaxis(pixels, band, 2)
-    return _bands_last(pixels, path, layout)
+        return band
+    return _shorter_axis(shape, layout)
 
 
-def _bands_last(pixels: np.ndarray, path: str, layout: Optional[str]) -> np.ndarray:
-    if pixels.ndim == 2:
-        return pixels[..., None]
-    first = layout == 'CHW' or (layout is None and pixels.shape[0] < pixels.shape[2])
-    return np.moveaxis(pixels, 0, 2) if first else pixels
+def _shorter_axis(shape: Sequence[int], layout: Optional[str]) -> Optional[int]:
+    """Return which axis of an array is that of the bands, as :func:`band_axis`."""
+    if len(shape) == 2:
+        return None
+    return 0 if layout == 'CHW' or (layout is None and shape[0] < shape[2]) else 2
+
+
+def bands_last(pixels: np.ndarray, axis: Optional[int]) -> np.ndarray:
+    """Order pixels as (H, W, bands), without a copy."""
+    return pixels[..., None] if axis is None else np.moveaxis(pixels, axis, 2)
 
 
 def _checked(pixels: np.ndarray, path: str) -> np.ndarray:
@@ -156,7 +184,8 @@ def _decode(path: str) -> np.ndarray:
     return pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]  # OpenCV has BGR
 
 
-def _unreadable(path: str, error: Exception) -> UnreadableImageError:
+def unreadable(path: str, error: Exception) -> UnreadableImageError:
+    """Return the error that says what a decoder raised at a file."""
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     else:

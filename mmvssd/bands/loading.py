@@ -93,8 +93,26 @@ class LoadBands:
             DataError: It has other bands, or values that are no numbers.
         """
         path = results['img_path']
+        image = results['img'] = self.normalized(self.load(path), path)
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def normalized(self, pixels: np.ndarray, path: str) -> np.ndarray:
+        """Return the chosen bands of a file, or of a part of it, as the model takes them.
+
+        Args:
+            pixels: (H, W, bands), as :meth:`chosen` returns them.
+            path: The file.
+
+        Returns:
+            (H, W, bands) float32. What stands for no data is the band's mean; without ``mean`` it
+            is that of these pixels.
+
+        Raises:
+            DataError: Values are no numbers.
+        """
         with np.errstate(over='ignore'):  # of float64; the check names what is infinite then
-            image = np.array(self.load(path), np.float32, order='C')
+            image = np.array(pixels, np.float32, order='C')
         missing = self.missing(image)
         self.check_finite(image, missing, path)
         if self.mean is not None:
@@ -103,9 +121,7 @@ class LoadBands:
         if missing is not None:
             filling = 0 if self.mean is not None else _means(image, missing)
             image = np.where(missing, np.float32(filling), image)
-        results['img'] = image
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        return results
+        return image
 
     def load(self, path: str) -> np.ndarray:
         """Return the chosen bands of a file: (H, W, bands), in the file's dtype.
@@ -114,11 +130,16 @@ class LoadBands:
             UnreadableImageError: It cannot be read.
             DataError: It has other bands.
         """
-        pixels = read_bands(path, self.layout)
+        return self.chosen(read_bands(path, self.layout), path)
+
+    def chosen(self, pixels: np.ndarray, path: str) -> np.ndarray:
+        """Return the bands of the settings out of all bands of a file, (H, W, bands).
+
+        Raises:
+            DataError: The file has other bands.
+        """
         self.check_count(pixels.shape, path)
-        if self.bands is not None:
-            pixels = pixels[..., list(self.bands)]
-        return pixels
+        return pixels if self.bands is None else pixels[..., list(self.bands)]
 
     def header(self, path: str) -> Header:
         """Return what a file says of its pixels; raises as :meth:`load` does."""
@@ -187,7 +208,10 @@ class LoadBands:
             UnreadableImageError: It cannot be read.
             DataError: It has not the bands that are to be seen.
         """
-        pixels = read_bands(path, self.layout)
+        return self.shown(read_bands(path, self.layout), path)
+
+    def shown(self, pixels: np.ndarray, path: str) -> np.ndarray:
+        """Return an image to look at of all bands of a file, (H, W, bands); as :meth:`picture`."""
         chosen = _three(self.display or self.bands or range(pixels.shape[2]))
         if max(chosen) >= pixels.shape[2]:
             raise DataError(f'{path}: has {pixels.shape[2]} bands, pictures are to show band '

@@ -18,7 +18,7 @@ def state_dict_of(checkpoint: dict, prefix: str = '') -> Dict[str, Tensor]:
 
 
 def entries_of(checkpoint: dict) -> Dict[str, Any]:
-    """Return all that lies where the weights should, of whatever type."""
+    """Return all entries in the place of the weights, of whatever type."""
     state = checkpoint.get('state_dict', checkpoint)
     return {re.sub(r'^module\.', '', name): value for name, value in state.items()
             if isinstance(name, str)}

@@ -80,7 +80,7 @@ def require_fit(source: str, checkpoint: dict, model: nn.Module) -> None:
 
 
 def place_of_weights(checkpoint: dict, model: nn.Module) -> str:
-    """Say where in a checkpoint a model's weights lie, if it is not where they should; or ''."""
+    """Say where in a checkpoint the model's weights are, if they are not in their place, or ''."""
     given, expected = state_dict_of(checkpoint), weights_of(model)
     if given.keys() & expected.keys():
         return ''
@@ -141,14 +141,14 @@ def _advice_for_model(mismatch: Mismatch) -> str:
                 'model that was compiled, its _orig_mod.')
     if mismatch.shapes and not any(mismatch[:2]) and all(
             given[1:] == expected[1:] for _, given, expected in mismatch.shapes):
-        return ('Only numbers of outputs differ: num_classes of the config is another one than '
-                'that of the checkpoint.')
+        return ('Only numbers of outputs differ: num_classes of the recipe is not that '
+                'of the checkpoint.')
     if differing_channels(mismatch):
         return advice_on_channels(mismatch)
     if mismatch.unusable and not any(mismatch[:3]):
         return ('The values are of no use: take an earlier checkpoint, or find out how the file '
                 'was written.')
-    return 'Check that the config is the one that the checkpoint was trained with.'
+    return 'Check that the recipe is the one that the checkpoint was trained with.'
 
 
 def advice_on_channels(mismatch: Mismatch) -> str:

@@ -22,9 +22,9 @@ def adapt_channels(weight: Tensor, channels: int, how: str) -> Tensor:
     Args:
         weight: The weight (C, channels of the file, h, w).
         channels: Channels of the image.
-        how: One of :data:`ADAPTATIONS`. 'average' gives each channel the mean of all, 'repeat'
-            takes the file's in turn; both scale them, so that sums over the channels stay in their
-            range. 'extend' leaves the file's channels as they are, and begins others at zero.
+        how: One of :data:`ADAPTATIONS`. ``'average'`` gives each channel the mean of all,
+            ``'repeat'`` takes the file's in turn. Both scale them, so that sums over the channels
+            stay in their range. ``'extend'`` keeps the file's channels, and begins others at zero.
 
     Returns:
         The weight (C, ``channels``, h, w).

@@ -69,7 +69,7 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '',
     loaded = {name: value for name, value in given.items() if name in expected}
     backbone.load_state_dict(loaded, strict=False)
     print_log(printable(f'{path}: loaded {len(loaded)} entries; '
-                        f'kept fresh: {", ".join(fresh) or "none"}; '
+                        f'kept random: {", ".join(fresh) or "none"}; '
                         f'left out: {", ".join(dropped) or "none"}'), logger='current')
 
 

@@ -70,16 +70,16 @@ def _require_file(path: str) -> None:
         if emptiness(path):
             raise CheckpointError(f'checkpoint: {emptiness(path)}')
         if '\0' in path:
-            raise CheckpointError(f'{path!r} is no name of a checkpoint file')
+            raise CheckpointError(f'{path!r} is not a name of a checkpoint file')
         if file.is_dir():
             raise CheckpointError(f'{path}: is a folder; name the checkpoint file in it')
         if file.is_symlink() and not file.exists():
             raise CheckpointError(f'{path}: no such checkpoint file; it is a link to '
-                                  f'{os.readlink(file)}, which is not there')
+                                  f'{os.readlink(file)}, which is missing')
         if not file.exists():
             raise CheckpointError(f'{path}: no such checkpoint file (seen from {Path.cwd()})')
         if not file.is_file():
-            raise CheckpointError(f'{path}: is no ordinary file (a pipe or a device)')
+            raise CheckpointError(f'{path}: is not an ordinary file (a pipe or a device)')
         kind = kind_of(file)
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
@@ -120,8 +120,9 @@ def _require_form(path: str, checkpoint: Any, weights_alone: bool) -> None:
     for names in (checkpoint, *(state for state in states if isinstance(state, dict))):
         wrong = [name for name in names if not isinstance(name, str)]
         if wrong:
-            raise CheckpointError(f'{path}: {len(wrong)} of its names are no strings, such as '
-                                  f'{wrong[0]!r}, a {type(wrong[0]).__name__}; it is no state dict')
+            raise CheckpointError(f'{path}: {len(wrong)} of its names are not strings, such as '
+                                  f'{wrong[0]!r}, a {type(wrong[0]).__name__}; it is not a '
+                                  'state dict')
 
 
 class _Inert:

@@ -1,6 +1,6 @@
 """Inferencers of recipes whose pipelines load bands, which the hosts' inferencers do not know."""
 import copy
-from typing import Optional, Type
+from typing import ContextManager, Optional, Type, Union
 
 import numpy as np
 from mmengine.config import Config
@@ -8,6 +8,8 @@ from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement
 
 from mmvssd.cli.inferencers import HOSTS, Inferencer
+from mmvssd.cli.inputs import Input
+from mmvssd.cli.tile_sources import NO_FRAMES, TileSource, band_image
 from mmvssd.errors import UnreadableImageError
 
 
@@ -28,11 +30,17 @@ class _Bands:
         pipeline[0] = dict(type='LoadImageFromFile')  # the host's one looks for it
         super().__init__(cfg, checkpoint, meta, score_thr, device)  # type: ignore[call-arg]
 
-    def prepare(self, image: str) -> dict:
-        if not isinstance(image, str):
-            raise UnreadableImageError("the recipe's LoadBands reads files, no frames of a video")
-        pixels = self.load(dict(img_path=image))['img']
-        return super().prepare(pixels)  # type: ignore[misc]
+    def prepare(self, image: Union[str, np.ndarray]) -> dict:
+        """Read an image, or take a tile (h, w, bands) float32 as LoadBands makes it."""
+        if isinstance(image, str):
+            image = self.load(dict(img_path=image))['img']
+        elif image.dtype != np.float32:
+            raise UnreadableImageError(NO_FRAMES)
+        return super().prepare(image)  # type: ignore[misc]
+
+    def open(self, item: Input) -> ContextManager[TileSource]:
+        """Open an image that is cut into tiles."""
+        return band_image(item, self.load)
 
     def picture(self, image: str, sample: BaseDataElement) -> np.ndarray:
         # drawn on as a file's pixels, which come in BGR

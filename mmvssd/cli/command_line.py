@@ -50,10 +50,10 @@ def named(text: str) -> str:
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that reads a recipe takes."""
-    parser.add_argument('config', type=named,
-                        help="recipe: a file, or its path below the project's configs")
+    parser.add_argument('config', type=named, metavar='RECIPE',
+                        help="a file, or its path below the project's configs")
     parser.add_argument('--cfg-options', nargs='+', action=SettingsAction, metavar='KEY=VALUE',
-                        help='settings that replace those of the recipe, by dotted key')
+                        help='settings that override those of the recipe, by dotted key')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,11 +89,11 @@ def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command that looks at photographs takes."""
     parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
                         help='files or folders, or sklearn or skimage for the photographs that '
-                        'these packages bundle (default: sklearn)')
+                        'come with these packages (default: sklearn)')
     parser.add_argument('--num-images', type=int, default=50, metavar='N',
-                        help='of more images, N are drawn with the seed (default: %(default)s)')
+                        help='draw N of more images with the seed (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, metavar='NUMBER',
-                        help='of fresh weights and of the choice of images (default: %(default)s)')
+                        help='of random weights and of the choice of images (default: %(default)s)')
 
 
 def read_recipe(args: argparse.Namespace) -> Config:

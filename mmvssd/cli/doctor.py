@@ -96,7 +96,7 @@ def attempt_import(subject: str, check: Callable[[], str], remedy: str) -> Findi
 
 
 def check_versions() -> List[Finding]:
-    """Versions beside what fits; a host that is absent is judged where it is tried."""
+    """Compare versions with what fits; a host that is absent is judged where it is tried."""
     findings, problems = [], versions.problems()
     for name, fits in versions.RANGES.items():
         version = versions.installed(name)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.logging import print_log
-from PIL import Image
 
+from mmvssd.bands.kinds import any_header
 from mmvssd.engine.record.pictures import FORMATS
 from mmvssd.errors import DataError
 from mmvssd.foreign_files import LFS_POINTER, kind_of
@@ -125,14 +125,8 @@ def unreadable(file: Path) -> Optional[str]:
 
 def image_size(file: Path) -> Optional[Tuple[int, int]]:
     """Return (width, height) by an image's header; None if that is of no known kind."""
-    largest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # else large ones have no size
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except Exception:  # each format's reader has errors of its own
-        return None
-    finally:
-        Image.MAX_IMAGE_PIXELS = largest
+    found = any_header(str(file))
+    return tuple(found['size']) if found is not None else None
 
 
 def _too_large(width: int, height: int, limits: Limits) -> Optional[str]:

@@ -161,7 +161,7 @@ def find_inputs(path: str, *, recursive: bool = False, without: Optional[Path] =
     root = Path(path)
     if path and recursive:
         if not os.path.isdir(root):
-            raise DataError(f'{path}: is no folder, which --recursive asks for')
+            raise DataError(f'{path}: is not a folder, and --recursive needs one')
         return ImageFiles(_below(root, without))
     suffix = root.suffix.lower()
     if path and os.path.isfile(root):  # no pipe: to open one would wait

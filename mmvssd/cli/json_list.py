@@ -48,7 +48,7 @@ class JsonList:
             return []
         entries, size = _whole_entries(text)
         if not text.startswith('[') or not all(isinstance(entry, dict) for entry in entries):
-            raise DataError(f'{self.file}: is no list of predictions, so it is not continued; '
+            raise DataError(f'{self.file}: is not a list of predictions, so it is not continued; '
                             'name another folder')
         self.length, self._size = len(entries), size
         self.mended = text[size:].strip() != ']'

@@ -43,7 +43,7 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
     try:
         cfg = Config.fromfile(file)
     except Exception as error:  # a config is code: whatever it raises
-        raise ConfigError(f'{file}: cannot be read as a config ({type(error).__name__}: '
+        raise ConfigError(f'{file}: cannot be read as a recipe ({type(error).__name__}: '
                           f'{error})') from error
     cfg.launcher = launcher
     if options:
@@ -65,7 +65,7 @@ def find_config(path: str) -> Path:
     recipes = [file for file in sorted(root.rglob('*.py')) if '_base_' not in file.parts]
     names = {file.stem: str(file.relative_to(root)) for file in recipes}
     close = similar(Path(path).stem, names, cutoff=0.3)
-    raise ConfigError(f'{path}: no such config, neither from {Path.cwd()} nor in {root}; '
+    raise ConfigError(f'{path}: no such recipe, neither from {Path.cwd()} nor in {root}; '
                       f'similar: {", ".join(names[name] for name in close) or "none"}')
 
 
@@ -75,13 +75,13 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
 
     Args:
         cfg: The recipe; it is changed.
-        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins if
-            there is none; a path goes on from that one; None leaves it to the recipe's ``resume``
+        resume: 'auto' goes on from the newest whole checkpoint of the work dir, or begins if there
+            is none. A path goes on from that checkpoint. None leaves it to the recipe's ``resume``
             and ``load_from``.
         amp: Train in mixed precision, as the recipe's optim_wrapper says. If it does not, in
             bfloat16 on the CPU and on GPUs that have it, else in float16 with a loss scale.
-        auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images
-            x steps whose gradients are added up.
+        auto_scale_lr: Scale the learning rate to the batch that really runs: processes x images x
+            accumulated steps.
 
     Raises:
         ConfigError: An option has no ground in the recipe, or the work dir is another run's.
@@ -93,7 +93,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
     precision = _mixed_precision(cfg) if amp else None
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise ConfigError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; '
+            raise ConfigError('--auto-scale-lr: the recipe has no auto_scale_lr.base_batch_size; '
                               'set it to the global batch that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
     _start_from(cfg, resume)
@@ -155,7 +155,7 @@ def require(cfg: Config, *names: str) -> None:
     """Raise ConfigError unless a recipe has all of some settings."""
     missing = [name for name in names if cfg.get(name) is None]
     if missing:
-        raise ConfigError(f'the config has no {" and no ".join(missing)}, needed here; '
+        raise ConfigError(f'the recipe has no {" and no ".join(missing)}, needed here; '
                           'a recipe of its host shows what they look like')
 
 
@@ -211,7 +211,7 @@ def check_device(device: str) -> None:
 
 
 def _check_pretrained(cfg: Config) -> None:
-    """Say early, and with the ways out, that weights to start from are not there."""
+    """Raise early, with what to do, if a checkpoint to start from is missing."""
     for entry in dicts_of(cfg.model):
         path = entry.get('checkpoint')
         if entry.get('type') == 'Pretrained' and is_local(path) and not Path(path).is_file():
@@ -219,7 +219,7 @@ def _check_pretrained(cfg: Config) -> None:
                 f'{path}: no such checkpoint file (seen from {Path.cwd()}), and training starts '
                 'from it. Convert a published file to it with '
                 'tools/model_converters/convert_checkpoint.py, name another with --cfg-options '
-                'model.backbone.init_cfg.checkpoint=FILE, or start from nothing with '
+                'model.backbone.init_cfg.checkpoint=FILE, or start from random weights with '
                 '--cfg-options model.backbone.init_cfg=None')
 
 
@@ -273,7 +273,7 @@ def _test_weights(cfg: Config, kind: str) -> None:
 def _use_tta(cfg: Config) -> None:
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
-        raise ConfigError(f'--tta: the config has no {" and no ".join(missing)}')
+        raise ConfigError(f'--tta: the recipe has no {" and no ".join(missing)}')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -282,7 +282,7 @@ def _draw_into(cfg: Config, folder: Path) -> None:
     scope = cfg.get('default_scope')
     if scope not in VISUALIZERS:
         raise ConfigError(f'--show-dir: pictures are drawn for the default_scope '
-                          f'{" or ".join(VISUALIZERS)}, the config has {scope}')
+                          f'{" or ".join(VISUALIZERS)}, the recipe has {scope}')
     hook = dict(type='mmvssd.PredictionDrawingHook', out_dir=str(folder), scope=scope)
     cfg.default_hooks = dict(cfg.get('default_hooks') or {}, visualization=hook)
 

@@ -39,6 +39,7 @@ from mmvssd.cli.resuming import (
 )
 from mmvssd.cli.tiled import Tiled
 from mmvssd.cli.tiles import check_grid
+from mmvssd.cli.unfinished import Unfinished
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
@@ -135,9 +136,8 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
         - ``classes``: ``category`` and ``score`` of the best five.
 
         A ``segmentation`` is a mask in the image's size as COCO's run lengths. A label map is
-        written so too, class by class: nothing is lost, pycocotools reads it as it reads a
-        detector's, and no second file has to be kept beside the JSON with a list of what its
-        numbers mean.
+        written so too, class by class. Nothing is lost, and pycocotools reads it as it reads a
+        detector's. It needs no second file with the meaning of its numbers.
 
     Raises:
         ConfigError: There is no inferencer for the recipe's host, no such device, or an option
@@ -230,8 +230,10 @@ class _Run:
                  settings: Dict[str, object]):
         self.inputs, self.options, self.settings = inputs, options, settings
         self.limits = Limits.of(options.max_pixels)
+        self.received: List[int] = []
         self.inferencer: Any = inferencer if options.tile is None else Tiled(
-            inferencer, options.tile, options.shared or 0, out, self.limits)
+            inferencer, options.tile, options.shared or 0, self.limits,
+            Unfinished(out, settings, options.resume), lambda: bool(self.received))
         self.pictures = out / 'pictures'
         self.results = JsonList(out / 'predictions.json')
         self.done: Set[Tuple[Any, Optional[int]]] = set()
@@ -255,12 +257,15 @@ class _Run:
 
     def predict_all(self) -> Sequence[int]:
         """Predict on all images, up to a signal or a full disk; returns the signal in a list."""
-        with _noting_signals() as received, closing(self._outcomes()) as results:
+        part = 'image' if self.options.tile is None else 'tile'
+        with _noting_signals(part) as self.received, closing(self._outcomes()) as results:
             for outcome in results:
                 self.take(outcome)
-                if received or self.unwritable:
+                if self.received or self.unwritable:
                     break
-        return received
+        if not self.received:
+            self._forget()
+        return self.received
 
     def _outcomes(self) -> Generator[Outcome, None, None]:
         workers = default_workers() if self.options.workers is None else self.options.workers
@@ -292,12 +297,19 @@ class _Run:
                 raise outcome.error
             entry = {**item.named, **self.inferencer.entry(outcome.sample)}
             self._write(self._append, entry)
+            self._forget()
             missing = 'the picture is missing: '
             picture = self.inferencer.picture(item.image, outcome.sample)
             name = self.inputs.picture(item, self.inferencer.picture_suffix)
             self._write(write_picture, self.pictures / name, picture)
         except Exception as error:
             self.failures[item.key] = missing + _reason(error, item.file)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Remove what was kept of an image in tiles, unless there is no room for its entry."""
+        if self.options.tile is not None and not self.unwritable:
+            self.inferencer.unfinished.remove()
 
     def _append(self, entry: dict) -> None:
         first = self.results.length == 0
@@ -352,8 +364,8 @@ def _reason(error: Exception, file: Path) -> str:
 
 
 @contextmanager
-def _noting_signals() -> Iterator[List[int]]:
-    """Give out the list of the signals that came, so that the image at hand is finished.
+def _noting_signals(part: str) -> Iterator[List[int]]:
+    """Give out the list of the signals that came, so that the image or tile at hand is finished.
 
     An exception in its midst might be caught by a host. The second signal raises one all the same.
     """
@@ -366,7 +378,7 @@ def _noting_signals() -> Iterator[List[int]]:
             raise SystemExit(128 + number)
         received.append(number)
         with suppress(OSError):  # of a terminal that is gone; a print may be under way, so no print
-            os.write(2, f'{signal.Signals(number).name}: stopping after this image\n'.encode())
+            os.write(2, f'{signal.Signals(number).name}: stopping after this {part}\n'.encode())
 
     former = {}
     if threading.current_thread() is threading.main_thread():  # no other may set any

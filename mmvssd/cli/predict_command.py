@@ -6,8 +6,8 @@ from mmvssd.cli.command_line import add_recipe_arguments, named
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
 
-DESCRIPTION = 'Predict on images or on a video: pictures, and a JSON of all predictions.'
-USAGE = '%(prog)s [options] config checkpoint images\n       %(prog)s [options] --model FILE images'
+DESCRIPTION = 'Predict on images or on a video; write pictures, and a JSON of all predictions.'
+USAGE = '%(prog)s [options] RECIPE CHECKPOINT IMAGES\n       %(prog)s [options] --model FILE IMAGES'
 
 
 def main(name: Optional[str] = None) -> None:
@@ -18,12 +18,14 @@ def main(name: Optional[str] = None) -> None:
     """
     parser = argparse.ArgumentParser(prog=name, description=DESCRIPTION, usage=USAGE)
     add_recipe_arguments(parser)
-    parser.add_argument('checkpoint', type=named, nargs='?', help='weights to predict with')
-    parser.add_argument('images', type=named, nargs='?', help='an image, a folder of images, '
-                        'a .txt file with a path a line, or a video')
+    parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
+                        help='checkpoint to predict with')
+    parser.add_argument('images', type=named, nargs='?', metavar='IMAGES',
+                        help='an image, a folder of images, a .txt file with one path on each '
+                        'line, or a video')
     parser.add_argument('--model', type=named, metavar='FILE',
-                        help='in place of config and checkpoint: a file that '
-                        'tools/deployment/export.py wrote, .onnx or .xml of OpenVINO; it is run '
+                        help='in place of RECIPE and CHECKPOINT: a file that '
+                        'tools/deployment/export.py wrote, .onnx or .xml of OpenVINO; it runs '
                         'without the hosts, on the CPU')
     parser.add_argument('--out-dir', type=named, default='predictions', metavar='FOLDER',
                         help='folder for pictures and predictions.json (default: %(default)s)')
@@ -32,37 +34,37 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('--device', type=named,
                         help='such as cpu or cuda:0; default: a GPU if there is one')
     parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, metavar='PIXELS',
-                        help='leave out images of more pixels, and those that the recipe hands the '
-                        'model with more than a quarter of it (default: %(default)s)')
+                        help='skip larger images, and those that the recipe enlarges beyond a '
+                        'quarter of this (default: %(default)s)')
     parser.add_argument('--recursive', action='store_true',
-                        help='take the images of sub-folders as well')
+                        help='take the images of sub-folders too')
     parser.add_argument('--resume', action='store_true',
-                        help="continue the folder's predictions.json: leave out the images that "
-                        'it has; recipe, weights and --score-thr have to be the same')
+                        help="continue the folder's predictions.json: skip the images that it has, "
+                        'and go on with one that was cut into tiles; recipe, checkpoint, '
+                        '--score-thr and tiles must be the same')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N',
-                        help='run up to N images together that the model is given in one shape '
-                        '(default: %(default)s)')
+                        help='run up to N images of one shape together (default: %(default)s)')
     parser.add_argument('--workers', type=int, metavar='N',
-                        help='threads that read ahead and, on a CPU, predict; 0 does one thing '
-                        'after the other; default: one a core, at most 4')
+                        help='threads that read ahead and, on a CPU, predict; 0 for none; '
+                        'default: one for each core, at most 4')
     parser.add_argument('--tile', type=int, metavar='PIXELS',
-                        help='cut images into tiles of this side and put the predictions together: '
-                        'for detectors and segmentors; --max-pixels then limits a tile')
+                        help='cut images into tiles of this side and merge the predictions, of '
+                        'detectors and segmentors; --max-pixels then limits a tile')
     parser.add_argument('--overlap', type=int, metavar='PIXELS',
-                        help='what neighbouring tiles share at least; take more than the objects '
-                        'of interest have; default: an eighth of --tile')
+                        help='least overlap of neighbouring tiles; choose it larger than your '
+                        'objects; default: an eighth of --tile')
     args = parser.parse_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
     if args.model is None:
         if args.images is None:
-            missing = ['checkpoint'] * (args.checkpoint is None) + ['images']
+            missing = ['CHECKPOINT'] * (args.checkpoint is None) + ['IMAGES']
             parser.error(f'the following arguments are required: {", ".join(missing)}')
         predict(load_config(args.config, options=args.cfg_options), args.checkpoint, args.images,
                 args.out_dir, device=args.device, options=options)
         return
     if args.checkpoint is not None:
-        parser.error(f'--model: {args.model} has recipe and weights in it; give the images only, '
-                     f'got {args.config} {args.checkpoint} {args.images or ""}'.rstrip())
+        parser.error(f'--model: {args.model} has recipe and checkpoint in it; give only the '
+                     f'images, got {args.config} {args.checkpoint} {args.images or ""}'.rstrip())
     for name, value in (('--cfg-options', args.cfg_options), ('--device', args.device)):
         if value is not None:
             parser.error(f'{name}: does not go with --model: the recipe is in the file, which is '

@@ -1,5 +1,9 @@
 """Predictions on large images, tile by tile, in memory that does not grow with what is found."""
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence, Tuple
 
 import cv2
@@ -11,21 +15,20 @@ from mmvssd.cli.ahead import Outcome, outcomes
 from mmvssd.cli.drawing import draw_instances, draw_segments, palette_of
 from mmvssd.cli.entries import label_map_segments
 from mmvssd.cli.image_files import Limits, size_obstacle, unreadable
-from mmvssd.cli.image_steps import read_image
 from mmvssd.cli.inputs import Input
 from mmvssd.cli.run_lengths import placed_run_lengths
-from mmvssd.cli.tiles import (
-    BlendedLabels,
-    Grid,
-    Placed,
-    map_in_file,
-    merged,
-    placed,
+from mmvssd.cli.tile_sources import TileSource, factor_of, photograph
+from mmvssd.cli.tiles import BlendedLabels, Grid, Placed, merged, placed
+from mmvssd.cli.unfinished import (
+    SEAMS,
+    TILES,
+    FoundTiles,
+    KeptSeams,
+    Unfinished,
+    label_map_in,
 )
 from mmvssd.errors import ConfigError, DataError
 
-#: Longest side of a picture of predictions; a larger image is made smaller for it.
-LONGEST_SIDE = 3072
 #: How much of a mask's color its pixels take.
 OPACITY = 0.5
 
@@ -45,6 +48,10 @@ class TiledSample(NamedTuple):
     picture: np.ndarray
 
 
+class Interrupted(Exception):
+    """Raised between two tiles if the run is to end."""
+
+
 class Tiled:
     """Predicts on images in tiles.
 
@@ -52,22 +59,26 @@ class Tiled:
         inferencer: A detector or a segmentor, of a host or of an exported file.
         tile: Side of a tile.
         overlap: What neighbours share at least.
-        folder: Where the label map of the image at hand is kept, in a file without a name.
         limits: Sizes that a tile may have.
+        unfinished: Keeps what was done of the image at hand.
+        stopping: Tells whether the run is to end after the tile at hand.
 
     Raises:
         ConfigError: The inferencer has no results that can be put together, or tiles are too
             large.
     """
 
-    def __init__(self, inferencer, tile: int, overlap: int, folder: Path, limits: Limits):
+    def __init__(self, inferencer, tile: int, overlap: int, limits: Limits,
+                 unfinished: Unfinished, stopping: Callable[[], bool]):
         if not hasattr(inferencer, 'whole_scores') and not hasattr(inferencer, 'detections'):
             raise ConfigError('--tile: is for detectors and segmentors; a classifier sees an image '
                               'as a whole')
         reason = size_obstacle((tile, tile), inferencer.steps, limits)
         if reason:
             raise ConfigError(f'--tile: a tile {reason}')
-        self.inferencer, self.tile, self.overlap, self.folder = inferencer, tile, overlap, folder
+        self.inferencer, self.tile, self.overlap = inferencer, tile, overlap
+        self.unfinished, self.stopping = unfinished, stopping
+        self.open = getattr(inferencer, 'open', photograph)
         self.picture_suffix = inferencer.picture_suffix
         self.segments = hasattr(inferencer, 'whole_scores')
         if self.segments:
@@ -81,13 +92,19 @@ class Tiled:
 
     def outcomes(self, inputs: Iterable[Input], batch_size: int, workers: int
                  ) -> Iterator[Outcome]:
-        """Predict on images, one after the other; all that one of them raises is its outcome."""
+        """Predict on images, one after the other; all that one of them raises is its outcome.
+
+        If the run is to end in the midst of an image, there are no more outcomes.
+        """
         for item in inputs:
             try:
                 self.check(item)
-                yield Outcome(item, self.predict(item, batch_size, workers))
+                outcome = Outcome(item, self.predict(item, batch_size, workers))
+            except Interrupted:
+                return
             except Exception as error:
-                yield Outcome(item, None, error)
+                outcome = Outcome(item, None, error)
+            yield outcome
 
     def entry(self, sample: TiledSample) -> dict:
         """Return a prediction's part of the JSON."""
@@ -98,32 +115,56 @@ class Tiled:
         return sample.picture
 
     def predict(self, item: Input, batch_size: int = 1, workers: int = 0) -> TiledSample:
-        """Predict on an image.
+        """Predict on an image, or go on with it.
 
         Raises:
             UnreadableImageError: It cannot be read.
+            Interrupted: The run is to end.
         """
-        image = read_image(str(item.file)) if item.pixels is None else item.pixels
-        grid = Grid(image.shape[:2], self.tile, self.overlap)
-        tiles = (Input(item.file, number, image[top:bottom, left:right])
-                 for number, (left, top, right, bottom) in enumerate(grid.windows()))
-        found = outcomes(self.inferencer, tiles, lambda tile: None, batch_size=batch_size,
-                         workers=workers)
-        samples = (_sample(outcome) for outcome in track(
-            found, f'{item.file.name}: tiles', total=len(grid)))
-        small, factor = reduced(image)
-        if factor > 1:
-            print_log(f'{item.file}: the picture is made smaller {factor} times', logger='current')
         put_together = self._segments if self.segments else self._instances
-        entry, draw = put_together(grid, samples, factor)
-        del image  # drawing takes as much memory
+        with self.open(item) as source, self._work(item) as folder:
+            factor = factor_of(source.shape)
+            if factor > 1:
+                print_log(f'{item.file}: the picture is made smaller {factor} times',
+                          logger='current')
+            grid = Grid(source.shape, self.tile, self.overlap)
+            run = partial(self._predicted, item, source, grid, batch_size, workers)
+            entry, draw = put_together(grid, run, folder, batch_size, factor)
+            small = source.overview(factor)
         return TiledSample(entry, draw(small))
 
-    def _instances(self, grid: Grid, samples: Iterable, factor: int) -> Tuple[dict, Draw]:
-        windows, tiles = list(grid.windows()), []
-        for window, sample in zip(windows, samples, strict=True):
-            tiles.append(placed(window, *self.inferencer.detections(sample)))
-        found = merged(windows, tiles, grid.shape)
+    @contextmanager
+    def _work(self, item: Input) -> Iterator[Path]:
+        """Give out the folder for what is done of an image; a frame's lasts for a moment."""
+        if item.pixels is not None:
+            with TemporaryDirectory(dir=self.unfinished.folder.parent) as folder:
+                yield Path(folder)
+            return
+        self.unfinished.begin(item.file)
+        yield self.unfinished.folder
+
+    def _predicted(self, item: Input, source: TileSource, grid: Grid, batch_size: int,
+                   workers: int, done: int) -> Iterator:
+        """Give out the predictions of the tiles from a number on."""
+        tiles = (Input(item.file, number, source.tile(window)) for number, window in islice(
+            enumerate(grid.windows()), done, None))
+        with closing(outcomes(self.inferencer, tiles, lambda tile: None, batch_size=batch_size,
+                              workers=workers)) as found:
+            for outcome in track(found, f'{item.file.name}: tiles', total=len(grid),
+                                 completed=done):
+                if outcome.error is not None:
+                    raise outcome.error
+                yield outcome.sample
+                if self.stopping() and outcome.item.frame < len(grid) - 1:
+                    raise Interrupted
+
+    def _instances(self, grid: Grid, run: Callable, folder: Path, together: int, factor: int
+                   ) -> Tuple[dict, Draw]:
+        kept, windows = FoundTiles(folder / TILES, together), list(grid.windows())
+        done = len(kept.tiles)
+        for window, sample in zip(windows[done:], run(done), strict=True):
+            kept.add(placed(window, *self.inferencer.detections(sample)))
+        found = merged(windows, kept.tiles, grid.shape)
         entry = dict(instances=[_instance(one, grid.shape, self.inferencer.classes)
                                 for one in found])
         return entry, lambda small: self._drawn(small, factor, found)
@@ -140,22 +181,20 @@ class Tiled:
                               np.array([one.score for one in found]),
                               np.array([one.box for one in found]) / factor, None, classes, palette)
 
-    def _segments(self, grid: Grid, samples: Iterable, factor: int) -> Tuple[dict, Draw]:
+    def _segments(self, grid: Grid, run: Callable, folder: Path, together: int, factor: int
+                  ) -> Tuple[dict, Draw]:
         classes = self.inferencer.classes
-        with map_in_file(self.folder, grid.shape, len(classes)) as labels:
-            blended = BlendedLabels(grid, labels, self.inferencer.decide)
-            for sample in samples:
-                blended.add(self.inferencer.whole_scores(sample, (grid.height, grid.width)))
-            entry = label_map_segments(labels, classes)
-            shown = np.ascontiguousarray(labels[::factor, ::factor].T)
+        labels = label_map_in(folder, grid.shape, len(classes))
+        blended = BlendedLabels(grid, labels, self.inferencer.decide)
+        kept = KeptSeams(folder / SEAMS, blended)
+        for sample in run(blended.number):
+            blended.add(self.inferencer.whole_scores(sample, (grid.height, grid.width)))
+            if blended.number % together == 0:  # so that batches are the same if it goes on there
+                kept.keep()
+        entry = label_map_segments(labels, classes)
+        shown = np.ascontiguousarray(labels[::factor, ::factor].T)
         palette = palette_of(self.inferencer.palette, len(classes))
         return entry, lambda small: draw_segments(small, shown, classes, palette)
-
-
-def _sample(outcome: Outcome):
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.sample
 
 
 def _instance(one: Placed, shape, classes: Sequence[str]) -> dict:
@@ -163,20 +202,6 @@ def _instance(one: Placed, shape, classes: Sequence[str]) -> dict:
     if one.mask is not None:
         instance['segmentation'] = placed_run_lengths(one.mask, one.corner, shape)
     return instance
-
-
-def reduced(image: np.ndarray) -> Tuple[np.ndarray, int]:
-    """Make an image (H, W, 3) in BGR smaller by a whole factor, for a picture.
-
-    Returns:
-        It in RGB, at most :data:`LONGEST_SIDE` a side, and the factor.
-    """
-    factor = -(-max(image.shape[:2]) // LONGEST_SIDE)
-    if factor == 1:
-        return np.ascontiguousarray(image[..., ::-1]), 1
-    height, width = (-(-side // factor) for side in image.shape[:2])
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small[..., ::-1]), factor
 
 
 def _paint(picture: np.ndarray, factor: int, corner: Tuple[int, int], mask: np.ndarray,

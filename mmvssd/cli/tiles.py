@@ -1,11 +1,7 @@
 """Large images in tiles: where these lie, and how what was found in them is put together."""
 import math
-import os
-import tempfile
-from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -170,10 +166,10 @@ def merged(windows: Sequence[Window], tiles: Sequence[Sequence[Placed]],
            shape: Tuple[int, int]) -> List[Placed]:
     """Return each object once, the best first.
 
-    Two instances of one class in neighbouring tiles are the same object if their boxes, both cut
-    to what the two tiles share, have an intersection over union of :data:`SAME`. Of these the best
-    that no tile's edge cuts is kept. If all are cut, they are joined: their boxes and masks are
-    united, and the best score is theirs.
+    Instances of one class in neighbouring tiles may be the same object. For that, their boxes, cut
+    to the overlap of the tiles, must have an intersection over union of :data:`SAME`. Of these the
+    best that no tile's edge cuts is kept. If all are cut, they are joined: their boxes and masks
+    are united, and the best score is theirs.
 
     Args:
         windows: The tiles.
@@ -287,6 +283,21 @@ class BlendedLabels:
         self.above: Any = None
         self.below: Any = None
 
+    @property
+    def seams(self) -> Dict[str, np.ndarray]:
+        """What the next tiles need: the tiles so far, and the scores of their seams.
+
+        Another one with the same map goes on if it is given them.
+        """
+        seams = dict(beside=self.beside, above=self.above, below=self.below)
+        return dict(number=np.array(self.number),
+                    **{name: part for name, part in seams.items() if part is not None})
+
+    @seams.setter
+    def seams(self, seams: Dict[str, np.ndarray]) -> None:
+        self.number = int(seams['number'])
+        self.beside, self.above, self.below = map(seams.get, ('beside', 'above', 'below'))
+
     def add(self, scores: np.ndarray) -> None:
         """Add the next tile, row by row.
 
@@ -315,18 +326,3 @@ class BlendedLabels:
             self.below[:, :, place] = scores[:, -down.after:]
         scores = scores[:, :scores.shape[1] - down.after]
         self.labels[place, down.start:down.end - down.after] = self.decide(scores).T
-
-
-@contextmanager
-def map_in_file(folder: Path, shape: Tuple[int, int], classes: int) -> Iterator[np.memmap]:
-    """Give out a label map (width, height) that lies in a file of its own, which goes at the end.
-
-    Raises:
-        OSError: There is no room for it.
-    """
-    dtype = np.uint8 if classes <= 256 else np.uint16
-    height, width = shape
-    with tempfile.TemporaryFile(dir=folder) as file:
-        # a hole in the file would end the process if the disk is full
-        os.posix_fallocate(file.fileno(), 0, height * width * np.dtype(dtype).itemsize)
-        yield np.memmap(file, dtype, 'r+', shape=(width, height))

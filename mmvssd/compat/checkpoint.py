@@ -88,8 +88,8 @@ def _without_advice(message: str) -> str:
         return own[1]
     found = re.search(r'GLOBAL ([^\s`]+)', message)
     if found:
-        return (f'holds {found[1]}, which is no part of weights and not safe to load; nothing of '
-                'the file was loaded or run. Have its author save the state_dict() of the model')
+        return (f'holds {found[1]}, which is not a part of weights and not safe to load; nothing '
+                'of the file was loaded or run. Have its author save the state_dict() of the model')
     return ('it is damaged, of another kind, or holds what is not safe to load; nothing of it was '
             'loaded or run')
 

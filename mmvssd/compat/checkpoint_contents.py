@@ -1,8 +1,8 @@
 """What a checkpoint file is made of, found out before PyTorch loads it and without running it.
 
-PyTorch's safe reader trusts the states that a file gives to objects of allowed classes, the sizes
-that it gives to storages, and the sizes to which a compressed archive unpacks. All three are looked
-at here. The file's pickle is read with a stand-in for every class and function that it names.
+PyTorch's safe reader trusts three things of a file: states of objects of allowed classes, sizes of
+storages, and sizes to which a compressed archive unpacks. This module checks all three. The file's
+pickle is read with a stand-in for every class and function that it names.
 """
 import io
 import math
@@ -56,8 +56,8 @@ def inspect(f) -> Contents:
         What it holds; nothing for a file of another kind, of which PyTorch says what is wrong.
 
     Raises:
-        RefusedError: An archive is damaged or unpacks to far more than its size, a storage has
-            another size than its data, or an object of numpy has a state that numpy gives to none.
+        RefusedError: An archive is damaged or unpacks to far more than its size. A storage has
+            another size than its data. An object of numpy has a state that numpy gives to none.
         OSError: The file cannot be read.
     """
     with _opened(f) as file:
@@ -134,7 +134,7 @@ def _check_storages(reader: '_Reader', entries: Dict[str, zipfile.ZipInfo]) -> N
 
 
 def _of_legacy_file(file) -> Contents:
-    """Of the format before PyTorch 1.6: four pickles, then the storages."""
+    """Read the contents of the format before PyTorch 1.6: four pickles, then the storages."""
     try:
         if _read(file).value != _LEGACY_MAGIC:
             return Contents()
@@ -201,7 +201,7 @@ class _NumpyDtype(_Inert):
         if not (len(self.args) == 3 and isinstance(self.args[0], str)
                 and re.fullmatch('b1|[iuf][1248]|c8|c16', self.args[0])
                 and [bool(flag) for flag in self.args[1:]] == [False, True]):
-            raise RefusedError('holds a dtype of numpy that is none of numbers')
+            raise RefusedError('holds a numpy dtype that is not of numbers')
 
     def __setstate__(self, state):
         order = '|' if self.item_size == 1 else '<'

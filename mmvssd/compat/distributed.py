@@ -86,7 +86,7 @@ def _no_cuda_set_device():
 
 
 def _meeting_place_of_restarts() -> dict:
-    """Arguments of ``init_process_group`` for processes that torchrun has started again.
+    """Return arguments of ``init_process_group`` for processes that torchrun has started again.
 
     They meet in a store that lives in torchrun's own process and still holds the addresses of the
     processes before them; here each restart has a part of the store to itself.

@@ -43,7 +43,7 @@ def _wrap_model(original, runner, model_wrapper_cfg, model):
 
 
 def _cpu_wrapper_cfg(runner, model_wrapper_cfg):
-    """Return the config's wrapper, or the Runner's own, with no devices where it names none."""
+    """Return the config's wrapper, or the Runner's own, without devices if it names none."""
     if model_wrapper_cfg is None:
         return dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,

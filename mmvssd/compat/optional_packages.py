@@ -55,7 +55,7 @@ def _tell(package: str, error: Exception) -> None:
 
 
 def _watch_transformers(module) -> None:
-    """It imports most of its modules as one of their names is first asked for."""
+    """Watch transformers, which imports most modules when one of their names is first used."""
     if hasattr(module, '_LazyModule') and hasattr(module._LazyModule, '_get_module'):
         wrap_once(module._LazyModule, '_get_module', _get_module)
 

@@ -1,10 +1,10 @@
 """MMSegmentation's pictures of unusual images.
 
 Its ``browse_dataset.py`` makes images out of tensors, whose memory is not in the order of their
-axes, and OpenCV refuses to draw on them: «Layout of the output array img is incompatible with
-cv::Mat». Of an image of one pixel its mask is a tensor of one element, which NumPy takes for a
-number: «index 1 is out of bounds». Here the image is copied into the order of its axes, and the
-mask is an array of NumPy's.
+axes. OpenCV refuses to draw on them: «Layout of the output array img is incompatible with cv::Mat».
+Of an image of one pixel its mask is a tensor of one element, which NumPy takes for a number: «index
+1 is out of bounds». Here the image is copied into the order of its axes, and the mask is an array
+of NumPy's.
 
 Fix: retire when MMSegmentation's visualizer does both.
 """

@@ -21,8 +21,9 @@ class Fit(NamedTuple):
         family: A name of :data:`mmvssd.families.FAMILIES`.
         arch: Name of the arch.
         conversion: The state dict under this family's names.
-        fresh: Entries that the state dict has not and that may stay as drawn: norms of outputs,
-            of which a classifier has the last one only and a plain backbone may have none.
+        fresh: Entries that the state dict lacks and that may keep their first values. These are
+            norms of outputs: a classifier has only the last one, and a plain backbone may have
+            none.
         mismatch: All else in which it differs from the arch.
         twins: Other archs of the family with the same names and shapes: no file tells them apart.
     """
@@ -107,7 +108,7 @@ def closest_fit(state_dict: Mapping[str, Tensor], among: Sequence[Tuple[str, str
 
 
 def _listed(pairs: Sequence[Tuple[str, str]]) -> str:
-    """Archs by family: "micro, tiny (vssd); v0-tiny (vmamba)"."""
+    """List archs by family: "micro, tiny (vssd); v0-tiny (vmamba)"."""
     families = dict.fromkeys(family for family, _ in pairs)
     return '; '.join(f'{", ".join(arch for name, arch in pairs if name == family)} ({family})'
                      for family in families)

@@ -45,9 +45,8 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
         family: A name of :data:`mmvssd.families.FAMILIES`, such as 'vssd'.
 
     Returns:
-        The weights as ``backbone.*``, a classifier's head as ``head.fc.*`` and its final
-        norm as ``backbone.norm3``; the parts of a detector or segmentor that are the host's
-        own under their own names.
+        The weights as ``backbone.*``, a classifier's head as ``head.fc.*`` and its final norm as
+        ``backbone.norm3``. The host's own parts of a detector or segmentor keep their names.
 
     Raises:
         ValueError: An unknown family, or names that don't belong to it (all are listed).

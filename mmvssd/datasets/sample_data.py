@@ -124,7 +124,7 @@ def _integer(name: str, value: Any, least: int) -> int:
 
 
 def _pair(name: str, values: object) -> list[int]:
-    """The (training, validation) counts as a list, or ValueError."""
+    """Return the (training, validation) counts as a list, or raise ValueError."""
     if not isinstance(values, (tuple, list)) or len(values) != len(_SPLITS):
         raise ValueError(f'{name} is {values!r}; it has to be two counts, (training, validation)')
     return [_integer(f'{name}[{i}]', value, least=1) for i, value in enumerate(values)]
@@ -138,7 +138,7 @@ def _is_made(root: Path, wanted: dict, overwrite: bool) -> bool:
     if there is None:
         # Never overwritten: a mistyped root must not cost anyone their data.
         raise FileExistsError(
-            f'{root} exists and is no sample data (it has no {_METADATA} of this generator); '
+            f'{root} exists and is not sample data (it has no {_METADATA} of this generator); '
             'move it away or give another root')
     if there == wanted:
         print_log(f'The sample data in {root} is already what is asked for.', 'current')
@@ -163,7 +163,7 @@ def _read_metadata(root: Path) -> Optional[dict]:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Lets one process at a time make a root. The lock dies with its process."""
+    """Let one process at a time make a root. The lock dies with its process."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root.parent / f'.{root.name}.lock')
@@ -185,7 +185,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _staged(root: Path) -> Iterator[Path]:
-    """A folder beside the root that becomes the root at the end, or goes on an error.
+    """Yield a folder beside the root that becomes the root at the end, or goes on an error.
 
     Under the lock, what a killed run left behind is nobody's any more.
     """
@@ -211,7 +211,7 @@ def _staged(root: Path) -> Iterator[Path]:
 
 
 def _write_scenes(stage: Path, split: str, digits: Digits, wanted: dict, bar: Progress) -> None:
-    """Draws the scenes of a split and writes them under coco/ and ade20k/."""
+    """Draw the scenes of a split and write them under coco/ and ade20k/."""
     which = _SPLITS.index(split)
     count, size = wanted['num_scenes'][which], wanted['image_size']
     first_id = 1 if split == 'train' else wanted['num_scenes'][0] + 1
@@ -245,7 +245,7 @@ def _write_scenes(stage: Path, split: str, digits: Digits, wanted: dict, bar: Pr
 
 
 def _write_crops(root: Path, split: str, digits: Digits, wanted: dict, bar: Progress) -> None:
-    """Draws the crops of a split and writes them as root/<split>/<class>/, with their list."""
+    """Draw the crops of a split and write them as root/<split>/<class>/, with their list."""
     which = _SPLITS.index(split)
     count, side = wanted['num_crops'][which], wanted['crop_size']
     of_class = [np.flatnonzero(digits.labels == label) for label in range(len(CLASSES))]
@@ -265,13 +265,13 @@ def _write_crops(root: Path, split: str, digits: Digits, wanted: dict, bar: Prog
 
 
 def _folder(path: Path) -> Path:
-    """The path, made a folder."""
+    """Make the folder, and return its path."""
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _encode(image: np.ndarray) -> bytes:
-    """An RGB picture as a JPEG file."""
+    """Encode an RGB picture as a JPEG file."""
     bgr = np.ascontiguousarray(image[..., ::-1])
     return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
@@ -289,7 +289,7 @@ def _label_map(scene: Scene) -> np.ndarray:
 
 
 def _coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict]:
-    """One COCO annotation for each digit, of its visible part."""
+    """Return one COCO annotation for each digit, of its visible part."""
     annotations = []
     for i, (label, source) in enumerate(zip(scene.labels, scene.sources)):
         rle = coco_mask.encode(np.asfortranarray(scene.owner == i, dtype=np.uint8))

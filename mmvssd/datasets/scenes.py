@@ -63,7 +63,7 @@ class Scene(NamedTuple):
 
 
 def load_digits(split: str) -> Digits:
-    """The digits of one split, 'train' or 'val'.
+    """Load the digits of one split, 'train' or 'val'.
 
     scikit-learn's rows come writer by writer, so that the last fifth, held out, is of other hands.
     """
@@ -86,7 +86,7 @@ def draw_scene(
     sizes: tuple[float, float],
     rng: np.random.Generator,
 ) -> Scene:
-    """Lays digits on a textured ground, later ones over earlier ones.
+    """Lay digits on a textured ground, later ones over earlier ones.
 
     A digit lies wholly inside the picture and leaves every earlier one at least 60 % visible. One
     that finds no such place is left out; the first always finds one.
@@ -150,7 +150,7 @@ def _draw_digit(ink: np.ndarray, size: float, rng: np.random.Generator) -> np.nd
 
 
 def _sharpened(ink: np.ndarray) -> np.ndarray:
-    """A digit (8, 8) blown up to (96, 96) float32, less what surrounds each stroke.
+    """Return a digit (8, 8) blown up to (96, 96) float32, less what surrounds each stroke.
 
     Where strokes lie close, the scan has grey between them; the subtraction opens the loops of a 6
     or an 8 that a threshold on the ink only would fill.
@@ -165,7 +165,7 @@ def _sharpened(ink: np.ndarray) -> np.ndarray:
 def _find_place(
     mask: np.ndarray, owner: np.ndarray, areas: list[int], rng: np.random.Generator
 ) -> Optional[tuple[int, int]]:
-    """A (top, left) corner at which the mask leaves every earlier digit visible enough, or None."""
+    """Return a (top, left) corner at which earlier digits stay visible enough, or None."""
     visible = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:]
     for _ in range(_PLACE_TRIES):
         top, left = (int(rng.integers(o - s + 1)) for o, s in zip(owner.shape, mask.shape))
@@ -177,7 +177,7 @@ def _find_place(
 
 
 def _digit_colour(taken: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A light colour (3,) that stands off from those taken, or the best of some tries."""
+    """Return a light colour (3,) that stands off from those taken, or the best of some tries."""
     tries = rng.uniform(_SHADE, 255 - _SHADE, (_COLOUR_TRIES, 3))
     tries = tries[tries @ _LUMA >= _MIN_DIGIT_LUMA]
     if not taken:
@@ -188,7 +188,7 @@ def _digit_colour(taken: list[np.ndarray], rng: np.random.Generator) -> np.ndarr
 
 
 def _draw_ground(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A textured ground between two dark colours: (H, W, 3) float64."""
+    """Draw a textured ground between two dark colours: (H, W, 3) float64."""
     start = rng.uniform(0, _GROUND_MAX, 3)
     spread = rng.uniform(-_GROUND_SPREAD, _GROUND_SPREAD, 3)
     end = np.clip(start + spread, 0, _GROUND_MAX)
@@ -199,7 +199,7 @@ def _draw_ground(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray
 
 
 def _gradient(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A ramp in a random direction: (H, W) of 0..1."""
+    """Return a ramp in a random direction: (H, W) of 0..1."""
     return _stretch(_along(rng.uniform(0, 2 * np.pi), shape))
 
 
@@ -211,7 +211,7 @@ def _stripes(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _checks(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Two crossing sets of stripes, as of woven cloth: (H, W) of 0..1."""
+    """Return two crossing sets of stripes, as of woven cloth: (H, W) of 0..1."""
     return _stretch(_stripes(shape, rng) + _stripes(shape, rng))
 
 
@@ -221,7 +221,7 @@ def _clouds(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 
 def _speckles(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Blots with clear edges, as of gravel: (H, W) of 0..1."""
+    """Return blots with clear edges, as of gravel: (H, W) of 0..1."""
     return 1 / (1 + np.exp(-6 * _noise(shape, rng, cell=rng.uniform(4, 12))))
 
 
@@ -235,11 +235,11 @@ def _noise(shape: tuple[int, int], rng: np.random.Generator, cell: float) -> np.
 
 
 def _along(angle: float, shape: tuple[int, int]) -> np.ndarray:
-    """Each pixel's distance along a direction, in pixels: (H, W)."""
+    """Return each pixel's distance along a direction, in pixels: (H, W)."""
     rows, columns = np.ogrid[:shape[0], :shape[1]]
     return np.cos(angle) * columns + np.sin(angle) * rows
 
 
 def _stretch(field: np.ndarray) -> np.ndarray:
-    """Shifts and scales a field to 0..1."""
+    """Shift and scale a field to 0..1."""
     return (field - field.min()) / (field.max() - field.min())

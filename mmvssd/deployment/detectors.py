@@ -20,11 +20,11 @@ NO_SCORE = -1.
 class DeployedDetector(Deployed):
     """Faster R-CNN or Mask R-CNN on one image (1, C, H, W), of any size.
 
-    ``detections`` are boxes (n, 4) as x1, y1, x2, y2 in the image's pixels, labels (n,) int64,
-    scores (n,), the highest first, and of a Mask R-CNN masks (n, 28, 28): how likely each cell of
-    a box is of the object. ``raw`` is what these come of, without the last suppression: proposals
-    (P, 4), scores (P, classes + 1), the last of them the background's, and boxes
-    (P, classes, 4), or (P, 1, 4) if all classes share them.
+    ``detections`` are boxes (n, 4) as x1, y1, x2, y2 in the image's pixels, labels (n,) int64, and
+    scores (n,), the highest first. A Mask R-CNN also has masks (n, 28, 28): how likely each cell of
+    a box is of the object. ``raw`` is before the last suppression: proposals (P, 4), scores (P,
+    classes + 1), the last of them the background's, and boxes (P, classes, 4). If all classes share
+    boxes, they are (P, 1, 4).
     """
 
     task = 'detection'
@@ -283,8 +283,8 @@ def _matched(found: np.ndarray, expected: np.ndarray, found_count=True, expected
     """Pair each box expected with the nearest found, less than a pixel away.
 
     Returns:
-        The pairs' indices, of boxes found and expected, and the number of boxes in no pair, of
-        those that count, on the side that has more of them, as a share of the boxes expected.
+        The pairs' indices, of boxes found and expected, and the share of boxes in no pair. That
+        counts the side that has more of them, over the boxes expected.
     """
     distance = np.abs(found[:, None] - expected).max(-1, initial=0)
     pairs = ([], [])
@@ -386,11 +386,11 @@ def _setting(model: nn.Module) -> str:
         'its roi_head has a shared_head': head.with_shared_head,
         'its bbox_head has no classes, or no boxes': not (head.bbox_head.with_cls
                                                           and head.bbox_head.with_reg),
-        'its scores are no softmax': head.bbox_head.custom_cls_channels,
+        'its scores are not a softmax': head.bbox_head.custom_cls_channels,
         'its test_cfg.rcnn.mask_thr_binary is below 0, which leaves masks of several values':
             head.with_mask and model.test_cfg.rcnn.mask_thr_binary < 0,
         # as a slice, a negative number would leave the last ones out
-        'its test_cfg.rpn.max_per_img is no positive number': not (
+        'its test_cfg.rpn.max_per_img is not a positive number': not (
             model.test_cfg.rpn.get('max_per_img') or 0) > 0,
         'its regions are not pooled by averages of RoIAlign': any(
             type(layer) is not mmcv_ops.RoIAlign or layer.pool_mode != 'avg' for layer in layers),

@@ -161,7 +161,7 @@ class DeployedClassifier(Deployed):
             raise ExportError(f'{type(model).__name__}: has no head; an ImageClassifier of a '
                               'backbone and a head is exported')
         if result == 'scores' and not scores_are_softmax(model.head):
-            raise ExportError(f'{type(model.head).__name__}: its scores are no softmax of its '
+            raise ExportError(f'{type(model.head).__name__}: its scores are not a softmax of its '
                               'logits; export with --result logits')
 
     def compute(self, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The guards of every training: the list, and how a config of any origin gets them.
 
 A config may be one of the hosts', of this package, or the user's own, in strings or in Python
-classes. :func:`guard` changes it, :class:`GuardedRunner` builds its Runner, and
+classes. The function :func:`guard` changes it. :class:`GuardedRunner` builds its Runner.
 :class:`GuardsHook` logs which guards are on and what is not promised.
 """
 import copy

@@ -1,8 +1,8 @@
 """Checks of arguments: one ValueError that names the argument, what was given and what fits.
 
 Integers and numbers of NumPy are taken, and returned as Python's. Booleans are no integers here,
-and no text is a number: such a value was meant for another argument, or comes from a file or a
-command line that was not read as it should be.
+and no text is a number. Such a value was meant for another argument, or comes from a file or a
+command line that was read wrongly.
 """
 import math
 from numbers import Integral, Real

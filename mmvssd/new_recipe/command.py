@@ -15,6 +15,7 @@ from mmvssd.cli.launch import check_output_file, check_seed
 from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
 from mmvssd.engine.data.names import doubled
 from mmvssd.errors import ConfigError, printable
+from mmvssd.new_recipe.bands import Bands
 from mmvssd.new_recipe.conversion import convert
 from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint
 from mmvssd.new_recipe.schedule import Schedule, choose
@@ -147,6 +148,7 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
              f'Images: {parts}; validation {found.split}',
              f'Sizes: {sizes[0][0]} x {sizes[0][1]} to {sizes[-1][0]} x {sizes[-1][1]} pixels; '
              f'median sides {short} and {long}',
+             *_band_lines(found.bands),
              _class_line(found)]
     background = sum(not item.classes for item in data.parts[TRAIN].items)
     if data.task == 'det' and background:
@@ -155,12 +157,23 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
     lines += [f'Note: {note}' for note in data.notes]
     lines += [f'Doubtful: {doubt}' for doubt in found.doubts]
     start = f'from {weights}' if weights else (
-        f'from nothing, since {arch.checkpoint} is not there; a converted checkpoint, named with '
-        '--checkpoint, scores far better')
+        f'from random weights, since {arch.checkpoint} is missing; a converted checkpoint, named '
+        'with --checkpoint, scores far better')
     lines.append(f'Training: {arch.name} {start}; {schedule.epochs} epochs of '
                  f'{schedule.steps_per_epoch} steps, {schedule.batch} images each, learning rate '
                  f'{schedule.rate:g}')
     return lines
+
+
+def _band_lines(bands: Optional[Bands]) -> List[str]:
+    if bands is None:
+        return []
+    told = (f' Bands {some(bands.left_out)} have one value throughout and are left out.'
+            if bands.left_out else '')
+    told += (f' Values that stand for no data: {some(list(map(str, bands.nodata)))}.'
+             if bands.nodata else '')
+    return [f'Bands: {bands.kind.bands} of {bands.kind.dtype}, no photographs: mmvssd.LoadBands '
+            f'reads them, with mean and std of {bands.images} images of training.{told}']
 
 
 def _class_line(found: Survey) -> str:

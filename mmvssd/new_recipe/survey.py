@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from mmvssd.bands.files import NUMPY, read_bands
+from mmvssd.bands.kinds import Kind, any_header, kind_of
 from mmvssd.datasets.formats import (
     CLASSIFICATION,
     DETECTION,
@@ -26,13 +28,13 @@ from mmvssd.engine.data.file_facts import (
     LARGE,
     MISSING,
     FileFacts,
-    header,
     is_large,
     open_image,
     upright_size,
 )
 from mmvssd.engine.data.findings import EXAMPLES, STOP, Finding, Findings
-from mmvssd.errors import DataError, printable
+from mmvssd.errors import DataError, UnreadableImageError, printable
+from mmvssd.new_recipe.bands import Bands, common_kind, measure
 from mmvssd.new_recipe.dividing import divide
 from mmvssd.new_recipe.painting import to_segmentation
 from mmvssd.phrases import some
@@ -82,6 +84,7 @@ class Survey:
         sizes: (width, height) of all images as they are trained on, sorted by the shorter side.
         split: How validation was set aside, in words.
         doubts: What else is doubtful.
+        bands: What LoadBands reads; None of photographs.
     """
 
     root: Path
@@ -91,6 +94,7 @@ class Survey:
     sizes: List[Tuple[int, int]]
     split: str
     doubts: List[str] = field(default_factory=list)
+    bands: Optional[Bands] = None
 
     @property
     def masked(self) -> Tuple[int, int]:
@@ -112,7 +116,7 @@ class Survey:
         return shorter[len(shorter) // 2], longer[len(longer) // 2]
 
     def counts(self, part: str) -> Counter:
-        """Objects of a part by class; images, in segmentation."""
+        """Return objects of a part by class; images, in segmentation."""
         if self.data.task == DETECTION:
             return Counter(one['category_id'] for item in self.data.parts[part].items
                            for one in item.objects if not one['iscrowd'])
@@ -148,6 +152,7 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
         to_segmentation(data, str(path), findings)
     _leave_out_unlabelled_test(data)
     sizes = _look_at_images(data, findings)
+    kind = common_kind(data, str(path), findings)
     for loop in tree.loops:
         findings.warn(str(tree.root), '{} links lead back to a folder above them', loop)
     _check_items(data, str(path), findings)
@@ -157,7 +162,16 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     _check_classes(data, str(path), split == GIVEN, findings)
     if findings.of(STOP):
         raise DataError(findings.text())
-    return Survey(tree.root, name, found, data, sizes, split, list(map(str, findings.of('warn'))))
+    bands = kind and _measured(kind, data)
+    return Survey(tree.root, name, found, data, sizes, split, list(map(str, findings.of('warn'))),
+                  bands)
+
+
+def _measured(kind: Kind, data: Data) -> Bands:
+    try:
+        return measure(kind, [str(item.image) for item in data.parts[TRAIN].items])
+    except UnreadableImageError as error:  # beyond the images that were decoded before
+        raise DataError(str(error)) from error
 
 
 def _add_validation(data: Data, name: str, path: str, findings: Findings) -> None:
@@ -196,7 +210,7 @@ def _test_part(data: Data) -> Dict[str, Part]:
 def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
     """Look at the images' headers; give each item the size that it is trained in."""
     paths = [str(item.image) for item in data.items]
-    headers = FileFacts(None, math.inf).read('header', header, paths)
+    headers = FileFacts(None, math.inf).read('header', any_header, paths)
     broken = FileFacts(None, DECODING).read('decoded', _fault_of, paths)
     if len(broken) < len(headers):
         data.notes.append(f'{len(broken)} of {len(headers)} images were decoded to see whether '
@@ -228,11 +242,15 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
 def _fault_of(path: str) -> Optional[str]:
     """Say why an image cannot be decoded; None if it can."""
     try:
+        kind = kind_of(path)
+        if not kind.photograph if kind else path.lower().endswith(NUMPY):
+            read_bands(path)
+            return None
         with open_image(path) as image:
             if not is_large(image.size):
                 image.load()
     except Exception as error:  # each format's reader has errors of its own
-        return str(error) if os.path.getsize(path) else 'empty: 0 bytes'
+        return str(error).removeprefix(f'{path}: ') if os.path.getsize(path) else 'empty: 0 bytes'
     return None
 
 

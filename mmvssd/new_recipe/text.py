@@ -6,6 +6,7 @@ from textwrap import indent
 from typing import Any, Dict, List, Optional, Tuple
 
 from mmvssd.datasets.formats import CLASSIFICATION, DETECTION, TEST, TRAIN, VAL
+from mmvssd.new_recipe.bands import Bands
 from mmvssd.new_recipe.literals import literal, sequence
 from mmvssd.new_recipe.models import Arch
 from mmvssd.new_recipe.schedule import Schedule
@@ -18,6 +19,26 @@ COCO_SHORT, COCO_LONG, SMALLEST = 800, 1333, 256
 CROP = 512
 #: Sides are multiples of the backbone's coarsest stride.
 STRIDE = 32
+#: Channels of a photograph.
+RGB = 3
+#: Settings of a preprocessor that leaves images as they are.
+NO_NORM = 'mean=None, std=None'
+#: Pipelines of a classifier of bands: the published recipe's are for colours.
+CLASSIFIED_BANDS = """\
+train_pipeline = [
+    load_bands,
+    dict(type='RandomResizedCrop', scale=224, interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    load_bands,
+    dict(type='ResizeEdge', scale=256, edge='short', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+
+"""
 #: Classes from which on the best five are scored too.
 TOP_FIVE = 5
 
@@ -36,6 +57,8 @@ def recipe_text(survey: Survey, arch: Arch, schedule: Schedule, checkpoint: Opti
         origin: The data as they were named.
     """
     blocks = [_head(survey, arch, out, origin), _classes(survey)]
+    if survey.bands:
+        blocks.append(_load_bands(survey.bands))
     if survey.data.task == DETECTION:
         blocks += [_detector(survey, arch, checkpoint), _detection_data(survey, settings, schedule)]
     elif survey.data.task == CLASSIFICATION:
@@ -85,23 +108,50 @@ def colours(count: int) -> List[Tuple[int, int, int]]:
             for red, green, blue in shades]
 
 
+def _load_bands(bands: Bands) -> str:
+    numbers = [band.number for band in bands.bands]
+    lines = [f'bands={numbers},  # others have one value throughout'] if bands.left_out else []
+    lines += [f'{name}=' + sequence([float(f'{getattr(band, name):.7g}') for band in bands.bands],
+                                    '[', ']', 8) + ',' for name in ('mean', 'std')]
+    if bands.nodata:
+        lines.append(f'nodata={literal(list(bands.nodata))},')
+    return (f'# {bands.kind.bands} bands of {bands.kind.dtype}; mean and std of {bands.images} '
+            'images of training\nload_bands = dict(\n'
+            + indent('\n'.join(["type='mmvssd.LoadBands',", *lines]), '    ') + '\n)')
+
+
+def _load(survey: Survey) -> str:
+    """Return the step that loads an image."""
+    return 'load_bands' if survey.bands else "dict(type='LoadImageFromFile')"
+
+
 def _wiring(arch: Arch, *lines: str) -> List[str]:
     """Return the lines that join a backbone with a task's recipe, unless a recipe did."""
     return list(lines) if len(arch.bases) > 1 else []
 
 
-def _backbone(arch: Arch, checkpoint: Optional[Path], classifies: bool) -> List[str]:
+def _backbone(survey: Survey, arch: Arch, checkpoint: Optional[Path]) -> List[str]:
     """Return the backbone's settings, each a line."""
+    classifies = survey.data.task == CLASSIFICATION
+    channels = len(survey.bands.bands) if survey.bands else RGB
+    adapted = '' if channels == RGB else ", adapt_stem='average'"  # a checkpoint is of RGB
     if checkpoint is None:
-        start = [] if classifies else ['init_cfg=None,  # from nothing: scores stay far below '
+        start = [] if classifies else ['init_cfg=None,  # random weights: scores stay far below '
                                        'those of a pretrained backbone']
     else:
         kind = "type='Pretrained', prefix='backbone.', " if classifies else ''
-        start = [f'init_cfg=dict({kind}checkpoint={literal(str(checkpoint))}),']
+        start = [f'init_cfg=dict({kind}checkpoint={literal(str(checkpoint))}{adapted}),']
+    if channels != RGB:
+        start.append(f'in_channels={channels},')
     if start or len(arch.bases) > 1:
         own = _wiring(arch, '**_base_.backbone,')
         return ['backbone=dict(', *(f'    {line}' for line in [*start, *own]), '),']
     return []
+
+
+def _unnormalized(survey: Survey) -> List[str]:
+    """Return the preprocessor's setting of images that LoadBands normalizes."""
+    return ([f'data_preprocessor=dict({NO_NORM}, bgr_to_rgb=False),'] if survey.bands else [])
 
 
 def _model(*lines: str) -> str:
@@ -117,7 +167,7 @@ def _detector(survey: Survey, arch: Arch, checkpoint: Optional[Path]) -> str:
         heads += ['mask_roi_extractor=None,  # the data have boxes only: Faster R-CNN',
                   'mask_head=None,']
     kind = [] if survey.masks else ["type='FasterRCNN',"]
-    return _model(*kind, *_backbone(arch, checkpoint, False),
+    return _model(*kind, *_unnormalized(survey), *_backbone(survey, arch, checkpoint),
                   *_wiring(arch, 'neck=dict(in_channels=_base_.dims),'),
                   'roi_head=dict(', *(f'    {line}' for line in heads), '),')
 
@@ -126,8 +176,9 @@ def _segmentor(survey: Survey, arch: Arch, checkpoint: Optional[Path]) -> str:
     count, side = len(survey.data.classes), crop_of(survey)
     main = ''.join(_wiring(arch, ', in_channels=_base_.dims'))
     auxiliary = ''.join(_wiring(arch, ', in_channels=_base_.dims[2]'))
-    return _model(f'data_preprocessor=dict(size=({side}, {side})),',
-                  *_backbone(arch, checkpoint, False),
+    own = f', {NO_NORM}, bgr_to_rgb=False' if survey.bands else ''
+    return _model(f'data_preprocessor=dict(size=({side}, {side}){own}),',
+                  *_backbone(survey, arch, checkpoint),
                   f'decode_head=dict(num_classes={count}{main}),',
                   f'auxiliary_head=dict(num_classes={count}{auxiliary}),')
 
@@ -135,9 +186,10 @@ def _segmentor(survey: Survey, arch: Arch, checkpoint: Optional[Path]) -> str:
 def _classifier(survey: Survey, arch: Arch, checkpoint: Optional[Path]) -> str:
     count = len(survey.data.classes)
     width = ''.join(_wiring(arch, ', in_channels=_base_.dims[-1]'))
-    return _model(*_backbone(arch, checkpoint, True),
+    own = f', {NO_NORM}, to_rgb=False' if survey.bands else ''
+    return _model(*_backbone(survey, arch, checkpoint),
                   f'head=dict(num_classes={count}{width}),') + (
-        f'\ndata_preprocessor = dict(num_classes={count})')
+        f'\ndata_preprocessor = dict(num_classes={count}{own})')
 
 
 def scale_of(survey: Survey) -> Tuple[int, int]:
@@ -184,7 +236,7 @@ def _detection_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
                     schedule: Schedule) -> str:
     scale, masks = scale_of(survey), survey.masks
     load = f"dict(type='LoadAnnotations', with_bbox=True, with_mask={masks})"
-    changed = scale != (COCO_LONG, COCO_SHORT) or not masks
+    changed = scale != (COCO_LONG, COCO_SHORT) or not masks or survey.bands is not None
     blocks = []
     if changed:
         short, long = survey.median_size
@@ -192,14 +244,14 @@ def _detection_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
 # the median image has sides of {long} and {short}, COCO's recipe has {(COCO_LONG, COCO_SHORT)}:
 # larger ones take longer and show smaller objects
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load(survey)},
     {load},
     dict(type='Resize', scale={scale}, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load(survey)},
     dict(type='Resize', scale={scale}, keep_ratio=True),
     {load},
     dict(
@@ -227,18 +279,18 @@ def _segmentation_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
                        schedule: Schedule) -> str:
     side = crop_of(survey)
     scale = (4 * side, side)
+    colours = '' if survey.bands else "    dict(type='PhotoMetricDistortion'),\n"
     pipelines = f"""\
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load(survey)},
     dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale={scale}, ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=({side}, {side}), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+{colours}    dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    {_load(survey)},
     dict(type='Resize', scale={scale}, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
@@ -255,11 +307,12 @@ test_pipeline = [
 
 def _classification_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
                          schedule: Schedule) -> str:
+    base = '' if survey.bands else '_base_.'
     datasets = {name: _dataset(
         "_delete_=True,\ntype='CustomDataset',\nmetainfo=dict(classes=classes),", entry,
-        f'pipeline=_base_.{"train" if name == TRAIN else "test"}_pipeline,')
+        f'pipeline={base}{"train" if name == TRAIN else "test"}_pipeline,')
         for name, entry in settings.items()}
-    text = _loaders(datasets, schedule)
+    text = (CLASSIFIED_BANDS if survey.bands else '') + _loaders(datasets, schedule)
     if len(survey.data.classes) < TOP_FIVE:
         text += '\n\nval_evaluator = dict(topk=(1, ))\ntest_evaluator = val_evaluator'
     return text

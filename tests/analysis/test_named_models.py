@@ -62,7 +62,7 @@ def test_names_of_another_form(text):
 @pytest.mark.parametrize(('texts', 'message'), [
     (['vssd-tinny'], 'convnext-tiny.*; did you mean vssd-tiny'),
     (['resnet-50', 'resnet-50'], 'resnet-50 stands there more than once'),
-    (['samples/vssd-nono.py'], 'no such config'),
+    (['samples/vssd-nono.py'], 'no such recipe'),
     (['nohost::a.py'], "no installed host is called 'nohost'"),
     (['mmpretrain::resnet/resnet50_8xb32_in2k.py'], 'similar: .*resnet50_8xb32_in1k.py'),
     (['_base_/backbones/vssd-nano.py'], 'no backbone'),

@@ -127,7 +127,7 @@ def test_swins_windows():
     ('deit-small', dict(shapes=((224, 232), )), 'got 232, and deit-small takes multiples of 16'),
     ('hivit-tiny', dict(shapes=((224, 256), )), 'got 224x256, and hivit-tiny takes squares'),
     ('vssd-tinny', {}, 'did you mean vssd-tiny'),
-    ('samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py', {}, 'no classifier; .*backbone_speed.py'),
+    ('samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py', {}, 'not a classifier; .*backbone_speed.py'),
     ('mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py', {},
      'its MAEPretrainHead has no number of classes'),
     ('vssd-tiny', dict(shapes=((32, 32), ) * 2), '--sizes: 32x32 stands there more than once'),
@@ -147,7 +147,7 @@ def test_a_recipe_of_another_host_with_a_head(tmp_path):
     pytest.importorskip('mmpretrain')
     (tmp_path / 'mine.py').write_text(
         f"_base_ = '{configs_dir()}/{RECIPE}'\ndefault_scope = 'mmdet'\n")
-    with pytest.raises(ConfigError, match='its ImageClassifier is no classifier'):
+    with pytest.raises(ConfigError, match='its ImageClassifier is not a classifier'):
         check([ModelName.parse(f'{tmp_path}/mine.py')], ON_CPU)
 
 

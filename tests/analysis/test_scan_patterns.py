@@ -63,7 +63,7 @@ def test_each_pattern_is_counted_and_timed(nano, monkeypatch):
 
 @pytest.mark.parametrize(('name', 'message'), [
     ('tiny', '--arch: tiny is an arch of VSSD, which has no scan pattern; known: v0-tiny, .*s1l20'),
-    ('tiny-s2', '--arch: tiny-s2 is no arch of VMamba; known: v0-tiny, .*tiny-s2l5'),
+    ('tiny-s2', '--arch: tiny-s2 is not an arch of VMamba; known: v0-tiny, .*tiny-s2l5'),
 ])
 def test_unknown_archs(name, message):
     with pytest.raises(ConfigError, match=message):

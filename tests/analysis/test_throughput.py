@@ -232,8 +232,8 @@ class Raiser(Scanner):
 
 
 @pytest.mark.parametrize(('name', 'error', 'message'), [
-    ('a+numba', ValueError, r"^backbone a\+numba: MMVSSD_KERNEL='numba' is no implementation of "
-                            'cross_scan; what fits: auto, .*toy'),
+    ('a+numba', ValueError, r"^backbone a\+numba: MMVSSD_KERNEL='numba' is not an implementation "
+                            'of cross_scan; what fits: auto, .*toy'),
     ('a+broken', ValueError, r"^backbone a\+broken: MMVSSD_KERNEL='broken' cannot run: it is br"),
     ('plain+toy', ValueError, r'^backbone plain\+toy: it calls none of the ops cross_scan, .*le'),
     ('raiser+toy', KeyError, 'no such thing'),

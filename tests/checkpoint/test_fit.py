@@ -73,7 +73,7 @@ def test_a_prefix_of_all_names(prefix, saved, load):
     with pytest.raises(CheckpointError, match=f"fit without '{prefix}' before them: save these w"):
         require_fit('x.pth', dict(state_dict=state), model)
     other = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
-    with pytest.raises(CheckpointError, match='Check that the config'):
+    with pytest.raises(CheckpointError, match='Check that the recipe'):
         require_fit('x.pth', dict(state_dict=state), other)
     file = saved(VSSD(NANO).state_dict(), prefix=f'{prefix}backbone.')
     load(file, prefix=f'{prefix}backbone.')
@@ -147,8 +147,8 @@ def test_names_of_a_compiled_model_if_the_patch_is_left_out(monkeypatch):
 def test_another_number_of_classes():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
     given = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)).state_dict()
-    with pytest.raises(CheckpointError, match='(?s)2 of another shape.*num_classes of the config'):
+    with pytest.raises(CheckpointError, match='(?s)2 of another shape.*num_classes of the recipe'):
         require_fit('x.pth', dict(state_dict=given), model)
     given = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5)).state_dict()
-    with pytest.raises(CheckpointError, match='(?s)1 of another shape.*Check that the config'):
+    with pytest.raises(CheckpointError, match='(?s)1 of another shape.*Check that the recipe'):
         require_fit('x.pth', dict(state_dict=given), model)

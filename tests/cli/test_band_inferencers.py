@@ -62,6 +62,39 @@ def test_arrays_are_predicted_on_and_pictures_show_the_chosen_bands(untrained):
         assert pixels[-1, -1].tolist() == [3 * shade, shade, 0]
 
 
+def test_tiles_of_bands(untrained):
+    """One tile gives what the whole image gives; several are those of the normalized image."""
+    tifffile = pytest.importorskip('tifffile')
+    if untrained.default_scope == 'mmpretrain':
+        pytest.skip('classifiers see an image as a whole')
+    pixels = np.random.default_rng(0).integers(0, 250, (80, 96, 5)).astype('uint16')
+    tifffile.imwrite('images/a.tif', pixels, photometric='minisblack', planarconfig='contig',
+                     tile=(32, 32), compression='zlib')
+
+    def run(image='images/a.tif', **options):
+        written = predict(untrained, 'weights.pth', image, 'out', device='cpu',
+                          options=Options(score_thr=0, **options))
+        (entry, ) = json.loads(written.read_text())
+        picture = mmcv.imread(f'out/pictures/{Path(image).name}.png')
+        return entry.get('segments', entry.get('instances')), picture.shape
+
+    whole, tiled = run(), run(tile=128)
+    assert tiled[1] == whole[1] == (80, 96, 3)
+    assert [one['category'] for one in tiled[0]] == [one['category'] for one in whole[0]]
+    if untrained.default_scope == 'mmseg':
+        assert tiled == whole
+    found = run(tile=48, overlap=16)
+    assert {tuple(one['segmentation']['size']) for one in found[0]} == {(80, 96)}
+    np.save('images/b.npy', pixels)
+    assert run('images/b.npy', tile=48, overlap=16) == found
+    np.save('images/b.npy', np.where(pixels == 7, np.nan, pixels))
+    with pytest.raises(DataError, match=r'b\.npy: \d+ values are not finite, in band 0, 1'):
+        run('images/b.npy', tile=48, overlap=16)
+    np.save('images/b.npy', pixels[..., :4])
+    with pytest.raises(DataError, match=r'b\.npy: has 4 bands of 96 x 80 pixels'):
+        run('images/b.npy', tile=48)
+
+
 def test_the_model_gets_what_the_pipeline_makes(untrained):
     np.save('images/a.npy', image_of(50))
     inferencer = inferencer_class(untrained)(untrained, 'weights.pth', {}, 0.3, 'cpu')

@@ -48,7 +48,7 @@ def test_sub_folders(tmp_path):
     assert files(find_inputs(str(tmp_path))) == [str(tmp_path / 'b.png')]
     with pytest.raises(DataError, match='neither it nor a folder below it holds an image'):
         find_inputs(str(tmp_path / 'out'), recursive=True, without=tmp_path / 'out' / 'pictures')
-    with pytest.raises(DataError, match='is no folder, which --recursive asks for'):
+    with pytest.raises(DataError, match='is not a folder, and --recursive needs one'):
         find_inputs(str(tmp_path / 'b.png'), recursive=True)
 
 

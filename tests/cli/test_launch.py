@@ -82,7 +82,7 @@ def test_wrapped_data_sets_are_looked_into(tmp_path):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(tta=True), '--tta: the config has no tta_model and no tta_pipeline'),
+    (dict(tta=True), '--tta: the recipe has no tta_model and no tta_pipeline'),
     (dict(out='predictions.json'), '--out: got predictions.json, expected .* .pkl'),
 ])
 def test_options_without_ground(options, message):
@@ -109,7 +109,7 @@ def test_a_config_that_cannot_be_read(tmp_path):
                  "_base_ = ['mmdet::gone/gone.py']", 'a = dict(b=1).c',
                  'custom_imports = dict(imports=["no_such_module"])'):
         (tmp_path / 'mine.py').write_text(text)
-        with pytest.raises(ConfigError, match=r'mine.py: cannot be read as a config'):
+        with pytest.raises(ConfigError, match=r'mine.py: cannot be read as a recipe'):
             load_config(str(tmp_path / 'mine.py'))
 
 

@@ -463,6 +463,55 @@ def test_tiles(untrained, tmp_path):
         assert boxes.min() >= 0
 
 
+class Killed(BaseException):
+    """Leaves what was written as SIGKILL does."""
+
+
+@pytest.mark.usefixtures('usual_signals')
+def test_an_interrupted_image_goes_on_at_its_last_tile(untrained, tmp_path, monkeypatch):
+    """With the same result to the last bit, wherever it was killed."""
+    if untrained[0].default_scope == 'mmpretrain':
+        pytest.skip('classifiers see an image as a whole')
+    tifffile = pytest.importorskip('tifffile')
+    image, out, tiles = tmp_path / 'a.tif', tmp_path / 'out', []
+    tifffile.imwrite(image, np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8),
+                     tile=(32, 32))
+    kind = inferencers.HOSTS[untrained[0].default_scope]
+    forward = kind.forward
+    monkeypatch.setattr('mmvssd.cli.unfinished.SHARE', 1)  # seams are written after every tile
+
+    def run(killed_at=99, **options):
+        def killed(self, prepared):
+            if len(tiles) >= killed_at and not options:
+                raise Killed
+            tiles.extend(prepared)
+            if len(tiles) == killed_at and options:  # it is to end after this tile
+                os.kill(os.getpid(), signal.SIGTERM)
+            return forward(self, prepared)
+
+        tiles.clear()
+        monkeypatch.setattr(kind, 'forward', killed)
+        predict(*untrained, str(image), str(out), device='cpu', options=Options(
+            **{**dict(score_thr=0, tile=48, overlap=16, workers=0), **options}))
+        pictures = {file.name: file.read_bytes() for file in (out / 'pictures').iterdir()}
+        assert {file.name for file in out.iterdir()} == {
+            'pictures', 'predictions.json', 'predictions.settings.json'}
+        return (out / 'predictions.json').read_bytes(), pictures
+
+    expected = run()
+    assert len(tiles) == 4
+    (out / 'predictions.json').unlink()
+    with pytest.raises(Killed):
+        run(1)
+    with pytest.raises(SystemExit):
+        run(2, resume=True)
+    assert len(tiles) == 2
+    assert run(resume=True) == expected
+    assert len(tiles) == 1
+    assert run(resume=True)[0] == expected[0]
+    assert tiles == []
+
+
 def test_a_large_image_takes_tiles(untrained, tmp_path):
     """Its pixels are not limited, nor is its picture as large."""
     if untrained[0].default_scope == 'mmpretrain':
@@ -479,13 +528,13 @@ def test_a_large_image_takes_tiles(untrained, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--model', 'a.onnx', 'recipe.py', 'a.pth', 'images'],
-     '--model: a.onnx has recipe and weights in it; give the images only, got recipe.py a.pth'),
+     '--model: a.onnx has recipe and checkpoint in it; give only the images, got recipe.py a.pth'),
     (['--model', 'a.onnx', 'images', '--device', 'cpu'], '--device: does not go with --model'),
     (['--model', 'a.onnx', 'images', '--cfg-options', 'a=1'], '--cfg-options: does not go with'),
-    (['recipe.py'], 'are required: checkpoint, images'),
-    (['recipe.py', 'a.pth'], 'are required: images'),
+    (['recipe.py'], 'are required: CHECKPOINT, IMAGES'),
+    (['recipe.py', 'a.pth'], 'are required: IMAGES'),
     (['--model', '', 'images'], '--model: got'),
-    (['--model', 'a.onnx'], 'are required: config')])
+    (['--model', 'a.onnx'], 'are required: RECIPE')])
 def test_arguments_that_do_not_go_together(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['predict.py', *arguments])
     with pytest.raises(SystemExit) as caught:

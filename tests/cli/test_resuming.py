@@ -57,7 +57,7 @@ def test_a_list_in_another_layout(tmp_path):
 def test_what_is_no_list(tmp_path, content):
     file = tmp_path / 'list.json'
     file.write_text(content)
-    with pytest.raises(DataError, match='is no list of predictions'):
+    with pytest.raises(DataError, match='is not a list of predictions'):
         JsonList(file).resume()
     assert file.read_text() == content
 

@@ -7,7 +7,7 @@ from pycocotools import mask as coco_mask
 
 from mmvssd.cli.entries import label_map_segments, segments
 from mmvssd.cli.run_lengths import placed_run_lengths
-from mmvssd.cli.tiles import BlendedLabels, Grid, check_grid, map_in_file, merged, placed
+from mmvssd.cli.tiles import BlendedLabels, Grid, check_grid, merged, placed
 from mmvssd.errors import ConfigError
 
 GRIDS = [((100, 100), 32, 8), ((33, 97), 32, 16), ((32, 32), 32, 8), ((20, 70), 32, 0),
@@ -49,8 +49,8 @@ def test_grids_that_cannot_be(tile, overlap, message):
 
 
 @pytest.mark.parametrize(('shape', 'tile', 'overlap'), GRIDS)
-def test_scores_are_blended_over_seams(tmp_path, shape, tile, overlap):
-    """The same as sums of weighted scores of the whole image."""
+def test_scores_are_blended_over_seams(shape, tile, overlap):
+    """The same as sums of weighted scores of the whole image, also if each tile goes on anew."""
     random, grid = np.random.default_rng(0), Grid(shape, tile, overlap)
     tiles = [random.random((3, grid.height, grid.width), np.float32) for _ in range(len(grid))]
     total = np.zeros((3, *shape))
@@ -62,16 +62,19 @@ def test_scores_are_blended_over_seams(tmp_path, shape, tile, overlap):
         total[:, down.start:down.end, across.start:across.end] += scores[
             :, down.start - top:down.end - top, across.start - left:across.end - left] * (
                 down.weights[:, None] * across.weights)
-    with map_in_file(tmp_path, shape, 3) as labels:
-        blended = BlendedLabels(grid, labels)
-        for scores in tiles:
-            blended.add(scores)
-        result = np.array(labels).T
+    result, labels = np.zeros((2, *shape[::-1]), np.uint8)
+    blended, resumed = BlendedLabels(grid, result), BlendedLabels(grid, labels)
+    for scores in tiles:
+        blended.add(scores.copy())
+        seams, resumed = resumed.seams, BlendedLabels(grid, labels)
+        resumed.seams = seams
+        resumed.add(scores)
+    np.testing.assert_array_equal(result, labels)
+    result = result.T
     best, second = np.sort(total, 0)[[-1, -2]]
     clear = best - second > 1e-3  # than half precision rounds
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(result[clear], total.argmax(0)[clear])
-    assert list(tmp_path.iterdir()) == []
 
 
 def seen(grid, objects):

@@ -280,7 +280,7 @@ def test_what_is_no_sample_data_is_never_replaced(tmp_path, metadata):
     (tmp_path / 'thesis.tex').write_text('years of work')
     if metadata is not None:
         (tmp_path / 'metadata.json').write_text(metadata)
-    with pytest.raises(FileExistsError, match='no sample data'):
+    with pytest.raises(FileExistsError, match='not sample data'):
         make_sample_data(tmp_path, overwrite=True, **FEW)
     assert (tmp_path / 'thesis.tex').read_text() == 'years of work'
 

@@ -283,7 +283,7 @@ def test_a_program():
     ({'model.test_cfg.rpn.nms': None}, 'test_cfg.rpn.nms is None, expected type nms'),
     ({'model.test_cfg.rcnn.nms': dict(_delete_=True, type='nms')}, 'rcnn.nms has no iou_threshold'),
     ({'model.test_cfg.rcnn.mask_thr_binary': -1}, 'mask_thr_binary is below 0'),
-    ({'model.test_cfg.rpn.max_per_img': -1}, 'test_cfg.rpn.max_per_img is no positive number'),
+    ({'model.test_cfg.rpn.max_per_img': -1}, 'test_cfg.rpn.max_per_img is not a positive number'),
     ({'model.backbone.mask_padding': True}, 'mask_padding of its backbone'),
     ({'model.roi_head.bbox_roi_extractor.roi_layer': dict(
         _delete_=True, type='RoIPool', output_size=7)}, 'averages of RoIAlign'),

@@ -63,7 +63,7 @@ def launched(monkeypatch):
 
     def kernels(module):
         recorded = record(module)
-        return compile_ahead._Recorder(module, found) if recorded is module else recorded
+        return compile_ahead._Recorder(module, found.append) if recorded is module else recorded
 
     monkeypatch.setattr(compile_ahead, 'kernels', kernels)
     return found

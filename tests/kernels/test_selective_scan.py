@@ -314,7 +314,7 @@ def test_every_kind_of_choice(monkeypatch, scan_implementation, vectors):
     with pytest.raises(RuntimeError, match="impl='triton' cannot run: Triton needs a CUDA GPU, "
                                            'and x is on cpu.*auto, .*reference'):
         selective_scan(*inputs, impl='triton')
-    with pytest.raises(ValueError, match="impl='cuda' is no implementation"):
+    with pytest.raises(ValueError, match="impl='cuda' is not an implementation"):
         selective_scan(*inputs, impl='cuda')
     monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, scan_implementation)
     assert torch.equal(y, selective_scan(*inputs))

@@ -148,6 +148,15 @@ def make_class_folders(root, classes=CLASSES, count=5, parts=('', )):
                 picture(root / part / name / f'{part}{name} {index}.png')
 
 
+def make_arrays(root, count=5):
+    """Folders of classes whose images have five bands of real numbers."""
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.random.default_rng(index).random((HEIGHT, WIDTH, 5), np.float32)
+            np.save(root / name / f'{index}.npy', pixels)
+
+
 def make_csv(root, count=8):
     lines = ['image,label']
     for index in range(count):
@@ -175,6 +184,7 @@ MAKERS = {
     'class-folders': (make_class_folders, 'class_folders', 'cls'),
     'class-folders-parts': (lambda root: make_class_folders(root, parts=('train', 'val')),
                             'class_folders', 'cls'),
+    'class-folders-arrays': (make_arrays, 'class_folders', 'cls'),
     'csv': (make_csv, 'csv', 'cls'),
 }
 

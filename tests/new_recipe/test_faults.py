@@ -51,7 +51,7 @@ def test_all_faults_at_once(tmp_path):
     message = message_of(root)
     for text in ('numbers outside 0 to 1 (the first: ' + str(root), 'beyond the 2 names',
                  'neither a box of four numbers nor a polygon', 'not finite numbers',
-                 'without width or height', 'no whole number from 0 on',
+                 'without width or height', 'not a whole number from 0 on',
                  f'images cannot be read (the first: {root}/images/val/val0.JPG'):
         assert text in message, text
     for name in ('train0.txt, line 2', 'train1.txt, line 2', 'train2.txt', 'train3.txt', 'val1.txt',

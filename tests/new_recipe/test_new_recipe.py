@@ -21,6 +21,7 @@ spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent
 made = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(made)
 
+IMAGES = ('.jpg', '.png', '.npy')
 HOSTS = {'det': 'mmdet', 'seg': 'mmseg', 'cls': 'mmpretrain'}
 
 
@@ -92,7 +93,7 @@ def test_each_format_is_read_as_it_is(kind, make, tmp_path, monkeypatch, capsys)
     paths = [{entry.get_data_info(index)['img_path'] for index in range(len(entry))}
              for entry in (train, val)]
     assert not paths[0] & paths[1]
-    images = {str(path) for path in root.rglob('*') if path.suffix.lower() in ('.jpg', '.png')
+    images = {str(path) for path in root.rglob('*') if path.suffix.lower() in IMAGES
               and not {'masks', 'annotations'} & set(path.parts)}
     assert {os.path.abspath(path) for path in paths[0] | paths[1]} == images
     if task == 'det':
@@ -474,7 +475,8 @@ QUICK = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['voc', 'yolo-polygons', 'label-maps-colours', 'csv'])
+@pytest.mark.parametrize('kind', ['voc', 'yolo-polygons', 'label-maps-colours', 'csv',
+                                  'class-folders-arrays'])
 def test_it_trains_and_predicts(kind, make, run_tool, tmp_path):
     """By the commands that it names, from another folder."""
     root = make(kind)
@@ -487,6 +489,6 @@ def test_it_trains_and_predicts(kind, make, run_tool, tmp_path):
              'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1')
     (checkpoint, ) = (path for path in (tmp_path / 'work_dirs' / 'recipe').glob('*_1.pth')
                       if not path.name.startswith('best'))
-    image = next(path for path in sorted(root.rglob('*')) if path.suffix.lower() == '.jpg')
+    image = next(path for path in sorted(root.rglob('*')) if path.suffix.lower() in IMAGES)
     run_tool('predict.py', 'mine/recipe.py', checkpoint, image)
     assert (tmp_path / 'predictions' / 'predictions.json').is_file()

@@ -2,7 +2,7 @@
 """Draw what each token of a block reads of each token (VMamba's Figs. 4 to 7, and VSSD's own).
 
 MODEL is NAME, NAME@CHECKPOINT or NAME@CHECKPOINT=LABEL. NAME is an arch such as vmamba-tiny-s2l5,
-or a recipe with a backbone of ours. Without a checkpoint the weights are fresh.
+or a recipe with a backbone of ours. Without a checkpoint the weights are random.
 """
 import argparse
 from pathlib import Path

@@ -16,7 +16,7 @@ METRICS = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe_arguments(parser)
-    parser.add_argument('checkpoint', help='weights of the detector')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of the detector')
     parser.add_argument('--batches', type=int, nargs='+', default=[8], metavar='SIZE',
                         help='sizes of batches to compare with single images (default: 8)')
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE',

@@ -2,7 +2,7 @@
 """Draw the places of photographs that speak for a class: Grad-CAM of a classifier.
 
 MODEL is a recipe of a classifier (FILE.py, below configs/, or mmpretrain::PATH.py), an arch such as
-vssd-tiny, or a peer such as resnet-50; the latter have the head of ImageNet's 1000 classes.
+vssd-tiny, or a peer such as resnet-50. Archs and peers have the head of ImageNet's 1000 classes.
 """
 import argparse
 from dataclasses import replace
@@ -58,7 +58,7 @@ def main() -> None:
         Console().print(table)
         print(f'pictures in {args.out}')
     if not name.checkpoint:
-        print('Without a checkpoint the weights are fresh: the map shows no class.')
+        print('Without a checkpoint the weights are random: the map shows no class.')
     for row in rows:
         if row['note']:
             print(f'{row["picture"]}: {row["note"]}')
@@ -83,8 +83,7 @@ def _arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', type=named, metavar='MODEL')
     parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
-                        help='its weights, which may also be given as MODEL@CHECKPOINT; default: '
-                        'fresh ones')
+                        help='also as MODEL@CHECKPOINT; default: random weights')
     parser.add_argument('--out', type=named, required=True, metavar='FOLDER',
                         help='gets a picture and a map (.npy) of each image, and '
                         'class_activation.json')

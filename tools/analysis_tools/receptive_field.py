@@ -3,7 +3,7 @@
 
 MODEL is NAME, NAME@CHECKPOINT or NAME@CHECKPOINT=LABEL. NAME is an arch such as vssd-tiny, a peer
 such as resnet-50, a recipe (FILE.py, below configs/, or mmpretrain::PATH.py), or timm:NAME. Without
-a checkpoint the weights are fresh. On a CPU, take --size 512 --num-images 8.
+a checkpoint the weights are random. On a CPU, take --size 512 --num-images 8.
 """
 import argparse
 from pathlib import Path

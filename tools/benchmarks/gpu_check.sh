@@ -13,20 +13,20 @@ usage() {
     cat <<USAGE
 Usage: bash tools/benchmarks/gpu_check.sh [FOLDER]
 
-Checks the kernels on the GPU of this machine, from a checkout with PyTorch and Triton alone, in less
-than 8 minutes; each step is stopped when its time is up, and none hides the next:
+Check the kernels on the GPU of this machine, in less than 8 minutes. A checkout, PyTorch and Triton
+are enough. Each step stops when its time is up, and the next one runs all the same:
 
-  compile    compiles the kernels that ops and backbones run, on all cores (at most $COMPILE s)
+  compile    compile the kernels that ops and backbones run, on all cores (at most $COMPILE s)
   tests      test_triton_*.py and test_cuda_graph.py of tests/kernels (at most $TESTS s); without
-             pytest or NumPy the checks of python -m mmvssd_kernels.benchmark --check in their place
+             pytest or NumPy it runs python -m mmvssd_kernels.benchmark --check instead
   ops        op_speed.py --quick (at most $OPS s): op_speed.md, op_speed.json
-  backbones  backbone_speed.py (at most $BACKBONES s), where mmvssd and MMPreTrain can be imported:
+  backbones  backbone_speed.py (at most $BACKBONES s), if mmvssd and MMPreTrain can be imported:
              backbone_speed.csv, backbone_speed.png
 
-Tables and logs land in FOLDER, by default docs/gpu here; another run writes them anew, and leaves a
-table that it does not get to as it was. The environment variable PYTHON names another Python than
-the active one. Exit status: 0, all is well; 1, a step failed or was stopped; 2, nothing was checked,
-as where PyTorch sees no GPU.
+Tables and logs go to FOLDER, by default docs/gpu here. Another run writes them anew; a table that it
+does not reach stays as it was. The environment variable PYTHON names another Python than the active
+one. Exit status: 0, all is well; 1, a step failed or was stopped; 2, nothing was checked, for example
+because PyTorch sees no GPU.
 USAGE
 }
 

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def sample_step(folder: str):
-    """The training step of the sample detector, on sample data made in a folder."""
+    """Return the training step of the sample detector, on sample data made in a folder."""
     make_sample_data(folder, num_scenes=(16, 2), num_crops=(2, 2), progress=False)
     data = Path(folder, 'coco')
     return training_step(load_config(SAMPLE, options={

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time the ops beside the reference: a table in Markdown, and JSON. Needs PyTorch alone."""
+"""Time the ops beside the reference: a table in Markdown, and JSON. It needs only PyTorch."""
 import sys
 
 from mmvssd_kernels.benchmark.command import main

@@ -141,7 +141,7 @@ def _arguments() -> argparse.Namespace:
                         help='do not count parameters and multiply-adds, which a CPU does')
     parser.add_argument('--no-speed', action='store_true', help='time nothing')
     parser.add_argument('--seed', type=int, default=0, metavar='NUMBER',
-                        help='of fresh weights and of images (default: %(default)s)')
+                        help='of random weights and of images (default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='such as cpu or cuda:0; default: a GPU if there is one')
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""Makes scenes of handwritten digits in the formats of COCO, ADE20K and ImageNet."""
+"""Make scenes of handwritten digits in the formats of COCO, ADE20K and ImageNet."""
 import argparse
 import sys
 

@@ -10,7 +10,7 @@ from mmvssd.deployment.export import TARGETS, export
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe_arguments(parser)
-    parser.add_argument('checkpoint', type=named, help='weights to export')
+    parser.add_argument('checkpoint', type=named, metavar='CHECKPOINT', help='checkpoint to export')
     parser.add_argument('--to', choices=tuple(TARGETS), default='onnx',
                         help='kind of file (default: %(default)s)')
     parser.add_argument('--out', type=named, required=True, metavar='FILE',

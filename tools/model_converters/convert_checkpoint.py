@@ -9,16 +9,17 @@ from mmvssd.families import FAMILIES
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='published file; with --weights a checkpoint of a training')
-    parser.add_argument('target', help='file to write')
+    parser.add_argument('source', metavar='SOURCE',
+                        help='published checkpoint; with --weights one of a training')
+    parser.add_argument('target', metavar='TARGET', help='checkpoint to write')
     parser.add_argument('--family', choices=tuple(FAMILIES),
-                        help='family that the file must fit; default: found')
-    parser.add_argument('--arch', help='arch that the file must fit; default: found')
+                        help='family that the file must fit; default: detected')
+    parser.add_argument('--arch', help='arch that the file must fit; default: detected')
     parser.add_argument('--key', help='entry that holds the weights, such as model or model_ema; '
-                        'default: the first there is of model, state_dict, model_ema')
+                        'default: the first of model, state_dict, model_ema that there is')
     parser.add_argument('--weights', choices=('ema', 'raw'),
-                        help='of a checkpoint of a training with EMAHook: write the moving '
-                        'average, or the raw weights, alone')
+                        help='write only the moving average, or only the raw weights, of a '
+                        'training with EMAHook')
     args = parser.parse_args()
     if args.weights:
         if args.family or args.arch or args.key:

@@ -51,21 +51,21 @@ IMPORTS = ('import cv2, mmvssd, mmvssd_kernels, mmcv.ops; '
            'import mmdet.apis, mmseg.apis, mmpretrain.apis')
 
 HELP = """
-Installs PyTorch, MMDetection, MMSegmentation, MMPreTrain and this package; nothing is compiled.
-The first time takes about two minutes on 2 cores, later runs a second. It may be interrupted: the
+Install PyTorch, MMDetection, MMSegmentation, MMPreTrain and this package; nothing is compiled.
+The first time takes about two minutes on 2 cores, later runs a second. If you interrupt it, the
 next run goes on from there.
 
-Where to: into `.venv` in this checkout; but if a virtualenv or conda environment is active that
-has PyTorch 2.4 or later on Python 3.10 to 3.13, into that one, and its PyTorch is left as it is.
+It installs into `.venv` in this checkout. If a virtualenv or conda environment is active that has
+PyTorch 2.4 or later on Python 3.10 to 3.13, it installs into that one and keeps its PyTorch.
 A `.venv` that you made yourself is added to, never emptied; if it does not fit, nothing is done.
 """
 
 ENVIRONMENT_VARIABLES = """
 environment variables:
-  PYTHON    the interpreter, 3.10 to 3.13, to make `.venv` with; an active environment is then not
-            used. Without it: the first that fits of python3, python3.11, 3.12, 3.13, 3.10.
-  MAX_JOBS  processes that compile mmcv's ops, with --with-compiled-mmcv. Without it: as many as
-            cores and memory allow.
+  PYTHON    the interpreter, 3.10 to 3.13, to make `.venv` with; then an active environment is not
+            used. Default: the first that fits of python3, python3.11, 3.12, 3.13, 3.10.
+  MAX_JOBS  processes that compile mmcv's ops, with --with-compiled-mmcv. Default: as many as cores
+            and memory allow.
 
 pip's own settings hold, from its configuration file or as PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and
 PIP_FIND_LINKS. On Linux the default index has PyTorch's CUDA build, several GB. To have the small

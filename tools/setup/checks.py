@@ -29,12 +29,12 @@ def check_venv_module():
 
 
 def check_replaceable(environment, seen):
-    """A `.venv` that does not fit must be one that a set-up made, or nothing at all."""
+    """Raise SetupError unless a set-up made the `.venv` that does not fit, or it is empty."""
     folder = environment.prefix
     if environment.is_own() or not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise SetupError(f'{folder} is no folder, and an environment is to be made there.',
+        raise SetupError(f'{folder} is not a folder, and an environment is to be made there.',
                          'Move it away, and run this again.')
     if not any(folder.iterdir()):
         return
@@ -50,7 +50,7 @@ def check_replaceable(environment, seen):
 
 
 def check_pip(environment, seen):
-    """Environments that uv makes have no pip."""
+    """Raise SetupError if the environment has no pip, as those that uv makes."""
     if leading_numbers(seen['versions'].get('pip', '0')) < OLDEST_PIP:
         python = environment.python
         raise SetupError(
@@ -60,7 +60,7 @@ def check_pip(environment, seen):
 
 
 def check_torchvision(environment, seen):
-    """An adopted environment's torchvision must be the one for its PyTorch."""
+    """Raise SetupError if an adopted environment's torchvision is not the one for its PyTorch."""
     torch = seen['versions']['torch'].split('+')[0]
     for requirement in seen['torchvision_requires']:
         needed = re.match(r'torch\s*\(?==\s*([\w.]+)', requirement)

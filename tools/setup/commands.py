@@ -46,7 +46,7 @@ class Progress:
 
 
 def telling(line):
-    """What of a line of pip's or a compiler's output is worth showing, or None."""
+    """Return what of a line of pip's or a compiler's output is worth showing, or None."""
     counter = re.match(r'\s*\[(\d+)/(\d+)\]', line)  # ninja's
     if counter:
         return '{} of {} files'.format(*counter.groups())

@@ -79,7 +79,7 @@ def check():
 
 
 def choose_gpu():
-    """The GPUs to compile for, as in 'cuda13.0-sm_9.0', or None with the reason.
+    """Return the GPUs to compile for, as in 'cuda13.0-sm_9.0', or None with the reason.
 
     Returns:
         tuple[str or None, str or None]: the GPUs, and a note for the user.
@@ -103,7 +103,7 @@ def choose_gpu():
 
 
 def works(gpu):
-    """Whether the mmcv that is there has ops that load, for the GPU if there is one."""
+    """Return whether the mmcv that is there has ops that load, for the GPU if there is one."""
     code = ('import sys; from mmcv.ops import get_compiling_cuda_version as built_for; '
             'import mmcv._ext; sys.exit(mmcv._ext.__file__ is None or '
             'sys.argv[1] == "gpu" and built_for() == "not available")')
@@ -113,7 +113,7 @@ def works(gpu):
 
 
 def count_processes(each):
-    """How many compiling processes the cores and the free memory allow."""
+    """Return how many compiling processes the cores and the free memory allow."""
     free = re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())
     fit = int(free[1]) // (each * 10**6) if free else 1
     return max(1, min(fit, len(os.sched_getaffinity(0))))

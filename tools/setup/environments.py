@@ -74,7 +74,7 @@ class Environment:
             return None
 
     def is_own(self):
-        """Whether a set-up made it."""
+        """Return whether a set-up made it."""
         return (self.prefix / OWN).is_file()
 
     def runs(self, code):
@@ -82,7 +82,7 @@ class Environment:
                               check=False).returncode == 0
 
     def stamp(self, seen):
-        """A digest of what a set-up follows from, or None if it is not whole."""
+        """Return a digest of what a set-up follows from, or None if it is not whole."""
         versions = seen['versions']
         origins = {'mmvssd': ROOT / 'mmvssd', 'mmvssd_kernels': ROOT / 'kernels/mmvssd_kernels'}
         if not ({'torch', 'torchvision', *HOSTS} <= set(versions)
@@ -98,14 +98,14 @@ class Environment:
         return digest.hexdigest()
 
     def is_set_up(self, seen, compiled):
-        """Whether nothing is left to do, for an own or an adopted environment alike."""
+        """Return whether nothing is left to do, for an own or an adopted environment alike."""
         file = self.prefix / STAMP
         return (seen is not None and file.is_file() and file.read_text() == self.stamp(seen)
                 and (not compiled or 'mmcv' in seen['versions']))
 
 
 def leading_numbers(version):
-    """The first two numbers of a version, for comparison: (2, 13)."""
+    """Return the first two numbers of a version, for comparison: (2, 13)."""
     return tuple(int(number) for number in re.findall(r'\d+', version)[:2])
 
 
@@ -114,13 +114,13 @@ def dotted(numbers):
 
 
 def is_usable(seen):
-    """Whether packages can be installed there as it is."""
+    """Return whether packages can be installed there as it is."""
     return (seen is not None and OLDEST_PYTHON <= tuple(seen['python']) <= NEWEST_PYTHON
             and 'pip' in seen['versions'])
 
 
 def misfit(seen):
-    """Why an active environment cannot be used, or None."""
+    """Return why an active environment cannot be used, or None."""
     if seen is None:
         return f'its Python does not run on {dotted(OLDEST_PYTHON)} or later'
     if not OLDEST_PYTHON <= tuple(seen['python']) <= NEWEST_PYTHON:

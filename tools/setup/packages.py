@@ -11,7 +11,7 @@ DISPLAY_LIBRARIES = ('libGL.so.1', 'libgthread-2.0.so.0')
 
 
 def read_pins(python):
-    """The tested versions for a Python such as (3, 11): distribution -> version."""
+    """Read the tested versions for a Python such as (3, 11): distribution -> version."""
     pins = {}
     text = ''.join((REQUIREMENTS / name).read_text() for name in ('pytorch.txt', 'constraints.txt'))
     for name, version, operator, bound in re.findall(
@@ -31,7 +31,7 @@ def has_display_libraries():
 
 
 def choose_opencv(seen):
-    """The distribution that brings cv2: that which is there. None if another one brings it.
+    """Return the distribution to bring cv2, the installed one first; None if another brings it.
 
     opencv-python is what the hosts ask for by name. It does not import without a few libraries of
     a display, which servers and containers may lack; opencv-python-headless does.
@@ -45,13 +45,13 @@ def choose_opencv(seen):
 
 
 def keep_pytorch(pins, versions):
-    """The pins with an adopted environment's PyTorch in place of the tested one."""
+    """Return the pins with an adopted environment's PyTorch in place of the tested one."""
     pins = {name: version for name, version in pins.items() if name not in PYTORCH}
     return {**pins, **{name: versions[name] for name in PYTORCH if name in versions}}
 
 
 def plan(environment, seen, *, compiled):
-    """What pip is held to, and what it installs without dependencies, all by exact version.
+    """Return what pip is held to, and what it installs without dependencies, by exact version.
 
     Args:
         compiled (bool): the environment has or gets mmcv with its compiled ops.
@@ -79,18 +79,18 @@ def plan(environment, seen, *, compiled):
 
 
 def has_torch(versions, wanted):
-    """Whether PyTorch is there in a version, in whichever build."""
+    """Return whether PyTorch is there in a version, in whichever build."""
     return versions.get('torch', '').split('+')[0] == wanted.split('+')[0]
 
 
 def torchvision_for(torch):
-    """What pip needs to know to find the torchvision for a PyTorch without trying them all."""
+    """Return what pip needs to find the torchvision for a PyTorch without trying them all."""
     major, minor = leading_numbers(torch)
     return f'torchvision==0.{15 + minor}.*' if major == 2 else 'torchvision'
 
 
 def keeps_compiled_mmcv(environment, seen):
-    """Whether an mmcv is there whose compiled ops load, in a version that the hosts take."""
+    """Return whether an mmcv is there that the hosts take, with compiled ops that load."""
     version = seen['versions'].get('mmcv')
     return (version is not None and (2, 0) <= leading_numbers(version) < (2, 2)
             # a file: mmvssd puts a module without one in the place of missing ops

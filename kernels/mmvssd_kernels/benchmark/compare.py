@@ -50,7 +50,7 @@ class Row(NamedTuple):
         return isinstance(own, Failure) and own.cell in ('wrong', 'failed')
 
     def share(self, bandwidth: float) -> Optional[float]:
-        """Bytes that must move a second, as a share of a bandwidth."""
+        """Return the bytes that must move a second, as a share of a bandwidth."""
         own = self.results.get('own')
         if not isinstance(own, Timing):
             return None

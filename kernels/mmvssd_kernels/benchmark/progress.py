@@ -8,7 +8,7 @@ from typing import Callable, Iterator
 
 @contextlib.contextmanager
 def progress(doing: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function that tells on stderr what was done: with rich where it is installed."""
+    """Return a function that reports progress on stderr, with rich if it is installed."""
     if importlib.util.find_spec('rich') is None:
         numbers = itertools.count(1)
         yield lambda text: print(f'[{next(numbers)}/{total}] {text}', file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ class Report(NamedTuple):
     rows: Sequence[Row]
 
     def markdown(self) -> str:
-        """Facts, command, table, and the reasons of cells without a number."""
+        """Write facts, command, table, and the reasons of cells without a number."""
         lines = [', '.join(self.facts.values()), '', f'    {self.command}', '',
                  f'Copy: {self.bandwidth / 1e12:.3f} TB/s, read and written.', '',
                  _line(COLUMNS), _line(['---'] * len(COLUMNS))]
@@ -53,7 +53,7 @@ class Report(NamedTuple):
                 if isinstance(result, Failure) and result.reason]
 
     def json(self) -> str:
-        """The same as numbers: seconds, bytes."""
+        """Return the same as numbers: seconds, bytes."""
         rows = [dict(op=row.workload.op, shape=row.workload.name, sizes=row.workload.sizes,
                      dtype=row.dtype_name, backward=row.backward,
                      least_bytes=row.workload.least_bytes(row.dtype, row.backward),

@@ -151,7 +151,7 @@ class _Timer:
 
 
 def copy_bandwidth(device: torch.device, seconds: float) -> float:
-    """Bytes a second, read and written, of a copy from the device's memory to itself."""
+    """Return the bytes a second, read and written, of a copy from the device's memory to itself."""
     size = COPIED_ON_CPU
     if device.type == 'cuda':
         size = min(COPIED, torch.cuda.get_device_properties(device).total_memory // 8)

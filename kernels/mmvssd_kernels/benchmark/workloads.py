@@ -14,7 +14,7 @@ from mmvssd_kernels.parity import Case
 
 
 def _vssd(C: int, heads: Sequence[int], states: Sequence[int], expansion: int) -> list:
-    """Widths of the stages with a state-space mixer; the last stage has attention."""
+    """Return the widths of the stages with a state-space mixer; the last stage has attention."""
     return [dict(h=h, P=expansion * C * 2**i // h, G=1, S=S)
             for i, (h, S) in enumerate(zip(heads, states))]
 
@@ -53,7 +53,7 @@ class Images(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> 'Images':
-        """Read ``BATCHxHEIGHTxWIDTH``; ValueError where it is none."""
+        """Read ``BATCHxHEIGHTxWIDTH``, or raise ValueError."""
         numbers = text.split('x')
         if len(numbers) != 3 or not all(n.isdigit() and int(n) for n in numbers):
             raise ValueError(f'images: got {text!r}, expected BATCHxHEIGHTxWIDTH, such as '
@@ -103,7 +103,7 @@ class Workload(NamedTuple):
         return description_of(self.op)
 
     def on_grid(self, batch: int, grid: Tuple[int, int]) -> 'Workload':
-        """The same op and widths, on another batch and grid."""
+        """Return the same op and widths, on another batch and grid."""
         H, W = grid
         return self._replace(sizes=dict(self.sizes, N=batch, H=H, W=W, L=H * W))
 

@@ -13,7 +13,7 @@ TILE = dict(BLOCK=16, num_warps=8)
 
 
 def obstacle(t: Tensor, *args, **kwargs) -> Optional[str]:
-    """Why the kernels cannot run on these arguments of either op; None if they can."""
+    """Return why the kernels cannot run on these arguments of either op; None if they can."""
     return triton_support.obstacle(t)
 
 
@@ -39,7 +39,7 @@ def _fake_scan(x, pattern):
 
 @operator('cross_scan_triton(Tensor x, str pattern) -> Tensor', _fake_scan)
 def _scan(x, pattern):
-    """Sequences (N, 4, C, H * W), contiguous."""
+    """Return the sequences (N, 4, C, H * W), contiguous."""
     y = _fake_scan(x, pattern)
     if y.numel():
         triton_support.kernels('cross_scan').scan[_programs(x.shape)](
@@ -85,7 +85,7 @@ register_gradient('cross_merge_triton', _save_merge, _differentiate_merge)
 
 
 def _programs(shape) -> Tuple[int]:
-    """One for each tile of (N, C, H, W)."""
+    """Return the number of programs, one for each tile of (N, C, H, W)."""
     programs = shape[0]
     for side in shape[1:]:
         programs *= -(-side // TILE['BLOCK'])
@@ -93,7 +93,7 @@ def _programs(shape) -> Tuple[int]:
 
 
 def _bits(pattern: str) -> dict:
-    """Sequences that run over columns, and those that run from the end, as the kernels know it."""
+    """Return which sequences run over columns, and which from the end, as the kernels know it."""
     orders = ORDERS[pattern]
     return dict(COLUMNS=sum(order.transposed << k for k, order in enumerate(orders)),
                 REVERSED=sum(order.reverse << k for k, order in enumerate(orders)))

@@ -1,11 +1,11 @@
 """Jit functions of ``cross_scan`` and ``cross_merge``: one kernel each, for all patterns.
 
-A program has a tile of channels, rows and columns of a grid. Its memory is contiguous along
-columns or channels where it is a grid, along columns or rows where it is sequences, so a tile has
-BLOCK = 16 of each: in every one of these directions 16 neighbours are 32 bytes at least, a whole
-sector. For each load and store Triton lets neighbouring threads run along the direction that the
-pointers show to be contiguous (a stride of 1 is known to it), and where two of them differ it
-turns the tile around in shared memory. So all accesses are coalesced, in a grid of either layout.
+A program has a tile of channels, rows and columns of a grid. The memory of a grid is contiguous
+along columns or channels, that of sequences along columns or rows. So a tile has BLOCK = 16 of
+each: in each of these directions 16 neighbours are at least 32 bytes, a whole sector. For each load
+and store Triton lets neighbouring threads run along the contiguous direction, since it knows a
+stride of 1. If two of them differ, it turns the tile around in shared memory. So all accesses are
+coalesced, in a grid of either layout.
 
 COLUMNS and REVERSED have bit k set where sequence k runs over columns first, and from the end.
 """
@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def tile_of(C, H, W, BLOCK: tl.constexpr):
-    """This program's image, and its channels (B, 1, 1), rows (1, B, 1) and columns (1, 1, B)."""
+    """Return the program's image, and its channels (B, 1, 1), rows (1, B, 1), columns (1, 1, B)."""
     # one axis of programs: the other two have room for 65,535 alone
     pid = tl.program_id(0)
     columns, rows, channels = tl.cdiv(W, BLOCK), tl.cdiv(H, BLOCK), tl.cdiv(C, BLOCK)
@@ -30,7 +30,7 @@ def tile_of(C, H, W, BLOCK: tl.constexpr):
 
 @triton.jit
 def place(o_h, o_w, H, W, k: tl.constexpr, COLUMNS: tl.constexpr, REVERSED: tl.constexpr):
-    """Where sequence k has the tokens of a tile."""
+    """Return where sequence k has the tokens of a tile."""
     o_l = o_h * W + o_w
     if (COLUMNS >> k) & 1:
         o_l = o_w * H + o_h

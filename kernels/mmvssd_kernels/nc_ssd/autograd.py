@@ -1,9 +1,9 @@
 """NC-SSD through Triton: launches, and the gradient.
 
 Forward reads the tokens twice: once to sum the state, a stretch of tokens for each program, and
-once to apply it. Backward does the same with gradients. What passes between the two is a state for
-each head; the parts that stretches sum are added in the order of the stretches, so that results
-are the same, bit for bit, in every run.
+once to apply it. Backward does the same with gradients. A state for each head passes between the
+two. Stretches sum parts of it, which are added in the order of the stretches. So results are the
+same, bit for bit, in every run.
 """
 from typing import Optional, Tuple
 
@@ -21,7 +21,7 @@ LEAST_TOKENS = 16
 
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
-    """Why the kernels cannot run on these arguments of ``nc_ssd``; None if they can."""
+    """Return why the kernels cannot run on these arguments of ``nc_ssd``; None if they can."""
     reason = triton_support.obstacle(x)
     if reason:
         return reason
@@ -74,7 +74,7 @@ def _fake_backward(dy, x, dt, A, B, C, D, mask, state, softmax, table, grid):
           '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
 @compiled_ahead(lambda dy, *others: _widths(*others))
 def _backward(dy, x, dt, A, B, C, D, mask, state, softmax, table, grid):
-    """Gradients of x, dt, A, B, C and D, contiguous."""
+    """Return the gradients of x, dt, A, B, C and D, contiguous."""
     results = _fake_backward(dy, x, dt, A, B, C, D, mask, state, softmax, table, grid)
     if x.numel() == 0:
         return tuple(t.zero_() for t in results)

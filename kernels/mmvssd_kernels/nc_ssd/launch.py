@@ -15,7 +15,7 @@ PROGRAMS = 512
 
 
 def halves(x: Tensor, B: Tensor, C: Tensor) -> bool:
-    """Whether tensor cores multiply the tokens as they are: they are half, and the GPU can."""
+    """Return whether tensor cores multiply tokens as they are: half tokens, on a GPU that can."""
     return (x.dtype in (torch.bfloat16, torch.float16) and x.dtype == B.dtype == C.dtype
             and triton_support.capability(x.device) >= (8, 0))
 

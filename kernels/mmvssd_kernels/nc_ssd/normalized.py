@@ -19,8 +19,9 @@ COLUMNS = 128
 def allocate(x: Tensor, B: Tensor, C: Tensor, grid: List[int]) -> Tuple[Tensor, ...]:
     """Allocate what forward keeps for backward.
 
-    States (N, h, S, P) with sums of keys (N, h, S) behind them, what the softmax subtracts and
-    multiplies by (N, h, 2), and the rotary table (2, positions, S / 4) of rows and columns alike.
+    These are the states (N, h, S, P) with sums of keys (N, h, S) behind them, and what the softmax
+    subtracts and multiplies by (N, h, 2). The rotary table (2, positions, S / 4) serves rows and
+    columns.
     """
     (N, _, h, P), S = x.shape, B.shape[3]
     dtype = sum_dtype(x.dtype)
@@ -108,11 +109,11 @@ class _Call(launch.Call):
         self.options.update(K=B.shape[3] // 4, ALIGN=self.align, BH=BH, num_stages=2)
 
     def wide(self) -> dict:
-        """Options of the outputs, which hold little but their tile."""
+        """Return the options of the outputs, which hold little but their tile."""
         return {**self.options, 'BL': 64 if self.options['HALVES'] else self.options['BL']}
 
     def narrow(self) -> dict:
-        """Options of what takes one head after the other, and holds two sums of a tile's features.
+        """Return the options of kernels with one head at a time and two sums of a tile's features.
 
         More tokens, or fewer warps, and the sums overflow the registers.
         """
@@ -124,6 +125,6 @@ class _Call(launch.Call):
         return options
 
     def aligned(self, t: Tensor) -> Tuple[int, int]:
-        """Strides over images and tokens, as kernels count them."""
+        """Return the strides over images and tokens, as kernels count them."""
         n, token = t.stride()[:2]
         return n // self.align, token // self.align

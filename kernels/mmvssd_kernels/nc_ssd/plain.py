@@ -14,8 +14,8 @@ def allocate(x: Tensor, B: Tensor, C: Tensor, grid: None) -> Tuple[Tensor, ...]:
     (N, _, h, P), S = x.shape, B.shape[3]
     nothing = x.new_empty(0)
     if launch.halves(x, B, C):
-        return x.new_empty((2, N, h, S, P), dtype=torch.bfloat16), nothing, nothing.clone()
-    return x.new_empty((1, N, h, S, P), dtype=sum_dtype(x.dtype)), nothing, nothing.clone()
+        return x.new_empty((2, N, h, S, P), dtype=torch.bfloat16), nothing, x.new_empty(0)
+    return x.new_empty((1, N, h, S, P), dtype=sum_dtype(x.dtype)), nothing, x.new_empty(0)
 
 
 def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[Tensor],
@@ -68,7 +68,7 @@ class _Call(launch.Call):
         self.options.update(G=B.shape[2], num_stages=3 if halves else 2)
 
     def narrow_options(self) -> dict:
-        """Options of the gradients, whose many products leave registers for narrow tiles only."""
+        """Return the options of the gradients, whose products leave few registers."""
         if not self.options['HALVES']:
             # measured: quicker than tiles that spill nothing
             return {**self.options, 'BL': 32, 'num_stages': 1}

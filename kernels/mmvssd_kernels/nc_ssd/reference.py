@@ -1,7 +1,7 @@
 """NC-SSD in PyTorch: any device, any float, the definition of the op.
 
-Symbols: N images, L tokens, h heads of width P, state S, G groups of h / G heads, which stand side
-by side in one matrix product, so that B and C are never repeated per head.
+Symbols: N images, L tokens, h heads of width P, state S, G groups of h / G heads. The heads of a
+group are side by side in one matrix product, so B and C are never repeated per head.
 """
 from typing import Optional, Tuple
 
@@ -40,6 +40,9 @@ def _plain(x: Tensor, m: Tensor, B: Tensor, C: Tensor) -> Tensor:
     N, L, h, P = x.shape
     G = B.shape[2]
     mx = m[..., None] * x
+    if G == 1:  # an exported graph would copy what a group's axis of 1 is moved past
+        state = B.squeeze(2).mT @ mx.flatten(2)  # (N, S, h*P)
+        return (C.squeeze(2) @ state).unflatten(2, (h, P))
     # (N, L, a*G, P) -> (N, G, L, a*P)
     mx = mx.unflatten(2, (h // G, G)).permute(0, 3, 1, 2, 4).flatten(3)
     state = B.permute(0, 2, 3, 1) @ mx  # (N, G, S, a*P)
@@ -50,7 +53,7 @@ def _plain(x: Tensor, m: Tensor, B: Tensor, C: Tensor) -> Tensor:
 
 def _normalized(x: Tensor, m: Tensor, B: Tensor, C: Tensor, grid: Tuple[int, int],
                 mask: Optional[Tensor]) -> Tensor:
-    """The ICCV 2025 form -> (N, L, h, P).
+    """Compute the ICCV 2025 form -> (N, L, h, P).
 
     With q = elu(C) + 1, k = elu(B) + 1, w = L softmax_l(m), R_l the rotary embedding of token l
     and s = 1 / (h P)::
@@ -79,7 +82,7 @@ def _normalized(x: Tensor, m: Tensor, B: Tensor, C: Tensor, grid: Tuple[int, int
 
 def rotary_table(grid: Tuple[int, int], S: int, device: torch.device,
                  dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
-    """Cosines and sines of the 2-D rotary embedding, each (H * W, S / 2).
+    """Return the cosines and sines of the 2-D rotary embedding, each (H * W, S / 2).
 
     With K = S / 4 frequencies theta_k = 10000 ** (-k / K), channel pairs 0..K-1 turn by
     row * theta_k and pairs K..2K-1 by column * theta_k.

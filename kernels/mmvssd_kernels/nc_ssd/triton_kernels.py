@@ -1,15 +1,15 @@
 """Jit functions of the plain ``nc_ssd``; symbols as in :mod:`mmvssd_kernels.nc_ssd.reference`.
 
-Grids of what sums or reads states are (h, splits, N): programs that run side by side are the heads
-of one stretch of tokens, so that B and C come from memory once and from the cache for all further
+Grids of kernels that sum or read states are (h, splits, N). So programs that run side by side are
+the heads of one stretch of tokens. B and C come from memory once, and from the cache for further
 heads. A second pass takes the images from the last to the first: the cache still holds the last.
 
 Heads lie side by side, and so do what they hold and step sizes: p_x (N, L, h, P), p_dt (N, L, h),
 p_B and p_C (N, L, G, S) have strides over images and tokens only. All else is contiguous.
 
 States are (parts, N, h, S, P). With HALVES, for half inputs, they are two bfloat16 numbers each,
-high and low: x, dy, B and C then enter products as they are, exact in two, and no product has a
-factor that is zero. Without, there is one part, and products are as DTYPE and PRECISION say.
+high and low. Then x, dy, B and C enter products as they are, exact in two, and no product has a
+factor that is zero. Without HALVES there is one part, and products are as DTYPE and PRECISION say.
 """
 import triton
 import triton.language as tl
@@ -23,7 +23,7 @@ VARYING = ['L', 'split_length', 'W', 'positions', 'tiles', 'stride_dn']
 
 @triton.jit
 def valid_tokens(p_mask, n, o_l, L, stop, MASKED: tl.constexpr):
-    """Which of an image's tokens o_l are before ``stop`` and no padding; p_mask (N, L)."""
+    """Return which of an image's tokens o_l are before ``stop`` and no padding; p_mask (N, L)."""
     m_l = o_l < stop
     if MASKED:
         m_l = m_l & (tl.load(p_mask + n * L + o_l, mask=m_l, other=0) != 0)
@@ -32,7 +32,7 @@ def valid_tokens(p_mask, n, o_l, L, stop, MASKED: tl.constexpr):
 
 @triton.jit
 def rows(o_l, FAR: tl.constexpr):
-    """Tokens of a tile as factors of strides; FAR: of strides that need 64 bits."""
+    """Return the tokens of a tile as factors of strides; FAR: of strides that need 64 bits."""
     o_row = o_l
     if FAR:
         o_row = o_l.to(tl.int64)
@@ -225,7 +225,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
               G: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
               BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
               PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Gradients of a tile of tokens and one group; the group's heads one after the other.
+    """Compute gradients of a tile of tokens and one group; the group's heads one after the other.
 
     p_dx (N, L, h, P), p_ddt (N, L, h), p_dB and p_dC (N, L, G, S); p_sums (2, h, N, tiles) holds
     what this tile adds to dA, and to dD.

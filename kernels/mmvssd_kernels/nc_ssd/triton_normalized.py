@@ -1,9 +1,9 @@
 """Jit functions of the normalized ``nc_ssd``; symbols as in its reference.
 
-A tile is BL tokens of BH heads, (BL, BH, BP): heads are narrow, and features, their rotation and
+A tile is BL tokens of BH heads, (BL, BH, BP), since heads are narrow. Features, their rotation and
 products serve all heads of a tile at once, as columns of one matrix, (BL, BH * BP). Layouts and
-grids are those of :mod:`mmvssd_kernels.nc_ssd.triton_kernels`, the grid's first axis being tiles
-of heads. A token stride of x, dy and y is a multiple of ALIGN, which is what it is counted in.
+grids are those of :mod:`mmvssd_kernels.nc_ssd.triton_kernels`, the grid's first axis being tiles of
+heads. A token stride of x, dy and y is a multiple of ALIGN, which is what it is counted in.
 
 b_k and b_q are features, b_kr and b_qr features after rotation. States (N, h, S, P) have sums of
 keys (N, h, S) behind them, gradients of states those of keys, and stretches give such parts each.
@@ -23,7 +23,7 @@ _VARYING = [*VARYING, 'stride_xn', 'stride_yn']
 def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stride_dl,
             h: tl.constexpr, K: tl.constexpr, LOG_BASE: tl.constexpr, MASKED: tl.constexpr,
             BK: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
-    """The softmax's maximum and 1 / sum, p_softmax (N, h, 2); and the rotary table.
+    """Compute the softmax's maximum and 1 / sum, p_softmax (N, h, 2), and the rotary table.
 
     p_table (2, positions, K): cosines and sines of position * base ** (-k / K), in float64 before
     they are stored.
@@ -64,7 +64,7 @@ def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stri
 
 @triton.jit
 def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.constexpr):
-    """Cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
+    """Load cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
     pair = tl.arange(0, BS // 2)[None, :]
     by_row = pair < K
     o_table = (tl.where(by_row, (o_token // W)[:, None], (o_token % W)[:, None]) * K
@@ -96,7 +96,7 @@ def feature_slope(b_t, b_feature):
 
 @triton.jit
 def softmax(b_m, b_base, b_scale, m_m):
-    """Weights of the softmax; see :func:`prepare`.
+    """Compute weights of the softmax; see :func:`prepare`.
 
     The choice stands between product and difference, which a GPU would join without rounding the
     product. The maximum is a rounded one: the largest weight would not be exp(0).
@@ -107,7 +107,7 @@ def softmax(b_m, b_base, b_scale, m_m):
 
 @triton.jit
 def parts(b_t, HALVES: tl.constexpr):
-    """A block as the sum of two of bfloat16, or as it is."""
+    """Split a block into the sum of two of bfloat16, or leave it as it is."""
     b_high, b_low = b_t, b_t
     if HALVES:
         b_high, b_low = halves(b_t)
@@ -116,7 +116,7 @@ def parts(b_t, HALVES: tl.constexpr):
 
 @triton.jit
 def denominators(b_q, b_keys, scale):
-    """s q_l . keys_j + 1e-6, (BL, BH)."""
+    """Compute s q_l . keys_j + 1e-6, (BL, BH)."""
     return scale * tl.sum(b_q[:, None, :] * b_keys[None, :, :], axis=2) + 1e-6
 
 
@@ -199,7 +199,7 @@ def store_states(p_states, images, n, b_state, b_keys, h: tl.constexpr, P: tl.co
 @triton.jit
 def places(images, n, tile, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr, BS: tl.constexpr,
            BH: tl.constexpr, BP: tl.constexpr):
-    """Places of a tile's states and sums of keys, and which of them exist."""
+    """Return the places of a tile's states and sums of keys, and which of them exist."""
     o_c = tl.arange(0, BH * BP)
     o_s, o_h, o_p = tl.arange(0, BS), tile * BH + o_c // BP, o_c % BP
     o_state = n * (h * S * P) + o_s[:, None] * P + (o_h * (S * P) + o_p)[None, :]
@@ -272,7 +272,7 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
                     FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
                     DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
                     HALVES: tl.constexpr):
-    """Gradients of C over a tile of tokens, p_dC (N, L, S), one head after the other.
+    """Compute gradients of C over a tile of tokens, p_dC (N, L, S), one head after the other.
 
     p_weights (2, N, L, h) are the weights of dy in gradients of states, and of features in those of
     sums of keys.
@@ -332,7 +332,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_
               ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr,
               BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
               ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Gradients of x, of m and of B over a tile of tokens, one head after the other.
+    """Compute gradients of x, of m and of B over a tile of tokens, one head after the other.
 
     p_dx (N, L, h, P), p_dm (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
     adds to the sum of dm, and to dD.

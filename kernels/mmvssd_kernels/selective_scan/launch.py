@@ -90,9 +90,8 @@ class Sums(NamedTuple):
 
     def copy_to(self, dA: Tensor, dD: Tensor, dbias: Tensor) -> None:
         """Store all but the weight's as the parameters are, (K*D, S), (K*D,) and (K*D,)."""
-        dA.copy_(self.A.mT.flatten(0, 1))
-        dD.copy_(self.D.flatten())
-        dbias.copy_(self.bias.flatten())
+        for t, total in ((dA, self.A.mT), (dD, self.D[:, 0]), (dbias, self.bias[:, 0])):
+            t.unflatten(0, total.shape[:2]).copy_(total)
 
 
 class Parts(NamedTuple):

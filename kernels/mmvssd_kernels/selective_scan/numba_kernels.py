@@ -13,9 +13,9 @@ step there is 0.
 Backward starts from the states that forward kept, one for each segment of tiles. It runs a segment
 again for the states before its tiles, and a tile again for those before its tokens.
 
-An image may have 66,800 tokens, and a state may last for all of them. So that its error does not
-grow with every token, a tile runs from a state of zero, and beside it what was there before decays;
-at its end that decays anew, by the tile's whole time. Sums over tokens are compensated from tile to
+An image may have 66,800 tokens, and a state may last for all of them. The error must not grow with
+every token. So a tile runs from a state of zero, and the earlier state decays beside it. At the
+tile's end that decays anew, by the tile's whole time. Sums over tokens are compensated from tile to
 tile.
 
 Only what compiles the kernels imports this module.

@@ -128,7 +128,7 @@ class Scan:
         return blocks
 
     def _backward_blocks(self) -> int:
-        """Return blocks by the shape alone: in backward channels are added up over them."""
+        """Return blocks by the shape only: in backward channels are added up over them."""
         vectors = self.width // lanes(self.dtype)
         return min(-(-vectors // BLOCK), -(-UNITS // (self.parts * self.groups)))
 

@@ -72,7 +72,7 @@ def selective_scan(u: Tensor,
     check_optional('delta_bias', delta_bias, (channels,), u.device)
     check_flag('delta_softplus', delta_softplus)
     check_mask(mask, (N, L), u.device)
-    nothing = A.new_zeros(channels)
+    nothing = A.new_zeros(channels) if D is None or delta_bias is None else None
     return dispatch.call('selective_scan', impl, u, delta, A, B, C, nothing if D is None else D,
                          nothing if delta_bias is None else delta_bias,
                          delta_softplus=delta_softplus, mask=mask)

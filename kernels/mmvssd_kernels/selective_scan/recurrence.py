@@ -2,8 +2,8 @@
 
 A block is F * q tokens of a sequence: q chunks, each of F steps. Its tensors are (F, N, q, D) for
 N sequences of D channels, so that one step of all chunks, sequences and channels is one slice.
-Chunks run in parallel: each is run from zero once for its last state alone, then from the state
-that those give it, so nothing is ever divided by a decay.
+Chunks run in parallel. Each runs from zero once, only for its last state, and then from the state
+that its predecessors give it. So nothing is ever divided by a decay.
 
 With u the input, delta the step size and s an entry of the state::
 
@@ -60,7 +60,7 @@ class Scratch:
         self._held: Dict[str, Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
-        """A contiguous tensor of that shape, uninitialized; the next of that name replaces it."""
+        """Return a contiguous, uninitialized tensor; the next of that name replaces it."""
         size = torch.Size(shape).numel()
         if name not in self._held or self._held[name].numel() < size:
             self._held[name] = self._nothing.new_empty(size)
@@ -191,6 +191,6 @@ def _starts(a: Sequence[Tensor], b: Sequence[Tensor], decay: Tensor, state: Tens
 
 
 def _steps(t: Tensor, reverse: bool) -> List[Tensor]:
-    """Slices along the first axis, in the order of the scan."""
+    """Return the slices along the first axis, in the order of the scan."""
     steps = t.unbind(0)
     return steps[::-1] if reverse else steps

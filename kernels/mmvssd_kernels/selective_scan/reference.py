@@ -45,19 +45,19 @@ class _Span(NamedTuple):
         return t.movedim((-1, 0, -2), (0, 1, 2))
 
     def channels(self, D: int) -> slice:
-        """The group's channels."""
+        """Return the group's channels."""
         return slice(self.k * D, (self.k + 1) * D)
 
 
 def _parts(u: Tensor, K: int) -> List[slice]:
-    """Sequences that share blocks: as many as one block has room for."""
+    """Return the sequences that share blocks: as many as one block has room for."""
     N, channels, L = u.shape
     n = max(1, BLOCK // max(channels // K * L, 1))
     return [slice(start, start + n) for start in range(0, N, n)]
 
 
 def _spans(u: Tensor, K: int) -> List[List[_Span]]:
-    """Blocks of each group, in order; the last one has the tokens that make no whole chunk."""
+    """Return the blocks of each group, in order; the last has the rest of the tokens."""
     _, channels, L = u.shape
     q = _chunks(channels // K)
     whole = L // STEPS
@@ -68,7 +68,7 @@ def _spans(u: Tensor, K: int) -> List[List[_Span]]:
 
 
 def _chunks(width: int) -> int:
-    """Chunks of a block for a group of that many channels."""
+    """Return the chunks of a block for a group of that many channels."""
     return max(1, BLOCK // max(width * STEPS, 1))
 
 
@@ -86,7 +86,7 @@ def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
           'Tensor delta_bias, Tensor? mask, bool delta_softplus) -> (Tensor, Tensor)',
           _fake_forward)
 def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
-    """Outputs (N, K*D, L), and each sequence's states (S, D) before all blocks but the first."""
+    """Return outputs (N, K*D, L), and states (S, D) of sequences before blocks but the first."""
     K = B.shape[1]
     width = u.shape[1] // K
     y = u.new_empty(u.shape, dtype=sum_dtype(u.dtype))
@@ -119,7 +119,7 @@ def _fake_backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_sof
           'bool delta_softplus) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
           _fake_backward)
 def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus):
-    """Gradients of the seven inputs, in the dtype of the state."""
+    """Return the gradients of the seven inputs, in the dtype of the state."""
     dtype = sum_dtype(u.dtype)
     width = u.shape[1] // B.shape[1]
     du, ddelta, dB, dC = (t.new_empty(t.shape, dtype=dtype) for t in (u, delta, B, C))
@@ -169,7 +169,7 @@ def take(part: slice, *tensors: Optional[Tensor]) -> List[Any]:
 def _block(span: _Span, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
            delta_bias: Tensor, mask: Optional[Tensor], delta_softplus: bool,
            scratch: recurrence.Scratch) -> recurrence.Block:
-    """A block's inputs."""
+    """Return a block's inputs."""
     dtype = sum_dtype(u.dtype)
     channels = span.channels(u.shape[1] // B.shape[1])
     u, z = (span.take(t[:, channels]) for t in (u, delta))

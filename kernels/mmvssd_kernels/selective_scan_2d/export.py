@@ -59,8 +59,8 @@ _translated = operator('selective_scan_2d_onnx(Tensor x, Tensor dt, Tensor dt_we
 def _chunks(grids: Sequence[Tensor], pattern: str) -> Tensor:
     """Cut the sequences of four grids (N, H, W, ...) into chunks, (T, 4, N, c, ...).
 
-    Those that run from the end are cut as the others are, and turned around with their chunks:
-    what fills the last one up is the first then, and zeros leave the state at zero.
+    Sequences from the end are cut as the others are, and turned around with their chunks. Then the
+    filling of the last chunk comes first, and zeros leave the state at zero.
     """
     forward = FORWARD[pattern]
     sequences = [(grid.transpose(1, 2) if order.transposed else grid).flatten(1, 2)

@@ -28,10 +28,10 @@ def selective_scan_2d(x: Tensor,
                       impl: str = 'auto') -> Tensor:
     r"""2-D selective scan (SS2D): four sequences over one grid, scanned and added up.
 
-    It is what :func:`~mmvssd_kernels.cross_scan`, :func:`~mmvssd_kernels.selective_scan` and
-    :func:`~mmvssd_kernels.cross_merge` compute one after the other, with
-    :math:`\delta = softplus(W dt + b)`, on channels-last tokens and without writing out sequences
-    or step sizes (VMamba, arXiv 2401.10166, Sec. 4.2). Channel d of sequence k is channel
+    It computes :func:`~mmvssd_kernels.cross_scan`, :func:`~mmvssd_kernels.selective_scan` and
+    :func:`~mmvssd_kernels.cross_merge` one after the other, with
+    :math:`\delta = softplus(W dt + b)`. Tokens are channels-last. Sequences and step sizes are
+    never written out (VMamba, arXiv 2401.10166, Sec. 4.2). Channel d of sequence k is channel
     ``k * D + d`` of A, D and dt_bias.
 
     Args:
@@ -69,7 +69,7 @@ def selective_scan_2d(x: Tensor,
     check_optional('dt_bias', dt_bias, (4 * width,), x.device)
     check_choice('pattern', pattern, PATTERNS)
     check_mask(mask, (N, H, W), x.device)
-    nothing = A.new_zeros(4 * width)
+    nothing = A.new_zeros(4 * width) if D is None or dt_bias is None else None
     return dispatch.call('selective_scan_2d', impl, x, dt, dt_weight, A, B, C,
                          nothing if D is None else D, nothing if dt_bias is None else dt_bias,
                          pattern=pattern, mask=mask)

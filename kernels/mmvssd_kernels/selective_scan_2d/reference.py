@@ -48,14 +48,14 @@ class _Span(NamedTuple):
 
 
 def _parts(shape: torch.Size) -> List[slice]:
-    """Images of a batch (N, H, W, D) that share blocks: as many as one block has room for."""
+    """Return images of a batch (N, H, W, D) that share blocks, as many as one has room for."""
     N, H, W, D = shape
     n = max(1, BLOCK // max(H * W * D, 1))
     return [slice(start, start + n) for start in range(0, N, n)]
 
 
 def _spans(shape: torch.Size, pattern: str) -> List[List[_Span]]:
-    """Blocks of each sequence over a grid (N, H, W, D), in the order in which it runs them."""
+    """Return the blocks of each sequence over a grid (N, H, W, D), in the order they run."""
     sequences = []
     for k, (transposed, reverse) in enumerate(ORDERS[pattern]):
         chunks, q = _chunks(shape, transposed)
@@ -66,7 +66,7 @@ def _spans(shape: torch.Size, pattern: str) -> List[List[_Span]]:
 
 
 def _chunks(shape: torch.Size, transposed: bool) -> Tuple[int, int]:
-    """Rows (or columns) of a grid, and how many of them make a block."""
+    """Return the rows (or columns) of a grid, and how many of them make a block."""
     _, H, W, D = shape
     length, chunks = (H, W) if transposed else (W, H)
     if length == 0:
@@ -90,7 +90,7 @@ def _fake_forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
           'Tensor D, Tensor dt_bias, Tensor? mask, str pattern) -> (Tensor, Tensor)',
           _fake_forward)
 def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
-    """Outputs (N, H, W, D), and each image's states (S, D) before all blocks but the first."""
+    """Return outputs (N, H, W, D), and the states (S, D) of images before blocks but the first."""
     y = _skip(x, D)
     weight = _with_bias(dt_weight, dt_bias, y.dtype)
     scratch = recurrence.Scratch(y.dtype, y.device)
@@ -117,7 +117,7 @@ def _fake_backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, patt
           'Tensor B, Tensor C, Tensor D, Tensor dt_bias, Tensor? mask, Tensor states, str pattern) '
           '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)', _fake_backward)
 def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
-    """Gradients of the eight inputs, in the dtype of the state."""
+    """Return the gradients of the eight inputs, in the dtype of the state."""
     dtype = sum_dtype(x.dtype)
     width = x.shape[3]
     dx = _skip(dy, D)
@@ -161,14 +161,14 @@ register_backward('selective_scan_2d', tensors=9)
 
 
 def _skip(t: Tensor, D: Tensor) -> Tensor:
-    """What D makes of inputs, or of gradients of the outputs, (N, H, W, D); contiguous."""
+    """Return what D makes of inputs, or of gradients of the outputs, (N, H, W, D); contiguous."""
     D = D.to(sum_dtype(t.dtype)).view(4, t.shape[3]).sum(0)
     return torch.mul(t, D, out=t.new_empty(t.shape, dtype=D.dtype))
 
 
 def _block(span: _Span, x: Tensor, dt: Tensor, weight: Tensor, A: Tensor, B: Tensor, C: Tensor,
            mask: Optional[Tensor], scratch: recurrence.Scratch) -> recurrence.Block:
-    """A block's inputs; ``weight`` is that of :func:`_with_bias`."""
+    """Return a block's inputs; ``weight`` is that of :func:`_with_bias`."""
     dtype, width = weight.dtype, x.shape[3]
     u = span.take(x).to(dtype)
     delta = scratch('delta', *u.shape)

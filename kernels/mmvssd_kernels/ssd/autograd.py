@@ -38,7 +38,7 @@ def _tiles(S: int, P: int) -> Tiles:
 
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
-    """Why the kernels cannot run on these arguments of ``ssd``; None if they can."""
+    """Return why the kernels cannot run on these arguments of ``ssd``; None if they can."""
     reason = triton_support.obstacle(x)
     if reason:
         return reason
@@ -93,7 +93,7 @@ def _fake_backward(dy, x, dt, A, B, C, D, reverse):
           _fake_backward)
 @compiled_ahead(lambda dy, *others: _widths(*others))
 def _backward(dy, x, dt, A, B, C, D, reverse):
-    """Gradients of x, dt, A, B, C and D, contiguous."""
+    """Return the gradients of x, dt, A, B, C and D, contiguous."""
     results = _fake_backward(dy, x, dt, A, B, C, D, reverse)
     if x.numel() == 0:
         return tuple(t.zero_() for t in results)
@@ -149,7 +149,7 @@ class _Launch:
         self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision)
 
     def in_order(self, t: Tensor) -> _InOrder:
-        """Where the tokens of a tensor start, and how they go on."""
+        """Return where the tokens of a tensor start, and how they go on."""
         if not self.reverse:
             return _InOrder(t, t.stride())
         n, token, *others = t.stride()
@@ -157,7 +157,7 @@ class _Launch:
 
     def states(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder,
                backward: bool) -> Tensor:
-        """The state before each chunk, (N, h, chunks, S, P).
+        """Return the state before each chunk, (N, h, chunks, S, P).
 
         Backward, with dy for x and C for B: the gradient of the state after each chunk.
         """

@@ -2,7 +2,7 @@
 
 Symbols: N images, L tokens, h heads of width P, state S, G groups of r = h / G heads. A sequence is
 cut into c chunks of T tokens. Within a chunk a token reads its predecessors in one matrix product
-with a matrix of decays; what came before the chunk it reads from the state that chunks hand on.
+with a matrix of decays. It reads earlier tokens from the state that chunks hand on.
 """
 from typing import Optional, Tuple
 
@@ -78,7 +78,7 @@ def _chunks(t: Tensor, G: int, T: int, c: int) -> Tensor:
 
 
 def _carry(added: Tensor, a: Tensor) -> Tensor:
-    """The state before each chunk, (N, G, r, c, S, P), from what chunks add and their sums of a.
+    """Return the state before each chunk, (N, G, r, c, S, P), from additions and sums of a.
 
     A loop over chunks would fix their number in an export with open sizes: there it is a product.
     """

@@ -1,6 +1,6 @@
 """Jit functions of ``ssd``; symbols as in :mod:`mmvssd_kernels.ssd.reference`.
 
-A chunk has T tokens here, a matter of the kernels alone. Tokens are counted in the order in which
+A chunk has T tokens here, which concerns only the kernels. Tokens are counted in the order in which
 the state runs: in reverse, pointers start at the last token and strides over tokens are negative.
 Head j reads group j // r. a_t = dt_t A is the logarithm of a step's decay.
 
@@ -42,7 +42,7 @@ def chunk_states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, stride_
                  stride_xh, stride_xp, stride_dn, stride_dl, stride_dh, stride_A, stride_Bn,
                  stride_Bl, stride_Bg, stride_Bs, BACKWARD: tl.constexpr, T: tl.constexpr,
                  BS: tl.constexpr, BP: tl.constexpr, EXACT: tl.constexpr, ACC: tl.constexpr):
-    """What a chunk alone makes of a state of 0: p_states (N, h, chunks, S, P).
+    """Compute what a chunk makes of a state of 0: p_states (N, h, chunks, S, P).
 
     Backward, of the state's gradient, with dy for x and C for B. Decays over whole chunks go to
     p_decays (N, h, chunks).
@@ -109,7 +109,7 @@ def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_y, L, h, P, S, r, stride_
             stride_Bg, stride_Bs, stride_Cn, stride_Cl, stride_Cg, stride_Cs, stride_D, stride_yn,
             stride_yl, SKIP: tl.constexpr, T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
             DTYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr, ACC: tl.constexpr):
-    """Outputs of a chunk, p_y (N, L, h, P), from the state before it."""
+    """Compute the outputs of a chunk, p_y (N, L, h, P), from the state before it."""
     tiles = tl.cdiv(P, BP)
     j, n = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1)
@@ -152,7 +152,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_dx, p_
               stride_dBl, SKIP: tl.constexpr, T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
               DTYPE: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
               ACC: tl.constexpr):
-    """All gradients over a chunk and a group; p_dA and p_dD (N, chunks, h) are parts of a sum."""
+    """Compute gradients of a chunk and a group; p_dA, p_dD (N, chunks, h) are parts of sums."""
     g, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1)
     first = c.to(tl.int64) * T

@@ -1,11 +1,11 @@
-"""mmcv's compiled ops without a compiler: what ``mmcv._ext`` is where mmcv was not compiled.
+"""mmcv's compiled ops without a compiler: ``mmcv._ext`` for an mmcv that was not compiled.
 
 Fix: retire when mmcv ships wheels for the versions of PyTorch that are in use.
 
 ``mmcv-lite`` is a wheel of mmcv's Python, ``mmcv.ops`` included, under the same import name. It
-lacks one module, ``mmcv._ext``, which holds what C++ and CUDA compute; without it ``import
-mmcv.ops`` fails, and with it every detector. :func:`apply` lets Python find that module here, after
-it has looked everywhere else: a compiled mmcv keeps its own.
+lacks one module, ``mmcv._ext``, which holds what C++ and CUDA compute. Without it
+``import mmcv.ops`` fails, and so does every detector. With :func:`apply` Python finds that module
+here, after it has looked everywhere else. So a compiled mmcv keeps its own.
 
 Three may serve an op, and :func:`providers` says which one does:
 
@@ -120,7 +120,7 @@ def providers(device: str = 'cpu') -> Dict[str, Optional[str]]:
 
 
 def _installed() -> Optional[ModuleSpec]:
-    """Where ``import mmcv._ext`` finds it; None if there is no mmcv, or none that imports."""
+    """Return where ``import mmcv._ext`` finds it; None if there is no mmcv that imports."""
     try:
         return importlib.util.find_spec(MODULE)
     except ImportError:

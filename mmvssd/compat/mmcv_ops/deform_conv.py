@@ -124,7 +124,7 @@ def _backward(grad_output, geometry, tensors, gradients: Sequence[Any]):
 
 
 def _of_image(image, x, offset, weight, mask=None):
-    """One image's part of each tensor, in the precision of sums."""
+    """Return one image's part of each tensor, in the precision of sums."""
     tensors = [x[image:image + 1], offset[image:image + 1], weight]
     if mask is not None:
         tensors.append(mask[image:image + 1])
@@ -149,7 +149,7 @@ def _convolve(geometry, x, offset, weight, mask=None):
 
 
 def _places(geometry, offset, weight):
-    """Where every tap reads: two (deform groups, taps, H', W') of y and x."""
+    """Return where every tap reads: two (deform groups, taps, H', W') of y and x."""
     taps_y, taps_x = weight.shape[2:]
     height, width = offset.shape[2:]
     offset = offset.reshape(geometry.deform_groups, taps_y * taps_x, 2, height, width)
@@ -169,7 +169,7 @@ def _inside(y, x, sides):
 
 
 def _moved_away(offset, outside, shape, geometry):
-    """Offsets of which those that count 0 lead far away, where no gradient comes from."""
+    """Return offsets of which those that count 0 lead far away, where no gradient comes from."""
     away = -2. * (sum(shape[2:]) + sum(geometry.padding) + 1)
     pairs = offset.reshape(geometry.deform_groups, -1, 2, *offset.shape[2:])
     return torch.where(outside[:, :, None], away, pairs).reshape(offset.shape)

@@ -65,7 +65,7 @@ class _Boxes:
         return _Boxes(*(side[selection] for side in sides), offset=self.offset)
 
     def overlap(self, others):
-        """IoU with other boxes: (N, M), NaN where a box has a NaN or both are empty."""
+        """Return the IoU with other boxes: (N, M), NaN if a box has a NaN or both are empty."""
         width = _extent(self.x1, self.x2, others.x1, others.x2, self.offset)
         height = _extent(self.y1, self.y2, others.y1, others.y2, self.offset)
         both = width.mul_(height)
@@ -73,7 +73,7 @@ class _Boxes:
 
 
 def _extent(start, end, others_start, others_end, offset):
-    """How long the common part of intervals is: (N,) and (M,) -> (N, M)"""
+    """Return how long the common part of intervals is: (N,) and (M,) -> (N, M)"""
     extent = torch.minimum(end[:, None], others_end)
     extent -= torch.maximum(start[:, None], others_start)
     if offset:
@@ -82,7 +82,7 @@ def _extent(start, end, others_start, others_end, offset):
 
 
 def _greedy(over):
-    """Which of a few boxes stay, highest first; (N, N) whether a pair overlaps too much."""
+    """Return which of a few boxes stay, highest first; (N, N) whether a pair overlaps too much."""
     packed = np.packbits(over.cpu().numpy(), axis=1, bitorder='little')
     rows = [int.from_bytes(row.tobytes(), 'little') for row in packed]
     suppressed, kept = 0, []
@@ -139,7 +139,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
 
 
 def _highest(scores):
-    """The first of the highest scores, as a loop of ``<`` from the first one finds it."""
+    """Return the first of the highest scores, as a loop of ``<`` from the first one finds it."""
     best = int(scores.argmax())  # NaN, if there is one
     if np.isnan(scores[best]) and best:
         best = int(np.nanargmax(scores))
@@ -165,7 +165,7 @@ def _decay(overlap, iou_threshold, sigma, method):
 
 
 def _fill_from_the_end(alive):
-    """The order that comes of putting the last box into the place of each dropped one."""
+    """Return the order that comes of putting the last box into the place of each dropped one."""
     kept = int(alive.sum())
     order = np.arange(kept)
     order[~alive[:kept]] = kept + np.flatnonzero(alive[kept:])[::-1]

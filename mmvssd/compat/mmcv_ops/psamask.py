@@ -43,7 +43,7 @@ def psamask_backward(grad_output: Tensor, grad_input: Tensor, psa_type: int, num
 
 
 def _places(weights, h_mask, w_mask, half_h_mask, half_w_mask):
-    """Which pixel each weight is for, H * W for none: (h_mask * w_mask, H * W)"""
+    """Return which pixel each weight is for, H * W for none: (h_mask * w_mask, H * W)"""
     height, width = weights.shape[2:]
 
     def axis(side, mask, half):

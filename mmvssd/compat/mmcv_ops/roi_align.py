@@ -1,10 +1,10 @@
 """RoIAlign, average and max, as mmcv computes it.
 
 A region is cut into ``aligned_height`` x ``aligned_width`` bins, each bin is sampled on a grid of
-points, and a point is interpolated between its four pixels. The average is separable: the points
-of a region form a grid, so that one matrix along y and one along x hold all weights, averaged over
-points, and a region of C channels becomes ``Wy @ features @ Wx.T``. Most entries of the two are 0.
-For features of many channels the products of their non-zero entries weigh rows of pixels
+points, and a point is interpolated between its four pixels. The average is separable, since the
+points of a region form a grid. One matrix along y and one along x hold all weights, averaged over
+points. A region of C channels becomes ``Wy @ features @ Wx.T``. Most entries of the two are 0. For
+features of many channels the products of their non-zero entries weigh rows of pixels
 (:mod:`~mmvssd.compat.mmcv_ops.weighted_rows`); for few channels and large regions, as masks are,
 two matrix products a region are faster.
 
@@ -48,7 +48,7 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         rois (Tensor): (R, 5), each the image's index and x1, y1, x2, y2.
         output (Tensor): (R, C, aligned_height, aligned_width), written.
         argmax_y, argmax_x (Tensor): as ``output``, written in max mode: the point that was the
-            largest, -1 where there was none.
+            largest, -1 if there was none.
         spatial_scale (float): pixels of the features a unit of the boxes.
         sampling_ratio (int): points a bin along each axis; 0 takes one a pixel, rounded up.
         pool_mode (int): 0 for max, 1 for average.
@@ -118,12 +118,12 @@ class _Axis(NamedTuple):
         return cls(start, bin_size, points, bins, side)
 
     def rows(self, selection):
-        """The same of some regions."""
+        """Return the same of some regions."""
         return self._replace(start=self.start[selection], bin_size=self.bin_size[selection],
                              points=self.points[selection])
 
     def coordinate(self, region, bin, point):
-        """Where a point of a bin of a region lies; all are (S,)."""
+        """Return where a point of a bin of a region lies; all are (S,)."""
         bin_size = self.bin_size[region]
         return (self.start[region] + bin * bin_size
                 + (point + 0.5) * bin_size / self.points[region])
@@ -176,7 +176,7 @@ class _Regions(NamedTuple):
                    _Axis.of(x1, x2, bins[1], width, sampling_ratio, aligned))
 
     def rows(self, selection):
-        """The same of some regions."""
+        """Return the same of some regions."""
         return _Regions(self.image[selection], self.y.rows(selection), self.x.rows(selection))
 
     def chunks(self) -> Iterator[Tuple[slice, '_Regions']]:
@@ -236,7 +236,7 @@ def _from_rows(rows, regions, part):
 
 
 def _few_channels(features, regions):
-    """Whether two matrix products a region are faster than weighted rows."""
+    """Return whether two matrix products a region are faster than weighted rows."""
     return features.shape[1] < 8
 
 
@@ -250,7 +250,7 @@ def _crops(regions):
 
 
 def _spans(weights):
-    """The pixels that each region reads of an axis, as slices; (R, bins, side) -> R slices."""
+    """Return the pixels that each region reads of an axis; (R, bins, side) -> R slices."""
     read = (weights != 0).any(1).to(torch.uint8)
     first = read.argmax(1)
     last = read.shape[1] - read.flip(1).argmax(1)
@@ -259,7 +259,7 @@ def _spans(weights):
 
 
 def _terms(regions):
-    """Which pixels of all images make each bin, as :func:`sums` takes them.
+    """Return which pixels of all images make each bin, as :func:`sums` takes them.
 
     Returns:
         tuple: (E,) index of a pixel's row; (E,) weight; (R * bins,) number of terms of each bin.
@@ -327,7 +327,7 @@ def _maximum(features, regions, output, argmax_y, argmax_x):
 
 
 def _bin_coordinates(axis, point):
-    """Where one point of each bin lies; (R,) its number along the axis -> (R, bins)."""
+    """Return where one point of each bin lies; (R,) its number along the axis -> (R, bins)."""
     region = torch.arange(len(axis.start), device=axis.start.device)[:, None]
     bin = torch.arange(axis.bins, device=axis.start.device)
     return axis.coordinate(region, bin, point[:, None])

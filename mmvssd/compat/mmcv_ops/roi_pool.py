@@ -60,7 +60,7 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
 
 
 def _bins(start, end, bins, side):
-    """Where bins start and end on an axis, whole pixels: (2, R, bins)"""
+    """Return where bins start and end on an axis, whole pixels: (2, R, bins)"""
     size = ((end - start) / bins)[:, None]
     number = torch.arange(bins, device=start.device)
     first = (number * size + start[:, None]).floor()
@@ -69,7 +69,7 @@ def _bins(start, end, bins, side):
 
 
 def _largest(image, rows, columns):
-    """The largest pixel of each bin and where it is: (C, H, W) -> two (C, bins, bins)"""
+    """Return the largest pixel of each bin and where it is: (C, H, W) -> two (C, bins, bins)"""
     y, y_inside = _pixels(rows)
     x, x_inside = _pixels(columns)
     inside = y_inside[:, None, :, None] & x_inside[None, :, None, :]

@@ -109,7 +109,7 @@ def recognize(tree: Tree, task: Optional[str] = None,
     for key, found in weak.items():
         if broken and task is None:
             raise DataError(f'{tree.root}: JSON files cannot be read: {some(broken)}. If they '
-                            f'are no annotations, say --task {FORMATS[key].task}')
+                            f'are not annotations, say --task {FORMATS[key].task}')
         return key, found
     looked_for = ', '.join(one.title for one in among.values())
     others = _found(tree, {key: one for key, one in FORMATS.items()
@@ -130,7 +130,7 @@ def _format_of_file(tree: Tree, among: Dict[str, Format]) -> Tuple[str, Found]:
     for key, found in _found(tree, among).items():
         if tree.file in found.files:
             return key, found
-    raise DataError(f'{tree.file}: is no annotation file of a known format; name the folder of '
+    raise DataError(f'{tree.file}: is not an annotation file of a known format; name the folder of '
                     'the data, or a file of COCO, LabelMe, YOLO (YAML) or CSV')
 
 

@@ -90,7 +90,7 @@ def read(tree: Tree, found: Found, findings: Findings,
     if classes is not None:
         for name in names:
             if name not in classes:
-                findings.stop(str(tree.root), '{} folders are none of the classes',
+                findings.stop(str(tree.root), '{} folders are not among the classes',
                               str(next(folders[name][0].parent for folders in by_part.values()
                                        if name in folders)), f'Listed are {some(classes)}')
         names = list(classes)

@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from mmvssd.bands.kinds import any_header
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, WHOLE, Data, Found, Item, Part
 from mmvssd.datasets.formats.tree import Tree, folder_of, part_of_names
 from mmvssd.engine.data.coco import Use, check_file
 from mmvssd.engine.data.coco.values import is_id, is_number
-from mmvssd.engine.data.file_facts import header, upright_size
+from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
 from mmvssd.phrases import some
@@ -168,7 +169,7 @@ def _complete_images(images: Sequence[dict], folder: Path) -> List[str]:
             image['file_name'] = name = name.replace('\\', '/')
             slashes += 1
         if 'width' not in image and 'height' not in image:
-            fact = header(str(folder / name))
+            fact = any_header(str(folder / name))
             if fact is not None:
                 image['width'], image['height'] = upright_size(fact)
                 sizes += 1

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from mmvssd.bands.kinds import any_header
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.images import NAME_IT, SEVERAL, image_near
@@ -17,7 +18,7 @@ from mmvssd.datasets.formats.objects import clipped, from_polygons, from_run_len
 from mmvssd.datasets.formats.records import DETECTION, Data, Found, Item
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.engine.data.coco.values import is_number
-from mmvssd.engine.data.file_facts import header, upright_size
+from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
 from mmvssd.phrases import short, some
@@ -109,7 +110,7 @@ class _File:
         if is_number(width) and is_number(height) and min(width, height) > 0:
             self.size = (int(width), int(height))
         self.objects: List[Tuple[str, Dict[str, Any]]] = []
-        fact = header(str(self.image)) if self.image is not None else None
+        fact = any_header(str(self.image)) if self.image is not None else None
         self.limits: Any = self.size or (upright_size(fact) if fact else (1, 1))
         self._add_all(content['shapes'])
 

@@ -260,7 +260,7 @@ class Pixels:
             item.values = _values_of(item, False) if values is None else set(map(int, values))
             # a list without values is of a map with infinite ones
             if values == [] or any(value != int(value) for value in values or ()):
-                self.stop('{} label maps have values that are no whole numbers',
+                self.stop('{} label maps have values that are not whole numbers',
                           str(item.label_map))
         return set().union(*(item.values for item in self.items))
 

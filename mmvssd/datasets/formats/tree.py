@@ -6,6 +6,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
+from mmvssd.bands.files import NUMPY as ARRAYS
 from mmvssd.datasets.formats.records import TEST, TRAIN, VAL
 from mmvssd.datasets.formats.words import EMPTY_WORDS
 from mmvssd.engine.data.coco import read_json
@@ -65,14 +66,13 @@ class Tree:
                 made.add(here)
             if any(map(is_hidden, here.parts)) or made & {here, *here.parents}:
                 continue
+            images = image_names(names)
             for name in names:
-                if name.startswith('.'):
-                    continue
-                path, ending = self.root / relative / name, os.path.splitext(name)[1].lower()
-                if ending in IMAGE_ENDINGS:
+                path = self.root / relative / name
+                if name in images:
                     self.images.append(path)
-                else:
-                    self.others[ending].append(path)
+                elif not name.startswith('.'):
+                    self.others[path.suffix.lower()].append(path)
         self.images.sort()
         for files in self.others.values():
             files.sort()
@@ -143,6 +143,17 @@ class Tree:
                 return part
             alone = alone or (part if not further else None)
         return alone
+
+
+def image_names(names: Iterable[str]) -> Set[str]:
+    """Return which of the files in a folder are images.
+
+    Arrays are, unless images lie beside them: then they may be what was computed of these.
+    """
+    endings = {name: os.path.splitext(name)[1].lower() for name in names
+               if not name.startswith('.')}
+    wanted = IMAGE_ENDINGS if set(endings.values()) & set(IMAGE_ENDINGS) else ARRAYS
+    return {name for name, ending in endings.items() if ending in wanted}
 
 
 def _part_and_words(name: str) -> Tuple[Optional[str], Tuple[str, ...]]:

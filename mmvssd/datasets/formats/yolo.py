@@ -6,14 +6,14 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import yaml
 
+from mmvssd.bands.kinds import any_header
 from mmvssd.datasets.formats.class_names import FILES, find_names, read_text
 from mmvssd.datasets.formats.dividing import divide, settled
 from mmvssd.datasets.formats.objects import clipped, from_box, from_polygons
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, VAL, Data, Found, Item
-from mmvssd.datasets.formats.tree import PARTS, Tree
-from mmvssd.engine.data.file_facts import header, upright_size
+from mmvssd.datasets.formats.tree import PARTS, Tree, image_names
+from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import Findings
-from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS
 from mmvssd.errors import DataError
 from mmvssd.phrases import short
 
@@ -160,7 +160,7 @@ def _listed_images(tree: Tree, file: Path, content: dict,
         images: List[Path] = []
         for path in entry if isinstance(entry, list) else [entry]:
             if not isinstance(path, str):
-                raise DataError(f'{file}: {key!r} is no path of a folder or list')
+                raise DataError(f'{file}: {key!r} is not a path of a folder or list')
             root = content.get('path')
             images += _images_of(path, root if isinstance(root, str) else None, file, findings,
                                  key)
@@ -188,8 +188,7 @@ def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
         return []
     if place.is_dir():
         return sorted(Path(folder) / name for folder, _, names in os.walk(place)
-                      for name in names if name.lower().endswith(IMAGE_ENDINGS)
-                      and not name.startswith('.'))
+                      for name in image_names(names))
     images, seen = [], set()
     for number, line in enumerate(read_text(place).splitlines(), 1):
         if not line.strip():
@@ -222,7 +221,7 @@ class _Text:
                  findings: Findings):
         self.image, self.names, self.keypoints = image, names, keypoints
         self.file, self.findings = label_of(image), findings
-        fact = header(str(image))
+        fact = any_header(str(image))
         # without it the image is noted as unreadable
         self.size = upright_size(fact) if fact else (1, 1)
 
@@ -261,7 +260,7 @@ class _Text:
         if len(numbers) < len(words):
             self._stop('{} lines with entries that are not finite numbers', example)
         elif numbers[0] != int(numbers[0]) or numbers[0] < 0:
-            self._stop('{} lines whose class is no whole number from 0 on', example)
+            self._stop('{} lines whose class is not a whole number from 0 on', example)
         elif self.names is not None and numbers[0] >= len(self.names):
             self._stop(f'{{}} lines whose class is beyond the {len(self.names)} names', example)
         elif not all(-ROUNDING <= number <= 1 + ROUNDING for number in numbers[1:]):

@@ -36,10 +36,9 @@ class CheckpointCheckHook(Hook):
     """Compare a checkpoint with the model before MMEngine loads it.
 
     MMEngine leaves out what does not fit and goes on with untrained weights. Here testing and
-    resuming need every name and shape to fit; testing also needs the number and the order of the
-    classes to be those of the data, if both have names. A training run that starts from
-    ``load_from`` may bring another head (another number of classes) and no output norms; its
-    backbone must fit.
+    resuming need every name and shape to fit. Testing also needs the data's classes, in number and
+    order, if both have names. A training run that starts from ``load_from`` may bring another head
+    (another number of classes) and no output norms; its backbone must fit.
     """
 
     # before hooks that change the checkpoint, such as the moving average's
@@ -67,7 +66,8 @@ class CheckpointCheckHook(Hook):
                 f'{place_of_weights(checkpoint, runner.model) or advice_on_channels(wrong)} '
                 f'{LEAVE_OUT}')
         if any(mismatch):
-            print_log(f'{source}: not loaded, left as drawn:\n  {describe(mismatch)}',
+            print_log(f'{source}: not loaded, these keep their random weights:\n'
+                      f'  {describe(mismatch)}',
                       logger='current', level=logging.WARNING)
 
 

@@ -152,7 +152,7 @@ def _owner(text: str) -> dict:
 
 
 def _silence(file: Path) -> float:
-    """Seconds since a lock's owner gave a sign of life, by the file system's clock."""
+    """Return the seconds since a lock's owner gave a sign of life, by the file system's clock."""
     probe = file.with_name(f'{LOCK}.{uuid.uuid4().hex[:8]}')
     probe.touch()
     try:

@@ -65,7 +65,7 @@ def check_categories(dataset, summary: Summary, where: str, findings: Findings) 
     if missing:
         close = ''.join(f'; {name} may be meant to be {other}' for name in missing
                         for other in similar(name, names, most=1))
-        what = f'{len(missing)} of the {len(classes)} classes are no categories of the file: ' + (
+        what = f'{len(missing)} of the {len(classes)} classes are not categories of the file: ' + (
             some(missing) + close)
         if moved:
             findings.stop(where, f'{what}. This moves the labels of {len(moved)} others: boxes of '

@@ -1,9 +1,9 @@
 """Training data that depend on the seed and on their place in the training, and on nothing else.
 
 Stock data loaders draw augmentations from a random state that each worker carries along: another
-number of workers or processes, or a restart, gives other images. Here a sample is drawn from
-(seed, epoch, position in the epoch's order over all processes), so that a resumed run sees what the
-run before it would have seen, and two processes see what one with twice the batch sees.
+number of workers or processes, or a restart, gives other images. Here a sample is drawn from (seed,
+epoch, position in the epoch's order over all processes). So a resumed run sees what the run before
+it would have seen. Two processes see what one with twice the batch sees.
 """
 import logging
 import random
@@ -267,7 +267,7 @@ def unreadable_images_of(work_dir: str) -> str:
 
 
 def resumable(dataloader: dict, seed: int, unreadable: str) -> dict:
-    """A data loader's config, of the same data in the same order, that can be resumed exactly.
+    """Return a data loader's config, with the same data and order, that can be resumed exactly.
 
     Args:
         dataloader: As a recipe has it, for training.

@@ -28,12 +28,12 @@ class _Call(NamedTuple):
 class FaultTrace:
     """Watch a training step of a model: its forward pass, then its backward pass.
 
-    In the forward pass it looks at what each module is given and gives; the first that is
-    computed to its end and is not finite counts, so that parts come before what holds them. In
-    the backward pass it looks at the gradients of inputs, outputs and parameters, in the order
-    in which they arise.
+    In the forward pass it looks at inputs and outputs of each module. The first module that ends
+    with numbers that are not finite counts, so parts come before their parents. In the backward
+    pass it looks at the gradients of inputs, outputs and parameters, in the order in which they
+    arise.
 
-    Every input gets a view of its own, whose gradient is that of this module alone; the tensor's
+    Every input gets a view of its own, whose gradient is that of this module only; the tensor's
     gradient is a sum over all that read it. PyTorch's hooks on a module's gradients would forbid
     operations in place on its output.
 
@@ -105,7 +105,7 @@ class FaultTrace:
                 t.register_hook(partial(self._see_gradient, module, what))
 
     def _describe(self, call: _Call, outputs: Tensors, caller: Optional[nn.Module]) -> Finding:
-        """A fault of the forward pass in words."""
+        """Describe a fault of the forward pass."""
         broken = outputs[0]
         parts = [f'in the forward pass, {self._name(call.module)}: its output '
                  f'{tuple(broken.shape)} has {_count([broken])}']
@@ -123,7 +123,7 @@ class FaultTrace:
         return Finding('; '.join(parts), self._images([*outputs, *call.broken]))
 
     def _broken_state(self, module: nn.Module) -> Iterator[str]:
-        """A module's own parameters and buffers that are not finite."""
+        """Return a module's own parameters and buffers that are not finite."""
         for entries in (module.named_parameters(recurse=False),
                         module.named_buffers(recurse=False)):
             for name, value in entries:
@@ -142,7 +142,7 @@ class FaultTrace:
         return f'{self._names[module] or "the model itself"} ({type(module).__name__})'
 
     def _images(self, broken: Tensors) -> Tuple[int, ...]:
-        """Rows with numbers that are not finite, of the first tensor with a row an image."""
+        """Return rows that are not finite, of the first tensor with a row for each image."""
         for t in broken:
             if t.dim() and len(t) == self.batch_size:
                 rows = ~t.detach().isfinite().reshape(len(t), -1).all(1)
@@ -151,20 +151,20 @@ class FaultTrace:
 
 
 def losses_of(outputs: Mapping) -> Tensors:
-    """Those of a model's outputs that MMEngine adds up to the loss."""
+    """Return those of a model's outputs that MMEngine adds up to the loss."""
     return [t for name, value in outputs.items() if 'loss' in name
             for t in (value if isinstance(value, (list, tuple)) else [value])]
 
 
 def _count(tensors: Sequence[Tensor]) -> str:
-    """How many numbers are not finite, as words."""
+    """Say how many numbers are not finite."""
     nan, inf, total = (sum(int(f(t)) for t in tensors) for f in (
         lambda t: t.isnan().sum(), lambda t: t.isinf().sum(), Tensor.numel))
     return f'{nan} NaN and {inf} Inf of {total} numbers'
 
 
 def _tensors(value) -> Iterator[Tensor]:
-    """Tensors of floating point in what a module is given or gives."""
+    """Return tensors of floating point in what a module is given or gives."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
@@ -179,7 +179,7 @@ def _tensors(value) -> Iterator[Tensor]:
 
 
 def _changed(value, change: Callable[[Tensor], Tensor]):
-    """The same lists, tuples and dicts with other tensors."""
+    """Return the same lists, tuples and dicts with other tensors."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):

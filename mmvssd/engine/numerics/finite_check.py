@@ -60,7 +60,7 @@ class Batch:
             sample.set_data(fields)
 
     def names(self) -> List[str]:
-        """Paths of its images, as far as the data samples have them."""
+        """Return paths of its images, as far as the data samples have them."""
         return [str(sample.get('img_path', f'image {index}'))
                 for index, sample in enumerate(self.samples)]
 
@@ -88,9 +88,9 @@ class BackwardAlone:
 class FiniteCheckHook(Hook):
     """Notice a loss or gradients that are not finite before the optimizer takes the step.
 
-    It then runs the step's batches again to find the first module whose output, or where those
-    are finite whose gradient, is not, and says which it is, on which images, and what to do. All
-    processes do so together, since they share their gradients.
+    It then runs the step's batches again to find the first module whose output is not finite. If
+    all outputs are finite, it looks at gradients. It says which module it is, on which images, and
+    what to do. All processes do so together, since they share their gradients.
 
     A gradient that overflows in float16 is a loss scaler's business: it leaves the step out and
     lowers its scale. A fault there is a loss that is not finite, or more than
@@ -216,7 +216,7 @@ class FiniteCheckHook(Hook):
             self._meet_fault(runner, loss=False, gradients=True)
 
     def _not_finite(self, optimizer: Optional[Optimizer] = None) -> Tuple[bool, bool]:
-        """Whether losses, and whether gradients, are not finite in any of the processes."""
+        """Return whether losses, and whether gradients, are not finite in any of the processes."""
         losses = [loss for batch in self._batches for loss in batch.losses]
         gradients = _gradients(optimizer) if optimizer is not None else []
         norms = torch._foreach_norm(gradients) if gradients else []
@@ -253,7 +253,7 @@ class FiniteCheckHook(Hook):
         raise NumericalFault(f'{what}\n{where}\n  The log above names the images, and what to do')
 
     def _report(self, runner, loss: bool, gradients: bool) -> str:
-        """What is not finite, where it arose, on which images, and what to do."""
+        """Describe what is not finite, where it arose, on which images, and what to do."""
         own = [(batch.iteration, self._run_again(runner, batch), batch.names())
                for batch in self._batches]
         what = ' and '.join(name for name, wrong in (('loss', loss), ('gradients', gradients))
@@ -302,7 +302,7 @@ class FiniteCheckHook(Hook):
 
 
 def _computing(model: nn.Module) -> nn.Module:
-    """What runs a step without talking about gradients; sharded weights need their wrapper."""
+    """Return what runs a step without syncing gradients; sharded weights keep their wrapper."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
@@ -329,13 +329,13 @@ def _advice(wrapper: OptimWrapper, action: str) -> str:
 
 
 def _scaler_of(wrapper: OptimWrapper) -> Optional[GradScaler]:
-    """The loss scaler of mixed precision, if it scales."""
+    """Return the loss scaler of mixed precision, if it scales."""
     scaler = getattr(wrapper, 'loss_scaler', None)
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 
 def _across_processes(*groups: Sequence[Tensor]) -> Tuple[bool, ...]:
-    """For each group of scalars whether one is not finite, in any of the processes."""
+    """Return for each group of scalars whether one is not finite, in any of the processes."""
     device = next((group[0].device for group in groups if group), 'cpu')
     finite = torch.ones(len(groups), device=device)
     for index, group in enumerate(groups):

@@ -37,7 +37,7 @@ def use_mixed_precision(optim_wrapper: ConfigDict) -> str:
 
 
 def _default_dtype() -> Tuple[str, str]:
-    """The narrow dtype of this device, and why."""
+    """Return the narrow dtype of this device, and why."""
     device = get_device()
     if device == 'cpu':
         return 'bfloat16', 'the one that autocast has on the CPU'
@@ -55,7 +55,7 @@ def _check(dtype: str) -> None:
     """Raise ValueError for a dtype that autocast does not take here."""
     device = get_device()
     if device == 'cpu' and dtype != 'bfloat16':
-        raise ValueError(f'optim_wrapper.dtype is {dtype}, on the CPU bfloat16 alone fits; leave '
+        raise ValueError(f'optim_wrapper.dtype is {dtype}, on the CPU only bfloat16 fits; leave '
                          'it out, and it is chosen by the device')
     if device == 'cuda' and dtype == 'bfloat16' and not torch.cuda.is_bf16_supported():
         raise ValueError('optim_wrapper.dtype is bfloat16, which this GPU does not have; float16 '

@@ -29,8 +29,8 @@ VISUALIZERS = {
 class PredictionDrawingHook(Hook):
     """Draw predictions in testing, beside the annotations if the pipeline loads them.
 
-    The hosts' own hooks name a picture by the last part of its image's path, so that images of
-    several folders replace each other's, or hand it to the visualizer's backends among the run's
+    The hosts' own hooks name a picture by the last part of its image's path, so images of several
+    folders overwrite each other's. Or they hand it to the visualizer's backends among the run's
     logs. Here each image has one, see :func:`~mmvssd.engine.record.pictures.picture_names`.
 
     MMEngine's visualizers draw in the first process only, so of a test in several processes only

@@ -39,7 +39,7 @@ class MeanLossHook(Hook):
         outputs.update(means or {})
 
     def _means(self, own: Dict[str, Tensor]) -> Optional[Dict[str, Tensor]]:
-        """Means of the process's own scalars; None where some process has others than agreed."""
+        """Return means of the process's scalars; None if some process has others than agreed."""
         device = next((value.device for value in own.values() if isinstance(value, Tensor)), 'cpu')
         zero = torch.zeros((), dtype=torch.float64, device=device)
         values = [torch.as_tensor(own[name]).detach().to(zero).reshape(()) if name in own else zero
@@ -60,7 +60,7 @@ def _is_scalar(value) -> bool:
 
 
 def _like(value, mean: Tensor):
-    """The mean as what it is the mean of: a tensor of its shape, dtype and device, or a number."""
+    """Return the mean as a tensor of that shape, dtype and device, or as a number."""
     if isinstance(value, Tensor):
         return mean.to(value).reshape(value.shape)
     return mean.item()

@@ -24,7 +24,7 @@ GIT_SECONDS = 20  # a checkout on a slow network disk
 
 
 def versions() -> Dict[str, str]:
-    """Versions of all that computes; what is not installed is left out."""
+    """Return versions of all that computes; what is not installed is left out."""
     found = {name: installed(name) for name in (*RANGES, *COMPANIONS)}
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None
     return {
@@ -55,7 +55,7 @@ def checkout() -> Optional[dict]:
 
 
 def _git(folder: Path, *arguments: str) -> Optional[str]:
-    """What git says; None where it does not work, which is no reason to stop a training."""
+    """Return what git says, or None if it does not work, which is no reason to stop a training."""
     # as a hook of git's starts a process, it names another repository; status may write an index
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith('GIT_')}
@@ -69,7 +69,7 @@ def _git(folder: Path, *arguments: str) -> Optional[str]:
 
 
 def devices() -> Dict[str, int]:
-    """Names of the devices that the processes run on, with how many have each; a collective."""
+    """Name the devices that the processes run on, and how many have each; a collective."""
     return dict(Counter(all_gather_object(_device())))
 
 
@@ -102,7 +102,7 @@ def training_precision(runner) -> str:
 
 
 def evaluation_precision(runner, loop) -> str:
-    """The same for a loop that validates or tests."""
+    """Return the same for a loop that validates or tests."""
     device = get_device()
     if getattr(loop, 'fp16', False):
         # MMEngine's choice of a dtype
@@ -176,7 +176,7 @@ def rate(runner) -> Optional[Rate]:
     A resumed optimizer has the checkpoint's, so it is to be asked after that is loaded.
 
     Returns:
-        None where there are several optimizers, or a multiplier for every parameter.
+        None if there are several optimizers, or a multiplier for every parameter.
     """
     wrappers = list(_wrappers(runner.optim_wrapper))
     if len(wrappers) > 1:
@@ -203,13 +203,13 @@ def _is_multiplied(name: str, paramwise: dict) -> bool:
 
 
 def _wrappers(optim_wrapper) -> Iterator[OptimWrapper]:
-    """A Runner's optimizer wrapper, or all of them where it has several."""
+    """Return a Runner's optimizer wrapper, or all of them if it has several."""
     several = isinstance(optim_wrapper, OptimWrapperDict)
     yield from optim_wrapper.values() if several else [optim_wrapper]
 
 
 def judge_rate(batch: Batch, rate: Optional[Rate], *, resumed: bool) -> Tuple[int, str]:
-    """What there is to say of a batch and its learning rate, and how loudly.
+    """Return what there is to say of a batch and its learning rate, and how loudly.
 
     Args:
         batch: What runs.
@@ -247,6 +247,6 @@ def _equal(a: float, b: float) -> bool:
 
 
 def pretrained(model: dict) -> List[str]:
-    """Checkpoints that parts of a model's config start from."""
+    """Return checkpoints that parts of a model's config start from."""
     return [entry['checkpoint'] for entry in dicts_of(model)
             if entry.get('type') == 'Pretrained' and entry.get('checkpoint')]

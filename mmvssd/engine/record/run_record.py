@@ -29,13 +29,13 @@ from mmvssd_kernels import dispatch
 class RunRecordHook(Hook):
     """Write ``run.json`` into the run's folder, beside its log, at each start.
 
-    It holds what the run's result may hang on: command line, config, versions, patches, commit,
-    devices, seed, what it started from, precision, batch and learning rate, and which
-    implementation each op ran; and how the run ended. Until that is known its ``status`` is
-    ``running``. A process that is killed leaves it so: :func:`read_record` says ``killed`` then,
-    and so does the file from the next run in the work dir on. A learning rate that is scaled, or
-    that is for another batch, is logged as a warning. So is each setting in which a resumed run
-    differs from the one before it. A training that a signal ends says how it goes on.
+    It holds what the run's result may depend on: command line, config, versions, patches, commit,
+    devices, seed, first checkpoint, precision, batch and learning rate, and the implementation of
+    each op. It also says how the run ended. Until that is known its ``status`` is ``running``. A
+    process that is killed leaves it so: :func:`read_record` says ``killed`` then, and so does the
+    file from the next run in the work dir on. A learning rate that is scaled, or that is for
+    another batch, is logged as a warning. So is each setting in which a resumed run differs from
+    the one before it. A training that a signal ends says how it goes on.
 
     The file is written before the run, after its first iteration and at its end.
     """

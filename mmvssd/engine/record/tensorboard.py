@@ -11,11 +11,11 @@ from mmvssd.registry import VISBACKENDS
 
 @VISBACKENDS.register_module()
 class TensorboardVisBackend(HostTensorboardVisBackend):
-    """MMEngine's backend, without a file where there is no curve, or no TensorBoard.
+    """MMEngine's backend, without a file if there is no curve, or no TensorBoard.
 
-    MMEngine's writes the config into an event file as soon as a Runner is built, so that each test
-    leaves one without a curve; and where TensorBoard is not installed, no Runner can be built. Here
-    the config goes in before the first number or picture, and a missing TensorBoard is logged once.
+    MMEngine's writes the config into an event file as soon as a Runner is built, so each test
+    leaves one without a curve. If TensorBoard is not installed, no Runner can be built. Here the
+    config goes in before the first number or picture, and a missing TensorBoard is logged once.
 
     Args:
         save_dir: Folder of the event file.

@@ -37,7 +37,7 @@ def _prepared(runner, dataloader: Union[DataLoader, dict]) -> Union[DataLoader, 
 
 
 def _common_seed(runner) -> int:
-    """The first process's seed: with ``randomness.diff_rank_seed`` each has another."""
+    """Return the first process's seed: with ``randomness.diff_rank_seed`` each has another."""
     return all_gather_object(runner.seed)[0]
 
 
@@ -147,7 +147,7 @@ class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
         self._epoch += 1
 
     def _batches_done(self) -> int:
-        """Batches of the current epoch that a checkpoint from within it was trained on.
+        """Return batches of the current epoch that a checkpoint from within it was trained on.
 
         0 where an epoch had another number of them, for other processes or images: it is begun
         anew.
@@ -170,7 +170,7 @@ class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
     """MMEngine's loop over iterations, resumed exactly and at once.
 
     MMEngine reads all batches again that a resumed run was trained on; this loop counts them off.
-    It validates first where the iteration asks for it, as the loop over epochs does. Arguments are
+    It validates first if the iteration asks for it, as the loop over epochs does. Arguments are
     MMEngine's.
     """
 

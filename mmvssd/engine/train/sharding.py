@@ -25,11 +25,11 @@ def each_block(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
 class ShardedStrategy(FSDPStrategy):
     """MMEngine's FSDPStrategy, computing what training without it computes, on today's PyTorch.
 
-    MMEngine's own sees the flat shards of weights as 1-D parameters and takes their weight decay
-    away where 1-D ones have none; it clips each process's shards by their own norm; it hands the
-    optimizer's state over in an order of arguments that PyTorch 2.1 changed; and it takes a GPU for
-    granted. A checkpoint is one ordinary file, written by the first process, for any other way
-    of training and testing.
+    MMEngine's own sees the flat shards of weights as 1-D parameters, and takes their weight decay
+    away if 1-D ones have none. It clips each process's shards by their own norm. It passes the
+    optimizer's state in an order of arguments that PyTorch 2.1 changed. And it takes a GPU for
+    granted. A checkpoint is one ordinary file, written by the first process, for any other way of
+    training and testing.
 
     Args:
         model_wrapper: Settings of MMEngine's MMFullyShardedDataParallel; ``auto_wrap_policy`` is
@@ -71,7 +71,7 @@ class ShardedStrategy(FSDPStrategy):
         return optim_wrapper
 
     def optim_state_dict(self) -> dict:
-        """The state of the whole optimizer, in the first process."""
+        """Return the state of the whole optimizer, in the first process."""
         state = FSDP.optim_state_dict(self.model, self.optim_wrapper.optimizer)
         own = self.optim_wrapper.state_dict()
         return {**{name: own[name] for name in own.keys() - {'state', 'param_groups'}}, **state}

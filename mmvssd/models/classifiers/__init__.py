@@ -10,8 +10,8 @@ from mmvssd.registry import MODELS
 def mesa_classifier(**settings: Any) -> nn.Module:
     """Build a :class:`mmvssd.models.classifiers.mesa.MESAClassifier` from its arguments.
 
-    The class derives from MMPreTrain's, which is imported when one is asked for and not before:
-    the backbones need no host, and are found beside this entry from those of the others.
+    The class derives from MMPreTrain's, which is imported only when one is built. The backbones
+    need no host, and other hosts find them beside this entry.
     """
     from mmvssd.models.classifiers.mesa import MESAClassifier
     return MESAClassifier(**settings)

@@ -14,15 +14,15 @@ from mmvssd.host_internals import head_losses
 class MESAClassifier(ImageClassifier):
     r"""MMPreTrain's ImageClassifier with MESA, memory-efficient sharpness-aware training.
 
-    With student logits :math:`z` and those of the moving average of its weights :math:`\bar z`, for
-    N images of the same augmented batch and a weight :math:`\lambda`, the loss is
+    The student has the logits :math:`z`, the moving average of its weights :math:`\bar z`. For N
+    images of the same augmented batch and a weight :math:`\lambda`, the loss is
 
     .. math::
         L = L_{CE} - \frac{\lambda}{N} \sum_n \sum_c
             \mathrm{softmax}(\bar z_n)_c \log \mathrm{softmax}(z_n)_c
 
-    :math:`L_{CE}` being the head's own. No gradient goes through :math:`\bar z`, so that the
-    cross entropy has the same gradient as the KL divergence of `Sharpness-Aware Training for Free
+    :math:`L_{CE}` being the head's own. No gradient goes through :math:`\bar z`. So the cross
+    entropy has the gradient of the KL divergence of `Sharpness-Aware Training for Free
     <https://arxiv.org/abs/2205.14083>`_, Du et al. 2022, at temperature 1. `VSSD
     <https://arxiv.org/abs/2407.18559>`_ trains with it from a quarter of the epochs on, with
     :math:`\lambda` 1.0, 1.5 and 2.0 for Tiny, Small and Base.
@@ -56,8 +56,8 @@ class MESAClassifier(ImageClassifier):
     def set_teacher(self, teacher: Optional[nn.Module]) -> None:
         """Have a classifier of the same classes teach this one from now on; None for no one.
 
-        It is put into eval mode, and is no part of this module: it has no entries in its state
-        dict or parameters, and copies of this module have no teacher.
+        It is put into eval mode, and is no part of this module. The module's state dict and
+        parameters have no entries of it, and copies of the module have no teacher.
         """
         if teacher is not None:
             teacher.eval()

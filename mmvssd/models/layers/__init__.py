@@ -1,8 +1,8 @@
 """Layers of the state-space backbones.
 
-Between the stem and a backbone's outputs every tensor is (N, H, W, C): linear layers and norms
-work on the last axis, and a convolution sees the same memory as channels-last (N, C, H, W), so
-nothing is copied from one layout to another.
+Between the stem and a backbone's outputs every tensor is (N, H, W, C). Linear layers and norms work
+on the last axis. A convolution sees the same memory as channels-last (N, C, H, W). So nothing is
+copied from one layout to another.
 """
 from mmvssd.models.layers.attention import Attention
 from mmvssd.models.layers.block import Block

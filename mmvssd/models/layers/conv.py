@@ -79,6 +79,8 @@ class PositionConv(GridConv2d):
 
     def forward(self, x: Tensor, padding: Optional[Padding] = None) -> Tensor:
         """(N, H, W, C) -> (N, H, W, C)."""
+        if exporting():  # runtimes fuse a convolution with permutations right beside it
+            return super().forward(x, padding) + x
         y = self._convolve(x, padding)
         x = x.permute(0, 3, 1, 2)
         # in y's memory, unless autocast made it a narrower number

@@ -42,8 +42,8 @@ class SplitLinear(GridLinear):
     """A linear layer without bias whose output is used in parts.
 
     On the CPU each part is a product of its own: the parts are contiguous, and smaller, for the
-    memory of large tensors may be mapped anew at every call. Elsewhere they are views of one
-    product.
+    memory of large tensors may be mapped anew at every call. So it is in an exported model, for
+    runtimes copy what they split. Elsewhere they are views of one product.
 
     Args:
         in_features: Channels in.
@@ -56,7 +56,7 @@ class SplitLinear(GridLinear):
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """(N, H, W, in_features) -> one (N, H, W, size) for each part."""
-        if x.device.type == 'cpu' and not exporting():
+        if x.device.type == 'cpu' or exporting():
             return tuple(self._apply_weight(x, part) for part in self.weight.split(self.sizes))
         return super().forward(x).split(self.sizes, dim=-1)
 

@@ -26,7 +26,8 @@ class Padding:
     def clear(self, x: Tensor) -> Tensor:
         """Set padding to zero, whatever it holds: (N, C, H, W) -> (N, C, H, W).
 
-        Before a convolution this makes it see what it sees at the border of an image alone.
+        After this a convolution sees zeros past an image's edge, as at the border of a single
+        image.
         """
         return x.masked_fill(~self.mask[:, None], 0)
 

@@ -89,14 +89,14 @@ class SS2D(nn.Module):
         return projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
 
     def _cascade(self, x: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """Rows in both directions, then columns: (N, H, W, D) -> (N, H, W, D)."""
+        """Scan rows in both directions, then columns: (N, H, W, D) -> (N, H, W, D)."""
         y = self._scan_rows(F.layer_norm(x, x.shape[-1:]), mask, 0)
         x = F.layer_norm(y, y.shape[-1:]).to(x.dtype).transpose(1, 2)
         mask = None if mask is None else mask.transpose(1, 2)
         return self._scan_rows(x, mask, 2).transpose(1, 2)
 
     def _scan_rows(self, x: Tensor, mask: Optional[Tensor], first: int) -> Tensor:
-        """Each row a sequence, forward and reversed, with the weights of two of the sequences."""
+        """Scan each row forward and reversed, with the weights of two of the sequences."""
         N, H = x.shape[:2]
         x = x.flatten(0, 1)  # (N*H, W, D)
         mask = None if mask is None else mask.flatten(0, 1)
@@ -106,7 +106,7 @@ class SS2D(nn.Module):
         return y.unflatten(0, (N, H))
 
     def _scan_sequence(self, x: Tensor, mask: Optional[Tensor], k: int) -> Tensor:
-        """Tokens (N, L, D) from the first to the last with the weights of sequence k."""
+        """Scan tokens (N, L, D) from the first to the last with the weights of sequence k."""
         channels = slice(k * self.d_inner, (k + 1) * self.d_inner)
         dt, B, C = self._project(x, self.x_proj_weight[k:k + 1])  # (N, L, 1, R or S)
         delta = torch.einsum('nlr,dr->nld', dt[:, :, 0], self.dt_projs_weight[k])

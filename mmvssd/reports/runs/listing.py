@@ -49,7 +49,7 @@ def find_run(name: str, root: Path) -> RunFolder:
         if path.is_dir() and is_run(path):
             return read_folder(path)
     known = [str(path.relative_to(root)) for path in _work_dirs(root)] if root.is_dir() else []
-    raise ConfigError(f'--compare: {name} is no run, neither in {root} nor from {Path.cwd()}'
+    raise ConfigError(f'--compare: {name} is not a run, neither in {root} nor from {Path.cwd()}'
                       f'{suggestion(name, known)}')
 
 

@@ -72,7 +72,7 @@ def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
         ('recipe', record.get('recipe')), ('model', _model(settings)),
         ('trained on', _data(settings, 'train')), ('validated on', _data(settings, 'val')),
         ('began from', start.get('checkpoint') or ', '.join(map(str, start.get('pretrained') or []))
-         or 'fresh weights'),
+         or 'random weights'),
         ('started', record.get('started')), ('ended', record.get('ended')),
         ('starts', len([one for one in folder.records if one.get('mode') == 'train']) or None),
         ('reached', f'epoch {reached.get("epoch")}, iteration {reached.get("iteration")}'

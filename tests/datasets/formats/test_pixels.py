@@ -103,5 +103,5 @@ def test_values_are_whole_numbers(value, tmp_path):
     (tmp_path / 'masks' / '0.png').unlink()
     Image.fromarray(np.full((48, 64), value, np.float32)).save(tmp_path / 'masks' / '0.tif')
     _, (fault, ) = read(tmp_path)
-    assert '1 label maps have values that are no whole numbers' in fault
+    assert '1 label maps have values that are not whole numbers' in fault
     assert '0.tif' in fault

@@ -119,9 +119,9 @@ def test_healthy_lists(tmp_path, content):
     ('a.jpg 0\nb.jpg,1', r'with a comma .*line 2'),
     ('a.jpg, 0\nb.jpg,1', r'with a comma .*line 2'),
     ('a.jpg;0\nb.jpg 1', 'with a semicolon'),
-    ('a.jpg 0.5\nb.jpg 1', r'whose label is no whole number .*line 1'),
-    ('a.jpg 1.0\nb.jpg 1', 'whose label is no whole number'),
-    ('a.jpg nan\nb.jpg 1', 'whose label is no whole number'),
+    ('a.jpg 0.5\nb.jpg 1', r'whose label is not a whole number .*line 1'),
+    ('a.jpg 1.0\nb.jpg 1', 'whose label is not a whole number'),
+    ('a.jpg nan\nb.jpg 1', 'whose label is not a whole number'),
     ('7\nb.jpg 1', 'without a path'),
     ('a.jpg 0\n\nb.jpg 1\n', r'1 blank lines \(the first: line 2\)'),
     ('a.jpg 0\nb.jpg 1\n\n', r'1 blank lines \(the first: line 3\)'),
@@ -261,7 +261,7 @@ def test_folders_of_label_maps(tmp_path):
     assert len(look_at_images(tmp_path, labelled=False)[1]) == 1
     (stop, ), _ = look_at_images(tmp_path, suffix='.tif')
     assert 'holds no image with the suffix .tif, but 2 that end with .jpg, 2 that end' in stop
-    assert 'is no folder' in look_at_images(tmp_path / 'gone')[0][0]
+    assert 'is not a folder' in look_at_images(tmp_path / 'gone')[0][0]
 
 
 def test_images_beside_their_label_maps(tmp_path):

@@ -68,7 +68,7 @@ def test_dtypes_that_do_not_run_here(device, tmp_path):
     cfg = load_config('classification/vssd-tiny_8xb128_in1k.py', work_dir=str(tmp_path),
                       options={'optim_wrapper.dtype': 'float16'})
     with pytest.raises(ConfigError, match=r'--amp: optim_wrapper.dtype is float16, on the CPU '
-                                          r'bfloat16 alone fits'):
+                                          r'only bfloat16 fits'):
         build_trainer(cfg, amp=True)
 
 

@@ -70,7 +70,7 @@ class _File:
             self.stop(f'holds no {key}, which COCO files list under {key!r}')
         entries = [entry for entry in value or [] if isinstance(entry, dict)]
         if len(entries) < len(value or []):
-            self.stop(f'{key!r} holds entries that are no dicts')
+            self.stop(f'{key!r} holds entries that are not dicts')
         return entries
 
     def _check_categories(self) -> Dict[Any, str]:

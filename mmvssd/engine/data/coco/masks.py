@@ -51,7 +51,7 @@ class Masks:
             counts = run_lengths(mask)
             problem = rle_problem(mask, counts, size)
             if problem:
-                self.stop('{} RLE masks that are none of their image', f'{label}: {problem}',
+                self.stop('{} RLE masks that do not fit their image', f'{label}: {problem}',
                           RUN_LENGTHS)
             elif box is not None and counts is not None and not any(counts[1::2]):
                 self._count('with no pixel set', label)
@@ -69,7 +69,7 @@ class Masks:
                         size: Optional[tuple],
                         label: str) -> Optional[Tuple[float, float, float, float]]:
         if not all(isinstance(polygon, list) for polygon in polygons):
-            self.stop('{} polygons that are no lists of lists of numbers', label, POLYGONS)
+            self.stop('{} polygons that are not lists of lists of numbers', label, POLYGONS)
             return None
         if not all(is_number(value) for polygon in polygons for value in polygon):
             self.stop('{} polygons with coordinates that are not finite numbers', label, POLYGONS)

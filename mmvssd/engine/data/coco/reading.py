@@ -38,7 +38,7 @@ def read_json(file: str, marked: bool = False) -> dict:
     if kind:
         raise DataError(f'{file} is {kind}')
     if b'\0' in content[:4]:
-        raise DataError(f'{file} is encoded in UTF-16 or UTF-32, or is no text; save it as UTF-8')
+        raise DataError(f'{file} is encoded in UTF-16 or UTF-32, or is not text; save it as UTF-8')
     try:
         parsed = json.loads(content.decode('utf-8'))
     except UnicodeDecodeError as error:

@@ -21,7 +21,7 @@ def check_class_folders(dataset, where: str, findings: Findings) -> None:
     path = dataset.img_prefix
     where = f'{where}: {path}'
     if not os.path.isdir(path):
-        findings.stop(where, 'is no folder', advice='Check data_root and data_prefix')
+        findings.stop(where, 'is not a folder', advice='Check data_root and data_prefix')
         return
     folder = Folder(path, dataset.extensions)
     folder.check(where, findings)

@@ -135,4 +135,4 @@ def _problem(line: str) -> str:
         float(end)
     except ValueError:
         return 'without a label'
-    return 'whose label is no whole number' if ' ' in text else 'without a path'
+    return 'whose label is not a whole number' if ' ' in text else 'without a path'

@@ -53,7 +53,7 @@ def check_folder(dataset, where: str, findings: Findings, labelled: bool) -> Non
     """
     images, maps = (dataset.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
     if not images or not os.path.isdir(images):
-        findings.stop(f'{where}: {images}', 'is no folder',
+        findings.stop(f'{where}: {images}', 'is not a folder',
                       advice='Check data_root and data_prefix')
         return
     where = f'{where}: {images}'

@@ -74,7 +74,7 @@ class TestDetailsHook(Hook):
 
     def _see(self, sample: BaseDataElement) -> None:
         if not isinstance(sample, BaseDataElement):
-            raise TypeError(f'{type(sample).__name__} is no data sample')
+            raise TypeError(f'{type(sample).__name__} is not a data sample')
         task = next((task for name, task in TASKS.items() if name in sample), None)
         if task is None:
             raise TypeError('no classes, boxes or label map were predicted')

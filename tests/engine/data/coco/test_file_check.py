@@ -118,7 +118,7 @@ def test_ids_may_be_texts_and_files_may_have_more_keys():
     (dict(segmentation=[[1, 1, 5, 5, 9, 9, 3]]), 'an odd count'),
     (dict(segmentation=[[math.nan] * 6]), 'coordinates that are not finite'),
     (dict(segmentation=[list('123456')]), 'coordinates that are not finite'),
-    (dict(segmentation=[1, 2, 3, 4, 5, 6]), 'no lists of lists'),
+    (dict(segmentation=[1, 2, 3, 4, 5, 6]), 'not lists of lists'),
     (dict(segmentation='04`0'), 'neither polygons nor RLE'),
     (dict(segmentation=dict(size=[4, 5], counts=COUNTS)), r'its size is \[4, 5\], the image has'),
     (dict(segmentation=dict(size=[50, 40], counts=[2000])), r'the image has \[40, 50\]'),
@@ -196,7 +196,7 @@ def all_of(**changes):
     (dict(healthy(), images=[]), 'train: holds no images'),
     (dict(healthy(), categories=[]), 'train: holds no categories'),
     (dict(healthy(), annotations={}), "'annotations' is a dict"),
-    (dict(healthy(), images=['a.jpg']), "'images' holds entries that are no dicts"),
+    (dict(healthy(), images=['a.jpg']), "'images' holds entries that are not dicts"),
 ])
 def test_a_fault_of_the_whole_file(content, message):
     assert any(message in text for text in look(content)[1][STOP])

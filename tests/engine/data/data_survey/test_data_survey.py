@@ -121,7 +121,7 @@ def test_sizes_of_images(recipe, digits, said):
     pytest.importorskip('mmdet')
     spoil_coco(digits, lambda coco: [image.update(width=image['height'], height=image['width'])
                                      for image in coco['images']])
-    with pytest.raises(DataError, match='are none of their image|exchanged'):
+    with pytest.raises(DataError, match='do not fit their image|exchanged'):
         survey(recipe(DETECTOR))
     spoil_coco(digits, lambda coco: [annotation.update(segmentation=[[1, 1, 9, 1, 9, 9]])
                                      for annotation in coco['annotations']])
