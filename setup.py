@@ -86,7 +86,8 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmvssd', 'mmvssd.*']) + find_packages('kernels'),
     package_dir={'mmvssd_kernels': 'kernels/mmvssd_kernels'},
-    package_data={'mmvssd.reports': ['templates/*.html']},
+    package_data={'mmvssd': ['py.typed'], 'mmvssd_kernels': ['py.typed'],
+                  'mmvssd.reports': ['templates/*.html']},
     py_modules=['mmvssd_startup'],
     install_requires=read_requirements('runtime'),
     extras_require={

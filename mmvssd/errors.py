@@ -25,7 +25,7 @@ class DataError(ValueError):
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, broken, or of another model."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return printable(super().__str__())
 
 

@@ -49,7 +49,7 @@ class Family:
     @property
     def rules(self) -> Optional['Rules']:
         """The converter's rules; ImportError if their path leads nowhere."""
-        return self.rules_path and self._follow(self.rules_path)
+        return self._follow(self.rules_path) if self.rules_path else None
 
     @property
     def type(self) -> str:

@@ -6,7 +6,7 @@ import shutil
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, Union
+from typing import Any, Dict, Iterator, Union
 
 #: What a file's name ends with while it is being written.
 PARTIAL = '.partial'
@@ -38,7 +38,7 @@ def written_whole(file: Path, *, durable: bool = False) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def strict_json(value, **layout) -> str:
+def strict_json(value: Any, **layout: Any) -> str:
     """Write a value as JSON that every reader takes: numbers that are not finite become strings.
 
     Args:
@@ -48,7 +48,7 @@ def strict_json(value, **layout) -> str:
     return json.dumps(_finite(value), allow_nan=False, **layout)
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):

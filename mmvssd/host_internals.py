@@ -6,7 +6,7 @@ subclasses override or inherit (:data:`INHERITED`). Tests hold both, and that th
 assumed.
 """
 import importlib
-from typing import Iterator, List, Optional
+from typing import Any, Iterator, List, Optional
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.runner import BaseLoop
@@ -30,7 +30,7 @@ __all__ = ['DEFAULT_HOOKS', 'INHERITED', 'FSDPStrategy', 'accumulated_batches', 
            'scale_rate_for', 'scores_are_softmax', 'source_of', 'turns_channels']
 
 
-def built_loop(runner, phase: str) -> Optional[BaseLoop]:
+def built_loop(runner: Any, phase: str) -> Optional[BaseLoop]:
     """Return a Runner's loop of 'train', 'val' or 'test'; None if nothing has asked for it.
 
     The Runner's property of that name would build it.
@@ -39,35 +39,35 @@ def built_loop(runner, phase: str) -> Optional[BaseLoop]:
     return loop if isinstance(loop, BaseLoop) else None
 
 
-def filled(dataset, entries: List[dict]):
+def filled(dataset: Any, entries: List[dict]) -> Any:
     """Return a data set of MMEngine's that was built lazily, with entries in place of its own."""
     dataset.data_list, dataset.serialize_data = entries, False
     dataset._fully_initialized = True
     return dataset
 
 
-def is_resuming(runner) -> bool:
+def is_resuming(runner: Any) -> bool:
     """Tell whether a Runner was told to resume; there may be nothing to resume from."""
     return bool(runner._resume)
 
 
-def source_of(runner) -> Optional[str]:
+def source_of(runner: Any) -> Optional[str]:
     """Return the checkpoint that a Runner was told to load; None if it looks for one, or none."""
     # a FlexibleRunner may have it as its `resume`
     return runner._resume if isinstance(runner._resume, str) else runner._load_from
 
 
-def has_loaded(runner) -> bool:
+def has_loaded(runner: Any) -> bool:
     """Tell whether a Runner has loaded a checkpoint."""
     return runner._has_loaded
 
 
-def accumulated_batches(wrapper) -> int:
+def accumulated_batches(wrapper: Any) -> int:
     """Return how many batches an optimizer wrapper sums up for one step of the optimizer."""
     return getattr(wrapper, '_accumulative_counts', 1)  # DeepSpeed's wrapper leaves it to DeepSpeed
 
 
-def scale_rate_for(runner, batches: int) -> None:
+def scale_rate_for(runner: Any, batches: int) -> None:
     """Have MMEngine's scaling of the learning rate count the batches that make up one step.
 
     It compares the images of one batch with the base. The Runner's own setting is changed, not the
@@ -88,18 +88,18 @@ def endless_batches(dataloader: DataLoader, epoch: int) -> Iterator:
     return batches
 
 
-def head_losses(head, logits, data_samples) -> dict:
+def head_losses(head: Any, logits: Any, data_samples: Any) -> dict:
     """Return the losses of a classification head of MMPreTrain from logits that are there."""
     return head._get_loss(logits, data_samples)
 
 
-def scores_are_softmax(head) -> bool:
+def scores_are_softmax(head: Any) -> bool:
     """Tell whether a classifier's head makes scores as MMPreTrain's ClsHead: softmax of logits."""
     heads = importlib.import_module('mmpretrain.models.heads')
     return getattr(type(head), '_get_predictions', None) is heads.ClsHead._get_predictions
 
 
-def turns_channels(preprocessor) -> bool:
+def turns_channels(preprocessor: Any) -> bool:
     """Tell whether a preprocessor of MMEngine's or of a host's swaps blue and red."""
     return any(getattr(preprocessor, name, False)
                for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))

@@ -63,7 +63,7 @@ def remedy(error: BaseException, known: Collection[str]) -> Optional[str]:
     return _ask_for_another(package, f'fails with {first_line(cause)}')
 
 
-def _ask_for_another(package, fault):
+def _ask_for_another(package: str, fault: str) -> str:
     return (f'{with_version(package)} {fault}; another version of it is needed: pip install '
             f"-c requirements/constraints.txt --upgrade '{distribution_of(package) or package}'")
 

@@ -6,6 +6,7 @@ operators, those of the ops join them.
 """
 import importlib
 import logging
+from typing import Any
 
 from mmengine.logging import print_log
 
@@ -19,7 +20,7 @@ for op in (cross_merge, cross_scan, nc_ssd, selective_scan, selective_scan_2d, s
     KERNELS.register_module(name=op.__name__, module=op)
 
 
-def _translate(translations) -> None:
+def _translate(translations: Any) -> None:
     """Add the ops' translations; in an onnxscript that has no place for them, others serve."""
     try:
         importlib.import_module(TRANSLATION)

@@ -91,6 +91,7 @@ class ImageClassifier(nn.Module):
                  device: Union[str, torch.device, None] = None,
                  dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
+        self.head: Any
         self.family = FAMILIES[check_name('family', family, FAMILIES)]
         self.in_chans = check_integer('in_chans', in_chans, 1)
         self.drop_rate = check_number('drop_rate', drop_rate, '0 <= drop_rate < 1', least=0,
@@ -241,7 +242,7 @@ class ImageClassifier(nn.Module):
                 if name.rpartition('.')[2] in WITHOUT_DECAY}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True,
-                        assign: bool = False):
+                        assign: bool = False) -> Any:
         """Load weights under the names of this model, of a host's, or of the published code."""
         return super().load_state_dict(own_names(state_dict, self), strict=strict, assign=assign)
 

@@ -73,7 +73,8 @@ def test_every_page_is_listed():
     """The index of the documents has them all, and each of its links leads to a page."""
     index = read('docs/README.md')
     linked = {link.partition('#')[0] for link in re.findall(r'\]\(([^)]+)\)', index)}
-    pages = {str(page.relative_to(ROOT / 'docs')) for page in (ROOT / 'docs').rglob('*.md')}
+    pages = {str(page.relative_to(ROOT / 'docs')) for ending in ('md', 'ipynb')
+             for page in (ROOT / 'docs').rglob(f'*.{ending}')}
     assert pages - linked == {'README.md'}
     assert all((ROOT / 'docs' / link).is_file() for link in linked)
 

@@ -34,7 +34,8 @@ class Failure(Exception):
 def find_python(version):
     """Find an interpreter such as 3.12 on PATH or in pyenv; raise Failure if there is none."""
     pyenv = Path(os.environ.get('PYENV_ROOT') or Path.home() / '.pyenv')
-    candidates = [f'python{version}', *sorted(pyenv.glob(f'versions/{version}.*/bin/python'))]
+    candidates: list = [f'python{version}',
+                        *sorted(pyenv.glob(f'versions/{version}.*/bin/python'))]
     code = 'import sys; print("%d.%d" % sys.version_info[:2])'
     for candidate in candidates:
         try:
@@ -89,7 +90,7 @@ def check(python, torch, folder, tests, *, keep):
         run('set-up', ['bash', ROOT / 'tools' / 'setup.sh'], log, VIRTUAL_ENV=str(environment))
         versions = installed(interpreter)
         output = run('tests', [interpreter, '-m', 'pytest', '-q', *tests], log,
-                     OMP_NUM_THREADS=str((os.cpu_count() + 1) // 2))
+                     OMP_NUM_THREADS=str(((os.cpu_count() or 1) + 1) // 2))
         result = output.strip().splitlines()[-1].strip('= ')
     except Failure as failure:
         result = str(failure)

@@ -8,7 +8,7 @@ usage() {
     cat <<'EOF'
 Usage: bash tools/run_tests.sh [--fast] [PYTEST ARGUMENT...]
 
-Set up the environment (see tools/setup.sh --help), then run the linter and all tests.
+Set up the environment (see tools/setup.sh --help), then check style and types, and run all tests.
 
   --fast  skip the tests that are marked slow, while you write code
 
@@ -38,6 +38,7 @@ python=$(bash "$ROOT/tools/setup.sh" --print-python)
 cd -- "$ROOT"
 unset PYTHONPATH  # it could put another mmvssd before this one
 "$python" -m ruff check .
+"$python" -m mypy
 # two files at a time, each on its half of the cores; in their order, for the longest is not last
 export OMP_NUM_THREADS=$((($(nproc) + 1) / 2))
 "$python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "${lane[@]}" "$@"

@@ -1,6 +1,6 @@
 """Checks of an op's arguments: one error that names the argument, what was given and what fits."""
 import difflib
-from typing import Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ def check_positive(name: str, value: int) -> None:
         raise ValueError(f'{name}: got {value!r}, expected a positive integer')
 
 
-def _is_integer(value) -> bool:
+def _is_integer(value: Any) -> bool:
     # NumPy's integers, and sizes that a tracer left open, have types of their own; torch.compile
     # takes the latter for int and knows no hasattr of them
     return (isinstance(value, int) or hasattr(value, '__index__')) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ import queue
 import threading
 from concurrent.futures import Future
 from types import ModuleType
-from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, Literal, NamedTuple, Optional, Set, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ _recording = threading.local()
 class Launch(NamedTuple):
     """A kernel, and what it was to be launched with."""
 
-    kernel: object
+    kernel: Any
     grid: Tuple[int, ...]
     args: tuple
     options: dict
@@ -73,7 +73,7 @@ class CompiledAhead:
         self._without_gradient: Set[tuple] = set()
         self._started: Dict[tuple, List[Future]] = {}
         # by layout: None after one call, False if no replay can do the same
-        self._replays: Dict[tuple, Union[Replay, bool, None]] = {}
+        self._replays: Dict[tuple, Union[Replay, Literal[False], None]] = {}
 
     def __call__(self, *args):
         layout = _layout(args)
@@ -135,7 +135,7 @@ class CompiledAhead:
             found = launches(self._function, *args)
         except Exception:  # a call goes on without; whatever is wrong with it, it will say itself
             logger.warning('%s: its kernels compile one after the other, for its launches could '
-                           'not be foreseen', self.__name__, exc_info=True)
+                           'not be foreseen', self._function.__name__, exc_info=True)
             return
         self._started[kind] = [threads.submit(when, _compile, launch, device) for launch in found]
 
@@ -251,7 +251,7 @@ class _Recorder:
 class _RecordedKernel:
     """Stands for a kernel: ``kernel[grid](*args, **options)`` is noted."""
 
-    def __init__(self, kernel: object, note: Callable[[Launch], None]) -> None:
+    def __init__(self, kernel: Any, note: Callable[[Launch], None]) -> None:
         self._kernel, self._note = kernel, note
 
     def __getitem__(self, grid: Tuple[int, ...]) -> Callable:

@@ -14,7 +14,7 @@ import functools
 import logging
 import os
 from collections import defaultdict
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ AUTO = 'auto'
 Objection = Callable[..., Optional[str]]
 
 
-def _none(*args, **kwargs) -> Optional[str]:
+def _none(*args: Any, **kwargs: Any) -> Optional[str]:
     return None
 
 
@@ -156,7 +156,7 @@ def forget_used() -> None:
     _used.clear()
 
 
-def call(op: str, impl: str, *args, **kwargs):
+def call(op: str, impl: str, *args: Any, **kwargs: Any) -> Any:
     """Compute ``op`` with the implementation that fits its arguments.
 
     Args:

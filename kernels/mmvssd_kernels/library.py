@@ -3,7 +3,7 @@ import functools
 import importlib
 import itertools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Callable, Dict, Tuple, Type
+from typing import Any, Callable, Dict, Tuple, Type
 
 import torch
 from torch.autograd import forward_ad
@@ -16,7 +16,7 @@ _functions: Dict[str, Type[torch.autograd.Function]] = {}
 #: The same for calls that nothing watches, which need no operator.
 _unwatched: Dict[str, Type[torch.autograd.Function]] = {}
 #: What operators run, and the same on its first argument's device and without autocast.
-_bodies: Dict[str, Callable] = {}
+_bodies: Dict[str, Any] = {}
 _isolated_bodies: Dict[str, Callable] = {}
 #: By operators whose gradient launches kernels: how many of their arguments are tensors, and it.
 _gradients: Dict[str, Tuple[int, CompiledAhead]] = {}

@@ -117,13 +117,12 @@ def run(kernel: Kernel, table: int, count: int, kept: object) -> None:
     function = _function(kernel)
     team = _openmp_team()
     if count > 1 and team is not None and not _threads.forked:
-        team(ctypes.cast(function, ctypes.c_void_p), table, count, 0)
+        team(ctypes.cast(function, ctypes.c_void_p), table, count, 0)  # type: ignore[arg-type]
         return
 
-    def work() -> None:
+    def work(kept: object = kept) -> None:  # a helper holds it as long as it runs
         function(table)
 
-    work.kept = kept
     helpers = _submit(work, count - 1)
     work()
     # a thread that has not begun would find no unit left
@@ -270,8 +269,11 @@ def _fingerprint(kernel: Kernel) -> str:
              binding.get_host_cpu_features().flatten(),
              *sorted(f'{name}={value}' for name, value in os.environ.items()
                      if name.startswith('NUMBA_'))]
+    spec = importlib.util.find_spec(kernel.module)
+    assert spec is not None
+    assert spec.origin is not None
     sources = [*Path(__file__).parent.glob('numba_*.py'),
-               *Path(importlib.util.find_spec(kernel.module).origin).parent.glob('numba_*.py')]
+               *Path(spec.origin).parent.glob('numba_*.py')]
     digest = hashlib.sha256()
     for part in (*(text.encode() for text in parts),
                  *(source.read_bytes() for source in sorted(sources))):

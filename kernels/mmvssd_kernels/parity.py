@@ -126,7 +126,7 @@ def _error(own: Tensor, eager: Tensor, truth: Tensor) -> Error:
     deviations = [t.double() - truth for t in (own, eager)]
     norms = [(d.norm() / truth.norm().clamp(min=tiny)).item() for d in deviations]
     peaks = [(d.abs().max() / truth.abs().max().clamp(min=tiny)).item() for d in deviations]
-    return Error(*norms, *peaks, least)
+    return Error(norms[0], norms[1], peaks[0], peaks[1], least)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,13 @@ The maps describe the op only. The convolution and SiLU before it, and the norm,
 behind it, are not in them.
 """
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
 from mmvssd.analysis import map_figures
@@ -25,6 +26,7 @@ from mmvssd.analysis.op_maps import (
     KINDS,
     SCALES,
     OpMaps,
+    part_of,
     scaled,
     self_check,
     silent,
@@ -231,12 +233,16 @@ def collect(maps: OpMaps, settings: Settings, tick: Callable[[float], None] = si
     checked = spread(maps.length)
     error = self_check(maps, checked)
     tokens = tuple(token_at(x, y, maps.grid) for x, y in settings.queries)
-    routed = isinstance(maps, RouteMaps)
-    arrays, positions = (_of_routes if routed else _of_matrix)(maps, tokens, settings, tick)
+    if isinstance(maps, RouteMaps):
+        arrays, positions = _of_routes(maps, tokens, settings, tick)
+        orders: Any = maps.orders
+    else:
+        arrays, positions = _of_matrix(maps, tokens, settings, tick)
+        orders = ()
     if hasattr(maps, 'weights'):
         arrays['weights'] = maps.weights
     arrays = {name: values.float().cpu() for name, values in arrays.items()}
-    return Collected(maps.grid, tokens, arrays, positions, maps.orders if routed else (), error,
+    return Collected(maps.grid, tokens, arrays, positions, orders, error,
                      len(checked))
 
 
@@ -261,14 +267,14 @@ def _of_routes(maps: RouteMaps, tokens: Sequence[int], settings: Settings, tick)
     if length <= settings.max_tokens:
         own, full = [], None
         for k in range(count):
-            values = maps.route_map(kind, k, lambda done, k=k: tick((k + done) / (2 * count)))
+            values = maps.route_map(kind, k, part_of(tick, k, 2 * count))
             own.append(values.float().cpu())
             placed = _combined(maps, [place_map(values, maps.route(k).tokens)], settings, count)
             full = placed if full is None else full.add_(placed)
         arrays['full'] = full
         arrays['routes'] = torch.stack(own)
         decays = own if kind == 'decay' else [
-            maps.route_map('decay', k, lambda done, k=k: tick((count + k + done) / (2 * count))
+            maps.route_map('decay', k, part_of(tick, count + k, 2 * count)
                            ).float().cpu() for k in range(count)]
         arrays['decays'] = torch.stack(decays)
     tick(1)
@@ -316,6 +322,10 @@ def observe(site: Site, image: Tensor, settings: Settings) -> OpMaps:
     return maps()
 
 
+def _advance(progress: Progress, bar: TaskID, before: int, done: float) -> None:
+    progress.update(bar, completed=before + done)
+
+
 def explore(site: Site, files: Sequence[Path], settings: Settings, folder: Path, *,
             protocol: dict, failures: Dict[Path, str],
             peer: Optional[Site] = None) -> Iterator[Explored]:
@@ -347,8 +357,7 @@ def explore(site: Site, files: Sequence[Path], settings: Settings, folder: Path,
                                settings)
                 wanted = (settings if name == 'maps' or settings.kind in maps.kinds
                           else settings._replace(kind='attention'))
-                found[name] = collect(maps, wanted, lambda done, i=i, bar=bar: progress.update(
-                    bar, completed=i + done))
+                found[name] = collect(maps, wanted, partial(_advance, progress, bar, i))
         target = folder / names[file]
         facts = dict(protocol, image=str(file), enlarged=picture.enlarged, map=settings.kind,
                      **settings._asdict(), **facts_of(found['maps']))

@@ -58,7 +58,7 @@ def busy(number: int) -> Iterator[List[int]]:
         except OSError as error:
             raise ConfigError(f'--busy: cannot start {number} processes ({error}); give fewer, '
                               'such as --busy 1') from error
-        started = [process.stdout.read(1) for process in spinning]
+        started = [process.stdout is not None and process.stdout.read(1) for process in spinning]
         if not all(started):
             raise ConfigError(f'--busy: {started.count(b"")} of {number} processes did not start; '
                               'give fewer, such as --busy 1')

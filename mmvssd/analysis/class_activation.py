@@ -67,7 +67,7 @@ class Activations(NamedTuple):
     """
 
     module: nn.Module
-    index: int
+    index: int  # type: ignore[assignment]  # it hides that of tuples
     rows: bool
     what: str
 

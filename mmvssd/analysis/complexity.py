@@ -127,7 +127,7 @@ def count_model(model: nn.Module, shape: Pair, batch_size: int = 1) -> Complexit
     operations = counts['']
     full, published = _total(operations)
     return Complexity(
-        shape=tuple(shape),
+        shape=(shape[0], shape[1]),
         params=_params(model),
         full=full,
         published=published,

@@ -56,7 +56,7 @@ def read_run(path: Path, damage: Optional[List[str]] = None) -> Run:
     for file in files_of(path):
         later = _read_file(file, damage)
         starts = [point.iteration for curve in later.values() if not curve.is_score
-                  for point in curve.points]
+                  for point in curve.points if point.iteration is not None]
         run = _join(run, later, min(starts, default=None))
     if not run:
         raise ConfigError(f'{path}: no loss and no score was logged yet; a training logs its first '
@@ -133,7 +133,7 @@ def entries_of(file: Path, damage: Optional[List[str]] = None) -> List[dict]:
                     f'{file}, line {number}: got {line[:60].decode(errors="backslashreplace")!r}, '
                     'expected what MMEngine logs: a JSON object with a step') from error
             faults.append(number)
-    if faults:
+    if faults and damage is not None:
         damage.append(f'{file}: {len(faults)} of {len(lines)} lines cannot be read and are left '
                       f'out; the first is line {faults[0]}')
     return entries

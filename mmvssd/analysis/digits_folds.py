@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ METRIC = 'accuracy/top1'
 
 #: MMPreTrain's backbones at the size of the recipe's VSSD, without drop path as that one; Swin
 #: with the windows that fit its grids, and initialized as its own recipes do it.
-HOSTS = {
+HOSTS: Dict[str, Any] = {
     'resnet-18': dict(type='ResNet', depth=18, stem_channels=19, base_channels=19),
     'swin': dict(
         type='SwinTransformer',

@@ -2,7 +2,7 @@
 import math
 import re
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmvssd.analysis.published_numbers import published_top1
 from mmvssd.analysis.published_speed import Speed
@@ -66,8 +66,9 @@ def read_dots(files: Sequence[Path], size: Optional[str], accuracy: str,
                 left_out.append(f'{row.model.label} at {row.size}: has no {" and no ".join(lacks)}')
             else:
                 dots.setdefault(row.model.label, _dot(row, accuracy))
-    batches = sorted({row.speeds['infer'].batch for row in rows
-                      if row.size == size and not _lacks(row, accuracy)})
+    speeds = [row.speeds['infer'] for row in rows
+              if row.size == size and not _lacks(row, accuracy)]
+    batches = sorted({speed.batch for speed in speeds if isinstance(speed, Speed)})
     if len(batches) > 1:
         raise ConfigError(f'speeds of one batch only: --size {size} has models measured with '
                           f'{", ".join(map(str, batches))} images; measure them with one --batch')
@@ -103,8 +104,11 @@ def _lacks(row: Row, accuracy: str) -> List[str]:
 
 
 def _dot(row: Row, accuracy: str) -> Dot:
-    return Dot(row.model.label, family_of(row.model.name), row.speeds['infer'].images_per_second,
-               row.count.params / 1e6, _top1(row, accuracy))
+    speed: Any = row.speeds['infer']  # none of these is missing
+    count: Any = row.count
+    top1: Any = _top1(row, accuracy)
+    return Dot(row.model.label, family_of(row.model.name), speed.images_per_second,
+               count.params / 1e6, top1)
 
 
 def family_of(name: str) -> str:

@@ -8,7 +8,7 @@ import copy
 import importlib
 import statistics
 import time
-from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple
 
 import torch
 from mmengine.config import Config
@@ -54,8 +54,9 @@ def compiled():
     Raises:
         ValueError: if there is none.
     """
-    module = importlib.import_module(MODULE)
-    if module.__spec__.origin == extension().__spec__.origin:
+    module: Any = importlib.import_module(MODULE)
+    own: Any = extension()
+    if module.__spec__.origin == own.__spec__.origin:
         raise ValueError('this environment has no compiled mmcv to compare with: see bash '
                          'tools/setup.sh --with-compiled-mmcv')
     return module
@@ -72,9 +73,10 @@ def _compare(what, step, modules, rounds, warmup):
             if turn >= warmup:
                 seconds[name].append(elapsed)
     ratios = [own / other for own, other in zip(seconds['own'], seconds['compiled'])]
+    low, middle, high = statistics.quantiles(ratios, n=4, method='inclusive')
     return Comparison(what, statistics.median(seconds['compiled']),
                       statistics.median(seconds['own']),
-                      tuple(statistics.quantiles(ratios, n=4, method='inclusive')))
+                      (low, middle, high))
 
 
 def training_step(cfg: Config) -> Tuple[str, Step]:

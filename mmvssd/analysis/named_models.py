@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
@@ -165,9 +165,9 @@ def backbones(size: int = 224, *, out_indices: Sequence[int] = (0, 1, 2, 3),
         out_indices: Stages whose output is returned, if a backbone has stages.
         swin_window: Side of Swin's windows, in tokens.
     """
-    makers = {f'{family.name}-{arch}': partial(family.backbone, arch,
-                                               out_indices=tuple(out_indices))
-              for family, arch in every_arch()}
+    makers: Dict[str, Maker] = {
+        f'{family.name}-{arch}': partial(family.backbone, arch, out_indices=tuple(out_indices))
+        for family, arch in every_arch()}
     for name in PEERS:
         makers[name] = partial(_build_peer, name, size, out_indices, swin_window)
     return makers
@@ -306,7 +306,8 @@ def _of_host(path: str) -> Config:
     try:
         return get_config(path)
     except Exception as error:  # a config is code: whatever it raises
-        root = Path(importlib.util.find_spec(host).submodule_search_locations[0], '.mim/configs')
+        package: Any = importlib.util.find_spec(host)
+        root = Path(package.submodule_search_locations[0], '.mim/configs')
         recipes = {file.stem: str(file.relative_to(root)) for file in root.rglob('*.py')}
         close = [recipes[stem] for stem in similar(Path(inside).stem, recipes, cutoff=0.3)]
         raise ConfigError(f'{path}: cannot be read as a recipe of {host} ({type(error).__name__}); '
@@ -472,7 +473,7 @@ def normalization_of(preprocessor: Optional[dict]) -> Normalization:
 
 def _kinds(init_cfg) -> List[str]:
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
-    return [entry.get('type') for entry in entries]
+    return [entry.get('type', '') for entry in entries]
 
 
 @contextmanager

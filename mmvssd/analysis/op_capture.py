@@ -129,6 +129,7 @@ def recorded_maps(mixer: nn.Module, record: Recording) -> OpMaps:
     """
     _check_one_image(record)
     arguments, result = record.calls[0]
+    assert record.grid is not None  # its mixer ran
     if isinstance(mixer, Attention):
         return AttentionMaps(record.grid, arguments['qkv'].flatten(1, 2), mixer.num_heads,
                              result=result.flatten(1, 2))

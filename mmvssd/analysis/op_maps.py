@@ -36,7 +36,8 @@ class OpMaps:
     kinds: Tuple[str, ...] = KINDS
 
     def __init__(self, grid: Tuple[int, int]) -> None:
-        self.grid = tuple(grid)
+        height, width = grid
+        self.grid = (height, width)
 
     @property
     def length(self) -> int:
@@ -115,6 +116,11 @@ def scaled(values: Tensor, scale: str) -> Tensor:
     lowest = values.min() if scale == 'minmax' else values.new_zeros(())
     extent = values.max() - lowest
     return (values - lowest) / extent if extent > 0 else torch.zeros_like(values)
+
+
+def part_of(tick: Callable[[float], None], index: int, count: int) -> Callable[[float], None]:
+    """Return what takes the progress of one of ``count`` equal parts."""
+    return lambda done: tick((index + done) / count)
 
 
 def token_at(x: float, y: float, grid: Tuple[int, int]) -> int:

@@ -58,7 +58,7 @@ def gflops_table(rows: Sequence[Row]) -> str:
             lines.append(['', '', 'counted in full', '',
                           *(f'{count.full / 1e9:.3f}' if count else '-' for count in counts)])
         lines.append(['', '', 'reproduced', _mark(params, series.params),
-                      *(_mark(count.published / 1e9, published) if count else '-'
+                      *(_mark(count.published / 1e9, published) if count and published else '-'
                         for count, published in zip(counts, series.gflops))])
     return _table(['source', 'model', '', 'params (M)', *map(str, SIZES)], lines)
 
@@ -70,7 +70,8 @@ def gflops_at_224(rows: Sequence[Row]) -> str:
     lines = [[point.model, f'`{point.name}`', f'{point.params}', f'{count.params / 1e6:.2f}',
               f'{point.gflops}', f'{count.published / 1e9:.3f}',
               _mark(count.published / 1e9, point.gflops)]
-             for point in POINTS for count in [counts.get(point.name)] if point.gflops and count]
+             for point in POINTS for count in [counts.get(point.name or '')]
+             if point.gflops and count]
     return _table([APPENDIX_2, '', 'params (M)', 'counted', 'GFLOPs', 'counted', 'reproduced'],
                   lines)
 
@@ -117,7 +118,7 @@ def points_table(rows: Sequence[Row]) -> str:
         for mode, attribute in (('infer', 'images_per_second'),
                                 ('train', 'train_images_per_second')):
             published = getattr(point, attribute), getattr(base, attribute)
-            measured = [_speed(found.get(name), mode, 'images_per_second')
+            measured = [_speed(found.get(name or ''), mode, 'images_per_second')
                         for name in (point.name, base.name)]
             cells += [_ratio(*_over(published[:1], published[1:])),
                       _ratio(*_over(measured[:1], measured[1:]))]
@@ -134,7 +135,7 @@ def memory_table(rows: Sequence[Row]) -> str:
                     for row in _at_sizes(series.name, rows, series.batches)]
         if any(measured):
             lines += [[series.model, 'published', *('OOM' if value is None else f'{value}'
-                                                    for value in series.peak_mib)],
+                                                    for value in series.peak_mib or ())],
                       [f'`{series.name}`', 'measured', *('-' if value is None else f'{value:.0f}'
                                                          for value in measured)]]
     return _table(['model', '', *(f'{size}, batch {batch}' for size, batch in zip(
@@ -164,7 +165,9 @@ def published_tables() -> str:
 
 def _speed(row: Optional[Row], mode: str, attribute: str) -> Optional[float]:
     """Return what a row measured with the batch that it was asked for."""
-    speed = row.speeds.get(mode) if row else None
+    if row is None:
+        return None
+    speed = row.speeds.get(mode)
     return (getattr(speed, attribute) if isinstance(speed, Speed) and speed.batch == row.batch
             else None)
 
@@ -177,7 +180,8 @@ def _at_sizes(name: str, rows: Sequence[Row],
                     and (batches is None or row.batch == batches[index])), None)
 
 
-def _over(values: Numbers, base: Numbers) -> List[Optional[float]]:
+def _over(values: Sequence[Optional[float]],
+          base: Sequence[Optional[float]]) -> List[Optional[float]]:
     return [value / other if value and other else None for value, other in zip(values, base)]
 
 

@@ -12,7 +12,18 @@ evaluation mode.
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 import torch
@@ -145,7 +156,8 @@ def mean_map(net: Callable[[Tensor], Tensor], images: Iterable[Tuple[str, Tensor
     Raises:
         DataError: No image is left.
     """
-    total, used, grid, left_out = 0, 0, (0, 0), {}
+    total: Any = 0
+    used, grid, left_out = 0, (0, 0), {}
     for name, image in images:
         one, grid = gradient_map(net, image, gradient)
         if not np.isfinite(one).all():

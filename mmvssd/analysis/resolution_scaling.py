@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from torch import nn
 
 from mmvssd.analysis.complexity import count_model
@@ -60,7 +60,7 @@ class Settings(NamedTuple):
     warmup: int = 50
     steps: int = 30
     train_amp: Optional[str] = 'float16'
-    count: bool = True
+    count: bool = True  # type: ignore[assignment]  # it hides that of tuples
     halve: bool = False
     seed: int = 0
     device: str = 'cuda'
@@ -203,6 +203,10 @@ def swin_window(name: str, shape: Shape) -> int:
     return max(height // 32, 1)
 
 
+def _say(progress: Progress, task: TaskID, row: Row, what: str) -> None:
+    progress.update(task, description=f'{row.model.label} {row.size} {what}')
+
+
 def measure(names: Sequence[ModelName], settings: Settings, *, done: Sequence[Row] = (),
             score: Optional[Score] = None,
             each: Callable[[List[Row]], None] = lambda rows: None) -> List[Row]:
@@ -239,8 +243,7 @@ def measure(names: Sequence[ModelName], settings: Settings, *, done: Sequence[Ro
     with Progress() as progress:
         task = progress.add_task('scaling', total=len(asked))
         for number, row in enumerate(asked, 1):
-            _fill(row, settings, score, lambda what, row=row: progress.update(
-                task, description=f'{row.model.label} {row.size} {what}'))
+            _fill(row, settings, score, partial(_say, progress, task, row))
             progress.advance(task)
             each(asked[:number] + others)
     return asked + others

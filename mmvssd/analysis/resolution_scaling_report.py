@@ -89,19 +89,20 @@ def _over_smallest(rows: Sequence[Row],
         return lambda row: None
     smallest = {}  # of each model
     for row in sorted(rows, key=lambda row: math.prod(row.shape)):
-        if isinstance(row.speeds.get(mode), Speed):
-            smallest.setdefault(row.model, _seconds_a_pixel(row, mode))
+        speed = row.speeds.get(mode)
+        if isinstance(speed, Speed):
+            smallest.setdefault(row.model, _seconds_a_pixel(row, speed))
 
     def value(row: Row) -> Union[float, Missing, None]:
         speed = row.speeds.get(mode)
-        return (_seconds_a_pixel(row, mode) / smallest[row.model] if isinstance(speed, Speed)
+        return (_seconds_a_pixel(row, speed) / smallest[row.model] if isinstance(speed, Speed)
                 else speed)
 
     return value
 
 
-def _seconds_a_pixel(row: Row, mode: str) -> float:
-    return 1 / (row.speeds[mode].images_per_second * math.prod(row.shape))
+def _seconds_a_pixel(row: Row, speed: Speed) -> float:
+    return 1 / (speed.images_per_second * math.prod(row.shape))
 
 
 def write_rows(rows: Sequence[Row], protocol: Mapping[str, object], folder: Path) -> None:
@@ -201,7 +202,8 @@ def cell(field: Field, row: Row) -> str:
         return '-'
     if isinstance(value, Missing):
         return value.text
-    batch = row.speeds[field.mode].batch if field.mode else row.batch
+    speed = row.speeds.get(field.mode) if field.mode else None
+    batch = speed.batch if isinstance(speed, Speed) else row.batch
     return f'{value:{field.format}}' + f' (batch {batch})' * (batch != row.batch)
 
 

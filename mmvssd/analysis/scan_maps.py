@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvssd.analysis.op_maps import OpMaps, picked, silent
+from mmvssd.analysis.op_maps import OpMaps, part_of, picked, silent
 from mmvssd.ops import selective_scan
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.cross_scan.orders import Order
@@ -292,7 +292,7 @@ class RouteMaps(OpMaps):
         """Compute the whole map (L, L)."""
         total, count = 0, len(self.orders)
         for k in range(count):
-            values = self.route_map(kind, k, lambda done, k=k: tick((k + done) / count))
+            values = self.route_map(kind, k, part_of(tick, k, count))
             total = total + self.share * place_map(values, self.route(k).tokens)
         return total
 

@@ -4,7 +4,7 @@ import io
 import math
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from rich.console import Console
@@ -32,13 +32,16 @@ def ratio(row: Speed, rows: Sequence[Speed]) -> float:
 
 def slowdowns(row: Speed) -> Tuple[float, float]:
     """Return a step's seconds, and its CPU seconds, on the busy machine over the quiet one's."""
-    return (row.busy.seconds / row.times.seconds,
-            row.busy.cpu_seconds / row.times.cpu_seconds if row.times.cpu_seconds else math.nan)
+    busy, quiet = row.busy, row.times
+    if busy is None or quiet is None:
+        return math.nan, math.nan
+    return (busy.seconds / quiet.seconds,
+            busy.cpu_seconds / quiet.cpu_seconds if quiet.cpu_seconds else math.nan)
 
 
 def print_speeds(rows: Sequence[Speed], title: str) -> None:
     """Print a table with a row for each setting and model."""
-    columns = ['setting', Column('model', overflow='fold'), 'images/s',
+    columns: List[Any] = ['setting', Column('model', overflow='fold'), 'images/s',
                Column('ms a step', no_wrap=True), 'ratio', 'MB a step']
     caption = [f'ratio: speed over that of {rows[0].model} in the same setting']
     if any(row.times for row in rows):
@@ -99,7 +102,7 @@ def plot_speeds(rows: Sequence[Speed], title: str, file: Path) -> None:
     """
     from matplotlib.figure import Figure
     settings = list(dict.fromkeys(row.setting for row in rows))
-    panels = [(f'speed over {rows[0].model}', lambda row: ratio(row, rows), _spread)]
+    panels: List[tuple] = [(f'speed over {rows[0].model}', lambda row: ratio(row, rows), _spread)]
     if all(row.busy for row in rows):
         panels.append(('busy: seconds over quiet', lambda row: slowdowns(row)[0], None))
         panels.append(('busy: CPU seconds over quiet', lambda row: slowdowns(row)[1], None))

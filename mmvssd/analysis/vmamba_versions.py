@@ -9,7 +9,7 @@ import io
 import textwrap
 from functools import partial
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -94,7 +94,8 @@ class Row(NamedTuple):
     @property
     def published_ratio(self) -> Optional[float]:
         """Published speed over that of the first rung."""
-        return self.rung.speed and self.rung.speed / RUNGS['V0'].speed
+        first = RUNGS['V0'].speed
+        return self.rung.speed / first if self.rung.speed and first else None
 
 
 def compare(*, size: int = PUBLISHED_SIZE, batch: int = 1, device: str = 'cpu',
@@ -210,6 +211,10 @@ def _as_markdown(rows: Sequence[Row], title: str) -> str:
     return f'# {title}\n\n{table}\n{NOTE}\n'
 
 
+def _short(speed: Any) -> str:
+    return f'{speed:.3g}' if speed < 100 else f'{speed:.0f}'
+
+
 def draw(rows: Sequence[Row], title: str) -> bytes:
     """Draw the speeds over V0's as bars, measured beside published, 800 pixels wide; a PNG."""
     figure = Figure(figsize=(8, 5), dpi=100, layout='constrained')
@@ -221,8 +226,7 @@ def draw(rows: Sequence[Row], title: str) -> bytes:
              'published: A100, batch 128')):
         shown = [i for i, height in enumerate(heights) if height is not None]
         bars = axes.bar([i + offset for i in shown], [heights[i] for i in shown], 0.4, label=label)
-        axes.bar_label(bars, [f'{speeds[i]:.3g}' if speeds[i] < 100 else f'{speeds[i]:.0f}'
-                              for i in shown], fontsize=8)
+        axes.bar_label(bars, [_short(speeds[i]) for i in shown], fontsize=8)
     axes.axhline(1, color='black', linewidth=0.8)
     axes.margins(y=0.12)
     axes.set_xticks(range(len(rows)), [_tick(row) for row in rows], fontsize=7)

@@ -2,7 +2,7 @@
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -79,7 +79,8 @@ def read_header(path: str, layout: Optional[str] = None) -> Header:
                 plain = image.mode in PLAIN_MODES and 'transparency' not in image.info
             if not plain:
                 shape = _decode(path).shape
-        return Header(*shape, str(dtype))
+        height, width, bands = shape
+        return Header(height, width, bands, str(dtype))
     except (ConfigError, DataError, MemoryError, UnreadableImageError):
         raise
     except Exception as error:  # as above
@@ -107,7 +108,7 @@ def naming_a_lacking_package(path: str) -> Iterator[None]:
                           ) from error
 
 
-def tifffile_of(path: str):
+def tifffile_of(path: str) -> Any:
     """Return the package that reads a TIFF.
 
     Raises:
@@ -121,7 +122,7 @@ def tifffile_of(path: str):
     return tifffile
 
 
-def shape_of(series, path: str, layout: Optional[str]) -> Tuple[int, ...]:
+def shape_of(series: Any, path: str, layout: Optional[str]) -> Tuple[int, ...]:
     """Return the shape (H, W, bands) of a TIFF's series.
 
     Raises:

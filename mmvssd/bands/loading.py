@@ -1,7 +1,7 @@
 """A step of pipelines that loads images of any number of bands."""
 import math
 import operator
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -289,7 +289,7 @@ def _numbers(name: str, given: Optional[Sequence[float]]) -> Optional[Tuple[floa
     return found
 
 
-def _missing_values(given) -> Tuple[float, ...]:
+def _missing_values(given: Any) -> Tuple[float, ...]:
     if given is None:
         return ()
     try:

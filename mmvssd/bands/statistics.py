@@ -2,7 +2,7 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Any, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 from mmengine.config import Config
@@ -30,7 +30,7 @@ class Band(NamedTuple):
     std: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]  # it hides that of tuples
     missing: int
 
 
@@ -131,7 +131,7 @@ def training_images(cfg: Config) -> List[str]:
     return list(dict.fromkeys(paths))
 
 
-def _without_normalization(node):
+def _without_normalization(node: Any) -> Any:
     """Copy settings of a data set without mean and std of LoadBands, which may be of other data."""
     if isinstance(node, dict):
         kept = {key: _without_normalization(value) for key, value in node.items()}
@@ -141,7 +141,7 @@ def _without_normalization(node):
     return node
 
 
-def _entries(dataset) -> Iterator[dict]:
+def _entries(dataset: Any) -> Iterator[dict]:
     if hasattr(dataset, 'get_data_info'):
         for index in range(len(dataset)):
             entry = dataset.get_data_info(index)

@@ -3,7 +3,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -147,7 +147,7 @@ class _Segments(Windows):
         while len(self.decoded) > self.room:
             self.decoded.popitem(last=False)
 
-    def _decode(self, page, index: int) -> np.ndarray:
+    def _decode(self, page: Any, index: int) -> np.ndarray:
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         file = page.parent.filehandle
         if offset + count > file.size:
@@ -209,7 +209,7 @@ def _naming(path: str) -> Iterator[None]:
         raise unreadable(path, error) from error
 
 
-def tiff_windows(path: str, file, layout: Optional[str] = None) -> Optional[Windows]:
+def tiff_windows(path: str, file: Any, layout: Optional[str] = None) -> Optional[Windows]:
     """Return the windows of an open TIFF; None if it has to be read whole.
 
     Raises:
@@ -231,7 +231,7 @@ def tiff_windows(path: str, file, layout: Optional[str] = None) -> Optional[Wind
         return windows if windows.shape == shape and _complete(windows) else None
 
 
-def _bands_follow(series, pages: List, axis: Optional[int]) -> bool:
+def _bands_follow(series: Any, pages: List, axis: Optional[int]) -> bool:
     """Tell whether the samples of pages, page by page, are the bands."""
     page = series.keyframe
     if page.shaped[1] != 1:  # a volume

@@ -27,7 +27,8 @@ def compare(given: Mapping[str, Any], expected: Mapping[str, Tensor]) -> Mismatc
     others = [name for name in typed if not isinstance(given[name], Tensor)]
     fitting = [name for name in common if given[name].shape == expected[name].shape]
     wrong = [(name, _type_of(given[name])) for name in others]
-    wrong += ((name, _what_is_wrong(given[name], expected[name])) for name in fitting)
+    wrong += [(name, fault) for name in fitting
+              if (fault := _what_is_wrong(given[name], expected[name]))]
     return Mismatch(
         missing=[name for name in expected if name not in given],
         unexpected=[name for name, value in given.items()

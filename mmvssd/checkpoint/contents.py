@@ -40,7 +40,7 @@ def named_as(state: Mapping[str, Any], expected: Iterable[str]) -> Mapping[str, 
         The weights, those without a place in the model under their names without ``_orig_mod.``.
     """
     places = {without_compile(name): name for name in expected}
-    renamed = OrderedDict((places.get(plain, plain), value) for plain, value in
+    renamed: Any = OrderedDict((places.get(plain, plain), value) for plain, value in
                           ((without_compile(name), value) for name, value in state.items()))
     versions = getattr(state, '_metadata', None)
     if versions is not None:

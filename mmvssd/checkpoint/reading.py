@@ -4,7 +4,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import List
+from typing import Any, List
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -103,7 +103,7 @@ def _allowed_less() -> str:
             'its checkpoints')
 
 
-def _require_form(path: str, checkpoint, weights_alone: bool) -> None:
+def _require_form(path: str, checkpoint: Any, weights_alone: bool) -> None:
     """Raise CheckpointError unless what a file holds has the form of a checkpoint."""
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'{path}: holds a {type(checkpoint).__name__}, expected a dict of '
@@ -131,7 +131,7 @@ class _Inert:
     PyTorch's safe reader fills mappings of its own kinds only, so it has to be one of them.
     """
 
-    def __new__(cls, *args):
+    def __new__(cls, *args: Any) -> Any:
         return OrderedDict()
 
 

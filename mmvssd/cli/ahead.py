@@ -4,7 +4,18 @@ import queue
 from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Callable, Deque, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Generator,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 import torch
 
@@ -20,7 +31,7 @@ class Outcome(NamedTuple):
     """What became of an image: a prediction, or the error in its place."""
 
     item: Input
-    sample: object
+    sample: Any
     error: Optional[Exception] = None
 
 
@@ -32,17 +43,17 @@ def default_workers() -> int:
 class _Inline(Executor):
     """Runs a task as it is submitted, in the same thread."""
 
-    def submit(self, task: Callable, *arguments) -> Future:
-        future = Future()
+    def submit(self, task: Callable, /, *arguments, **options) -> Future:
+        future: Future = Future()
         try:
-            future.set_result(task(*arguments))
+            future.set_result(task(*arguments, **options))
         except Exception as error:
             future.set_exception(error)
         return future
 
 
 def outcomes(inferencer, inputs: Iterable[Input], check: Callable[[Input], None], *,
-             batch_size: int = 1, workers: int = 0) -> Iterator[Outcome]:
+             batch_size: int = 1, workers: int = 0) -> Generator[Outcome, None, None]:
     """Predict on images; all that one of them raises is its own outcome.
 
     Threads read and prepare images ahead: one each, beside the next batch or two. The oldest image
@@ -87,7 +98,7 @@ def _batch(ahead: Deque[Tuple[Input, Future]], shape: Callable, batch_size: int
     """Take the oldest image and those of its shape; or its outcome if it cannot be prepared."""
     item, future = ahead.popleft()
     error = future.exception()
-    if error is not None:
+    if isinstance(error, Exception):
         return [], [], Outcome(item, None, error)
     batch, prepared = [item], [future.result()]
     wanted = shape(prepared[0])
@@ -132,7 +143,7 @@ class _Threads(NamedTuple):
         cores: PyTorch's threads, which the models share.
     """
 
-    inferencer: object
+    inferencer: Any
     readers: Executor
     runners: Executor
     free: queue.SimpleQueue

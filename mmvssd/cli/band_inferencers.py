@@ -28,7 +28,7 @@ class _Bands:
         pipeline = cfg.test_dataloader.dataset.pipeline
         self.load = TRANSFORMS.build(pipeline[0])
         pipeline[0] = dict(type='LoadImageFromFile')  # the host's one looks for it
-        super().__init__(cfg, checkpoint, meta, score_thr, device)
+        super().__init__(cfg, checkpoint, meta, score_thr, device)  # type: ignore[call-arg]
 
     def prepare(self, image: Union[str, np.ndarray]) -> dict:
         """Read an image, or take a tile (h, w, bands) float32 as LoadBands makes it."""
@@ -36,7 +36,7 @@ class _Bands:
             image = self.load(dict(img_path=image))['img']
         elif image.dtype != np.float32:
             raise UnreadableImageError(NO_FRAMES)
-        return super().prepare(image)
+        return super().prepare(image)  # type: ignore[misc]
 
     def open(self, item: Input) -> ContextManager[TileSource]:
         """Open an image that is cut into tiles."""
@@ -44,7 +44,8 @@ class _Bands:
 
     def picture(self, image: str, sample: BaseDataElement) -> np.ndarray:
         # drawn on as a file's pixels, which come in BGR
-        return super().picture(self.load.picture(image)[..., ::-1], sample)
+        pixels = self.load.picture(image)[..., ::-1]
+        return super().picture(pixels, sample)  # type: ignore[misc]
 
 
 def inferencer_class(cfg: Config) -> Type[Inferencer]:

@@ -4,6 +4,7 @@ The exit status is 0 if PyTorch, MMEngine's Runner, mmcv's ops, the three hosts 
 ``mmvssd_kernels`` work, so that anything here can train; otherwise 1, after one line for each
 problem that says what to do.
 """
+import functools
 import importlib
 import os
 import platform
@@ -152,7 +153,7 @@ def check_hosts() -> List[Finding]:
         attempt_import('mmcv ops', _run_mmcv_ops, _mmcv_remedy()),
     ]
     for host, distribution in HOSTS.items():
-        findings.append(attempt_import(f'{host} + mmvssd', lambda host=host: _look_up(host),
+        findings.append(attempt_import(f'{host} + mmvssd', functools.partial(_look_up, host),
                                        _host_remedy(distribution)))
     return findings + [Finding(f'patch {name}', None, notice)
                        for name, notice in compat.notices().items()]

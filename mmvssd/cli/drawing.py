@@ -17,7 +17,7 @@ def is_palette(palette, count: int) -> bool:
     """Tell whether this is a sequence of RGB colors, 0 to 255, for so many classes or more."""
     return isinstance(palette, (list, tuple)) and len(palette) >= count and all(
         isinstance(color, (list, tuple)) and len(color) == 3
-        and all(isinstance(value, Integral) and 0 <= value <= 255 for value in color)
+        and all(isinstance(value, Integral) and 0 <= int(value) <= 255 for value in color)
         for color in palette)
 
 

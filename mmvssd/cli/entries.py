@@ -14,7 +14,7 @@ BLOCK = 2**24
 BEST = 5
 
 
-def instances(labels: Sequence[int], scores: np.ndarray, boxes: np.ndarray,
+def instances(labels: np.ndarray, scores: np.ndarray, boxes: np.ndarray,
               masks: Optional[np.ndarray], classes: Sequence[str]) -> dict:
     """Return the entry of detections: labels, scores, boxes (n, 4), masks (n, H, W) or None."""
     found = [dict(category=classes[label], score=float(score), bbox=box.tolist())

@@ -3,7 +3,7 @@ import copy
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from typing import Dict, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import mmcv
 import numpy as np
@@ -52,7 +52,7 @@ class Inferencer(ABC):
         self.model = self.inferencer.model
         own = self.recipe_meta(cfg)
         self.dataset_meta = {**own, **meta}
-        self.classes = self.dataset_meta.get('classes')
+        self.classes: Any = self.dataset_meta.get('classes')
         if meta.get('classes') and own.get('classes'):
             _warn_of_order(checkpoint, meta['classes'], own['classes'])
 
@@ -172,7 +172,8 @@ class Detector(Inferencer):
         return batch
 
     def entry(self, sample: BaseDataElement) -> dict:
-        return instances(*self.detections(sample), self.classes)
+        labels, scores, boxes, masks = self.detections(sample)
+        return instances(labels, scores, boxes, masks, self.classes)
 
     def detections(self, sample: BaseDataElement) -> Tuple[np.ndarray, ...]:
         """Return labels, scores, boxes (n, 4), masks (n, H, W) or None of what was found."""
@@ -182,7 +183,8 @@ class Detector(Inferencer):
 
     def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
         # the host draws every picture three times, of which this needs one
-        return draw_instances(_rgb(image), *self.detections(sample), self.classes,
+        labels, scores, boxes, masks = self.detections(sample)
+        return draw_instances(_rgb(image), labels, scores, boxes, masks, self.classes,
                               palette_of(self.palette, len(self.classes)))
 
 

@@ -6,7 +6,19 @@ import sys
 import threading
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from mmengine.config import Config
 from rich.progress import track
@@ -79,7 +91,7 @@ class Options(NamedTuple):
                 raise ConfigError(f'--{name.replace("_", "-")}: got {value}, expected a number of '
                                   f'at least {least}')
 
-        if self.tile is not None:
+        if self.tile is not None and self.shared is not None:
             check_grid(self.tile, self.shared)
         elif self.overlap is not None:
             raise ConfigError('--overlap: goes with --tile, which is not given')
@@ -214,17 +226,17 @@ class _Run:
         settings: What the predictions depend on.
     """
 
-    def __init__(self, inferencer, inputs: Inputs, out: Path, options: Options,
+    def __init__(self, inferencer: Any, inputs: Inputs, out: Path, options: Options,
                  settings: Dict[str, object]):
         self.inputs, self.options, self.settings = inputs, options, settings
         self.limits = Limits.of(options.max_pixels)
         self.received: List[int] = []
-        self.inferencer = inferencer if options.tile is None else Tiled(
-            inferencer, options.tile, options.shared, self.limits,
+        self.inferencer: Any = inferencer if options.tile is None else Tiled(
+            inferencer, options.tile, options.shared or 0, self.limits,
             Unfinished(out, settings, options.resume), lambda: bool(self.received))
         self.pictures = out / 'pictures'
         self.results = JsonList(out / 'predictions.json')
-        self.done: Set[Key] = set()
+        self.done: Set[Tuple[Any, Optional[int]]] = set()
         self.tried: Set[Key] = set()
         self.failures: Dict[Key, str] = {}
         self.unwritable = ''
@@ -255,7 +267,7 @@ class _Run:
             self._forget()
         return self.received
 
-    def _outcomes(self) -> Iterator[Outcome]:
+    def _outcomes(self) -> Generator[Outcome, None, None]:
         workers = default_workers() if self.options.workers is None else self.options.workers
         items = self.inputs.read(self.done)
         if self.options.tile is not None:  # tiles have a bar of their own
@@ -310,7 +322,7 @@ class _Run:
             write(*arguments)
         except OSError as error:
             if error.errno in FULL:
-                self.unwritable = error.strerror
+                self.unwritable = error.strerror or str(error)
             raise
 
     def report(self, received: Sequence[int]) -> None:

@@ -173,7 +173,7 @@ def _builds(frame: FrameType) -> bool:
         and function.startswith(('build_', 'set_', 'setup_')))
 
 
-def keep_traceback(error: Exception) -> None:
+def keep_traceback(error: BaseException) -> None:
     """Write a traceback to the log files of this run, if they are open."""
     record = logging.LogRecord('mmvssd', logging.ERROR, __file__, 0, 'The run was stopped by:', (),
                                (type(error), error, error.__traceback__))

@@ -1,6 +1,6 @@
 """Images that are cut into tiles: their pixels, part by part, and a small picture of the whole."""
 from contextlib import contextmanager
-from typing import Iterator, Protocol, Tuple
+from typing import Iterator, Optional, Protocol, Tuple
 
 import cv2
 import numpy as np
@@ -148,7 +148,7 @@ def _tell_if_large(path: str, windows: Windows) -> None:
 
 
 @contextmanager
-def _tiff_of_photograph(path: str) -> Iterator[Windows]:
+def _tiff_of_photograph(path: str) -> Iterator[Optional[Windows]]:
     """Open a TIFF that is read by parts as OpenCV reads it whole; else give out None."""
     if not path.lower().endswith(TIFF):
         yield None

@@ -174,7 +174,7 @@ class Tiled:
         palette = palette_of(self.inferencer.palette, len(classes))
         for one in found:
             if one.mask is not None and one.mask.size:
-                _paint(small, factor, one, palette[one.label])
+                _paint(small, factor, one.corner, one.mask, palette[one.label])
         if not found:
             return small
         return draw_instances(small, np.array([one.label for one in found]),
@@ -204,11 +204,12 @@ def _instance(one: Placed, shape, classes: Sequence[str]) -> dict:
     return instance
 
 
-def _paint(picture: np.ndarray, factor: int, one: Placed, color: Sequence[int]) -> None:
+def _paint(picture: np.ndarray, factor: int, corner: Tuple[int, int], mask: np.ndarray,
+           color: Sequence[int]) -> None:
     """Paint a mask on a picture, in place, with a white line around it."""
-    left, top = one.corner
+    left, top = corner
     # the pixels of the image that the picture shows
-    mask = one.mask[-top % factor::factor, -left % factor::factor]
+    mask = mask[-top % factor::factor, -left % factor::factor]
     left, top = -(-left // factor), -(-top // factor)
     part = picture[top:top + mask.shape[0], left:left + mask.shape[1]]
     mask = mask[:part.shape[0], :part.shape[1]]

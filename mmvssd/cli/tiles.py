@@ -1,7 +1,7 @@
 """Large images in tiles: where these lie, and how what was found in them is put together."""
 import math
 from itertools import pairwise
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -251,16 +251,16 @@ def _united(group: Sequence[Placed]) -> Placed:
     best = max(group, key=lambda one: one.score)
     boxes = np.array([one.box for one in group])
     box = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
-    parts = [one for one in group if one.mask is not None and one.mask.size]
+    parts = [(one.corner, one.mask) for one in group if one.mask is not None and one.mask.size]
     if not parts:
         return best._replace(box=box)
-    left, top = (min(one.corner[axis] for one in parts) for axis in (0, 1))
-    right, bottom = (max(one.corner[axis] + one.mask.shape[1 - axis] for one in parts)
+    left, top = (min(corner[axis] for corner, _ in parts) for axis in (0, 1))
+    right, bottom = (max(corner[axis] + part.shape[1 - axis] for corner, part in parts)
                      for axis in (0, 1))
     mask = np.zeros((bottom - top, right - left), bool)
-    for one in parts:
-        across, down = one.corner[0] - left, one.corner[1] - top
-        mask[down:down + one.mask.shape[0], across:across + one.mask.shape[1]] |= one.mask
+    for corner, part in parts:
+        across, down = corner[0] - left, corner[1] - top
+        mask[down:down + part.shape[0], across:across + part.shape[1]] |= part
     return best._replace(box=box, corner=(left, top), mask=mask)
 
 
@@ -279,7 +279,9 @@ class BlendedLabels:
         self.labels, self.decide = labels, decide
         self.rows, self.columns = grid.blended()
         self.grid, self.number = grid, 0
-        self.beside = self.above = self.below = None
+        self.beside: Any = None
+        self.above: Any = None
+        self.below: Any = None
 
     @property
     def seams(self) -> Dict[str, np.ndarray]:

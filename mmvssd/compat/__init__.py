@@ -13,7 +13,7 @@ The environment variable ``MMVSSD_PATCHES`` leaves patches out: ``off`` all of t
 import importlib
 import logging
 import os
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from mmvssd.compat import versions
 from mmvssd.compat.patching import when_imported
@@ -60,7 +60,7 @@ class Patch:
 
     def __init__(self, name: str, module: str):
         self.name, self.module = name, module
-        self._file = None
+        self._file: Any = None
         self._failure = ''
 
     def __call__(self, module) -> None:

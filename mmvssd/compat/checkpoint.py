@@ -30,7 +30,7 @@ def apply() -> None:
     stock = serialization.load
     wrap_once(serialization, 'load', _load)
     if getattr(torch, 'load', None) is stock:  # PyTorch was imported before this
-        torch.load = serialization.load
+        setattr(torch, 'load', serialization.load)  # noqa: B010
     when_imported('mmengine.runner.checkpoint', _prepare_loader)
 
 

@@ -13,7 +13,7 @@ import reprlib
 import zipfile
 from collections import OrderedDict, defaultdict
 from contextlib import contextmanager
-from typing import AbstractSet, Any, Dict, Iterator, List, NamedTuple, Set
+from typing import AbstractSet, Any, ClassVar, Dict, Iterator, List, NamedTuple, Set
 
 #: An archive may unpack to this many times its own size, and to this many bytes whatever its size.
 #: PyTorch compresses nothing; trained weights that were compressed shrink by a tenth.
@@ -164,6 +164,8 @@ class _Inert:
     """Stands in for what a pickle names; calling it notes the arguments and runs nothing."""
 
     path = ''
+    args: tuple
+    key: str
 
     def __new__(cls, *args):
         made = object.__new__(cls)
@@ -316,7 +318,7 @@ class _Reader(pickle._Unpickler):  # the one in C makes a list as long as a file
         """Refuse what would take the memory of a length before its bytes are looked for."""
         raise RefusedError('holds an array of bytes, which no checkpoint does')
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+    dispatch: ClassVar[Any] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
     def find_class(self, module, name):
         """Return a stand-in; a dict that keeps its order is one itself."""
@@ -324,7 +326,7 @@ class _Reader(pickle._Unpickler):  # the one in C makes a list as long as a file
         self.names.add(path)
         if path == 'collections.OrderedDict':
             return OrderedDict
-        stand_in = _stand_in(path)
+        stand_in: Any = _stand_in(path)
         if path.startswith('torch._utils._rebuild_tensor'):
             stand_in.check_call = lambda tensor: self._tensors.append(tensor)
         return stand_in
@@ -341,7 +343,7 @@ class _Reader(pickle._Unpickler):  # the one in C makes a list as long as a file
 
     def elements_needed(self) -> Dict[str, int]:
         """Return how many elements of each storage are a tensor's."""
-        needed = defaultdict(int)
+        needed: Dict[Any, int] = defaultdict(int)
         for tensor in self._tensors:
             storage, offset, sizes, strides = tensor.args[:4]
             key = getattr(storage, 'key', None)

@@ -8,7 +8,7 @@ Feature: an error that names the file, the annotation and the step.
 """
 import copy
 import os
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.dataset import BaseDataset, Compose
 from torch._utils import ExceptionWrapper
@@ -59,7 +59,8 @@ def _call_steps(original, pipeline, data):
         raise
     except Exception as error:
         # the loop over the steps is the first frame below this one
-        found = error.__traceback__.tb_next.tb_frame.f_locals
+        traceback: Any = error.__traceback__
+        found = traceback.tb_next.tb_frame.f_locals
         raise _said_already(error) or _explained(
             error, found.get('t', pipeline), found.get('data', data), file) from error
 

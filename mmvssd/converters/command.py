@@ -116,7 +116,7 @@ def _weights(checkpoint: dict, source: str, key: Optional[str]) -> Dict[str, Ten
 def _print_table(fit: Fit) -> None:
     table = Table('', 'entries', 'what', title=f'compared with {fit.family} {fit.arch}')
     conversion, wrong = fit.conversion, fit.mismatch
-    parts = Counter(re.match(r'(backbone\.(stages\.\d+|\w+)|\w+)', ours)[0]
+    parts = Counter(re.findall(r'^(?:backbone\.(?:stages\.\d+|\w+)|\w+)', ours)[0]
                     for _, ours in conversion.taken)
     table.add_row('taken', str(len(conversion.taken)),
                   ', '.join(f'{part}: {count}' for part, count in parts.items()))

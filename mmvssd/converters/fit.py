@@ -2,7 +2,7 @@
 import functools
 import logging
 import re
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 import torch
 from mmengine.logging import print_log
@@ -43,7 +43,7 @@ class Fit(NamedTuple):
     @property
     def differences(self) -> int:
         """Number of entries that are unknown, missing, superfluous or of another shape."""
-        return len(self.conversion.unknown) + sum(map(len, self.mismatch))
+        return len(self.conversion.unknown) + sum(len(names) for names in self.mismatch)
 
 
 def candidates(family: Optional[str] = None, arch: Optional[str] = None) -> List[Tuple[str, str]]:
@@ -132,7 +132,8 @@ def _is_classifier(state: Mapping[str, Tensor]) -> bool:
 def _expected(family: str, arch: str, conversion: Conversion) -> Dict[str, Tensor]:
     """Names and shapes of a model of this arch; of a classifier if the weights are one's."""
     state = conversion.state
-    width, expected = _backbone_of(FAMILIES[family].backbone, arch,
+    backbone: Any = FAMILIES[family].backbone  # a class, which mypy takes for unhashable
+    width, expected = _backbone_of(backbone, arch,
                                    tuple(conversion.settings.items()))
     expected = {f'backbone.{name}': value for name, value in expected.items()}
     if _is_classifier(state):

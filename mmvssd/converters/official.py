@@ -95,10 +95,11 @@ def _check_state(state_dict: Mapping[str, Tensor]) -> None:
 
 def rules_of(family: str) -> Rules:
     """The rules of a family; ValueError if it is unknown or has no published checkpoints."""
-    known = [name for name, row in FAMILIES.items() if row.rules_path]
-    if family not in known:
+    rules = FAMILIES[family].rules if family in FAMILIES else None
+    if rules is None:
+        known = [name for name, row in FAMILIES.items() if row.rules_path]
         raise ValueError(f'family: unknown name {family!r}; known: {", ".join(known)}')
-    return FAMILIES[family].rules
+    return rules
 
 
 def _is_of(variant: Variant, names: Collection[str]) -> bool:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import cv2
 import numpy as np
@@ -112,7 +112,7 @@ def make_sample_data(
     return root
 
 
-def _integer(name: str, value: object, least: int) -> int:
+def _integer(name: str, value: Any, least: int) -> int:
     """The value as an int, or ValueError."""
     try:
         number = operator.index(value)

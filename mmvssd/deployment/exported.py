@@ -2,7 +2,7 @@
 import importlib
 import json
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from mmvssd.phrases import short
 #: Entry of an exported program, and of OpenVINO's run-time information, that holds the metadata.
 METADATA = 'mmvssd.json'
 #: What every file says of itself, and the types of it.
-FACTS = {'mmvssd_version': str, 'task': str, 'result': str, 'classes': (list, type(None)),
-         'preprocessing': dict, 'pipeline': (list, type(None))}
+FACTS: Dict[str, Any] = {
+    'mmvssd_version': str, 'task': str, 'result': str, 'classes': (list, type(None)),
+    'preprocessing': dict, 'pipeline': (list, type(None))}
 
 
 class Exported(NamedTuple):
@@ -28,7 +29,7 @@ class Exported(NamedTuple):
 
     run: Callable[[np.ndarray], Sequence[np.ndarray]]
     outputs: Sequence[str]
-    facts: Dict[str, object]
+    facts: Dict[str, Any]
 
 
 def open_exported(file: str) -> Exported:
@@ -54,7 +55,7 @@ def open_exported(file: str) -> Exported:
     return Exported(run, outputs, _facts(file, metadata))
 
 
-def _facts(file: str, metadata: Dict[str, str]) -> Dict[str, object]:
+def _facts(file: str, metadata: Dict[str, str]) -> Dict[str, Any]:
     missing = [name for name in FACTS if name not in metadata]
     if missing:
         raise ConfigError(f'--model: {file}: says nothing of {", ".join(missing)}; is it a file of '
@@ -68,7 +69,7 @@ def _facts(file: str, metadata: Dict[str, str]) -> Dict[str, object]:
     return facts
 
 
-def _value(text: str):
+def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:  # a text
@@ -89,7 +90,7 @@ def _load_openvino(file: Path) -> Tuple[Callable, List[str], Dict[str, str]]:
     return open_openvino(model), outputs, json.loads(said)
 
 
-def open_openvino(model) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+def open_openvino(model: Any) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
     """Return a function of images that runs a model of OpenVINO, or a file of one, in float32."""
     openvino = importlib.import_module('openvino')
     # some CPUs would compute in bfloat16

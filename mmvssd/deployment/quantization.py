@@ -4,7 +4,7 @@ import itertools
 import json
 import logging
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ def _open(file: str) -> OnnxModel:
                           f'{str(error).splitlines()[0]}') from error
 
 
-def _metadata(model: OnnxModel, file: str) -> Dict[str, object]:
+def _metadata(model: OnnxModel, file: str) -> Dict[str, Any]:
     said = model.session.get_modelmeta().custom_metadata_map
     if not {'mmvssd_version', 'task', 'classes', 'preprocessing'} <= set(said):
         raise ConfigError(f'{file}: not a file of tools/deployment/export.py, for it does not say '
@@ -124,7 +124,7 @@ def _operators(file: str) -> set:
 class _Images:
     """Images of a recipe as a file takes them, with their labels."""
 
-    def __init__(self, cfg: Config, said: Dict[str, object], file: str) -> None:
+    def __init__(self, cfg: Config, said: Dict[str, Any], file: str) -> None:
         if cfg.get('default_scope') != 'mmpretrain':
             raise ConfigError(f'{cfg.filename}: it is of {cfg.get("default_scope")}; the recipe of '
                               'a classifier is needed, of mmpretrain')
@@ -197,7 +197,7 @@ def _of_one_size(samples: Iterable[dict]) -> Iterator[List[dict]]:
 
 
 def _quantize(file: str, out: Path, batches: Iterator) -> None:
-    quantization = importlib.import_module('onnxruntime.quantization')
+    quantization: Any = importlib.import_module('onnxruntime.quantization')
 
     class Reader(quantization.CalibrationDataReader):
         def get_next(self):

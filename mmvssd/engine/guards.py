@@ -8,7 +8,7 @@ import copy
 import inspect
 import logging
 import math
-from typing import Dict, Iterator, List, NamedTuple, Optional, Type, Union
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Type, Union
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
@@ -216,12 +216,12 @@ def _require_counts(cfg: Config, hooks: dict) -> None:
                           f'{", or -1 for never" * (least < 0)}')
 
 
-def _exchanged(given: dict, settings: dict, kind: Optional[type], pairs: Dict[type, type],
+def _exchanged(given: dict, settings: dict, kind: Optional[type], pairs: Mapping[Any, type],
                to_ours: bool) -> dict:
     """Return settings with the other class of a pair; those given if theirs is to stay."""
     if not to_ours:
         pairs = {ours: host for host, ours in pairs.items()}
-    other = pairs.get(kind)
+    other = None if kind is None else pairs.get(kind)
     return given if other is None else dict(settings, type=_name(other))
 
 

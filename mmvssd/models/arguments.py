@@ -15,8 +15,8 @@ from mmvssd.phrases import short, suggestion
 
 def check_integer(what: str, value: Any, least: int, most: Optional[int] = None) -> int:
     """Return an integer from ``least`` to ``most``; ValueError if it is none."""
-    if (not isinstance(value, Integral) or isinstance(value, bool) or value < least
-            or (most is not None and value > most)):
+    if (not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least
+            or (most is not None and int(value) > most)):
         fits = f'an integer from {least} to {most}' if most is not None else (
             f'an integer of {least} or more')
         raise ValueError(f'{what}: got {short(value, 80)}, expected {fits}')
@@ -35,7 +35,7 @@ def check_number(what: str, value: Any, fits: str, *, least: float = -math.inf,
         below: Smaller than this.
     """
     if (not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value)
-            or not least <= value < below):
+            or not least <= float(value) < below):
         raise ValueError(f'{what}: got {short(value, 80)}, expected {fits}')
     return int(value) if isinstance(value, Integral) else float(value)
 

@@ -7,8 +7,10 @@ backbone asks for it, to keep the samples of the call at hand in a context varia
 detectors nor segmentors need subclasses, recipes of any host's model need one setting, and the
 tensor stays what the hosts expect.
 """
+import functools
 from contextvars import ContextVar
-from typing import NamedTuple, Optional, Sequence, Tuple
+from types import ModuleType
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor
 
@@ -35,14 +37,18 @@ class Batch(NamedTuple):
 _batch: ContextVar[Optional[Batch]] = ContextVar('mmvssd_batch', default=None)
 
 
+def _follow(name: str, module: ModuleType) -> None:
+    wrap_once(getattr(module, name), 'forward', _keep_samples)
+
+
 def follow_hosts() -> None:
     """Have the hosts' models keep their data samples at hand; a second call does nothing."""
     for module, name in HOST_MODELS.items():
-        when_imported(module, lambda module, name=name: wrap_once(
-            getattr(module, name), 'forward', _keep_samples))
+        when_imported(module, functools.partial(_follow, name))
 
 
-def _keep_samples(forward, model, inputs, data_samples=None, *args, **kwargs):
+def _keep_samples(forward: Callable, model: Any, inputs: Any, data_samples: Any = None,
+                  *args: Any, **kwargs: Any) -> Any:
     grid = tuple(inputs.shape[-2:]) if isinstance(inputs, Tensor) else None
     batch = None if data_samples is None else Batch(grid, data_samples)
     token = _batch.set(batch)
@@ -81,7 +87,7 @@ def valid_sizes(x: Tensor) -> Optional[Sequence[Tuple[int, int]]]:
     return [_size_of(sample, batch.grid) for sample in batch.data_samples]
 
 
-def _size_of(sample, grid: Tuple[int, int]) -> Tuple[int, int]:
+def _size_of(sample: Any, grid: Tuple[int, int]) -> Tuple[int, int]:
     size = sample.metainfo.get('img_shape')
     if size is None:
         raise ValueError(

@@ -2,7 +2,7 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Union
 
 from rich.progress import track
 
@@ -83,7 +83,9 @@ def measure(kind: Kind, paths: Sequence[str]) -> Bands:
     some = paths[::max(1, -(-len(paths) // MEASURED))]
     told = nodata_of(some[0])
     real = kind.dtype.startswith('float')
-    nodata = [value for value in (told, ) if value is not None and not math.isnan(value)]
+    nodata: List[Union[float, str]] = []
+    if told is not None and not math.isnan(told):
+        nodata.append(told)
     statistics = Statistics(LoadBands(nodata=[*nodata, *['nan'] * real]))
     for path in track(some, 'reading bands'):
         statistics.add(path)

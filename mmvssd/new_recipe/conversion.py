@@ -61,6 +61,7 @@ def coco_content(classes: Sequence[str], items: Sequence[Item], folder: Path) ->
     images: List[dict] = []
     annotations: List[dict] = []
     for number, item in enumerate(items, 1):
+        assert item.size is not None  # the survey has filled it in
         width, height = item.size
         images.append(dict(id=number, file_name=_relative(item.image, folder), width=width,
                            height=height))
@@ -128,9 +129,11 @@ def _listed_in_place(part: Part, images: Path) -> Optional[Dict[str, Any]]:
 
 def write_label_map(item: Item, data: Data, target: Path) -> None:
     """Write the numbers of classes of an image as a PNG file."""
-    if data.recoding is not None or data.background is not None:
-        numbers = (painted(item, data.background) if data.recoding is None
-                   else data.recoding.apply(item.label_map))
-        target.write_bytes(cv2.imencode('.png', np.ascontiguousarray(numbers))[1].tobytes())
+    if data.recoding is not None:
+        numbers = data.recoding.apply(item.label_map)
+    elif data.background is not None:
+        numbers = painted(item, data.background)
     else:
         target.write_bytes(item.label_map.read_bytes())
+        return
+    target.write_bytes(cv2.imencode('.png', np.ascontiguousarray(numbers))[1].tobytes())

@@ -1,12 +1,12 @@
 """Values as Python writes them, for a recipe's text."""
 import re
-from typing import Sequence
+from typing import Any, Sequence
 
 #: Columns of a recipe.
 WIDTH = 100
 
 
-def literal(value) -> str:
+def literal(value: Any) -> str:
     """Return a value as Python writes it, also within a config.
 
     MMEngine replaces ``{{ ... }}`` in the text of a config before it is read, also in strings.

@@ -44,6 +44,7 @@ def to_segmentation(data: Data, where: str, findings: Findings) -> None:
 
 def painted(item: Item, background: int) -> np.ndarray:
     """Return the label map (H, W) uint8 of an image's objects."""
+    assert item.size is not None  # the survey has filled it in
     width, height = item.size
     labels = np.full((height, width), background, np.uint8)
     for one in sorted(item.objects, key=lambda one: -one['area']):

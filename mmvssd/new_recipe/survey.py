@@ -54,7 +54,7 @@ LISTED = 100
 class Faults(Findings):
     """Findings whose faults name many files, so that all can be mended before the next try."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(NAMED)
 
     def text(self) -> str:
@@ -190,7 +190,7 @@ def _add_validation(data: Data, name: str, path: str, findings: Findings) -> Non
     if (given.recoding, given.ignore_zero) != (data.recoding, data.ignore_zero):
         findings.stop(str(path), 'its label maps have other values than those of training',
                       advice='Write all in one way')
-    trained = data.parts.get(TRAIN) or data.parts.get(WHOLE)
+    trained = data.parts.get(TRAIN) or data.parts[WHOLE]
     data.parts = {TRAIN: trained, VAL: part, **_test_part(data)}
 
 
@@ -228,8 +228,8 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
                           'Write them anew, or remove them with their annotations')
             continue
         upright, stored = upright_size(fact), tuple(fact['size'])
-        if item.size is not None and tuple(item.size) != upright:
-            _note_size(item, upright, stored, findings)
+        if item.size is not None and item.size != upright:
+            _note_size(item, item.size, upright, stored, findings)
         item.size = upright
         sizes.append(upright)
     large = sum(map(is_large, sizes))
@@ -254,12 +254,14 @@ def _fault_of(path: str) -> Optional[str]:
     return None
 
 
-def _note_size(item: Item, upright: tuple, stored: tuple, findings: Findings) -> None:
-    text = (f'{item.label_map or item.image}: {item.size[0]} x {item.size[1]}, the image has '
+def _note_size(item: Item, size: tuple, upright: tuple, stored: tuple,
+               findings: Findings) -> None:
+    sized = item.image if item.label_map is None else item.label_map
+    text = (f'{sized}: {size[0]} x {size[1]}, the image has '
             f'{upright[0]} x {upright[1]}')
-    what = 'label maps' if item.label_map else 'annotations'
+    what = 'label maps' if item.label_map is not None else 'annotations'
     where = str(Path(item.source).parent) if item.source else str(item.image.parent)
-    if tuple(item.size) == stored:
+    if size == stored:
         findings.stop(where, f'{{}} {what} lie as the image is stored, which its EXIF orientation '
                              'turns', text,
                       'Write the images turned, without the EXIF entry, and annotate them so')
@@ -296,7 +298,7 @@ def _check_items(data: Data, where: str, findings: Findings) -> None:
 
 def _set_aside(data: Data, fraction: float, seed: int) -> str:
     """Divide what is not divided; say what was done."""
-    whole = data.parts.get(WHOLE) or data.parts.get(TRAIN)
+    whole = data.parts.get(WHOLE) or data.parts[TRAIN]
     if VAL in data.parts:
         return GIVEN
     if len(whole.items) < 2:

@@ -103,8 +103,9 @@ def colours(count: int) -> List[Tuple[int, int, int]]:
     """Return RGB colours that are far apart."""
     hues = [(index * (5 ** 0.5 - 1) / 2) % 1 for index in range(count)]
     values = [(1.0, 0.75, 0.5)[index // 8 % 3] for index in range(count)]
-    return [tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.85, value))
-            for hue, value in zip(hues, values)]
+    shades = [colorsys.hsv_to_rgb(hue, 0.85, value) for hue, value in zip(hues, values)]
+    return [(round(255 * red), round(255 * green), round(255 * blue))
+            for red, green, blue in shades]
 
 
 def _load_bands(bands: Bands) -> str:

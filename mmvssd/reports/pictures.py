@@ -57,8 +57,8 @@ def palette(count: int) -> List[Color]:
     """Return colours that neighbours in the list differ by."""
     hues = (index * 0.381966 % 1 for index in range(count))
     shades = ((0.85, 0.95), (0.6, 0.75), (0.95, 0.7))
-    return [tuple(int(part * 255) for part in colorsys.hsv_to_rgb(hue, *shades[index % 3]))
-            for index, hue in enumerate(hues)]
+    colours = [colorsys.hsv_to_rgb(hue, *shades[index % 3]) for index, hue in enumerate(hues)]
+    return [(int(red * 255), int(green * 255), int(blue * 255)) for red, green, blue in colours]
 
 
 def draw(image: np.ndarray, objects: Objects, classes: Sequence[str], title: str,

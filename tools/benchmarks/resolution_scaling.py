@@ -90,7 +90,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _kernels() -> Dict[str, Optional[str]]:
     """Return what decides how the ops are computed."""
-    versions = {}
+    versions: Dict[str, Optional[str]] = {}
     for package in ('triton', 'numba'):
         try:
             versions[package] = metadata.version(package)

@@ -115,7 +115,7 @@ def works(gpu):
 def count_processes(each):
     """Return how many compiling processes the cores and the free memory allow."""
     free = re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())
-    fit = int(free[1]) // (each * 10**6)
+    fit = int(free[1]) // (each * 10**6) if free else 1
     return max(1, min(fit, len(os.sched_getaffinity(0))))
 
 

@@ -71,7 +71,7 @@ def plan(environment, seen, *, compiled):
     if leading_numbers(pins.get('triton', '3.7')) < (3, 7):
         # Triton's interpreter stops at NumPy 2.4 before that, and the tests run in it
         pins['numpy'] = read_pins(OLDEST_PYTHON)['numpy']
-    left_out = {'torch', 'torchvision', 'mmcv', 'ninja', 'psutil', *OPENCV}
+    left_out = {'torch', 'torchvision', 'mmcv', 'ninja', *OPENCV}
     left_out -= {choose_opencv(seen)}
     if compiled:
         left_out.add('mmcv-lite')

@@ -119,8 +119,9 @@ def _time_pair(pair: Sequence[Row], plan: Plan, failure: Optional[Failure],
                report: Callable[[str], None]) -> None:
     """Time two rows that share their inputs, unless a check has failed."""
     workload, dtype = pair[0].workload, pair[0].dtype
-    drawn = failure or attempt(lambda: (workload.inputs(dtype, plan.device),
-                                        workload.output_gradient(dtype, plan.device)))
+    drawn = attempt(lambda: (workload.inputs(dtype, plan.device),
+                             workload.output_gradient(dtype, plan.device))
+                    ) if failure is None else failure
     for row in pair:
         row.results.update(dict(own=drawn) if isinstance(drawn, Failure)
                            else _time(row, plan, *drawn))

@@ -113,24 +113,24 @@ class Compiler:
         self.target = GPUTarget('cuda', capability, 32)
         self.backend = make_backend(self.target)
 
-    def key(self, launch: compile_ahead.Launch) -> str:
+    def key(self, launch: Launch) -> str:
         """Return what launches have in common that run the same machine code."""
         kernel = launch.kernel
         return f'{kernel.fn.__module__}.{kernel.__name__} {self._packed(launch)}'
 
-    def constants(self, launch: compile_ahead.Launch) -> Dict[str, object]:
+    def constants(self, launch: Launch) -> Dict[str, object]:
         """Return the arguments that are compiled in, by name."""
         _, _, constants, _ = self._packed(launch)
         return {launch.kernel.arg_names[path[0]]: value for path, value in constants.items()}
 
-    def compile(self, launch: compile_ahead.Launch) -> CompiledKernel:
+    def compile(self, launch: Launch) -> CompiledKernel:
         """Compile what a launch runs, or take it from Triton's cache."""
         options, signature, constants, attributes = self._packed(launch)
         source = ASTSource(launch.kernel, signature, constants, attributes)
         return importlib.import_module('triton').compile(
             source, target=self.target, options=options.__dict__)
 
-    def _packed(self, launch: compile_ahead.Launch) -> tuple:
+    def _packed(self, launch: Launch) -> tuple:
         """Return options, signature, constants and attributes, as a launch finds them."""
         options = dict(launch.options, debug=False, instrumentation_mode='')
         bound, specialization, rest = self._binder(launch.kernel)(*launch.args, **options)

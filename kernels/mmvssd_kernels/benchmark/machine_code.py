@@ -65,6 +65,8 @@ class Work(NamedTuple):
 def usage(cubin: bytes) -> Usage:
     """Return what a kernel needs."""
     told = re.search(r'REG:(\d+) STACK:(\d+)', _dump('-res-usage', cubin))
+    if told is None:
+        raise ValueError('cuobjdump -res-usage names no registers and stack')
     return Usage(*map(int, told.groups()))
 
 
@@ -92,7 +94,7 @@ def _returns(operations: Sequence[str]) -> bool:
 
 
 def _dump(option: str, cubin: bytes) -> str:
-    triton = Path(importlib.import_module('triton').__file__).parent
+    triton = Path(importlib.import_module('triton').__path__[0])
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(cubin)
         file.flush()

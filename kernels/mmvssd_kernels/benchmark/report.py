@@ -87,5 +87,6 @@ def _ratio(row: Row, kind: str) -> str:
 
 
 def _memory(result: Optional[Result]) -> str:
-    known = isinstance(result, Timing) and result.memory is not None
-    return f'{result.memory / 1e6:.1f}' if known else '-'
+    if isinstance(result, Timing) and result.memory is not None:
+        return f'{result.memory / 1e6:.1f}'
+    return '-'

@@ -210,7 +210,7 @@ def row(launch: Launch, key: str, machine: Machine, gpu: Gpu, elements: int) -> 
         launch.name, launch.backward, key, launch.programs, machine.warps, *machine.usage,
         machine.shared, warps, warps / gpu.warps, issued * machine_code.WARP / elements,
         work.bytes / max(work.accesses, 1) / machine_code.WARP, once,
-        sum(a.bytes * a.runs for a in program.accesses) if counted else None,
+        sum(a.bytes * a.runs for a in program.accesses if a.runs is not None) if counted else None,
         cycles / gpu.ghz / 1e9, once / gpu.terabytes / 1e12, work.known)
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
 import torch
 
@@ -130,7 +130,7 @@ def compile_all(compilers: Dict[int, Compiler], launches: Dict[tuple, Launch]) -
     with progress('compiling', len(launches)) as advance, \
             ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
 
-        def compile_one(place: tuple) -> object:
+        def compile_one(place: tuple) -> Union[static.Machine, Failure]:
             capability, _ = place
             launch = launches[place]
             machine = attempt(lambda: _machine(compilers[capability], launch))

@@ -3,11 +3,12 @@ import contextlib
 import gc
 import statistics
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, TypeVar, Union
 
 import torch
 
 Step = Callable[[], object]
+T = TypeVar('T')
 #: Turns of each step after its first.
 ROUNDS = 3
 #: Seconds: from the first on, a step runs once a turn, and what is in a cache before it is a small
@@ -44,7 +45,7 @@ class Failure(NamedTuple):
 Result = Union[Timing, Failure]
 
 
-def attempt(function: Callable) -> Union[object, Failure]:
+def attempt(function: Callable[[], T]) -> Union[T, Failure]:
     """What a function returns, or why it failed: one row shall not hide the next."""
     try:
         return function()
@@ -101,28 +102,30 @@ class _Timer:
     def take_turn(self, seconds: float) -> None:
         """Run the step; the first turn is for its memory, and tells how often it may run."""
         if self.failure is None:
-            turn = self._first if self.first is None else self._next
-            self.failure = attempt(lambda: turn(seconds))
+            self.failure = attempt(lambda: self._turn(seconds))
 
     def result(self) -> Result:
-        turns = self.turns or [self.first]
-        return self.failure or Timing(statistics.median(turns), self.memory, min(turns),
-                                      max(turns))
+        if self.failure is not None:
+            return self.failure
+        turns = self.turns or ([] if self.first is None else [self.first])
+        return Timing(statistics.median(turns), self.memory, min(turns), max(turns))
 
-    def _first(self, seconds: float) -> None:
+    def _turn(self, seconds: float) -> None:
+        if self.first is None:
+            self.first = self._take_first()
+        elif self.first < VERY_LONG:
+            self.turns.append(self._once() if self.first >= LONG else self._median(seconds))
+
+    def _take_first(self) -> float:
         self.step()  # compiles
         if not self.on_gpu:
-            self.first = self._once()
-            return
+            return self._once()
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        self.first = self._once()
+        seconds = self._once()
         self.memory = torch.cuda.max_memory_allocated() - before
-
-    def _next(self, seconds: float) -> None:
-        if self.first < VERY_LONG:
-            self.turns.append(self._once() if self.first >= LONG else self._median(seconds))
+        return seconds
 
     def _median(self, seconds: float) -> float:
         if self.on_gpu:

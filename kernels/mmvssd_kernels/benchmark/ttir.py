@@ -122,16 +122,17 @@ class _Reader:
     def _enter(self, result: Optional[str], index: str, first: str, stop: str, step: str,
                carried: Optional[str]) -> None:
         """Enter a loop that counts."""
-        bounds = [self.values.get(name) for name in (first, stop, step)]
+        bounds = [self.values[name] for name in (first, stop, step) if name in self.values]
         entries, runs = self.runs[-1], None
-        if entries is not None and all(bound is not None for bound in bounds):
-            trips = _divide(bounds[1] - bounds[0] + bounds[2] - 1, bounds[2]).clamp_min(0)
-            runs = entries * trips
+        if entries is not None and len(bounds) == 3:
+            begin, end, stride = bounds
+            runs = entries * _divide(end - begin + stride - 1, stride).clamp_min(0)
         self._forget(index)
         for i, (inner, outer) in enumerate(re.findall(rf'({_NAME}) = ({_NAME})', carried or '')):
             self._forget(inner)  # another one in each trip
             self.origins[inner] = self.origins[f'{result}#{i}'] = self.origins.get(outer, set())
-            self.origins[result] = self.origins[inner]
+            if result is not None:
+                self.origins[result] = self.origins[inner]
         self._push(runs, {first, stop, step} <= self.fixed)
 
     def _push(self, runs: Optional[Tensor], fixed: bool) -> None:
@@ -150,7 +151,9 @@ class _Reader:
         """Note what a line gives, loads or stores."""
         access = _ACCESS.search(line)
         if access:
-            shape, _, bits = _POINTERS.search(line).groups()
+            pointers = _POINTERS.search(line)
+            assert pointers is not None, line
+            shape, _, bits = pointers.groups()
             elements = 1
             for size in (shape or '').split('x')[:-1]:
                 elements *= int(size)

@@ -71,7 +71,8 @@ class ModelCase(Case):
     def cast(self, dtype: torch.dtype, device='cpu') -> Dict[str, Optional[Tensor]]:
         """The tensors as leaves on a device."""
         inputs = description_of(self.op).inputs
-        return {name: t.to(device, _input_dtype(inputs[name], dtype)).requires_grad_()
+        return {name: None if t is None
+                else t.to(device, _input_dtype(inputs[name], dtype)).requires_grad_()
                 for name, t in self.tensors.items()}
 
 
@@ -160,10 +161,10 @@ def _output_dtype(op: Description, dtype: torch.dtype) -> torch.dtype:
 
 def stage_grid(images: Images, stage: int) -> Tuple[int, int]:
     """Return the grid of a stage: the stem halves a side twice, each downsample once more."""
-    sides = images.height, images.width
-    for _ in range(2 + stage):
-        sides = tuple((side - 1) // 2 + 1 for side in sides)  # 3x3, stride 2, padding 1
-    return sides
+    height, width = images.height, images.width
+    for _ in range(2 + stage):  # 3x3, stride 2, padding 1
+        height, width = (height - 1) // 2 + 1, (width - 1) // 2 + 1
+    return height, width
 
 
 def workloads(images: Sequence[Images] = IMAGES) -> Iterator[Workload]:

@@ -37,8 +37,8 @@ def nc_ssd_triton(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
                   normalize: bool, grid: Optional[Tuple[int, int]],
                   mask: Optional[Tensor]) -> Tensor:
     """Compute :func:`mmvssd_kernels.nc_ssd`, whose docstring has shapes and dtypes."""
-    grid = list(grid) if normalize else None
-    return call('nc_ssd_triton', x, dt, A, B, C, D, mask, grid)[0]
+    sides = list(grid) if normalize and grid is not None else None
+    return call('nc_ssd_triton', x, dt, A, B, C, D, mask, sides)[0]
 
 
 def _widths(x, dt, A, B, *others):

@@ -1,5 +1,5 @@
 """What the launches of one call of ``nc_ssd`` share, of either form."""
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class Call:
         tiles, programs = -(-L // BL), -(-h // heads)
         splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))
         split_length = -(-tiles // splits) * BL
-        self.lengths = L, split_length
+        self.lengths: Tuple[int, ...] = (L, split_length)
         self.grid = programs, -(-L // split_length), N
         # halves are multiplied as they are
         product, precision = ((self.dtype, 'ieee') if halves

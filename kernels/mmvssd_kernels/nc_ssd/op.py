@@ -54,7 +54,7 @@ def nc_ssd(x: Tensor,
     check_duality(x, dt, A, B, C, D, mask)
     check_flag('normalize', normalize)
     if normalize:
-        _check_normalized(x.shape[1], *B.shape[2:], grid)
+        _check_normalized(x.shape[1], B.shape[2], B.shape[3], grid)
     return dispatch.call('nc_ssd', impl, x, dt, A, B, C, D, normalize=normalize, grid=grid,
                          mask=mask)
 

@@ -24,7 +24,11 @@ def nc_ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: 
         x, dt, A, B, C = (t.to(dtype) for t in (x, dt, A, B, C))
         x, dt, B, C = drop_padding(mask, x, dt, B, C)
         m = -dt * A
-        y = _normalized(x, m, B, C, grid, mask) if normalize else _plain(x, m, B, C)
+        if normalize:
+            assert grid is not None  # which the op checks
+            y = _normalized(x, m, B, C, grid, mask)
+        else:
+            y = _plain(x, m, B, C)
         if D is not None:
             y = torch.addcmul(y, D.to(dtype)[:, None], x)
         y, = drop_padding(mask, y)

@@ -37,7 +37,7 @@ class Axis(NamedTuple):
     transposed: bool
     first: int
     step: int
-    count: int
+    count: int  # type: ignore[assignment]  # it hides that of tuples
     directions: int
 
 

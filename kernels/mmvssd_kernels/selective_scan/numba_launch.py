@@ -157,7 +157,7 @@ class _Call:
         self.add('A', self._padded(inputs.A.view(K, D, scan.S).mT, scan.S, scan.width))
         self.add('skip', self._padded(inputs.D.view(K, D), K, scan.width))
         self.add('bias', self._padded(inputs.bias.view(K, D), K, scan.width))
-        if scan.R:
+        if inputs.weight is not None:
             self.add('weight', self._padded(inputs.weight.mT, scan.R, scan.width))
             self.add('weight_back', self._padded(inputs.weight, scan.width, scan.ranks))
         self._add_integers()

@@ -4,7 +4,7 @@ A sequence is cut into blocks, one after the other, and a block into chunks that
 see :mod:`mmvssd_kernels.selective_scan.recurrence`. Decays and states exist for one block at a
 time; backward computes them again.
 """
-from typing import List, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -161,8 +161,8 @@ def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus
 register_backward('selective_scan', tensors=8)
 
 
-def take(part: slice, *tensors: Optional[Tensor]) -> List[Optional[Tensor]]:
-    """Take the same images of several tensors."""
+def take(part: slice, *tensors: Optional[Tensor]) -> List[Any]:
+    """Take the same images of several tensors, each of which stays None if it is None."""
     return [None if t is None else t[part] for t in tensors]
 
 

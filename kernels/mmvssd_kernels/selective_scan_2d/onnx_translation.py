@@ -128,7 +128,7 @@ def _before(log_decay, added, channels: List[int], levels: int):
     """Return the state before each token of a sequence (K, N, L, *channels)."""
     L = op.Shape(added, start=2, end=3)
     if levels:
-        h = _states(*(_cut(t, channels) for t in (log_decay, added)), channels, levels)
+        h = _states(_cut(log_decay, channels), _cut(added, channels), channels, levels)
         h = _joined(op.Concat(*h, axis=0), L, channels)
     else:
         h = _through_decays(log_decay, added, L, channels)

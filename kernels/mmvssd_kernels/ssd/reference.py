@@ -28,7 +28,7 @@ def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
         tokens = (dt[..., None] * x, dt * A, B, C)
         if reverse:
             tokens = tuple(t.flip(1) for t in tokens)
-        y = _causal(*tokens, chunk_size)
+        y = _causal(*tokens, chunk_size=chunk_size)
         if reverse:
             y = y.flip(1)
         if D is not None:
@@ -37,7 +37,7 @@ def ssd_reference(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Opt
     return y.to(out_dtype)
 
 
-def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> Tensor:
+def _causal(x: Tensor, a: Tensor, B: Tensor, C: Tensor, *, chunk_size: int) -> Tensor:
     """``state_t = exp(a_t) state_{t-1} + B_t (outer) x_t``, ``y_t = C_t . state_t``.
 
     x (N, L, h, P), a (N, L, h), B and C (N, L, G, S) -> (N, L, h, P).

@@ -88,11 +88,11 @@ def served_by(module: ModuleType) -> Iterator[None]:
     before = [caller.ext_module for caller in callers]
     try:
         for caller in callers:
-            caller.ext_module = module
+            vars(caller)['ext_module'] = module
         yield
     finally:
         for caller, original in zip(callers, before):
-            caller.ext_module = original
+            vars(caller)['ext_module'] = original
 
 
 def providers(device: str = 'cpu') -> Dict[str, Optional[str]]:

@@ -54,7 +54,7 @@ def carafe_naive_backward(top_grad: Tensor, features: Tensor, masks: Tensor, bot
     for image in range(len(features)):
         inputs = [widened(tensor[image]).detach().requires_grad_() for tensor in (features, masks)]
         with torch.enable_grad():
-            y = _reassemble(*inputs, kernel_size, group_size, scale_factor)
+            y = _reassemble(inputs[0], inputs[1], kernel_size, group_size, scale_factor)
         gradients = torch.autograd.grad(y, inputs, widened(top_grad[image]))
         bottom_grad[image] += gradients[0]
         mask_grad[image] += gradients[1]

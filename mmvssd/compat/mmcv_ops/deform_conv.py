@@ -7,7 +7,7 @@ gradient. Source: Dai et al., arXiv 1703.06211; Zhu et al., arXiv 1811.11168.
 
 The backward functions differentiate the forward one, an image at a time to bound the memory.
 """
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ def _forward(output, geometry, x, offset, weight, mask=None, bias=None):
         output += bias[:, None, None]
 
 
-def _backward(grad_output, geometry, tensors, gradients: Sequence[Optional[Tensor]]):
+def _backward(grad_output, geometry, tensors, gradients: Sequence[Any]):
     """Add to the gradients of input, offset, weight and mask, except those that are None."""
     wanted = [place for place, gradient in enumerate(gradients) if gradient is not None]
     for image in range(len(grad_output)):
@@ -134,11 +134,13 @@ def _of_image(image, x, offset, weight, mask=None):
 def _convolve(geometry, x, offset, weight, mask=None):
     """(1, C, H, W) -> (1, O, H', W'), differentiable in every tensor."""
     if through_torchvision.serves(x.device):
-        outside = ~_inside(*_places(geometry, offset, weight), x.shape[2:])
+        y, x_places = _places(geometry, offset, weight)
+        outside = ~_inside(y, x_places, x.shape[2:])
         return through_torchvision.deform_conv2d(
             x, _moved_away(offset, outside, x.shape, geometry), weight, mask, *geometry[:3])
     columns = _columns(geometry, x, offset, weight, mask)
-    outputs, height, width = len(weight), *offset.shape[2:]
+    outputs = len(weight)
+    height, width = offset.shape[2:]
     groups = x.shape[1] // weight.shape[1]
     # (positions, deform groups, taps, channels) -> (groups, positions, channels * taps)
     columns = columns.transpose(2, 3).reshape(len(columns), groups, -1).transpose(0, 1)

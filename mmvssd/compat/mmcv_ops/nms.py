@@ -49,19 +49,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 class _Boxes:
     """Boxes as four (N,) coordinates, and their areas."""
 
-    def __init__(self, x1, y1, x2, y2, area, offset):
+    def __init__(self, x1, y1, x2, y2, area, *, offset):
         self.x1, self.y1, self.x2, self.y2, self.area = x1, y1, x2, y2, area
         self.offset = offset
 
     @classmethod
     def of(cls, boxes, offset):
         x1, y1, x2, y2 = (side.contiguous() for side in widened(boxes).unbind(1))
-        return cls(x1, y1, x2, y2, (x2 - x1 + offset) * (y2 - y1 + offset), offset)
+        return cls(x1, y1, x2, y2, (x2 - x1 + offset) * (y2 - y1 + offset),
+                   offset=offset)
 
     def rows(self, selection):
         """The same of some boxes."""
-        return _Boxes(*(side[selection] for side in (self.x1, self.y1, self.x2, self.y2,
-                                                      self.area)), self.offset)
+        sides = (self.x1, self.y1, self.x2, self.y2, self.area)
+        return _Boxes(*(side[selection] for side in sides), offset=self.offset)
 
     def overlap(self, others):
         """Return the IoU with other boxes: (N, M), NaN if a box has a NaN or both are empty."""

@@ -46,7 +46,7 @@ def sums(rows: Tensor, index: Tensor, weight: Tensor, size: Tensor) -> Tensor:
                            per_sample_weights=weight)
 
 
-def transposed_sums(rows: Tensor, index: Tensor, weight: Tensor, size: Tensor,
+def transposed_sums(rows: Tensor, index: Tensor, weight: Tensor, size: Tensor, *,
                     targets: int) -> Tensor:
     """Hand each sum's row back to the rows that it was made of: the transpose of :func:`sums`.
 

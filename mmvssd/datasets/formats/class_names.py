@@ -48,7 +48,7 @@ def find_names(tree: Tree) -> Optional[Names]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f'{file}: names the class {twice[0]!r} more than once')
-    colours = [tuple(map(int, row[1:4])) for row in rows
+    colours = [(int(row[1]), int(row[2]), int(row[3])) for row in rows
                if len(row) >= 4 and all(value.strip().isdigit() for value in row[1:4])]
     return Names(names, colours if colours and len(colours) == len(names) else None, file)
 

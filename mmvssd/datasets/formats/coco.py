@@ -2,7 +2,7 @@
 import codecs
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmvssd.bands.kinds import any_header
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, WHOLE, Data, Found, Item, Part
@@ -30,7 +30,7 @@ def find(tree: Tree) -> Optional[Found]:
     return Found(files, "JSON with 'images', 'annotations' and 'categories'") if files else None
 
 
-def _is_coco(content) -> bool:
+def _is_coco(content: Any) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get('images'), list):
         return False
     annotations = content.get('annotations')
@@ -101,6 +101,8 @@ def _read_file(tree: Tree, file: Path,
                findings: Findings) -> Tuple[Part, List[str], List[str]]:
     """Return the part in a file, the names of its categories and what is to be said."""
     content = tree.json(file)
+    if isinstance(content, DataError):
+        raise content
     annotations, images = _dicts(content, 'annotations'), _dicts(content, 'images')
     folder = folder_of([str(image.get('file_name', '')) for image in images], tree, file)
     notes = _complete(annotations) + _complete_images(images, folder) + _marked(file)
@@ -119,9 +121,9 @@ def _read_file(tree: Tree, file: Path,
     for image in images:
         if not isinstance(image.get('file_name'), str) or not image['file_name']:
             continue
-        size = (image.get('width'), image.get('height'))
-        item = Item(folder / image['file_name'], tuple(map(int, size)) if all(
-            map(is_number, size)) else None, source=str(file))
+        width, height = image.get('width'), image.get('height')
+        size = (int(width), int(height)) if is_number(width) and is_number(height) else None
+        item = Item(folder / image['file_name'], size, source=str(file))
         item.objects = objects.get(image.get('id'), []) if objects else []
         items.append(item)
         if not item.image.is_file():

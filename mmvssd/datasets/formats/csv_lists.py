@@ -142,7 +142,7 @@ def _rows_of(file: Path, part: Optional[str], tree: Tree, findings: Findings) ->
             continue
         own = row[table.part].lower() if table.part is not None and (
             len(row) > table.part) else None
-        rows.append((image, row[table.label], PARTS.get(own) or part, place))
+        rows.append((image, row[table.label], PARTS.get(own or '') or part, place))
     return rows
 
 

@@ -27,7 +27,7 @@ def divide(items: Sequence[Item], tree: Tree,
                 else tree.part_of(item.image.parent))
         groups.setdefault(part, []).append(item)
     if not lists and set(groups) == {TRAIN, None} and any(map(_is_annotated, groups[None])):
-        groups = {None: items}  # a folder called train, among others of the same kind
+        groups = {None: list(items)}  # a folder called train, among others of the same kind
     parts, notes = settled(groups)
     lacking = sorted(set().union(*lists.values()) - {item.image.stem for item in items})
     if lacking:

@@ -44,7 +44,7 @@ def find(tree: Tree) -> Optional[Found]:
     return Found(sorted(files + broken), f"{len(files)} JSON files with 'shapes'")
 
 
-def _is_labelme(content) -> bool:
+def _is_labelme(content: Any) -> bool:
     return (isinstance(content, dict) and isinstance(content.get('shapes'), list)
             and 'images' not in content)
 
@@ -53,9 +53,9 @@ def read(tree: Tree, found: Found, findings: Findings,
          classes: Optional[Sequence[str]] = None) -> Data:
     """Read all files; see :func:`mmvssd.datasets.formats.coco.read`."""
     named = find_names(tree) if classes is None else None
-    known = list(classes) if classes is not None else named.names if named else None
+    known = list(classes) if classes is not None else None
     if named:
-        known = [name for name in known if name not in NO_CLASSES]
+        known = [name for name in named.names if name not in NO_CLASSES]
     files = []
     for file in found.files:
         content = tree.json(file)
@@ -105,12 +105,13 @@ class _File:
     def __init__(self, file: Path, content: dict, tree: Tree, findings: Findings):
         self.file, self.findings, self.left_out = file, findings, 0
         self.image = self._find_image(content.get('imagePath'), tree)
-        size = content.get('imageWidth'), content.get('imageHeight')
-        self.size = tuple(map(int, size)) if all(is_number(side) and side > 0
-                                                 for side in size) else None
+        width, height = content.get('imageWidth'), content.get('imageHeight')
+        self.size: Optional[Tuple[int, int]] = None
+        if is_number(width) and is_number(height) and min(width, height) > 0:
+            self.size = (int(width), int(height))
         self.objects: List[Tuple[str, Dict[str, Any]]] = []
         fact = any_header(str(self.image)) if self.image is not None else None
-        self.limits = self.size or (upright_size(fact) if fact else (1, 1))
+        self.limits: Any = self.size or (upright_size(fact) if fact else (1, 1))
         self._add_all(content['shapes'])
 
     def _stop(self, what: str, detail: str) -> None:

@@ -2,7 +2,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 from PIL import Image
@@ -167,7 +167,7 @@ class Pixels:
             return self._value_code(names, ade20ks, ignore_zero)
         return Code(names or [])
 
-    def _fact(self, item: Item):
+    def _fact(self, item: Item) -> Any:
         return self.facts[str(item.label_map)]
 
     def _is_coloured(self, item: Item) -> bool:
@@ -193,8 +193,8 @@ class Pixels:
 
     def _note_classes(self, recoding: Recoding) -> None:
         for item in self.items:
-            item.values = {recoding.number(value, item.label_map)
-                           for value in item.values} - {IGNORED, None}
+            numbers = {recoding.number(value, item.label_map) for value in item.values}
+            item.values = {number for number in numbers if number not in (IGNORED, None)}
 
     def _colour_code(self, names: Optional[List[str]], listed: Optional[list]) -> Code:
         """Make a class of each colour; those that a file lists come in its order."""

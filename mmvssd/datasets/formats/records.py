@@ -16,8 +16,8 @@ class Item:
     Attributes:
         image: Its file, absolute.
         size: Its (width, height) in pixels as the annotations have it; None if they do not.
-        label: Index of its class, in classification.
-        label_map: Its label map's file, in segmentation.
+        label: Index of its class, in classification; else None.
+        label_map: Its label map's file, in segmentation; else None.
         objects: Its objects, in detection: annotations as in a COCO file, without ids, whose
             ``category_id`` is the index of the class.
         source: Name of what annotates it, for messages.
@@ -25,8 +25,8 @@ class Item:
 
     image: Path
     size: Optional[Tuple[int, int]] = None
-    label: Optional[int] = None
-    label_map: Optional[Path] = None
+    label: int = None  # type: ignore[assignment]
+    label_map: Path = None  # type: ignore[assignment]
     objects: List[Dict[str, Any]] = field(default_factory=list)
     source: str = ''
     values: Set[int] = field(default_factory=set)

@@ -59,7 +59,8 @@ class Tree:
         self.loops: List[str] = []
         made = set()  # a folder comes before those in it
         for relative, names, loop in walk(str(self.root)):
-            self.loops += [loop] * (loop is not None)
+            if loop is not None:
+                self.loops.append(loop)
             here = Path(relative)
             if MARK in names and relative:
                 made.add(here)

@@ -144,9 +144,9 @@ class _Annotation:
     def _size(self, element: Optional[ET.Element]) -> Optional[Tuple[int, int]]:
         if element is None:
             return None
-        sides = [_number(element.findtext(key)) for key in ('width', 'height')]
+        width, height = (_number(element.findtext(key)) for key in ('width', 'height'))
         # some tools write 0 x 0 if they did not open the image
-        return (int(sides[0]), int(sides[1])) if all(sides) else None
+        return (int(width), int(height)) if width and height else None
 
     def _add(self, element: ET.Element) -> None:
         name = (element.findtext('name') or '').strip()
@@ -156,18 +156,21 @@ class _Annotation:
         elif box is None:
             self._stop('{} files have objects without a box', f'{name} has no <bndbox>')
         else:
-            edges = [_number(box.findtext(key)) for key in EDGES]
-            if self._is_box(name, edges):
+            written = [_number(box.findtext(key)) for key in EDGES]
+            edges = [edge for edge in written if edge is not None]
+            if len(edges) < len(EDGES):
+                self._stop('{} boxes lack an edge, or have one that is no number',
+                           f'{name} {written}')
+            elif self._is_box(name, edges):
                 hard = (element.findtext('difficult') or '0').strip() == '1'
                 if self.size:
-                    edges = clipped([edges[:2], edges[2:]], self.size)
+                    left, top, right, bottom = edges
+                    edges = clipped([(left, top), (right, bottom)], self.size)
                 self.objects.append((name, tuple(edges), hard))
 
-    def _is_box(self, name: str, edges: Sequence[Optional[float]]) -> bool:
+    def _is_box(self, name: str, edges: Sequence[float]) -> bool:
         text = f'{name} {list(edges)}'
-        if None in edges:
-            self._stop('{} boxes lack an edge, or have one that is no number', text)
-        elif edges[2] <= edges[0] or edges[3] <= edges[1]:
+        if edges[2] <= edges[0] or edges[3] <= edges[1]:
             self._stop('{} boxes whose right or lower edge is not beyond the other one', text)
         elif self.size and (min(edges) < -ROUNDING or edges[2] > self.size[0] + ROUNDING
                             or edges[3] > self.size[1] + ROUNDING):
@@ -180,7 +183,7 @@ class _Annotation:
 
 def _number(text: Optional[str]) -> Optional[float]:
     try:
-        value = float(text)
-    except (TypeError, ValueError):
+        value = float(text or '')
+    except ValueError:
         return None
     return value if abs(value) < 1e9 else None  # nor is it NaN

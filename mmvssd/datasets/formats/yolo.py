@@ -253,10 +253,11 @@ class _Text:
         self.findings.stop(str(self.file.parent), what, example, FORM)
 
     def _object(self, words: Sequence[str], example: str) -> Optional[dict]:
-        numbers = [_number(word) for word in words]
         if self.keypoints:
-            numbers = numbers[:BOX]
-        if None in numbers or not all(map(math.isfinite, numbers)):
+            words = words[:BOX]
+        numbers = [number for number in map(_number, words)
+                   if number is not None and math.isfinite(number)]
+        if len(numbers) < len(words):
             self._stop('{} lines with entries that are not finite numbers', example)
         elif numbers[0] != int(numbers[0]) or numbers[0] < 0:
             self._stop('{} lines whose class is not a whole number from 0 on', example)

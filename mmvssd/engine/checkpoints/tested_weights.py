@@ -30,4 +30,4 @@ class TestedWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the kind where MMEngine loads weights from."""
-        checkpoint['state_dict'] = choose_weights(source_of(runner), checkpoint, self.kind)
+        checkpoint['state_dict'] = choose_weights(str(source_of(runner)), checkpoint, self.kind)

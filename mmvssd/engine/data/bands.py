@@ -1,5 +1,5 @@
 """Images that LoadBands reads: what becomes of them in a pipeline, and what their values are."""
-from typing import Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import numpy as np
 from torch import nn
@@ -23,7 +23,7 @@ MOST_READ = 60
 WRONG = '{} images are not what LoadBands is set to read'
 
 
-def loader_of(steps) -> Optional[object]:
+def loader_of(steps) -> Any:
     """Return the step that loads bands, if a pipeline begins with one; or None."""
     load = next(iter(steps), None)
     return load if type(load).__name__ == 'LoadBands' else None
@@ -109,7 +109,7 @@ def check_header(load, path: str, channels: Optional[int]) -> None:
                         f'Set in_channels={given} of the backbone, or bands of LoadBands')
 
 
-def headers(load, paths: List[str], files: FileFacts) -> Dict[str, Optional[dict]]:
+def headers(load, paths: List[str], files: FileFacts) -> Dict[str, Any]:
     """Return facts of files by path, as :func:`~mmvssd.engine.data.file_facts.header` does."""
     def read(path: str) -> Optional[dict]:
         try:

@@ -1,6 +1,6 @@
 """Stops a run at images or labels that the model cannot take."""
 from operator import attrgetter
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from mmengine.hooks import Hook
 from torch import Tensor, nn
@@ -41,7 +41,9 @@ class BatchCheck:
     def __init__(self, model: nn.Module):
         model = learner_of(model)
         self.channels = channels_of(model)
-        self.label, self.num_classes, self.ignored = None, None, None
+        self.label: Any = None
+        self.num_classes: Any = None
+        self.ignored: Any = None
         for path, head in () if learns_no_classes(model) else heads_of(model):
             if HEADS[path] and sizes_of(head):
                 self.label, self.num_classes = HEADS[path], max(sizes_of(head))

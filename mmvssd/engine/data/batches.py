@@ -1,5 +1,5 @@
 """Batches that a model or a loader cannot take, seen before the first one is made."""
-from typing import Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_world_size
@@ -137,7 +137,7 @@ def sampler_of(dataloader):
 
 def _pads(dataloader, model: nn.Module) -> bool:
     """Tell whether images of several sizes can be put together; True if that is not known."""
-    preprocessor = getattr(model, 'data_preprocessor', None)
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
     name = type(preprocessor).__name__
     if getattr(dataloader.collate_fn, '__name__', '') == 'default_collate' or (
             getattr(getattr(dataloader.collate_fn, 'func', None), '__name__', '')

@@ -1,6 +1,6 @@
 """Whether the data of a recipe are there, and what is wrong if they cannot be read."""
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, List, Optional, Sequence, Tuple, TypeGuard, Union
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
@@ -62,7 +62,7 @@ def is_remote(reader: Union[dict, object]) -> bool:
     """Tell whether what reads files takes them from elsewhere, whatever their paths look like."""
     arguments = (reader.get('backend_args') if isinstance(reader, dict)
                  else getattr(reader, 'backend_args', None))
-    return bool(arguments) and arguments.get('backend', 'local') != 'local'
+    return arguments is not None and arguments.get('backend', 'local') != 'local'
 
 
 def needs_labels(metric: Union[dict, object]) -> bool:
@@ -222,6 +222,6 @@ def dicts_of(node) -> Iterator[dict]:
             yield from dicts_of(value)
 
 
-def is_local(path: Optional[str]) -> bool:
+def is_local(path: Any) -> TypeGuard[str]:
     """Tell whether a setting names a file or folder of this machine."""
     return isinstance(path, str) and bool(path) and '://' not in path

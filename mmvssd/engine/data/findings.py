@@ -1,7 +1,7 @@
 """What a look at whole data sets finds: faults that stop a run, doubts that it is warned of."""
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Callable, Dict, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from mmvssd.errors import DataError, printable
 
@@ -73,7 +73,7 @@ class Findings:
         if example is not None and len(found.first) < self.examples:
             found.first.append(example)
 
-    def look_at(self, what: str, look: Callable[[], None]) -> None:
+    def look_at(self, what: str, look: Callable[..., Any]) -> None:
         """Look at something; what cannot be looked at is noted and stops nothing.
 
         Args:

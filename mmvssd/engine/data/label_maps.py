@@ -1,6 +1,6 @@
 """Label maps of segmentation: form, size and values of the files as they are stored."""
 import os
-from typing import Dict, Optional, Sequence, Set
+from typing import Any, Dict, Optional, Sequence, Set
 
 from mmvssd.engine.data.file_facts import BYTES, MISSING, upright_size
 from mmvssd.engine.data.findings import Findings
@@ -54,7 +54,7 @@ class LabelMaps:
         self.maps = self.all_ignored = 0
         self.example: Optional[str] = None
 
-    def check(self, images: Dict[str, dict], maps: Dict[str, Optional[dict]],
+    def check(self, images: Dict[str, dict], maps: Dict[str, Any],
               pairs: Sequence[tuple], honours_exif: bool, complete: bool) -> None:
         """Look at all of them.
 
@@ -149,5 +149,5 @@ class LabelMaps:
             self.stop(f'all pixels of all {self.maps} label maps are ignored', self.example,
                       'reduce_zero_label=True ignores 0' if self.reduced else '')
         elif complete:
-            counts = {name: index in self.occurring for index, name in enumerate(self.classes)}
+            counts = {name: int(index in self.occurring) for index, name in enumerate(self.classes)}
             check_occurrence(counts, list(self.classes), self.where, self.findings)

@@ -40,6 +40,8 @@ class SeededIndex(int):
         place: Seed of the run, pass over the data, and position in it over all processes.
     """
 
+    place: Place
+
     def __new__(cls, index: int, place: Place):
         self = super().__new__(cls, index)
         self.place = place
@@ -51,6 +53,8 @@ class SeededIndex(int):
 
 class SeededPair(tuple):
     """The same for an index of several numbers, such as the video and the frame in it."""
+
+    place: Place
 
     def __new__(cls, index: tuple, place: Place):
         self = super().__new__(cls, index)

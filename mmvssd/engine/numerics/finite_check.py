@@ -4,7 +4,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Callable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
@@ -37,7 +37,7 @@ class Batch:
 
     iteration: int
     data: object
-    random: Optional[RandomState] = None  # before the data preprocessor, which may draw mixtures
+    random: Any = None  # a RandomState, before the data preprocessor, which may draw mixtures
     fields: Sequence[dict] = ()  # of the data samples, which the data preprocessor may change
     losses: List[Tensor] = field(default_factory=list)
 
@@ -219,10 +219,12 @@ class FiniteCheckHook(Hook):
         """Return whether losses, and whether gradients, are not finite in any of the processes."""
         losses = [loss for batch in self._batches for loss in batch.losses]
         gradients = _gradients(optimizer) if optimizer is not None else []
-        result = _across_processes(losses, torch._foreach_norm(gradients) if gradients else [])
-        if result == (False, True):  # a sum of squares may overflow where its numbers do not
-            result = _across_processes(losses, [t.abs().max() for t in gradients if t.numel()])
-        return result
+        norms = torch._foreach_norm(gradients) if gradients else []
+        loss, gradient = _across_processes(losses, norms)
+        if gradient and not loss:  # a sum of squares may overflow where its numbers do not
+            largest = [t.abs().max() for t in gradients if t.numel()]
+            loss, gradient = _across_processes(losses, largest)
+        return loss, gradient
 
     def _meet_fault(self, runner, loss: bool, gradients: bool) -> None:
         """Say what is wrong, then stop or leave the step out.

@@ -1,6 +1,6 @@
 """Pictures of the predictions of a test, one for each image."""
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 from mmengine.dist import get_world_size, master_only
@@ -69,11 +69,11 @@ class PredictionDrawingHook(Hook):
         return VISUALIZER_REGISTRY.build(dict(type=VISUALIZERS[self.scope][0], name='pictures'))
 
     @master_only
-    def after_test_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None,
+    def after_test_iter(self, runner, batch_idx: int, data_batch: Any = None,
                         outputs: Optional[Sequence[BaseDataElement]] = None) -> None:
         """Draw a batch of the host's data samples."""
         draw = getattr(self._visualizer, VISUALIZERS[self.scope][1])
-        for index, sample in enumerate(outputs):
+        for index, sample in enumerate(outputs or ()):
             path = sample.get('img_path')
             name = self._names.get(Path(path)) if path else None
             name = name or f'image{self._seen}.png'

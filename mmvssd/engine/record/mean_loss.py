@@ -36,7 +36,7 @@ class MeanLossHook(Hook):
             reported = all_gather_object(list(own))
             self._names = sorted(set().union(*reported))
             means = self._means(own)
-        outputs.update(means)
+        outputs.update(means or {})
 
     def _means(self, own: Dict[str, Tensor]) -> Optional[Dict[str, Tensor]]:
         """Return means of the process's scalars; None if some process has others than agreed."""

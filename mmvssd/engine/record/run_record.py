@@ -6,7 +6,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -47,7 +47,7 @@ class RunRecordHook(Hook):
         self._file: Optional[Path] = None
         self._record = {}
         self._has_seen_ops = False
-        self._runner = None
+        self._runner: Any = None
         self._signals = EndingSignals(self._note_signal, self._say_way_on)
 
     def before_run(self, runner) -> None:

@@ -2,7 +2,7 @@
 import os
 import signal
 import threading
-from typing import Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 #: What a terminal, a scheduler and torchrun end a process with, if it is to have a last word.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,14 +30,14 @@ class EndingSignals:
     def __init__(self, note: Callable[[str], None], last_word: Callable[[], None]):
         self._note, self._last_word = note, last_word
         self._pid = os.getpid()
-        self._before: Dict[signal.Signals, object] = {}
+        self._before: Dict[signal.Signals, Any] = {}
         self._number: Optional[signal.Signals] = None
         self._pipe: Optional[int] = None
 
     @property
     def received(self) -> Optional[str]:
         """Return what ended the run; None if no signal has."""
-        return None if self._number is None else f'ended by {self._number.name}'
+        return None if self._number is None else _described(self._number)
 
     def watch(self) -> None:
         """Begin; only a process's main thread can."""
@@ -72,7 +72,7 @@ class EndingSignals:
         number = signal.Signals(number)
         if os.getpid() == self._pid:  # and no worker that was forked
             self._number = number
-            self._note(self.received)
+            self._note(_described(number))
         self._raise(number)
 
     @staticmethod
@@ -105,7 +105,7 @@ class EndingSignals:
         if self._number is None and self._before:
             self._number = number
             try:
-                self._note(self.received)
+                self._note(_described(number))
                 # it looks at files, and the main thread may hold the log: neither may keep it
                 last_word = threading.Thread(target=self._last_word, daemon=True)
                 last_word.start()
@@ -136,3 +136,7 @@ def _forget_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _described(number: signal.Signals) -> str:
+    return f'ended by {number.name}'

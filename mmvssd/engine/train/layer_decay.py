@@ -1,4 +1,5 @@
 """Learning rates that fall from layer to layer towards the image."""
+import functools
 import math
 from collections import defaultdict
 from typing import Dict, List, Optional, Tuple
@@ -75,7 +76,7 @@ class LearningRateDecayOptimizerConstructor(DefaultOptimWrapperConstructor):
         if number is not None:
             number = check_integer('num_layers', number, least=1)
         count = _blocks_behind if kind == KINDS[0] else _stages_behind
-        return rate, lambda *place: count(*place, number)
+        return rate, functools.partial(count, number=number)
 
 
 def _blocks_behind(name: str, prefix: str, backbone: BaseBackbone, number: Optional[int]) -> int:

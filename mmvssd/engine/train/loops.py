@@ -6,7 +6,7 @@ process of a resumed run has its own.
 """
 import logging
 from pathlib import Path
-from typing import Union
+from typing import Any, Callable, Union
 
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.logging import print_log
@@ -44,10 +44,21 @@ def _common_seed(runner) -> int:
 class _ResumableLoop:
     """What both loops share."""
 
+    unit: str
+    # MMEngine's
+    runner: Any
+    dataloader: Any
+    dataloader_iterator: Any
+    epoch: int
+    iter: int
+    val_begin: int
+    val_interval: int
+    _decide_current_val_interval: Callable[[], None]
+
     def run_iter(self, *args) -> None:
         """Train on one batch, with random numbers that depend only on the iteration."""
         seed_step(self.runner.seed, get_rank(), self.iter)
-        super().run_iter(*args)
+        super().run_iter(*args)  # type: ignore[misc]
 
     def _take_up(self) -> None:
         """See that all processes begin at one place, with the seed of the run that is resumed.

@@ -1,6 +1,6 @@
 """Settings of an architecture, by name or as a dict."""
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Mapping, Sequence, Tuple, Type, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Mapping, Sequence, Tuple, Type, TypeVar, Union
 
 from mmvssd.models.arguments import (
     check_integer,
@@ -30,6 +30,14 @@ class Arch:
 
     embed_dims: int
     depths: Sequence[int]
+
+    if TYPE_CHECKING:  # fields of each family; fields here would come before its own
+        @property
+        def stem(self) -> str: ...
+        @property
+        def downsample(self) -> str: ...
+        @property
+        def drop_path_rate(self) -> float: ...
 
     def __post_init__(self) -> None:
         self.settle('embed_dims', check_integer('arch: embed_dims', self.embed_dims, 2))

@@ -1,7 +1,7 @@
 """The base class of the hierarchical backbones."""
 import os
 from numbers import Integral
-from typing import List, Mapping, Optional, Sequence, Tuple, Type, Union
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class BaseBackbone(BaseModule):
     archs: Mapping[str, Arch]
     arch_type: Type[Arch]
     default_arch: str
+    init_cfg: Any  # MMEngine's
 
     def __init__(self,
                  arch: Union[str, dict, None] = None,
@@ -97,7 +98,7 @@ class BaseBackbone(BaseModule):
             module.requires_grad_(False)
 
     @staticmethod
-    def build_block(arch: Arch, stage: int, drop_path: float) -> nn.Module:
+    def build_block(arch: Any, stage: int, drop_path: float) -> nn.Module:
         """Make a block of a stage: (N, H, W, C) and a padding or None -> (N, H, W, C)."""
         raise NotImplementedError
 
@@ -241,14 +242,15 @@ class BaseBackbone(BaseModule):
                 *self.downsamples[:self.frozen_stages], *norms]
 
 
-def _check_init_cfg(init_cfg: Union[dict, Sequence[dict], None]) -> Union[dict, List[dict], None]:
+def _check_init_cfg(init_cfg: Any) -> Union[dict, List[dict], None]:
     """Return a checked entry, or a list of them."""
     if isinstance(init_cfg, (list, tuple)):
         for entry in init_cfg:
             _check_entry(entry)
         return list(init_cfg)
-    if init_cfg is not None:
-        _check_entry(init_cfg)
+    if init_cfg is None:
+        return None
+    _check_entry(init_cfg)
     return init_cfg
 
 

@@ -5,7 +5,7 @@ one, with an MLP, a state of 1 and convolutional stem and downsamples. The paper
 are ``tiny-s2l5``, ``small-s2l15`` and ``base-s2l15``.
 """
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import Any, Dict, NamedTuple
 
 from mmvssd.models.arguments import check_flag, check_integer, check_name, check_number
 from mmvssd.models.backbones.arch import Arch, check_mlp_ratio
@@ -57,12 +57,13 @@ class VMambaArch(Arch):
     version: str = 'v05_noz'
     pattern: str = 'cross'
     drop_path_rate: float = 0.0
-    gated: Optional[bool] = None
+    # what is open is the version's
+    gated: bool = None  # type: ignore[assignment]
     conv: bool = True
-    conv_bias: Optional[bool] = None
-    mlp_ratio: Optional[float] = None
-    stem: Optional[str] = None
-    downsample: Optional[str] = None
+    conv_bias: bool = None  # type: ignore[assignment]
+    mlp_ratio: float = None  # type: ignore[assignment]
+    stem: str = None  # type: ignore[assignment]
+    downsample: str = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,10 +92,10 @@ class VMambaArch(Arch):
                 self.settle(name, value)
 
 
-_V0 = dict(d_state=16, version='v0')
-_TINY = dict(embed_dims=96, drop_path_rate=0.2)
-_SMALL = dict(embed_dims=96, drop_path_rate=0.3)
-_BASE = dict(embed_dims=128)
+_V0: Dict[str, Any] = dict(d_state=16, version='v0')
+_TINY: Dict[str, Any] = dict(embed_dims=96, drop_path_rate=0.2)
+_SMALL: Dict[str, Any] = dict(embed_dims=96, drop_path_rate=0.3)
+_BASE: Dict[str, Any] = dict(embed_dims=128)
 
 ARCHS = {
     'v0-tiny': VMambaArch(depths=(2, 2, 9, 2), **_TINY, **_V0),

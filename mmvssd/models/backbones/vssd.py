@@ -4,7 +4,7 @@ arXiv 2407.18559, and its ICCV 2025 version (``*-iccv2025``), which normalizes t
 state from stage to stage and has plainer stems and downsamples.
 """
 from dataclasses import dataclass
-from typing import Optional, Sequence, Union
+from typing import Any, Dict, Sequence
 
 from torch import nn
 
@@ -49,10 +49,10 @@ class VSSDArch(Arch):
     """
 
     num_heads: Sequence[int]
-    d_state: Union[int, Sequence[Optional[int]]] = 64
+    d_state: Any = 64  # an integer or a sequence; once checked, a tuple of one a stage
     expansion: float = 2
     mlp_ratio: float = 4
-    mixers: Optional[Sequence[str]] = None
+    mixers: Sequence[str] = None  # type: ignore[assignment]  # filled in if it is open
     normalize: bool = False
     stem: str = 'residual'
     downsample: str = 'inverted'
@@ -121,11 +121,13 @@ class VSSDArch(Arch):
             check_halves(heads, self.n_groups, f'arch: stage {stage} has bi_ssd')
 
 
-_TINY = dict(embed_dims=64, depths=(2, 4, 8, 4), num_heads=(2, 4, 8, 16), drop_path_rate=0.2)
-_SMALL = dict(_TINY, depths=(3, 4, 21, 5), drop_path_rate=0.4)
-_BASE = dict(_SMALL, embed_dims=96, num_heads=(3, 6, 12, 24), drop_path_rate=0.6)
-_ICCV2025 = dict(embed_dims=96, num_heads=(4, 4, 8, 16), expansion=1, mlp_ratio=3,
-                 d_state=(12, 24, 48, None), normalize=True, stem='plain', downsample='plain')
+_TINY: Dict[str, Any] = dict(
+    embed_dims=64, depths=(2, 4, 8, 4), num_heads=(2, 4, 8, 16), drop_path_rate=0.2)
+_SMALL: Dict[str, Any] = dict(_TINY, depths=(3, 4, 21, 5), drop_path_rate=0.4)
+_BASE: Dict[str, Any] = dict(_SMALL, embed_dims=96, num_heads=(3, 6, 12, 24), drop_path_rate=0.6)
+_ICCV2025: Dict[str, Any] = dict(
+    embed_dims=96, num_heads=(4, 4, 8, 16), expansion=1, mlp_ratio=3,
+    d_state=(12, 24, 48, None), normalize=True, stem='plain', downsample='plain')
 
 ARCHS = {
     'micro': VSSDArch(embed_dims=48, depths=(2, 2, 8, 4), num_heads=(2, 4, 8, 16), d_state=48,

@@ -1,11 +1,13 @@
 """Classifiers that differ from the host's own in training only."""
+from typing import Any
+
 from torch import nn
 
 from mmvssd.registry import MODELS
 
 
 @MODELS.register_module(name='MESAClassifier')
-def mesa_classifier(**settings) -> nn.Module:
+def mesa_classifier(**settings: Any) -> nn.Module:
     """Build a :class:`mmvssd.models.classifiers.mesa.MESAClassifier` from its arguments.
 
     The class derives from MMPreTrain's, which is imported only when one is built. The backbones

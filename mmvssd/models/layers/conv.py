@@ -1,5 +1,5 @@
 """Convolutions: on the grid layout of blocks, and as units of stems and downsamples."""
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from mmengine.model.efficient_conv_bn_eval import efficient_conv_bn_eval_forward
@@ -51,7 +51,7 @@ def order_channels_last_(conv: nn.Conv2d) -> None:
 class GridConv2d(nn.Conv2d):
     """A convolution from (N, H, W, C) to (N, H, W, C); it runs channels-last, without a copy."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         order_channels_last_(self)
 

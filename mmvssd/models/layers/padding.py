@@ -35,5 +35,6 @@ class Padding:
         """Sizes and grid after a convolution of that stride whose sides round up."""
         if stride == 1:
             return self
+        height, width = self.grid
         return Padding((self.sizes - 1) // stride + 1,
-                       tuple((side - 1) // stride + 1 for side in self.grid))
+                       ((height - 1) // stride + 1, (width - 1) // stride + 1))

@@ -4,7 +4,7 @@ Sides round up, except in :class:`PatchStem` and :class:`SimpleStem`, whose stri
 rounds them down.
 """
 from functools import partial
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -78,8 +78,9 @@ class _Patches(nn.Module):
 
     def after(self, padding: Padding) -> Padding:
         """Valid sizes on the grid that this stem gives."""
+        height, width = padding.grid
         return Padding((padding.sizes // 4).clamp(min=1),
-                       tuple(max(1, side // 4) for side in padding.grid))
+                       (max(1, height // 4), max(1, width // 4)))
 
 
 class PatchStem(_Patches):
@@ -133,7 +134,7 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-STEMS = {
+STEMS: Dict[str, Any] = {
     'residual': ResidualStem,
     'plain': PlainStem,
     'simple': SimpleStem,

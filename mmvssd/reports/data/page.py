@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 class Cell(NamedTuple):
     """A class in a part."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # it hides that of tuples
     width: int  # of its bar
 
 

@@ -36,8 +36,8 @@ class Sample:
 
     path: str
     picture: Picture
-    mean: Optional[float] = None
-    std: Optional[float] = None
+    mean: Any = None  # numbers, or None if the model's values are not known
+    std: Any = None
 
 
 def samples_of(loader, phase: str, model, count: int, seed: int,

@@ -41,7 +41,8 @@ class Suspects:
         pictures: List[Picture] = []
         for path in dict.fromkeys(self._paths(found)):
             picture = self._draw(path) if len(pictures) < min(EACH, self._left) else None
-            pictures += [picture] * (picture is not None)
+            if picture is not None:
+                pictures.append(picture)
         self._left -= len(pictures)
         return pictures
 

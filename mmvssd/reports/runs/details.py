@@ -34,7 +34,7 @@ class Confusion(NamedTuple):
 
     true: str
     predicted: str
-    count: int
+    count: int  # type: ignore[assignment]  # it hides that of tuples
 
 
 class Details(NamedTuple):
@@ -100,12 +100,16 @@ def _confusions(confusion: Dict[str, Any]) -> List[Confusion]:
     return [Confusion(names[row], names[column], count) for row, column, count in cells[:PAIRS]]
 
 
+def _line(points: Sequence[Sequence[float]]) -> Line:
+    return Line([x for x, _ in points], [y for _, y in points])
+
+
 def _curves(content: Dict[str, Any]) -> Optional[Chart]:
     known = [curve for curve in content.get('curves') or [] if curve['points']]
     chosen = known if len(known) <= MOST_CURVES + 1 else known[:1]
     overlap = content.get('overlap')
     title = 'Precision over recall' + (f', overlap {overlap}' if overlap else '')
-    return lines(title, {curve['name']: Line(*zip(*curve['points'])) for curve in chosen},
+    return lines(title, {curve['name']: _line(curve['points']) for curve in chosen},
                  'recall', 'precision', limits=(-0.02, 1.02), main='all classes')
 
 
@@ -133,7 +137,8 @@ def _pair(entry: Dict[str, Any], content: Dict[str, Any], folder: Path) -> Pair:
     for side, name in (('truth', 'annotated'), ('predicted', 'predicted')):
         objects, shown = _objects(entry[side], pixels, classes)
         sides.append(draw(shown, objects, classes, name))
-    return Pair(title, *sides)
+    truth, predicted = sides
+    return Pair(title, truth, predicted)
 
 
 def _pixels(path: Path) -> np.ndarray:

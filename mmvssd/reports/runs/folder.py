@@ -236,7 +236,8 @@ def _tests(ordered: Sequence[Path], files: Dict[Path, dict]) -> Iterator[Test]:
             content = _json(written)
             scores.update({key: value for key, value in (content or {}).items()
                            if isinstance(value, (int, float)) and not key.endswith('time')})
-        start = record.get('start') if isinstance(record.get('start'), dict) else {}
+        start = record.get('start')
+        start = start if isinstance(start, dict) else {}
         yield Test(str(record.get('started')), start.get('checkpoint'), scores, record)
 
 

@@ -108,20 +108,23 @@ def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> List[s
             for row in rows]
 
 
+def _difference(values: Sequence[Optional[float]]) -> Optional[float]:
+    before, after = values
+    return None if before is None or after is None else after - before
+
+
 def comparison(first: RunFolder, second: RunFolder) -> Dict[str, Any]:
     """Return the settings and the scores in which two runs differ, and their states."""
     scores = {}
     for key in dict.fromkeys([*first.scores, *second.scores]):
         values = [run.scores[key].best if key in run.scores else None for run in (first, second)]
-        scores[key] = dict(best=values, difference=None if None in values
-                           else values[1] - values[0])
+        scores[key] = dict(best=values, difference=_difference(values))
     tests = {}
     tested = [{key: value for test in run.tests for key, value in test.scores.items()}
               for run in (first, second)]
     for key in dict.fromkeys([*tested[0], *tested[1]]):
         values = [one.get(key) for one in tested]
-        tests[key] = dict(tested=values, difference=None if None in values
-                          else values[1] - values[0])
+        tests[key] = dict(tested=values, difference=_difference(values))
     return dict(runs=[str(first.path), str(second.path)],
                 states=[str(first.state), str(second.state)],
                 settings={row.key: list(row.values) for row in differences(

@@ -64,10 +64,9 @@ def _view(name: str, folder: RunFolder) -> RunView:
 
 def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
     record, settings, costs = folder.record, folder.settings, folder.costs
-    batch = record.get('batch') if isinstance(record.get('batch'), dict) else {}
-    reached = record.get('reached') if isinstance(record.get('reached'), dict) else {}
-    start = record.get('start') if isinstance(record.get('start'), dict) else {}
-    rate = record.get('lr') if isinstance(record.get('lr'), dict) else {}
+    batch, reached, start, rate = (
+        part if isinstance(part, dict) else {}
+        for part in map(record.get, ('batch', 'reached', 'start', 'lr')))
     step, at_once = costs.step, _at_once(batch)
     facts = [
         ('recipe', record.get('recipe')), ('model', _model(settings)),
@@ -90,7 +89,7 @@ def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
 
 def _at_once(batch: Dict[str, Any]) -> Optional[int]:
     """Return the images of an iteration, of which a step of the optimizer may sum several."""
-    counts = batch.get('processes'), batch.get('images')
+    counts: Any = batch.get('processes'), batch.get('images')
     return math.prod(counts) if all(isinstance(count, int) for count in counts) else None
 
 

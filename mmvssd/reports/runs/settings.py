@@ -35,8 +35,10 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' \
             and not node.args and all(entry.arg for entry in node.keywords):
         return {entry.arg: _value(entry.value) for entry in node.keywords}
-    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
-        return {str(key.value): _value(value) for key, value in zip(node.keys, node.values)}
+    if isinstance(node, ast.Dict):
+        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+        if len(keys) == len(node.keys):
+            return {str(key): _value(value) for key, value in zip(keys, node.values)}
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(entry) for entry in node.elts]
     try:

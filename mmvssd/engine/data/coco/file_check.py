@@ -118,11 +118,11 @@ class _File:
         return sizes, files
 
     def _size(self, image: dict, label: str) -> Optional[Tuple[float, float]]:
-        size = image.get('width'), image.get('height')
-        if all(is_number(side) and side > 0 for side in size):
-            return size
+        width, height = image.get('width'), image.get('height')
+        if is_number(width) and is_number(height) and min(width, height) > 0:
+            return width, height
         self.stop('{} images whose width and height are not two positive numbers',
-                  f'{label}: {short(size[0])} x {short(size[1])}')
+                  f'{label}: {short(width)} x {short(height)}')
         return None
 
     def _check_name(self, name: str) -> None:

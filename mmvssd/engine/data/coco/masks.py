@@ -53,7 +53,7 @@ class Masks:
             if problem:
                 self.stop('{} RLE masks that do not fit their image', f'{label}: {problem}',
                           RUN_LENGTHS)
-            elif box is not None and not any(counts[1::2]):
+            elif box is not None and counts is not None and not any(counts[1::2]):
                 self._count('with no pixel set', label)
         elif isinstance(mask, list):
             return self._check_polygons(mask, box, size, label)

@@ -37,7 +37,7 @@ class Built:
         for leaf in leaves:
             self.findings.look_at(leaf.where, partial(self._check_names, leaf))
         self.findings.look_at('classes of several phases', partial(self._check_phases, leaves))
-        headers = {}
+        headers: Dict[str, dict] = {}
         for leaf in sorted(leaves, key=lambda leaf: leaf.phase == 'train'):
             self.findings.look_at(leaf.where, lambda leaf=leaf: headers.update(
                 check_images(leaf, self.facts, self.findings)))

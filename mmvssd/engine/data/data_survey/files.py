@@ -96,8 +96,9 @@ class Files:
         use = coco.Use(masks, scored, dataset.data_prefix.get('img'))
         summary = self._summary(dataset.ann_file, where, use)
         names.check_categories(dataset, summary, where, self.findings)
-        if phase == 'train' and summary.annotations and names.classes_of(dataset):
-            names.check_occurrence(summary.boxes, names.classes_of(dataset), where, self.findings)
+        classes = names.classes_of(dataset)
+        if phase == 'train' and summary.annotations and classes:
+            names.check_occurrence(summary.boxes, classes, where, self.findings)
         self.findings.looked_at.append(
             f'{phase}: {summary.annotations} annotations of {len(summary.images)} images in '
             f'{dataset.ann_file}')

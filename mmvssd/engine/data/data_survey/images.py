@@ -1,5 +1,5 @@
 """Images and label maps of a data set that was built: their headers, sizes and values."""
-from typing import Dict, List
+from typing import Any, Dict, List
 
 from torch import nn
 
@@ -40,21 +40,22 @@ def check_images(leaf: Leaf, files: FileFacts, findings: Findings) -> Dict[str, 
     return known
 
 
-def _headers(leaf: Leaf, paths: List[str], files: FileFacts, findings: Findings) -> Dict[str, dict]:
+def _headers(leaf: Leaf, paths: List[str], files: FileFacts, findings: Findings) -> Dict[str, Any]:
     load = bands.loader_of(steps_of(leaf.dataset))
     if load is None:
         return files.read('header', header, paths)
     facts = bands.headers(load, paths, files)
-    wrong = [path for path, fact in facts.items() if isinstance(fact, dict) and 'wrong' in fact]
-    for path in wrong:
-        findings.stop(leaf.where, bands.WRONG, facts.pop(path)['wrong'])
+    wrong = {path: fact['wrong'] for path, fact in facts.items() if fact and 'wrong' in fact}
+    for path, reason in wrong.items():
+        findings.stop(leaf.where, bands.WRONG, reason)
+        del facts[path]
     bands.check_values(load, [path for path in paths if path in facts], leaf.where, leaf.phase,
                        files, findings)
     return facts
 
 
 def _check_unreadable(leaf: Leaf, paths: List[str], findings: Findings) -> None:
-    load = next(iter(steps_of(leaf.dataset)), None)
+    load: Any = next(iter(steps_of(leaf.dataset)), None)
     if type(load).__name__ not in ('LoadImageFromFile', 'LoadBands'):
         return
     for path in paths[:MOST_TRIED]:

@@ -25,7 +25,7 @@ def walk(folder: str) -> Iterator[Tuple[str, List[str], Optional[str]]]:
         The path of each folder relative to the first, and the names of its files. Third comes a
         link in it that leads back to a folder above, or None.
     """
-    waiting = [('', (os.path.realpath(folder), ))]
+    waiting: List[Tuple[str, Tuple[str, ...]]] = [('', (os.path.realpath(folder), ))]
     while waiting:
         relative, above = waiting.pop()
         files, loop = [], None
@@ -63,7 +63,8 @@ class Folder:
         self.example: Dict[str, str] = {}
         self.names: List[str] = []
         for relative, files, loop in walk(path):
-            self.loops += [loop] * (loop is not None)
+            if loop is not None:
+                self.loops.append(loop)
             top = relative.split(os.sep)[0]
             for name in files:
                 if name.startswith('.'):
