@@ -14,11 +14,12 @@ from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement, PixelData
 from torch.nn import functional as F
 
-from mmvssd.cli.drawing import draw_instances, palette_of
+from mmvssd.cli.drawing import draw_instances, draw_segments
 from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
 from mmvssd.engine.checkpoints import class_order
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, UnreadableImageError
+from mmvssd.palettes import palette_of
 
 #: A file, or pixels (H, W, 3) uint8 in BGR.
 Image = Union[str, np.ndarray]
@@ -239,10 +240,9 @@ class Segmentor(Inferencer):
         return scores.argmax(0)
 
     def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
-        # a converted checkpoint knows no class names, and the host would take those of Cityscapes
-        self.model.dataset_meta = {name: self.dataset_meta[name] for name in ('classes', 'palette')}
-        drawn, = self.inferencer.visualize([_rgb(image)], [sample], return_vis=True, opacity=0.5)
-        return drawn
+        # the host's picture cuts names at its edges
+        return draw_segments(_rgb(image), sample.pred_sem_seg.data[0], self.classes,
+                             palette_of(self.palette, len(self.classes)))
 
 
 class Classifier(Inferencer):

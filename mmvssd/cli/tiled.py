@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from rich.progress import track
 
 from mmvssd.cli.ahead import Outcome, outcomes
-from mmvssd.cli.drawing import draw_instances, draw_segments, palette_of
+from mmvssd.cli.drawing import draw_instances, draw_segments
 from mmvssd.cli.entries import label_map_segments
 from mmvssd.cli.image_files import Limits, size_obstacle, unreadable
 from mmvssd.cli.image_steps import read_image
@@ -23,6 +23,7 @@ from mmvssd.cli.tiles import (
     placed,
 )
 from mmvssd.errors import ConfigError, DataError
+from mmvssd.palettes import palette_of
 
 #: Longest side of a picture of predictions; a larger image is made smaller for it.
 LONGEST_SIDE = 3072

@@ -14,7 +14,6 @@ from torch import Tensor
 from mmvssd.analysis.photographs import choose_photographs
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
 from mmvssd.cli.band_inferencers import inferencer_class
-from mmvssd.cli.drawing import is_palette
 from mmvssd.cli.inferencers import Inferencer
 from mmvssd.deployment import detection_ops
 from mmvssd.deployment.detectors import DeployedDetector
@@ -24,6 +23,7 @@ from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_on
 from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, ExportError
 from mmvssd.host_internals import turns_channels
+from mmvssd.palettes import is_palette
 from mmvssd.version import __version__
 
 #: Batches that an export is compared on: that of the export, and others.

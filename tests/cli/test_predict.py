@@ -176,6 +176,31 @@ def test_a_full_disk_ends_it(run, monkeypatch):
     assert entries(run.pictures.parent) == ['a.png']
 
 
+def test_objects_are_counted(run, capsys):
+    """If there is none, with what to try; also of a run that goes on."""
+    run.inferencer.entry = lambda sample: dict(instances=[])
+    run.finish()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith('0 objects with a score of 0.3 (--score-thr) or more, in 0 of 4 images.')
+    assert '--score-thr 0.05' in last
+    again = predicting._Run(run.inferencer, run.inputs, run.pictures.parent,
+                            Options(workers=0, resume=True), {})
+    again.finish()
+    assert last in capsys.readouterr().out.splitlines()
+    run.objects[1:3] = [3, 4]
+    run.report([])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        '7 objects with a score of 0.3 (--score-thr) or more, in 2 of 4 images')
+    run.objects.clear()  # of a classifier there are none to count
+    run.report([])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_threshold_that_is_low_already():
+    assert '--score-thr 0' not in predicting._found([0, 0], 0.05)
+    assert 'train longer' in predicting._found([0, 0], 0)
+
+
 def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):
     def fail(self, file, sample):
         raise MemoryError('too large')

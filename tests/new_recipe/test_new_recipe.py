@@ -313,6 +313,21 @@ def test_palettes_of_indexed_label_maps(tmp_path):
         assert made.np.asarray(made.Image.open(entry['seg_map_path']))[0, 0] == 0
 
 
+@pytest.mark.parametrize(('halves', 'options', 'black'), [
+    ((0, 255), {}, [True, False]), ((0, 1), {}, [True, False]), ((0, 255), dict(classes=['tree']),
+                                                                 [True, False]),
+    ((0, 2), {}, [True, False, False]), ((1, 2), {}, [False, False]),
+    ((0, 255), dict(classes=['Background', 'tree']), [True, False]),
+    ((0, 1), dict(classes=['sky', 'tree']), [False, False]),
+    (((0, 0, 0), (9, 0, 1)), {}, [True, False])])
+def test_background_is_black(halves, options, black, tmp_path):
+    """And nothing else, so that what is looked for stands out in pictures."""
+    made.make_label_maps(tmp_path / 'data', halves, count=3)
+    cfg = write(tmp_path / 'data', tmp_path / 'r.py', **options)
+    assert [tuple(colour) == (0, 0, 0) for colour in cfg.palette] == black
+    assert len(set(map(tuple, cfg.palette))) == len(cfg.classes)
+
+
 def test_colours_with_names(tmp_path):
     """In the order of the file that names them, whatever occurs first."""
     made.make_label_maps(tmp_path / 'data', ((0, 0, 0), (128, 64, 0)))

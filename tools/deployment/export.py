@@ -34,13 +34,17 @@ def main() -> None:
                          images=args.images)
     largest = {}
     for shape, results, differences in comparisons:
-        print(f'images {" x ".join(map(str, shape))}, {results} results: {_said(differences)}')
+        print(f'images {" x ".join(map(str, shape))}, '
+              + (f'{results} results: {_said(differences)}' if results else
+                 'nothing was found, so nothing was compared'))
         for name, difference in differences.items():
             largest[name] = max(difference, largest.get(name, 0))
-    print(f'{args.out}: written; largest differences: {_said(largest)}')
-    if not any(results for _, results, _ in comparisons):
-        print('Nothing was found on these images, so nothing was compared: name others with '
-              '--images')
+    if any(results for _, results, _ in comparisons):
+        print(f'{args.out}: compared and written; largest differences: {_said(largest)}')
+    else:
+        print('The model found nothing on any of these images, so its results were not compared '
+              'with those of the file: name others with --images')
+        print(f'{args.out}: written, not compared')
 
 
 def _said(differences: dict) -> str:
