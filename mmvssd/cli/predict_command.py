@@ -5,6 +5,7 @@ from typing import Optional
 from mmvssd.cli.command_line import add_recipe_arguments, named
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
+from mmvssd.cli.terminal import keep_details_off
 
 DESCRIPTION = 'Predict on images or on a video: pictures, and a JSON of all predictions.'
 USAGE = '%(prog)s [options] config checkpoint images\n       %(prog)s [options] --model FILE images'
@@ -53,6 +54,7 @@ def main(name: Optional[str] = None) -> None:
                         'of interest have; default: an eighth of --tile')
     args = parser.parse_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
+    keep_details_off()
     if args.model is None:
         if args.images is None:
             missing = ['checkpoint'] * (args.checkpoint is None) + ['images']

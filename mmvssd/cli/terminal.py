@@ -14,8 +14,10 @@ DETAILS = (
     'Distributed training is not used, all SyncBatchNorm',
     'Patches of mmvssd ',
 )
-#: Warnings of MMEngine's at its own way of writing checkpoints: a user can do nothing about them.
+#: Warnings of MMEngine's at what it and the hosts do themselves: a user can do nothing about them.
 OWN_WAYS = (
+    *(f'Failed to search registry with scope "{scope}" in the "function" registry tree.'
+      for scope in ('mmdet', 'mmpretrain', 'mmseg')),
     '"FileClient" will be deprecated in future. Please use io functions in ',
     '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated in future.',
 )

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mmcv
@@ -174,6 +175,21 @@ def test_a_full_disk_ends_it(run, monkeypatch):
                                         r'device; make room.*3 images are not done, from .*b.png'):
         run.report([])
     assert entries(run.pictures.parent) == ['a.png']
+
+
+def test_boxes_of_an_image_that_is_resized_twice():
+    """They are put back by both steps' factors, as with an exported file."""
+    structures = pytest.importorskip('mmdet.structures')
+    from mmcv.transforms import Resize
+
+    from mmvssd.cli.inferencers import Detector
+    detector = Detector.__new__(Detector)
+    for steps, expected in (([Resize((50, 20)), Resize((100, 80))], (10., 4.)),
+                            ([Resize((100, 80))], (7., 7.))):
+        sample = structures.DetDataSample(metainfo=dict(ori_shape=(20, 10), scale_factor=(7., 7.)))
+        detector.inferencer = SimpleNamespace(pipeline=SimpleNamespace(transforms=steps))
+        assert detector.batch_of((None, dict(data_samples=[sample]))) == dict(data_samples=[sample])
+        assert sample.scale_factor == expected
 
 
 def test_objects_are_counted(run, capsys):
