@@ -1,4 +1,5 @@
 """From a folder of data in each format to a recipe whose data sets read it."""
+import argparse
 import ast
 import importlib.util
 import json
@@ -11,6 +12,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from mmvssd.cli.command_line import add_recipe_arguments
+from mmvssd.cli.launch import build_trainer, load_config
+from mmvssd.cli.predict import Options, predict
 from mmvssd.datasets.formats import MARK
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.new_recipe import new_recipe
@@ -489,7 +493,7 @@ QUICK = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['voc', 'yolo-polygons', 'label-maps-colours', 'csv'])
+@pytest.mark.parametrize('kind', ['voc', 'label-maps-colours', 'csv'])
 def test_it_trains_and_predicts(kind, make, run_tool, tmp_path):
     """By the commands that it names, from another folder."""
     root = make(kind)
@@ -505,3 +509,30 @@ def test_it_trains_and_predicts(kind, make, run_tool, tmp_path):
     image = next(path for path in sorted(root.rglob('*')) if path.suffix.lower() == '.jpg')
     run_tool('predict.py', 'mine/recipe.py', checkpoint, image)
     assert (tmp_path / 'predictions' / 'predictions.json').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['labelme', 'yolo-polygons'])
+def test_what_is_converted_trains_and_predicts(kind, make, tmp_path, monkeypatch):
+    """In this process: the commands themselves are run above."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    root, recipe = make(kind), tmp_path / f'{kind}.py'
+    assert write(root, recipe).model.roi_head.mask_head.num_classes == 2
+    parser = argparse.ArgumentParser()
+    add_recipe_arguments(parser)
+    options = [*QUICK['det'], 'train_dataloader.num_workers=0',
+               'train_dataloader.persistent_workers=False']
+    args = parser.parse_args([str(recipe), '--cfg-options', *options])
+    runner = build_trainer(load_config(args.config, options=args.cfg_options))
+    weight = next(runner.model.rpn_head.parameters())
+    before = weight.detach().clone()
+    runner.train()
+    assert not torch.equal(before, weight)
+    (checkpoint, ) = (tmp_path / 'work_dirs' / kind).glob('epoch_1.pth')
+    image = next(path for path in root.rglob('*') if path.suffix.lower() == '.jpg')
+    file = predict(load_config(args.config, options=args.cfg_options), str(checkpoint), str(image),
+                   'predictions', options=Options(score_thr=0, workers=0))
+    (entry, ) = json.loads(file.read_text())
+    assert {one['category'] for one in entry['instances']} <= set(made.CLASSES)
+    assert all('segmentation' in one for one in entry['instances'])
