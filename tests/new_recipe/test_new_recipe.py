@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -399,14 +400,21 @@ def test_a_checkpoint_of_the_backbone_and_of_another(tmp_path, make):
         assert not (tmp_path / 'other.py').exists()
 
 
-def test_what_is_there_is_not_replaced(make, tmp_path):
+def test_what_is_there_is_not_replaced(make, tmp_path, monkeypatch, capsys):
     root, out = make('coco'), tmp_path / 'r.py'
     write(root, out)
     text = out.read_bytes()
     with pytest.raises(ConfigError, match='is there already'):
         write(root, out)
     assert out.read_bytes() == text
+    former = tmp_path / 'work_dirs' / 'r'
+    former.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     write(root, out, overwrite=True, seed=1)
+    assert capsys.readouterr().out.endswith(f'tools/train.py {shlex.quote(str(out))}\n')
+    (former / 'epoch_1.pth').touch()  # of which a new training would not begin
+    write(root, out, overwrite=True, seed=1)
+    assert capsys.readouterr().out.endswith(' --work-dir work_dirs/r_2\n')
     assert (tmp_path / 'r_data' / MARK).is_file()
     (tmp_path / 'r_data' / MARK).unlink()  # a folder of the user's own
     before = made.snapshot(tmp_path / 'r_data')
