@@ -132,9 +132,10 @@ def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
     require_fit(checkpoint, weights, host.model)
     host.check_classes()
     try:
-        return host, DEPLOYED[scope](host.model, result or DEPLOYED[scope].results[0], normalizes)
+        deployed = DEPLOYED[scope](host.model, result or DEPLOYED[scope].results[0], normalizes)
     except ValueError as error:
         raise ConfigError(f'--{error}') from error
+    return host, deployed.eval()  # as the host's is; PyTorch warns of another mode
 
 
 def _metadata(cfg: Config, checkpoint: str, host: Inferencer, model: Deployed) -> Dict[str, str]:
