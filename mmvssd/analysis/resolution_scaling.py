@@ -317,5 +317,23 @@ def _failure(error: Exception) -> Missing:
 def failures(rows: Sequence[Row]) -> List[str]:
     """Return a line for each value that failed for another reason than memory."""
     return [f'{row.model.label} at {row.size}, {what}: {value.reason}' for row in rows
-            for what, value in (('count', row.count), *row.speeds.items(), ('top-1', row.top1))
+            for what, value in _values(row)
             if isinstance(value, Missing) and value.text == FAILED]
+
+
+def measured_nowhere(rows: Sequence[Row]) -> List[str]:
+    """Return a line for each quantity that was tried and that no model has at any size.
+
+    Memory that does not suffice for a large size is a result, a column of nothing else is none.
+    """
+    values: Dict[str, list] = {}
+    for row in rows:
+        for what, value in _values(row):
+            if value is not None:
+                values.setdefault(what, []).append(value)
+    return [f'{what}: {found[0].reason}' for what, found in values.items()
+            if all(isinstance(value, Missing) for value in found)]
+
+
+def _values(row: Row) -> List[tuple]:
+    return [('count', row.count), *row.speeds.items(), ('top-1', row.top1)]

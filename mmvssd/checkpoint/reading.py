@@ -14,7 +14,7 @@ from mmvssd.compat.checkpoint_classes import safe_globals
 from mmvssd.compat.checkpoint_contents import inspect
 from mmvssd.errors import CheckpointError
 from mmvssd.foreign_files import kind_of
-from mmvssd.phrases import emptiness
+from mmvssd.phrases import emptiness, some
 
 #: Modules of which no program's settings hold anything; PyTorch after 2.4 refuses them by itself.
 MALICIOUS = ('nt', 'os', 'posix', 'sys')
@@ -77,7 +77,8 @@ def _require_file(path: str) -> None:
             raise CheckpointError(f'{path}: no such checkpoint file; it is a link to '
                                   f'{os.readlink(file)}, which is missing')
         if not file.exists():
-            raise CheckpointError(f'{path}: no such checkpoint file (seen from {Path.cwd()})')
+            raise CheckpointError(f'{path}: no such checkpoint file (seen from {Path.cwd()})'
+                                  f'{_others(file)}')
         if not file.is_file():
             raise CheckpointError(f'{path}: is not an ordinary file (a pipe or a device)')
         kind = kind_of(file)
@@ -85,6 +86,16 @@ def _require_file(path: str) -> None:
         raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
     if kind:
         raise CheckpointError(f'{path}: cannot be read as a checkpoint: it is {kind}')
+
+
+def _others(file: Path) -> str:
+    """Say which checkpoints are there, newest first, and why no best one may be."""
+    best = ('; a best_*.pth is there only after a validation that found something'
+            if file.name.startswith('best_') else '')
+    others = sorted((other for other in file.parent.glob('*.pth') if other.is_file()),
+                    key=lambda other: -other.stat().st_mtime)
+    names = some([str(other) for other in others])
+    return best + (f'; there are, the newest first: {names}' if names else '')
 
 
 def _reason(path: str, error: Exception) -> str:

@@ -13,6 +13,7 @@ from mmengine.dist import is_main_process
 
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.settings import keep_traceback
+from mmvssd.cli.terminal import keep_details_off
 from mmvssd.engine.record.signals import signal_behind
 from mmvssd.errors import (
     CheckpointError,
@@ -99,6 +100,7 @@ def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
 def read_recipe(args: argparse.Namespace) -> Config:
     """Read the recipe that the arguments of both kinds name."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    keep_details_off()
     return load_config(args.config, work_dir=args.work_dir, launcher=args.launcher,
                        options=args.cfg_options)
 

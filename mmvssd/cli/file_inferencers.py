@@ -12,12 +12,13 @@ import torch
 from mmengine.logging import print_log
 from torch.nn import functional as F
 
-from mmvssd.cli.drawing import draw_class, draw_instances, draw_segments, palette_of
+from mmvssd.cli.drawing import draw_class, draw_instances, draw_segments
 from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
 from mmvssd.cli.image_steps import CenterCrop, apply_steps, read_image, steps_of
 from mmvssd.deployment.exported import Exported, open_exported
 from mmvssd.deployment.masks import paste_masks
 from mmvssd.errors import ConfigError
+from mmvssd.palettes import palette_of
 
 #: Longest side of a classifier's picture, and the shorter side that it has if that allows it.
 LONGEST_SIDE, SHORT_SIDE = 2048, 224

@@ -14,11 +14,13 @@ from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement, PixelData
 from torch.nn import functional as F
 
-from mmvssd.cli.drawing import draw_instances, palette_of
+from mmvssd.cli.drawing import draw_instances, draw_segments
 from mmvssd.cli.entries import best_classes, instances, scores_shape, segments
+from mmvssd.cli.image_files import resized
 from mmvssd.engine.checkpoints import class_order
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, UnreadableImageError
+from mmvssd.palettes import palette_of
 
 #: A file, or pixels (H, W, 3) uint8 in BGR.
 Image = Union[str, np.ndarray]
@@ -48,7 +50,7 @@ class Inferencer(ABC):
     def __init__(self, cfg: Config, checkpoint: str, meta: dict, score_thr: float,
                  device: Optional[str]):
         self.score_thr = score_thr
-        self.inferencer = self.build(cfg, checkpoint, device)
+        self.inferencer = self.build(_without_backends(cfg), checkpoint, device)
         self.model = self.inferencer.model
         own = self.recipe_meta(cfg)
         self.dataset_meta = {**own, **meta}
@@ -169,6 +171,10 @@ class Detector(Inferencer):
 
     def batch_of(self, preprocessed):
         _, batch = preprocessed  # beside the files
+        resizing = [step for step in self.steps if type(step).__name__ == 'Resize']
+        if len(resizing) > 1:  # the host would put boxes back by the factors of the last one only
+            for sample in batch['data_samples']:
+                sample.set_metainfo(dict(scale_factor=_factors(resizing, sample)))
         return batch
 
     def entry(self, sample: BaseDataElement) -> dict:
@@ -241,10 +247,9 @@ class Segmentor(Inferencer):
         return scores.argmax(0)
 
     def picture(self, image: Image, sample: BaseDataElement) -> np.ndarray:
-        # a converted checkpoint knows no class names, and the host would take those of Cityscapes
-        self.model.dataset_meta = {name: self.dataset_meta[name] for name in ('classes', 'palette')}
-        drawn, = self.inferencer.visualize([_rgb(image)], [sample], return_vis=True, opacity=0.5)
-        return drawn
+        # the host's picture cuts names at its edges
+        return draw_segments(_rgb(image), sample.pred_sem_seg.data[0], self.classes,
+                             palette_of(self.palette, len(self.classes)))
 
 
 class Classifier(Inferencer):
@@ -273,6 +278,23 @@ class Classifier(Inferencer):
         return UniversalVisualizer().visualize_cls(
             image, sample, classes=self.classes, draw_gt=False,
             resize=max(1, min(224, LONGEST_SIDE * short // long)))
+
+
+def _without_backends(cfg: Config) -> Config:
+    """Return a recipe whose visualizer writes nothing: it has no folder, and warns of that."""
+    if not cfg.get('visualizer'):
+        return cfg
+    quiet = copy.deepcopy(cfg)
+    quiet.visualizer.vis_backends = None
+    return quiet
+
+
+def _factors(steps: Sequence, sample: BaseDataElement) -> Tuple[float, float]:
+    """Return how much wider and higher several steps together make an image."""
+    original = width, height = sample.ori_shape[::-1]
+    for step in steps:
+        width, height = resized(step, width, height)
+    return width / original[0], height / original[1]
 
 
 def _merged(prepared: Sequence[dict]) -> dict:

@@ -51,6 +51,9 @@ MAX_PIXELS = 2**26
 #: Signals that end a run after the image at hand; a second one ends it at once.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+#: A score that many detections of a model that learnt a little reach.
+LOW_SCORE = 0.05
+
 #: Errors after which no other result can be written either.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -240,6 +243,7 @@ class _Run:
         self.tried: Set[Key] = set()
         self.failures: Dict[Key, str] = {}
         self.unwritable = ''
+        self.objects: List[int] = []  # that were found, image by image
 
     def finish(self) -> Path:
         """Predict on all images and report; return the JSON's path."""
@@ -251,6 +255,8 @@ class _Run:
     def _resume(self) -> None:
         entries = self.results.resume()
         self.done = {(entry.get('image'), entry.get('frame')) for entry in entries}
+        for entry in entries:
+            self._count(entry)
         print(f'{len(entries)} predictions are in {printable(self.results.file)}'
               + ', which was cut off in the midst of another' * self.results.mended
               + '; their images are not predicted on again')
@@ -298,6 +304,7 @@ class _Run:
             entry = {**item.named, **self.inferencer.entry(outcome.sample)}
             self._write(self._append, entry)
             self._forget()
+            self._count(entry)
             missing = 'the picture is missing: '
             picture = self.inferencer.picture(item.image, outcome.sample)
             name = self.inputs.picture(item, self.inferencer.picture_suffix)
@@ -310,6 +317,10 @@ class _Run:
         """Remove what was kept of an image in tiles, unless there is no room for its entry."""
         if self.options.tile is not None and not self.unwritable:
             self.inferencer.unfinished.remove()
+
+    def _count(self, entry: dict) -> None:
+        if 'instances' in entry:
+            self.objects.append(len(entry['instances']))
 
     def _append(self, entry: dict) -> None:
         first = self.results.length == 0
@@ -330,6 +341,8 @@ class _Run:
         if self.results.length:
             print(f'{self.results.length} predictions in {printable(self.results.file)}, '
                   f'pictures in {printable(self.pictures)}')
+        if self.objects:
+            print(_found(self.objects, self.options.score_thr))
         lines = [printable(f'  {describe(key)}: {reason}', kept='')
                  for key, reason in self.failures.items()]
         count = max(len(self.inputs), len(self.tried))
@@ -350,6 +363,19 @@ class _Run:
             raise SystemExit(128 + received[0])
         if lines:
             raise DataError('\n'.join(lines))
+
+
+def _found(objects: Sequence[int], threshold: float) -> str:
+    """Say how many objects were found, and what to try if there is none."""
+    images = sum(count > 0 for count in objects)
+    line = (f'{sum(objects)} objects with a score of {threshold:g} (--score-thr) or more, in '
+            f'{images} of {len(objects)} images')
+    if images:
+        return line
+    lower = ('' if threshold <= LOW_SCORE else
+             f'see what lower scores give with --score-thr {LOW_SCORE:g}, ')
+    return (f'{line}. Try: {lower}train longer, or start the training from a converted checkpoint; '
+            'tools/test.py tells how well the model does on data with labels')
 
 
 def _reason(error: Exception, file: Path) -> str:

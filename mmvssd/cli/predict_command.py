@@ -5,6 +5,7 @@ from typing import Optional
 from mmvssd.cli.command_line import add_recipe_arguments, named
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
+from mmvssd.cli.terminal import keep_details_off
 
 DESCRIPTION = 'Predict on images or on a video; write pictures, and a JSON of all predictions.'
 USAGE = '%(prog)s [options] RECIPE CHECKPOINT IMAGES\n       %(prog)s [options] --model FILE IMAGES'
@@ -55,6 +56,7 @@ def main(name: Optional[str] = None) -> None:
                         'objects; default: an eighth of --tile')
     args = parser.parse_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
+    keep_details_off()
     if args.model is None:
         if args.images is None:
             missing = ['CHECKPOINT'] * (args.checkpoint is None) + ['IMAGES']

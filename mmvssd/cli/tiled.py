@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from rich.progress import track
 
 from mmvssd.cli.ahead import Outcome, outcomes
-from mmvssd.cli.drawing import draw_instances, draw_segments, palette_of
+from mmvssd.cli.drawing import draw_instances, draw_segments
 from mmvssd.cli.entries import label_map_segments
 from mmvssd.cli.image_files import Limits, size_obstacle, unreadable
 from mmvssd.cli.inputs import Input
@@ -28,6 +28,7 @@ from mmvssd.cli.unfinished import (
     label_map_in,
 )
 from mmvssd.errors import ConfigError, DataError
+from mmvssd.palettes import palette_of
 
 #: How much of a mask's color its pixels take.
 OPACITY = 0.5

@@ -14,7 +14,6 @@ from torch import Tensor
 from mmvssd.analysis.photographs import choose_photographs
 from mmvssd.checkpoint import dataset_meta, read_checkpoint, require_fit
 from mmvssd.cli.band_inferencers import inferencer_class
-from mmvssd.cli.drawing import is_palette
 from mmvssd.cli.inferencers import Inferencer
 from mmvssd.deployment import detection_ops
 from mmvssd.deployment.detectors import DeployedDetector
@@ -24,6 +23,7 @@ from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_on
 from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, ExportError
 from mmvssd.host_internals import turns_channels
+from mmvssd.palettes import is_palette
 from mmvssd.version import __version__
 
 #: Batches that an export is compared on: that of the export, and others.
@@ -132,9 +132,10 @@ def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
     require_fit(checkpoint, weights, host.model)
     host.check_classes()
     try:
-        return host, DEPLOYED[scope](host.model, result or DEPLOYED[scope].results[0], normalizes)
+        deployed = DEPLOYED[scope](host.model, result or DEPLOYED[scope].results[0], normalizes)
     except ValueError as error:
         raise ConfigError(f'--{error}') from error
+    return host, deployed.eval()  # as the host's is; PyTorch warns of another mode
 
 
 def _metadata(cfg: Config, checkpoint: str, host: Inferencer, model: Deployed) -> Dict[str, str]:

@@ -1,4 +1,5 @@
 """From a folder of data to a recipe: look, say what was found, write."""
+import itertools
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ from mmengine.config import Config
 
 from mmvssd.cli.launch import check_output_file, check_seed
 from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
+from mmvssd.engine.checkpoints.work_dir import checkpoints_of
 from mmvssd.engine.data.names import doubled
 from mmvssd.errors import ConfigError, printable
 from mmvssd.new_recipe.bands import Bands
@@ -81,9 +83,19 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
     _say(_report(found, model, schedule, weights))
     written = _write(recipe, folder, found, model, schedule, weights, data)
     for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
-                 f'Train with: python tools/train.py {shlex.quote(out)}'):
+                 f'Train with: {_training(out)}'):
         print(printable(line), flush=True)  # on one line each, to be copied
     return recipe
+
+
+def _training(out: str) -> str:
+    """Return the command that trains; one beside a former training that took the same place."""
+    command = ['python', 'tools/train.py', out]
+    usual = Path('work_dirs') / Path(out).stem
+    if checkpoints_of(str(usual), best=True):
+        names = (f'{usual}_{number}' for number in itertools.count(2))
+        command += ['--work-dir', next(name for name in names if not os.path.lexists(name))]
+    return shlex.join(command)
 
 
 def _check_options(data: str, out: str, arch: str, fraction: float, seed: int,
@@ -159,9 +171,9 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
     start = f'from {weights}' if weights else (
         f'from random weights, since {arch.checkpoint} is missing; a converted checkpoint, named '
         'with --checkpoint, scores far better')
-    lines.append(f'Training: {arch.name} {start}; {schedule.epochs} epochs of '
-                 f'{schedule.steps_per_epoch} steps, {schedule.batch} images each, learning rate '
-                 f'{schedule.rate:g}')
+    epochs = f'{schedule.epochs} epoch' + 's' * (schedule.epochs != 1)
+    lines.append(f'Training: {arch.name} {start}; {epochs} of {schedule.steps_per_epoch} steps, '
+                 f'{schedule.batch} images each, learning rate {schedule.rate:g}')
     return lines
 
 

@@ -5,10 +5,19 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any, Dict, List, Optional, Tuple
 
-from mmvssd.datasets.formats import CLASSIFICATION, DETECTION, TEST, TRAIN, VAL
+from mmvssd.cli.ahead import default_workers
+from mmvssd.datasets.formats import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    TEST,
+    TRAIN,
+    VAL,
+)
 from mmvssd.new_recipe.bands import Bands
 from mmvssd.new_recipe.literals import literal, sequence
 from mmvssd.new_recipe.models import Arch
+from mmvssd.new_recipe.painting import BACKGROUND
 from mmvssd.new_recipe.schedule import Schedule
 from mmvssd.new_recipe.survey import TASKS, Survey
 from mmvssd.paths import project_root
@@ -39,6 +48,9 @@ test_pipeline = [
 ]
 
 """
+#: Classes that are black in pictures, so that the others stand out. Without names, 0 of a label map
+#: is most often what nothing covers.
+NEUTRAL = (*BACKGROUND, 'class_0')
 #: Classes from which on the best five are scored too.
 TOP_FIVE = 5
 
@@ -95,6 +107,9 @@ def _classes(survey: Survey) -> str:
     if survey.data.task == CLASSIFICATION:
         return text
     palette = survey.data.palette or colours(len(survey.data.classes))
+    if survey.data.task == SEGMENTATION and not survey.data.palette:
+        palette = [(0, 0, 0) if name.lower() in NEUTRAL else colour
+                   for name, colour in zip(survey.data.classes, palette)]
     return (f'{text}\npalette = {sequence([tuple(colour) for colour in palette], "[", "]", 4)}\n'
             'metainfo = dict(classes=classes, palette=palette)')
 
@@ -224,8 +239,9 @@ def _dataset(head: str, settings: Dict[str, Any], *tail: str) -> str:
 def _loaders(datasets: Dict[str, str], schedule: Schedule) -> str:
     """Return the loaders of all parts; without a part for testing, validation's serves."""
     batch = f'batch_size={schedule.batch},\n'
+    workers = f'num_workers={default_workers()},\n'  # more than there are cores, and PyTorch warns
     texts = [f'{name}_dataloader = dict(\n'
-             + indent((batch if name == TRAIN else '') + text, '    ') + '\n)'
+             + indent((batch if name == TRAIN else '') + workers + text, '    ') + '\n)'
              for name, text in datasets.items()]
     if TEST not in datasets:
         texts.append('test_dataloader = val_dataloader')

@@ -33,6 +33,7 @@ from mmvssd.analysis.resolution_scaling import (
     check,
     failures,
     measure,
+    measured_nowhere,
     parse_size,
     spread_batches,
     swin_window,
@@ -306,12 +307,15 @@ def test_memory_that_does_not_suffice(nano, steps):
     assert not failures(rows)
     assert measure(nano, settings, done=rows)[1] == rows[1]  # it is a result
     assert len(steps) == 8
+    assert measured_nowhere(rows) == []
     halved = measure(nano[:1], settings._replace(halve=True))
     assert [step[1][0] for step in steps[8:]] == [8, 8, 8, 4, 2, 8, 4, 2]
     assert halved[1].speeds['infer'].batch == 2
     steps.error = memory_for(0)
     assert measure(nano[:1], settings._replace(halve=True))[0].speeds['infer'] == (
         'out of memory, also with one image', 'OOM', True)
+    assert measured_nowhere(measure(nano, settings._replace(count=True, modes=('train', )))) == [
+        'train: out of memory']
 
 
 def test_a_failure_leaves_the_others(nano, steps, tmp_path):

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mmcv
@@ -174,6 +175,46 @@ def test_a_full_disk_ends_it(run, monkeypatch):
                                         r'device; make room.*3 images are not done, from .*b.png'):
         run.report([])
     assert entries(run.pictures.parent) == ['a.png']
+
+
+def test_boxes_of_an_image_that_is_resized_twice():
+    """They are put back by both steps' factors, as with an exported file."""
+    structures = pytest.importorskip('mmdet.structures')
+    from mmcv.transforms import Resize
+
+    from mmvssd.cli.inferencers import Detector
+    detector = Detector.__new__(Detector)
+    for steps, expected in (([Resize((50, 20)), Resize((100, 80))], (10., 4.)),
+                            ([Resize((100, 80))], (7., 7.))):
+        sample = structures.DetDataSample(metainfo=dict(ori_shape=(20, 10), scale_factor=(7., 7.)))
+        detector.inferencer = SimpleNamespace(pipeline=SimpleNamespace(transforms=steps))
+        assert detector.batch_of((None, dict(data_samples=[sample]))) == dict(data_samples=[sample])
+        assert sample.scale_factor == expected
+
+
+def test_objects_are_counted(run, capsys):
+    """If there is none, with what to try; also of a run that goes on."""
+    run.inferencer.entry = lambda sample: dict(instances=[])
+    run.finish()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith('0 objects with a score of 0.3 (--score-thr) or more, in 0 of 4 images.')
+    assert '--score-thr 0.05' in last
+    again = predicting._Run(run.inferencer, run.inputs, run.pictures.parent,
+                            Options(workers=0, resume=True), {})
+    again.finish()
+    assert last in capsys.readouterr().out.splitlines()
+    run.objects[1:3] = [3, 4]
+    run.report([])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        '7 objects with a score of 0.3 (--score-thr) or more, in 2 of 4 images')
+    run.objects.clear()  # of a classifier there are none to count
+    run.report([])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_threshold_that_is_low_already():
+    assert '--score-thr 0' not in predicting._found([0, 0], 0.05)
+    assert 'train longer' in predicting._found([0, 0], 0)
 
 
 def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):

@@ -15,13 +15,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.cli import file_inferencers
-from mmvssd.cli.drawing import is_palette
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment import export as exporting
 from mmvssd.deployment.export import DEPLOYED, METADATA, SHAPES, TARGETS, Target, export
 from mmvssd.deployment.exported import Exported
 from mmvssd.deployment.models import LABEL_BAR, DeployedClassifier, difference
 from mmvssd.errors import CheckpointError, ConfigError, ExportError
+from mmvssd.palettes import is_palette
 from mmvssd.paths import project_root
 
 open_sizes = pytest.mark.skipif(not hasattr(torch.export.Dim, 'DYNAMIC'),

@@ -1,8 +1,10 @@
 """From a folder of data in each format to a recipe whose data sets read it."""
+import argparse
 import ast
 import importlib.util
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from mmvssd.cli.command_line import add_recipe_arguments
+from mmvssd.cli.launch import build_trainer, load_config
+from mmvssd.cli.predict import Options, predict
 from mmvssd.datasets.formats import MARK
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.new_recipe import new_recipe
@@ -314,6 +319,21 @@ def test_palettes_of_indexed_label_maps(tmp_path):
         assert made.np.asarray(made.Image.open(entry['seg_map_path']))[0, 0] == 0
 
 
+@pytest.mark.parametrize(('halves', 'options', 'black'), [
+    ((0, 255), {}, [True, False]), ((0, 1), {}, [True, False]), ((0, 255), dict(classes=['tree']),
+                                                                 [True, False]),
+    ((0, 2), {}, [True, False, False]), ((1, 2), {}, [False, False]),
+    ((0, 255), dict(classes=['Background', 'tree']), [True, False]),
+    ((0, 1), dict(classes=['sky', 'tree']), [False, False]),
+    (((0, 0, 0), (9, 0, 1)), {}, [True, False])])
+def test_background_is_black(halves, options, black, tmp_path):
+    """And nothing else, so that what is looked for stands out in pictures."""
+    made.make_label_maps(tmp_path / 'data', halves, count=3)
+    cfg = write(tmp_path / 'data', tmp_path / 'r.py', **options)
+    assert [tuple(colour) == (0, 0, 0) for colour in cfg.palette] == black
+    assert len(set(map(tuple, cfg.palette))) == len(cfg.classes)
+
+
 def test_colours_with_names(tmp_path):
     """In the order of the file that names them, whatever occurs first."""
     made.make_label_maps(tmp_path / 'data', ((0, 0, 0), (128, 64, 0)))
@@ -381,14 +401,21 @@ def test_a_checkpoint_of_the_backbone_and_of_another(tmp_path, make):
         assert not (tmp_path / 'other.py').exists()
 
 
-def test_what_is_there_is_not_replaced(make, tmp_path):
+def test_what_is_there_is_not_replaced(make, tmp_path, monkeypatch, capsys):
     root, out = make('coco'), tmp_path / 'r.py'
     write(root, out)
     text = out.read_bytes()
     with pytest.raises(ConfigError, match='is there already'):
         write(root, out)
     assert out.read_bytes() == text
+    former = tmp_path / 'work_dirs' / 'r'
+    former.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     write(root, out, overwrite=True, seed=1)
+    assert capsys.readouterr().out.endswith(f'tools/train.py {shlex.quote(str(out))}\n')
+    (former / 'epoch_1.pth').touch()  # of which a new training would not begin
+    write(root, out, overwrite=True, seed=1)
+    assert capsys.readouterr().out.endswith(' --work-dir work_dirs/r_2\n')
     assert (tmp_path / 'r_data' / MARK).is_file()
     (tmp_path / 'r_data' / MARK).unlink()  # a folder of the user's own
     before = made.snapshot(tmp_path / 'r_data')
@@ -475,8 +502,7 @@ QUICK = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['voc', 'yolo-polygons', 'label-maps-colours', 'csv',
-                                  'class-folders-arrays'])
+@pytest.mark.parametrize('kind', ['voc', 'label-maps-colours', 'csv', 'class-folders-arrays'])
 def test_it_trains_and_predicts(kind, make, run_tool, tmp_path):
     """By the commands that it names, from another folder."""
     root = make(kind)
@@ -492,3 +518,30 @@ def test_it_trains_and_predicts(kind, make, run_tool, tmp_path):
     image = next(path for path in sorted(root.rglob('*')) if path.suffix.lower() in IMAGES)
     run_tool('predict.py', 'mine/recipe.py', checkpoint, image)
     assert (tmp_path / 'predictions' / 'predictions.json').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['labelme', 'yolo-polygons'])
+def test_what_is_converted_trains_and_predicts(kind, make, tmp_path, monkeypatch):
+    """In this process: the commands themselves are run above."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    root, recipe = make(kind), tmp_path / f'{kind}.py'
+    assert write(root, recipe).model.roi_head.mask_head.num_classes == 2
+    parser = argparse.ArgumentParser()
+    add_recipe_arguments(parser)
+    options = [*QUICK['det'], 'train_dataloader.num_workers=0',
+               'train_dataloader.persistent_workers=False']
+    args = parser.parse_args([str(recipe), '--cfg-options', *options])
+    runner = build_trainer(load_config(args.config, options=args.cfg_options))
+    weight = next(runner.model.rpn_head.parameters())
+    before = weight.detach().clone()
+    runner.train()
+    assert not torch.equal(before, weight)
+    (checkpoint, ) = (tmp_path / 'work_dirs' / kind).glob('epoch_1.pth')
+    image = next(path for path in root.rglob('*') if path.suffix.lower() == '.jpg')
+    file = predict(load_config(args.config, options=args.cfg_options), str(checkpoint), str(image),
+                   'predictions', options=Options(score_thr=0, workers=0))
+    (entry, ) = json.loads(file.read_text())
+    assert {one['category'] for one in entry['instances']} <= set(made.CLASSES)
+    assert all('segmentation' in one for one in entry['instances'])

@@ -24,6 +24,7 @@ from mmvssd.analysis.resolution_scaling import (
     check,
     failures,
     measure,
+    measured_nowhere,
     parse_size,
     size_text,
 )
@@ -49,6 +50,8 @@ def main() -> None:
     check_seed(args.seed)
     models = [ModelName.parse(text) for text in args.models]
     settings = _settings(args)
+    if not (settings.modes or settings.count or args.accuracy):
+        raise ConfigError('--no-speed and --no-flops without --accuracy leave nothing to measure')
     check(models, settings)
     if args.accuracy:
         check_accuracy(models)
@@ -73,6 +76,10 @@ def main() -> None:
     if failures(rows):
         raise ConfigError('\n'.join(['some could not be measured; --continue tries these again:',
                                      *failures(rows)]))
+    if measured_nowhere(rows):
+        raise ConfigError('\n'.join([f'{folder}: the tables have columns without any result, since '
+                                     'every model failed at every size; try smaller --sizes, a '
+                                     'smaller --batch or --halve:', *measured_nowhere(rows)]))
 
 
 def _settings(args: argparse.Namespace) -> Settings:

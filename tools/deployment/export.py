@@ -4,6 +4,7 @@ import argparse
 
 from mmvssd.cli.command_line import add_recipe_arguments, named, run
 from mmvssd.cli.launch import load_config
+from mmvssd.cli.terminal import keep_details_off
 from mmvssd.deployment.export import TARGETS, export
 
 
@@ -29,18 +30,23 @@ def main() -> None:
                         help='photographs that a detector is compared on, files or folders, '
                         'the first ten (default: those that scikit-learn bundles)')
     args = parser.parse_args()
+    keep_details_off()
     comparisons = export(load_config(args.config, options=args.cfg_options), args.checkpoint,
                          args.out, to=args.to, result=args.result, normalizes=args.normalize,
                          images=args.images)
     largest = {}
     for shape, results, differences in comparisons:
-        print(f'images {" x ".join(map(str, shape))}, {results} results: {_said(differences)}')
+        print(f'images {" x ".join(map(str, shape))}, '
+              + (f'{results} results: {_said(differences)}' if results else
+                 'nothing was found, so nothing was compared'))
         for name, difference in differences.items():
             largest[name] = max(difference, largest.get(name, 0))
-    print(f'{args.out}: written; largest differences: {_said(largest)}')
-    if not any(results for _, results, _ in comparisons):
-        print('Nothing was found on these images, so nothing was compared: name others with '
-              '--images')
+    if any(results for _, results, _ in comparisons):
+        print(f'{args.out}: compared and written; largest differences: {_said(largest)}')
+    else:
+        print('The model found nothing on any of these images, so its results were not compared '
+              'with those of the file: name others with --images')
+        print(f'{args.out}: written, not compared')
 
 
 def _said(differences: dict) -> str:

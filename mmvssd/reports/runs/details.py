@@ -133,10 +133,11 @@ def _pair(entry: Dict[str, Any], content: Dict[str, Any], folder: Path) -> Pair:
     except Exception as error:  # of PIL's decoders; and files may have been moved
         return Pair(title, None, None, f'{path} cannot be shown ({type(error).__name__})')
     classes = content.get('classes') or []
+    colors = [tuple(color) for color in content.get('palette') or ()]
     sides = []
     for side, name in (('truth', 'annotated'), ('predicted', 'predicted')):
         objects, shown = _objects(entry[side], pixels, classes)
-        sides.append(draw(shown, objects, classes, name))
+        sides.append(draw(shown, objects, classes, name, colors))
     truth, predicted = sides
     return Pair(title, truth, predicted)
 

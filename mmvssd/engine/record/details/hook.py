@@ -15,6 +15,7 @@ from mmvssd.engine.data.checks import data_sets_in
 from mmvssd.engine.data.names import classes_of
 from mmvssd.engine.record.details import classification, detection, segmentation
 from mmvssd.files import strict_json, write_whole
+from mmvssd.palettes import is_palette
 from mmvssd.registry import HOOKS
 
 #: File of a run's folder that holds the details.
@@ -110,7 +111,7 @@ class TestDetailsHook(Hook):
         content = dict(
             task=self._task.TASK, checkpoint=str(runner.cfg.get('load_from') or ''),
             folder=os.getcwd(),  # which paths of images may be relative to
-            images=len(results), classes=classes,
+            images=len(results), classes=classes, palette=_palette(dataset, len(classes)),
             scores={key: float(value) for key, value in (metrics or {}).items()
                     if isinstance(value, Real)})
         try:
@@ -127,6 +128,13 @@ class TestDetailsHook(Hook):
         return dict(self._task.sum_up(labelled, classes),
                     worst=[self._task.shown(result) for result in worst],
                     best=[self._task.shown(result) for result in best])
+
+
+def _palette(dataset, count: int) -> List[List[int]]:
+    """Return an RGB color for each class; nothing if the data set has none of its own."""
+    palette: Any = (getattr(dataset, 'metainfo', None) or {}).get('palette')
+    return [[int(value) for value in color] for color in palette] if is_palette(
+        palette, count) else []
 
 
 def _extremes(results: Sequence[dict]) -> Tuple[List[dict], List[dict]]:
