@@ -25,6 +25,7 @@ from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from torch.distributed import run as launcher
 
 from mmvssd.converters import from_official
 from mmvssd.families import FAMILIES, every_arch
@@ -314,14 +315,17 @@ def tool_server():
 
 @pytest.fixture(scope='session')
 def tool_runner():
-    """Run ``python tool *arguments``: each tool first in a fresh process, then in forks."""
+    """Run ``python tool *arguments``: each tool first in a fresh process, then in forks.
+
+    A tool of the tests' own is in a fork from the first.
+    """
     started, server = set(), ToolServer()
 
-    def run(command, folder, environment, timeout):
+    def run(command, folder, environment, timeout, of_tests=False):
         changed = {name for name in {*environment, *os.environ}
                    if environment.get(name) != os.environ.get(name)}
         # a fork is past the time when these are read, and CUDA works in no fork
-        fresh = (command[0] not in started or torch.cuda.is_available()
+        fresh = ((command[0] not in started and not of_tests) or torch.cuda.is_available()
                  or any(name.startswith(('PYTHON', 'OMP_', 'TRITON_')) for name in changed))
         started.add(command[0])
         if not fresh:
@@ -334,8 +338,57 @@ def tool_runner():
     server.stop()
 
 
+@pytest.fixture(scope='session')
+def run_script(tool_runner):
+    """Run a script of the tests' own on the CPU: ``run_script(script, *arguments, processes=1)``.
+
+    Returns a completed process, with stdout and stderr together in its ``stdout``.
+    """
+
+    def run(script, *arguments, processes=1, timeout=240):
+        command = [script, *arguments]
+        if processes > 1:
+            command = [launcher.__file__, '--standalone', f'--nproc-per-node={processes}', *command]
+        return tool_runner([*map(str, command)], os.getcwd(),
+                           {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1'}, timeout, of_tests=True)
+
+    return run
+
+
+#: In the place of Python it writes down what it was to run, and in which environment.
+RECORDER = """#!/bin/sh
+exec '{python}' -IS -c '
+import json, os, sys
+with open("{record}", "w") as file:
+    json.dump([sys.argv[1:], dict(os.environ)], file)
+' "$@"
+"""
+
+
+@pytest.fixture(scope='session')
+def run_job(tmp_path_factory, tool_runner):
+    """Run a script that ends by Python taking its place, and that Python as a tool."""
+    bin_folder = tmp_path_factory.mktemp('recorder')
+    record, python = bin_folder / 'record.json', bin_folder / 'python'
+    python.write_text(RECORDER.format(python=sys.executable, record=record))
+    python.chmod(0o755)
+
+    def run(command, folder, environment, timeout):
+        record.unlink(missing_ok=True)
+        path = os.pathsep.join([str(bin_folder), environment['PATH']])
+        done = subprocess.run(['bash', *command], cwd=folder, env={**environment, 'PATH': path},
+                              timeout=timeout, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, check=False)
+        if not record.exists():
+            return done
+        command, variables = json.loads(record.read_text())
+        return tool_runner(command, folder, {**variables, 'PATH': environment['PATH']}, timeout)
+
+    return run
+
+
 @pytest.fixture
-def run_tool(tmp_path, tool_runner):
+def run_tool(tmp_path, tool_runner, run_job):
     """Run a tool of the project in a process of its own, in a foreign folder."""
 
     def run(tool, *arguments, expect=0, env=None, timeout=600):
@@ -343,7 +396,9 @@ def run_tool(tmp_path, tool_runner):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
         environment = {**os.environ, 'PATH': path, **(env or {})}
         command = [str(ROOT / 'tools' / tool), *map(str, arguments)]
-        if tool.endswith('.sh'):
+        if tool.startswith('dist_'):
+            done = run_job(command, tmp_path, environment, timeout)
+        elif tool.endswith('.sh'):
             done = subprocess.run(['bash', *command], cwd=tmp_path, env=environment,
                                   timeout=timeout, text=True, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, check=False)
