@@ -12,6 +12,8 @@ Such forks are its children like any other: it waits for them, stops them and st
 With a tool the process itself becomes that tool, which is for torchrun.
 """
 import atexit
+import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -22,10 +24,13 @@ import subprocess
 import sys
 import traceback
 
+HOSTS = ('mmpretrain', 'mmdet', 'mmseg')
+
 #: Imported before the first request, as far as they are installed, if nothing else is asked for.
-PRELOADED = ['torch.distributed.run', 'mmvssd.cli.launch', 'mmvssd.engine', 'mmvssd.models', *(
-    f'{host}.{part}' for host in ('mmpretrain', 'mmdet', 'mmseg')
-    for part in ('models', 'datasets', 'engine', 'evaluation', 'visualization', 'apis'))]
+PRELOADED = [
+    'torch.distributed.run', 'mmvssd.cli.command_line', 'mmvssd.engine', 'mmvssd.models',
+    *(f'{host}.{part}' for host in HOSTS for part in ('models', 'datasets', 'engine', 'evaluation',
+                                                      'visualization', 'apis'))]
 
 
 def preload(names):
@@ -47,9 +52,23 @@ def prepare(end):
     if 'torch.distributed.run' in sys.modules:
         fork_jobs(end)
     if 'mmengine.config' in sys.modules:
-        sys.modules['mmengine.config.config'].FormatCode = lambda text, **style: (text, True)
+        config = sys.modules['mmengine.config.config']
+        config.FormatCode = lambda text, **style: (text, True)
+        know_hosts(config, sys.modules['mmengine.config.utils'])
     gc.collect()
     gc.freeze()  # MMEngine collects after each data set, and no import is garbage
+
+
+def know_hosts(config, utils):
+    """Find the hosts, and read the lists in which MMEngine looks up a config that one inherits."""
+    utils.load = functools.cache(utils.load)
+    for name in ('is_installed', 'get_installed_path'):
+        setattr(config, name, functools.cache(getattr(config, name)))
+    for host in HOSTS:
+        if host in sys.modules:
+            config.is_installed(host)
+            with contextlib.suppress(ValueError):  # no config has this name
+                utils._get_cfg_metainfo(config.get_installed_path(host), '')
 
 
 def fork_jobs(end):
