@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import types
 import venv
 from pathlib import Path
 
@@ -23,6 +24,7 @@ if not torch.cuda.is_available():
 
 from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
+from mmengine.dataset import base_dataset
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch.distributed import run as launcher
@@ -50,8 +52,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Let the garbage collector pass over what imports and collection have made.
 
-    It is never garbage. MMEngine collects after each data set that it reads, and to look through
-    the objects of three hosts takes most of the time of building a small training.
+    It is never garbage.
     """
     gc.collect()
     gc.freeze()
@@ -79,12 +80,15 @@ pytest_runtest_setup = pytest_runtest_call
 
 
 @pytest.fixture(scope='session', autouse=True)
-def quick_configs():
+def quick_mmengine():
     """Let MMEngine look for a host and read the lists of its configs once, and lay out no config.
 
     For each config of a host's that another inherits it does, which takes nine tenths of the time
     that loading a recipe takes. Each Runner lays out its config three times, which takes
     a second. Fresh processes do both, as users' processes do.
+
+    After each data set that it reads it collects garbage, which looks through the objects of three
+    hosts and takes most of the time of building a small training.
 
     A Runner's scope has a name of the second. The next Runner of the same recipe would not make its
     own scope the current one, now that two fit into a second.
@@ -100,6 +104,7 @@ def quick_configs():
         patch.setattr(config_utils, 'load', functools.cache(config_utils.load))
         for name in ('is_installed', 'get_installed_path'):
             patch.setattr(config_module, name, functools.cache(getattr(config_module, name)))
+        patch.setattr(base_dataset, 'gc', types.SimpleNamespace(collect=lambda: 0))
         patch.setattr(config_module, 'FormatCode', lambda text, **style: (text, True))
         yield
 
