@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 import types
 import venv
+import zlib
 from pathlib import Path
 
 import pytest
@@ -321,20 +322,31 @@ def tool_server():
 
 
 @pytest.fixture(scope='session')
-def tool_runner():
+def tool_runner(tmp_path_factory):
     """Run ``python tool *arguments``: each tool first in a fresh process, then in forks.
 
-    A tool of the tests' own is in a fork from the first.
+    The first is that of all processes that share the tests. A tool of the tests' own is in a fork
+    from the first.
     """
-    started, server = set(), ToolServer()
+    server, started = ToolServer(), tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        started = started.parent
+
+    def is_first(tool):
+        mark = f'started_{zlib.crc32(tool.encode()):x}_{Path(tool).name}'
+        try:
+            (started / mark).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def run(command, folder, environment, timeout, of_tests=False):
         changed = {name for name in {*environment, *os.environ}
                    if environment.get(name) != os.environ.get(name)}
         # a fork is past the time when these are read, and CUDA works in no fork
-        fresh = ((command[0] not in started and not of_tests) or torch.cuda.is_available()
-                 or any(name.startswith(('PYTHON', 'OMP_', 'TRITON_')) for name in changed))
-        started.add(command[0])
+        fresh = (torch.cuda.is_available()
+                 or any(name.startswith(('PYTHON', 'OMP_', 'TRITON_')) for name in changed)
+                 or (not of_tests and is_first(command[0])))
         if not fresh:
             return server.run(command, folder, environment, timeout)
         return subprocess.run([sys.executable, *command], cwd=folder, env=environment,

@@ -29,7 +29,8 @@ MODELS = {
     'vssd': lambda: VSSD(dict(ONE, **HEADS), out_indices=(0, 1)),
     'vssd-iccv2025': lambda: VSSD(dict(ONE, **HEADS, normalize=True, stem='plain',
                                        downsample='plain'), out_indices=(0, 1)),
-    'vssd-causal': lambda: VSSD(dict(ONE, **HEADS, depths=(1, 1), mixers=('ssd', 'bi_ssd'),
+    # one half of the heads are causal, the others causal in reverse
+    'vssd-causal': lambda: VSSD(dict(ONE, num_heads=(4, 4), d_state=8, mixers=('bi_ssd', ) * 2,
                                      stem='simple', downsample='simple'), out_indices=(0, 1)),
 }
 
