@@ -11,7 +11,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import types
 import venv
+import zlib
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,10 @@ if not torch.cuda.is_available():
 
 from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
+from mmengine.dataset import base_dataset
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from torch.distributed import run as launcher
 
 from mmvssd.converters import from_official
 from mmvssd.families import FAMILIES, every_arch
@@ -49,8 +53,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Let the garbage collector pass over what imports and collection have made.
 
-    It is never garbage. MMEngine collects after each data set that it reads, and to look through
-    the objects of three hosts takes most of the time of building a small training.
+    It is never garbage.
     """
     gc.collect()
     gc.freeze()
@@ -78,12 +81,15 @@ pytest_runtest_setup = pytest_runtest_call
 
 
 @pytest.fixture(scope='session', autouse=True)
-def quick_configs():
-    """Let MMEngine read a host's lists of its configs once, and lay out no config.
+def quick_mmengine():
+    """Let MMEngine look for a host and read the lists of its configs once, and lay out no config.
 
-    For each config of a host's that another inherits it reads them all, which takes four fifths of
-    the time that loading a recipe takes. Each Runner lays out its config three times, which takes
+    For each config of a host's that another inherits it does, which takes nine tenths of the time
+    that loading a recipe takes. Each Runner lays out its config three times, which takes
     a second. Fresh processes do both, as users' processes do.
+
+    After each data set that it reads it collects garbage, which looks through the objects of three
+    hosts and takes most of the time of building a small training.
 
     A Runner's scope has a name of the second. The next Runner of the same recipe would not make its
     own scope the current one, now that two fit into a second.
@@ -97,6 +103,9 @@ def quick_configs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DefaultScope, 'get_instance', classmethod(get_instance))
         patch.setattr(config_utils, 'load', functools.cache(config_utils.load))
+        for name in ('is_installed', 'get_installed_path'):
+            patch.setattr(config_module, name, functools.cache(getattr(config_module, name)))
+        patch.setattr(base_dataset, 'gc', types.SimpleNamespace(collect=lambda: 0))
         patch.setattr(config_module, 'FormatCode', lambda text, **style: (text, True))
         yield
 
@@ -313,17 +322,31 @@ def tool_server():
 
 
 @pytest.fixture(scope='session')
-def tool_runner():
-    """Run ``python tool *arguments``: each tool first in a fresh process, then in forks."""
-    started, server = set(), ToolServer()
+def tool_runner(tmp_path_factory):
+    """Run ``python tool *arguments``: each tool first in a fresh process, then in forks.
 
-    def run(command, folder, environment, timeout):
+    The first is that of all processes that share the tests. A tool of the tests' own is in a fork
+    from the first.
+    """
+    server, started = ToolServer(), tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        started = started.parent
+
+    def is_first(tool):
+        mark = f'started_{zlib.crc32(tool.encode()):x}_{Path(tool).name}'
+        try:
+            (started / mark).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def run(command, folder, environment, timeout, of_tests=False):
         changed = {name for name in {*environment, *os.environ}
                    if environment.get(name) != os.environ.get(name)}
         # a fork is past the time when these are read, and CUDA works in no fork
-        fresh = (command[0] not in started or torch.cuda.is_available()
-                 or any(name.startswith(('PYTHON', 'OMP_', 'TRITON_')) for name in changed))
-        started.add(command[0])
+        fresh = (torch.cuda.is_available()
+                 or any(name.startswith(('PYTHON', 'OMP_', 'TRITON_')) for name in changed)
+                 or (not of_tests and is_first(command[0])))
         if not fresh:
             return server.run(command, folder, environment, timeout)
         return subprocess.run([sys.executable, *command], cwd=folder, env=environment,
@@ -334,8 +357,57 @@ def tool_runner():
     server.stop()
 
 
+@pytest.fixture(scope='session')
+def run_script(tool_runner):
+    """Run a script of the tests' own on the CPU: ``run_script(script, *arguments, processes=1)``.
+
+    Returns a completed process, with stdout and stderr together in its ``stdout``.
+    """
+
+    def run(script, *arguments, processes=1, timeout=240):
+        command = [script, *arguments]
+        if processes > 1:
+            command = [launcher.__file__, '--standalone', f'--nproc-per-node={processes}', *command]
+        return tool_runner([*map(str, command)], os.getcwd(),
+                           {**os.environ, 'CUDA_VISIBLE_DEVICES': '-1'}, timeout, of_tests=True)
+
+    return run
+
+
+#: In the place of Python it writes down what it was to run, and in which environment.
+RECORDER = """#!/bin/sh
+exec '{python}' -IS -c '
+import json, os, sys
+with open("{record}", "w") as file:
+    json.dump([sys.argv[1:], dict(os.environ)], file)
+' "$@"
+"""
+
+
+@pytest.fixture(scope='session')
+def run_job(tmp_path_factory, tool_runner):
+    """Run a script that ends by Python taking its place, and that Python as a tool."""
+    bin_folder = tmp_path_factory.mktemp('recorder')
+    record, python = bin_folder / 'record.json', bin_folder / 'python'
+    python.write_text(RECORDER.format(python=sys.executable, record=record))
+    python.chmod(0o755)
+
+    def run(command, folder, environment, timeout):
+        record.unlink(missing_ok=True)
+        path = os.pathsep.join([str(bin_folder), environment['PATH']])
+        done = subprocess.run(['bash', *command], cwd=folder, env={**environment, 'PATH': path},
+                              timeout=timeout, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, check=False)
+        if not record.exists():
+            return done
+        command, variables = json.loads(record.read_text())
+        return tool_runner(command, folder, {**variables, 'PATH': environment['PATH']}, timeout)
+
+    return run
+
+
 @pytest.fixture
-def run_tool(tmp_path, tool_runner):
+def run_tool(tmp_path, tool_runner, run_job):
     """Run a tool of the project in a process of its own, in a foreign folder."""
 
     def run(tool, *arguments, expect=0, env=None, timeout=600):
@@ -343,7 +415,9 @@ def run_tool(tmp_path, tool_runner):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
         environment = {**os.environ, 'PATH': path, **(env or {})}
         command = [str(ROOT / 'tools' / tool), *map(str, arguments)]
-        if tool.endswith('.sh'):
+        if tool.startswith('dist_'):
+            done = run_job(command, tmp_path, environment, timeout)
+        elif tool.endswith('.sh'):
             done = subprocess.run(['bash', *command], cwd=tmp_path, env=environment,
                                   timeout=timeout, text=True, stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, check=False)

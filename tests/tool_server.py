@@ -1,23 +1,36 @@
 """A process that has imported all that tools need, and forks one for each run of a tool.
 
     python tool_server.py [MODULE...]
+    python tool_server.py MODULE... -- TOOL [ARGUMENT...]
 
 It reads requests from stdin, a JSON object a line, and answers with the exit status. The fork is
 as fresh as a process that has just done its imports, which take several seconds: nothing was built,
 computed or set, and no thread started.
+
+torchrun forks too, where it would start Python anew for each process, and again after a restart.
+Such forks are its children like any other: it waits for them, stops them and starts them again.
+With a tool the process itself becomes that tool, which is for torchrun.
 """
 import atexit
+import contextlib
+import functools
 import gc
 import importlib
 import json
 import os
 import runpy
+import signal
+import subprocess
 import sys
+import traceback
+
+HOSTS = ('mmpretrain', 'mmdet', 'mmseg')
 
 #: Imported before the first request, as far as they are installed, if nothing else is asked for.
-PRELOADED = ['mmvssd.cli.launch', 'mmvssd.engine', 'mmvssd.models', *(
-    f'{host}.{part}' for host in ('mmpretrain', 'mmdet', 'mmseg')
-    for part in ('models', 'datasets', 'engine', 'evaluation', 'visualization', 'apis'))]
+PRELOADED = [
+    'torch.distributed.run', 'mmvssd.cli.command_line', 'mmvssd.engine', 'mmvssd.models',
+    *(f'{host}.{part}' for host in HOSTS for part in ('models', 'datasets', 'engine', 'evaluation',
+                                                      'visualization', 'apis'))]
 
 
 def preload(names):
@@ -28,15 +41,76 @@ def preload(names):
             continue  # a tool that needs it says so
 
 
-def prepare():
+def prepare(end):
     """Spare the forks what takes a small training most time and is as it is in any process.
 
     The first run of a tool is in a fresh process, which lays out its config as users' do.
+
+    Args:
+        end: The :class:`Exit` of this process.
     """
+    if 'torch.distributed.run' in sys.modules:
+        fork_jobs(end)
     if 'mmengine.config' in sys.modules:
-        sys.modules['mmengine.config.config'].FormatCode = lambda text, **style: (text, True)
+        config = sys.modules['mmengine.config.config']
+        config.FormatCode = lambda text, **style: (text, True)
+        know_hosts(config, sys.modules['mmengine.config.utils'])
     gc.collect()
     gc.freeze()  # MMEngine collects after each data set, and no import is garbage
+
+
+def know_hosts(config, utils):
+    """Find the hosts, and read the lists in which MMEngine looks up a config that one inherits."""
+    utils.load = functools.cache(utils.load)
+    for name in ('is_installed', 'get_installed_path'):
+        setattr(config, name, functools.cache(getattr(config, name)))
+    for host in HOSTS:
+        if host in sys.modules:
+            config.is_installed(host)
+            with contextlib.suppress(ValueError):  # no config has this name
+                utils._get_cfg_metainfo(config.get_installed_path(host), '')
+
+
+def fork_jobs(end):
+    """Let torchrun fork the processes of a job."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    def start(handler, args, env):
+        # the function, called in the fork, never returns to what would take the fork's place
+        return subprocess.Popen(args, stdout=handler._stdout, stderr=handler._stderr,
+                                start_new_session=True,
+                                preexec_fn=lambda: join_job(args, env, end))
+
+    subprocess_handler.SubprocessHandler._popen = start
+
+
+def join_job(args, env, end):
+    """Take the place of ``python -u script *arguments`` in a fork of torchrun's."""
+    # also the one by whose end Popen knows that the process has started
+    os.closerange(3, os.sysconf('SC_OPEN_MAX'))
+    gc.enable()  # Popen has stopped it
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # which torchrun handles
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.stdout.reconfigure(write_through=True)
+    sys.argv = list(args[2:])
+    try:
+        with end:
+            run_tool()
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:  # any: what Popen's function raises, it raises anew in torchrun
+        traceback.print_exc()
+    atexit._run_exitfuncs()  # the last of them ends the process
+
+
+def run_tool():
+    """Run the script that ``sys.argv`` names, as Python does."""
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def next_request():
@@ -60,7 +134,6 @@ def become(request):
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     sys.argv = request['command']
-    sys.path[0] = os.path.dirname(request['command'][0])
 
 
 class Exit:
@@ -89,10 +162,19 @@ class Exit:
         os._exit(self.status)
 
 
-if __name__ == '__main__':
-    with Exit():
+def main(end):
+    if '--' in sys.argv:
+        split = sys.argv.index('--')
+        preload(sys.argv[1:split])
+        prepare(end)
+        sys.argv = sys.argv[split + 1:]
+    else:
         preload(sys.argv[1:] or PRELOADED)
-        prepare()
-        request = next_request()
-        become(request)
-        runpy.run_path(request['command'][0], run_name='__main__')
+        prepare(end)
+        become(next_request())
+    run_tool()
+
+
+if __name__ == '__main__':
+    with Exit() as end:
+        main(end)

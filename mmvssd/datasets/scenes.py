@@ -3,6 +3,7 @@
 The digits are the 1797 real ones of 8x8 pixels that come with scikit-learn. Blown up, they get
 crisp outlines; turned, sheared and coloured, they are laid one over the other on a textured ground.
 """
+from functools import lru_cache
 from typing import NamedTuple, Optional
 
 import cv2
@@ -67,16 +68,22 @@ def load_digits(split: str) -> Digits:
 
     scikit-learn's rows come writer by writer, so that the last fifth, held out, is of other hands.
     """
+    digits = _all_digits()
+    first_val = round(len(digits.target) * (1 - _VAL_FRACTION))
+    rows = {'train': np.arange(first_val), 'val': np.arange(first_val, len(digits.target))}[split]
+    return Digits((digits.images[rows] / 16).astype(np.float32), digits.target[rows], rows)
+
+
+@lru_cache(maxsize=1)
+def _all_digits():
+    """Read scikit-learn's digits, once for both splits: they lie in a compressed table of text."""
     try:
         from sklearn import datasets  # here, as it takes a second that only drawing is worth
     except ImportError as error:
         raise ImportError(
             'the sample data is drawn from the digits in scikit-learn: pip install scikit-learn'
         ) from error
-    digits = datasets.load_digits()
-    first_val = round(len(digits.target) * (1 - _VAL_FRACTION))
-    rows = {'train': np.arange(first_val), 'val': np.arange(first_val, len(digits.target))}[split]
-    return Digits((digits.images[rows] / 16).astype(np.float32), digits.target[rows], rows)
+    return datasets.load_digits()
 
 
 def draw_scene(

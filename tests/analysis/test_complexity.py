@@ -70,21 +70,11 @@ def check_documented(recipe, found):
     assert row in DOCS.read_text()
 
 
-@pytest.mark.parametrize('recipe', larger_are_slow(CLASSIFIERS))
-def test_published_classifiers(recipe):
-    pytest.importorskip('mmpretrain')
-    found = count_recipe(load_config(recipe))
-    assert (f'{found.params / 1e6:.2f}', f'{found.full / 1e9:.3f}',
-            f'{found.published / 1e9:.3f}') == CLASSIFIERS[recipe]
-    check_documented(recipe, found)
+@pytest.fixture
+def zeros(monkeypatch):
+    """Let convolutions and products on a CPU return zeros of their shape, and weights be zeros.
 
-
-@pytest.fixture(scope='module')
-def convolutions_of_zeros():
-    """Let convolutions on a CPU return zeros of their shape.
-
-    A count is of shapes. At a detector's and a segmentor's sizes convolutions take half of the
-    time and more.
+    A count is of shapes. At published sizes they take most of the time.
     """
     def convolve(images, weight, bias, padding, stride, dilation, groups):
         sides = [(side + 2 * pad - spread * (width - 1) - 1) // step + 1
@@ -92,14 +82,35 @@ def convolutions_of_zeros():
                      images.shape[2:], padding, dilation, weight.shape[2:], stride)]
         return images.new_zeros(len(images), len(weight), *sides)
 
+    def multiply(a, b):
+        return a.new_zeros(len(a), b.shape[1])
+
+    def fill(t, *args, **options):
+        return t.zero_()
+
     library = torch.library.Library('aten', 'IMPL')
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Warning only once for all operators')
         library.impl('mkldnn_convolution', convolve, 'CPU')
+        library.impl('mm', multiply, 'CPU')
+        library.impl('addmm', lambda bias, a, b, **scales: multiply(a, b), 'CPU')
+    for draw in ('uniform_', 'normal_'):
+        monkeypatch.setattr(torch.Tensor, draw, fill)
     yield
     del library  # takes it back
     ones = torch.ones(1, 8, 32, 32)
     assert (nn.functional.conv2d(ones, torch.ones(8, 8, 3, 3)) == 72).all()
+    assert (torch.addmm(ones[0, 0], ones[0, 1], ones[0, 2]) == 33).all()
+    assert (ones[0, 0] @ ones[0, 1] == 32).all()
+
+
+@pytest.mark.parametrize('recipe', larger_are_slow(CLASSIFIERS))
+def test_published_classifiers(recipe, zeros):
+    pytest.importorskip('mmpretrain')
+    found = count_recipe(load_config(recipe))
+    assert (f'{found.params / 1e6:.2f}', f'{found.full / 1e9:.3f}',
+            f'{found.published / 1e9:.3f}') == CLASSIFIERS[recipe]
+    check_documented(recipe, found)
 
 
 def check_dense(recipe, row):
@@ -111,7 +122,7 @@ def check_dense(recipe, row):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', DETECTORS)
-def test_published_detectors(recipe, convolutions_of_zeros):
+def test_published_detectors(recipe, zeros):
     pytest.importorskip('mmdet')
     found = check_dense(recipe, DETECTORS[recipe])
     # as many proposals as are configured, each through the box head's layers
@@ -122,13 +133,13 @@ def test_published_detectors(recipe, convolutions_of_zeros):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', SEGMENTORS)
-def test_published_segmentors(recipe, convolutions_of_zeros):
+def test_published_segmentors(recipe, zeros):
     pytest.importorskip('mmseg')
     check_dense(recipe, SEGMENTORS[recipe])
 
 
 @pytest.mark.parametrize('recipe', larger_are_slow(VMAMBA_CLASSIFIERS))
-def test_published_vmamba_classifiers(recipe):
+def test_published_vmamba_classifiers(recipe, zeros):
     pytest.importorskip('mmpretrain')
     found = count_recipe(load_config(recipe))
     assert (f'{found.params / 1e6:.2f}', f'{found.published / 1e9:.1f}') == (
@@ -139,7 +150,7 @@ def test_published_vmamba_classifiers(recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', VMAMBA_DENSE)
-def test_published_dense_vmamba(recipe, convolutions_of_zeros):
+def test_published_dense_vmamba(recipe, zeros):
     pytest.importorskip('mmdet' if recipe.startswith('detection') else 'mmseg')
     found = count_recipe(load_config(recipe))
     assert (f'{found.params / 1e6:.0f}', f'{found.published / 1e9:.0f}') == VMAMBA_DENSE[recipe]

@@ -19,18 +19,6 @@ def run_python(*args, env=None, timeout=240, cwd=None):
                           capture_output=True, text=True, check=False)
 
 
-def run_training(work_dir, processes=1, **options):
-    """Train the toy of ``toy_runner.py``; returns the process and the reports of its ranks."""
-    launch = []
-    if processes > 1:
-        options['launcher'] = 'pytorch'
-        launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
-    options['work_dir'] = str(work_dir)
-    done = run_python(*launch, TOY_RUNNER, json.dumps(options))
-    reports = [json.loads(path.read_text()) for path in sorted(Path(work_dir).glob('rank*.json'))]
-    return done, reports
-
-
 @pytest.fixture(scope='session')
 def python():
     """:func:`run_python`."""
@@ -38,9 +26,18 @@ def python():
 
 
 @pytest.fixture(scope='session')
-def train():
-    """:func:`run_training`."""
-    return run_training
+def train(run_script):
+    """Train the toy of ``toy_runner.py``; returns the process and the reports of its ranks."""
+
+    def run(work_dir, processes=1, **options):
+        if processes > 1:
+            options['launcher'] = 'pytorch'
+        options['work_dir'] = str(work_dir)
+        done = run_script(TOY_RUNNER, json.dumps(options), processes=processes)
+        files = sorted(Path(work_dir).glob('rank*.json'))
+        return done, [json.loads(path.read_text()) for path in files]
+
+    return run
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def trained(train, tmp_path_factory):
     """A work directory with the checkpoints of a Runner; the package changes nothing in saving."""
     work_dir = tmp_path_factory.mktemp('trained')
     done, _ = train(work_dir)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
     return work_dir
 
 
@@ -36,9 +36,9 @@ def test_stock_refuses_its_own_checkpoint(python, trained):
 
 
 @pytest.mark.slow
-def test_resumes_in_a_fresh_process(train, trained):
+def test_resumes_in_another_process(train, trained):
     done, (report,) = train(trained, resume=True, max_epochs=3)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
     assert report['epoch'] == 3
     assert report['iter'] == 12
     # Only the third epoch was trained: four steps of the twelve.

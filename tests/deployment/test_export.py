@@ -30,9 +30,16 @@ DOCS = project_root() / 'docs' / 'deployment.md'
 RECIPES = {'mmdet': 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py',
            'mmseg': 'samples/upernet_vmamba-nano_1xb8_digits.py',
            'mmpretrain': 'samples/vmamba-nano_1xb64_digits.py'}
-#: Settings of a classifier of one block.
-SMALLER = {'model.backbone.arch': dict(embed_dims=8, depths=(1, )),
-           'model.backbone.out_indices': (0, ), 'model.head.in_channels': 8}
+#: Settings of a classifier of one block, and of a segmentor of two, which scan in one order.
+SMALLER = {
+    'mmpretrain': {
+        'model.backbone.arch': dict(embed_dims=8, depths=(1, ), pattern='unidirectional'),
+        'model.backbone.out_indices': (0, ), 'model.head.in_channels': 8},
+    'mmseg': {
+        'model.backbone.arch': dict(embed_dims=8, depths=(1, 1), pattern='unidirectional'),
+        'model.backbone.out_indices': (0, 1),
+        'model.decode_head.in_channels': [8, 16], 'model.decode_head.in_index': [0, 1],
+        'model.auxiliary_head.in_channels': 8, 'model.auxiliary_head.in_index': 0}}
 DIGITS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
 
 
@@ -44,7 +51,7 @@ def untrained(tmp_path_factory):
     def make(host):
         pytest.importorskip(host)
         if host not in made:
-            cfg = load_config(RECIPES[host], options=SMALLER if host == 'mmpretrain' else None)
+            cfg = load_config(RECIPES[host], options=SMALLER.get(host))
             init_default_scope(cfg.default_scope)
             torch.manual_seed(0)
             model = MODELS.build(dict(cfg.model, backbone=dict(cfg.model.backbone, init_cfg=None)))

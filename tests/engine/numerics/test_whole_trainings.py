@@ -1,9 +1,6 @@
 """Numbers that are not finite in trainings of the hosts' models and of several processes."""
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,20 +15,15 @@ IN_TWO_PROCESSES = {'loss': ('skip', 1), 'forward': ('skip', 2), 'backward': ('s
 
 
 @pytest.fixture(scope='module')
-def in_two_processes(tmp_path_factory):
+def in_two_processes(run_script, tmp_path_factory):
     """Train the toys in two processes, one after the other; returns the folder of each."""
     folders = {way: tmp_path_factory.mktemp(way) for way in IN_TWO_PROCESSES}
     runs = [dict(way=way, action=action, work_dir=str(folders[way]), optim_wrapper=dict(
         accumulative_counts=counts, clip_grad=dict(max_norm=1.0)))
         for way, (action, counts) in IN_TWO_PROCESSES.items()]
-    environment = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
-                       PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2',
-         toy_training.__file__, json.dumps(runs)],
-        env=environment, timeout=240, capture_output=True, text=True, check=False)
+    done = run_script(toy_training.__file__, json.dumps(runs), processes=2)
     said = [file.read_text() for folder in folders.values() for file in folder.glob('rank?.txt')]
-    assert done.returncode == 0, '\n'.join([*said, done.stderr])[-5000:]
+    assert done.returncode == 0, '\n'.join([*said, done.stdout])[-5000:]
     return folders
 
 
@@ -111,7 +103,7 @@ def test_models_of_the_hosts(host, data, tmp_path, monkeypatch, said):
 
 
 @pytest.mark.slow
-def test_sharded_weights(data, run_tool, tmp_path, without_mmdet):
+def test_sharded_weights(data, run_tool, tmp_path):
     """Two processes that hold half of the weights each."""
     (tmp_path / 'data').symlink_to(data / 'data')
     out = run_tool('dist_train.sh', 'samples/vssd-nano_1xb64_digits.py', 2, '--work-dir', 'run',
@@ -119,8 +111,7 @@ def test_sharded_weights(data, run_tool, tmp_path, without_mmdet):
                    'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
                    'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
                    'optim_wrapper.optimizer.lr=1e30', 'param_scheduler=None',
-                   'runner_type=FlexibleRunner', 'strategy.type=mmvssd.ShardedStrategy', expect=2,
-                   env=dict(without_mmdet, OMP_NUM_THREADS='1'))
+                   'runner_type=FlexibleRunner', 'strategy.type=mmvssd.ShardedStrategy', expect=2)
     assert 'Iteration 2 of 16 (epoch 1, learning rate 1e+30): ' in out
     for rank in range(2):
         assert f'  First process {rank}, in the forward pass, ' in out

@@ -1,8 +1,5 @@
 """What is logged of a training step is the mean over the processes."""
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 import torch
+sys.path.append(sys.argv[2])
 from toy_runner import build
 from mmvssd.engine import MeanLossHook
 
@@ -47,16 +45,12 @@ report = dict(
 
 
 @pytest.fixture(scope='module')
-def reports(tmp_path_factory):
+def reports(run_script, tmp_path_factory):
     """What two processes on the CPU saw."""
     folder = tmp_path_factory.mktemp('two')
     (folder / 'script.py').write_text(SCRIPT)
-    env = dict(os.environ, OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1',
-               PYTHONPATH=os.pathsep.join([str(TOYS), *filter(None, sys.path)]))
-    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone',
-                           '--nproc-per-node=2', str(folder / 'script.py'), str(folder)], env=env,
-                          capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_script(folder / 'script.py', folder, TOYS, processes=2)
+    assert done.returncode == 0, done.stdout[-3000:]
     return [json.loads((folder / f'rank{rank}.json').read_text()) for rank in (0, 1)]
 
 

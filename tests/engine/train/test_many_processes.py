@@ -47,6 +47,11 @@ default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1), logger=dict
 custom_hooks = [dict(type='KillHook')]
 """
 
+#: Imports of a process that trains the recipe.
+PRELOADED = ['torch.distributed.run', 'mmvssd.cli.launch', 'mmvssd.engine', 'mmvssd.models', *(
+    f'mmpretrain.{part}' for part in ('models', 'datasets', 'engine', 'evaluation',
+                                      'visualization'))]
+
 HOOKS = """
 import os
 import signal
@@ -81,6 +86,18 @@ def folder(tmp_path_factory):
     # a classifier trains without MMDetection, whose import is a third of what a process takes
     (folder / 'mmdet.py').write_text('raise ModuleNotFoundError(name=__name__)\n')
     return folder
+
+
+@pytest.fixture(scope='module')
+def forking(folder):
+    """Variables of jobs whose processes are forks of torchrun, which has done their imports."""
+    python = folder / 'forking' / 'python'
+    python.parent.mkdir()
+    python.write_text(f"""#!/bin/sh
+exec '{sys.executable}' '{ROOT / 'tests' / 'tool_server.py'}' {' '.join(PRELOADED)} -- "$@"
+""")
+    python.chmod(0o755)
+    return dict(PATH=os.pathsep.join([str(python.parent), os.environ['PATH']]))
 
 
 def free_port():
@@ -165,7 +182,10 @@ class Job:
 
 @pytest.fixture(scope='module')
 def two(folder):
-    """Two processes on one node: what the other jobs with two processes have to equal."""
+    """Two processes on one node: what the other jobs with two processes have to equal.
+
+    These start Python anew, as users' do.
+    """
     with Job(folder, 'two') as job:
         return job.succeed()
 
@@ -186,8 +206,8 @@ def check_close(job, other):
         torch.testing.assert_close(value, weights[name], msg=name)
 
 
-def test_two_processes_equal_one_with_twice_the_batch(folder, two):
-    with Job(folder, 'one', processes=1,
+def test_two_processes_equal_one_with_twice_the_batch(folder, two, forking):
+    with Job(folder, 'one', processes=1, **forking,
              options=['--cfg-options', 'train_dataloader.batch_size=8']) as one:
         check_close(two, one.succeed())
 
@@ -222,19 +242,19 @@ def namespaces():
 NODES = tuple(dict(NNODES='2', NODE_RANK=str(rank)) for rank in range(2))
 
 
-def test_two_nodes(folder, two, namespaces):
+def test_two_nodes(folder, two, forking, namespaces):
     """Each has its own network; the machine's name means 127.0.0.1 in both, as on many machines."""
     names, address = namespaces
-    with Job(folder, 'nodes', processes=1, nodes=NODES, MASTER_ADDR=address,
+    with Job(folder, 'nodes', processes=1, nodes=NODES, MASTER_ADDR=address, **forking,
              within=[('ip', 'netns', 'exec', name) for name in names]) as job:
         check_equal(job.succeed(), two)
 
 
 @pytest.mark.parametrize('nodes', [1, 2])
-def test_a_killed_process_ends_the_job(folder, nodes):
+def test_a_killed_process_ends_the_job(folder, forking, nodes):
     """Rank 1, of the second node where there are two."""
     with Job(folder, f'killed_{nodes}', processes=2 // nodes, nodes=NODES if nodes == 2 else ({}, ),
-             KILL=f'1 {STEPS}') as job:
+             KILL=f'1 {STEPS}', **forking) as job:
         statuses, said = job.wait()
         assert time.time() - (job.work_dir / 'killed').stat().st_mtime < 60
         assert job.running() == []
@@ -243,19 +263,20 @@ def test_a_killed_process_ends_the_job(folder, nodes):
 
 
 @pytest.mark.parametrize('nodes', [1, 2])
-def test_a_killed_process_is_started_again(folder, two, nodes):
+def test_a_killed_process_is_started_again(folder, two, forking, nodes):
     """On as many nodes; all processes go on from the checkpoint, to the same weights."""
     with Job(folder, f'restarted_{nodes}', processes=2 // nodes,
-             nodes=NODES if nodes == 2 else ({}, ), MAX_RESTARTS='1', KILL=f'1 {STEPS + 1}') as job:
+             nodes=NODES if nodes == 2 else ({}, ), MAX_RESTARTS='1', KILL=f'1 {STEPS + 1}',
+             **forking) as job:
         check_equal(job.succeed(), two)
         assert (job.work_dir / 'killed').exists()
         said = ''.join(output.read_text() for output in job.outputs)
         assert len(re.findall(r'resuming from .*epoch_1\.pth', said)) == 2
 
 
-def test_sharded(folder, two):
+def test_sharded(folder, two, forking):
     """FSDP, killed and resumed, ends with the weights of DistributedDataParallel."""
-    with Job(folder, 'sharded', MAX_RESTARTS='1', KILL=f'1 {STEPS + 1}', options=[
+    with Job(folder, 'sharded', MAX_RESTARTS='1', KILL=f'1 {STEPS + 1}', **forking, options=[
             '--cfg-options', 'runner_type=FlexibleRunner',
             'strategy.type=mmvssd.ShardedStrategy']) as job:
         check_close(job.succeed(), two)

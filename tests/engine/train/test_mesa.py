@@ -1,9 +1,6 @@
 """When MESA begins and who teaches, in whole runs of a few steps."""
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,22 +31,21 @@ RUNS = dict(
 )
 
 
-def start(work_dir, runs, processes=1):
-    """Train in fresh processes; returns the report of each rank."""
-    launch = []
-    if processes > 1:
-        launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
-                       OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1')
-    done = subprocess.run(
-        [sys.executable, *launch, SCRIPT, json.dumps(dict(work_dir=str(work_dir), runs=runs))],
-        env=environment, timeout=240, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(path.read_text()) for path in sorted(Path(work_dir).glob('rank*.json'))]
+@pytest.fixture(scope='module')
+def start(run_script):
+    """Train in processes of its own; returns the report of each rank."""
+
+    def run(work_dir, runs, processes=1):
+        done = run_script(SCRIPT, json.dumps(dict(work_dir=str(work_dir), runs=runs)),
+                          processes=processes)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return [json.loads(path.read_text()) for path in sorted(Path(work_dir).glob('rank*.json'))]
+
+    return run
 
 
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory):
+def runs(start, tmp_path_factory):
     pytest.importorskip('mmpretrain')
     (report, ) = start(tmp_path_factory.mktemp('mesa'), RUNS)
     return report
@@ -114,7 +110,7 @@ def test_mixed_precision(runs):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_their_images(runs, tmp_path):
+def test_two_processes_are_one_with_their_images(runs, start, tmp_path):
     """Two of two images each, against one of four: the images of a step are the same."""
     ranks = start(tmp_path, dict(pair=dict(launcher='pytorch')), processes=2)
     first, second = (rank['pair'] for rank in ranks)
