@@ -2,9 +2,12 @@
 import functools
 import sys
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
 _MARK = '_mmvssd_compat'
+#: Packages of which a module may be half imported when a patch is found for it: they import each
+#: other's modules, and a patch is looked for at the end of each.
+_HOSTS = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 
 
 def wrap_once(owner, name, wrapper):
@@ -31,7 +34,7 @@ def wrap_once(owner, name, wrapper):
 
 
 def when_imported(name: str, patch: Callable[[Any], None]) -> None:
-    """Call ``patch(module)`` right after the import of a module, or now if that has been.
+    """Call ``patch(module)`` right after the import of a module, or now if that has ended.
 
     So ``import mmvssd`` imports nothing for the sake of a patch, and does not fail if that import
     would. The same function given twice for a module is called once.
@@ -41,7 +44,7 @@ def when_imported(name: str, patch: Callable[[Any], None]) -> None:
         patch: Called with the module.
     """
     module = sys.modules.get(name)
-    if module is not None:
+    if module is not None and name not in _finder.under_way:
         patch(module)
         return
     if _finder not in sys.meta_path:
@@ -97,12 +100,17 @@ class _AfterImport(_Finder):
 
     def __init__(self):
         self.patches: Dict[str, List[Callable]] = {}
+        self.under_way: Set[str] = set()
 
     def wants(self, name):
-        return name in self.patches
+        return name in self.patches or name.partition('.')[0] in _HOSTS
 
     def execute(self, name, stock, module):
-        stock(module)
+        self.under_way.add(name)
+        try:
+            stock(module)
+        finally:
+            self.under_way.discard(name)
         # only after an import that worked; one that failed may be tried again
         for patch in self.patches.pop(name, []):
             patch(module)

@@ -4,7 +4,7 @@ The digits are the 1797 real ones of 8x8 pixels that come with scikit-learn. Blo
 crisp outlines; turned, sheared and coloured, they are laid one over the other on a textured ground.
 """
 from functools import lru_cache
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -75,7 +75,7 @@ def load_digits(split: str) -> Digits:
 
 
 @lru_cache(maxsize=1)
-def _all_digits():
+def _all_digits() -> Any:
     """Read scikit-learn's digits, once for both splits: they lie in a compressed table of text."""
     try:
         from sklearn import datasets  # here, as it takes a second that only drawing is worth

@@ -124,3 +124,13 @@ def test_every_patch_of_a_module_is_applied(module):
         patching.when_imported(module, patch)
     importlib.import_module(module)
     assert sorted(seen) == ['one', 'other']
+
+
+def test_a_module_of_a_host_that_is_half_imported(python):
+    """MMDetection's interfaces import MMEngine's inferencer, which imports the runner."""
+    pytest.importorskip('mmdet')
+    done = python('-c', 'import mmdet.apis, mmengine.infer.infer as infer\n'
+                        'print(infer.BaseInferencer._init_model.__wrapped__.__name__)')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == '_init_model'
+    assert 'failed' not in done.stderr
