@@ -14,14 +14,14 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def dot(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """Matrix product of blocks, rounded to DTYPE before it, summed in ACC."""
+def dot(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, b_sum=None):
+    """Matrix product of blocks, rounded to DTYPE before it, summed in ACC, on top of ``b_sum``."""
     b_a = b_a.to(DTYPE)
     b_b = b_b.to(DTYPE)
     if _WIDEN and tl.bfloat16 == DTYPE:
         b_a = b_a.to(tl.float32)
         b_b = b_b.to(tl.float32)
-    return tl.dot(b_a, b_b, input_precision=PRECISION, out_dtype=ACC)
+    return tl.dot(b_a, b_b, b_sum, input_precision=PRECISION, out_dtype=ACC)
 
 
 @triton.jit
@@ -41,15 +41,15 @@ def add_dot(b_sum, b_a, b_high, b_low, DTYPE: tl.constexpr, PRECISION: tl.conste
     """
     if HALVES:
         if b_a.dtype == tl.bfloat16:
-            b_sum += dot(b_a, b_low, tl.bfloat16, 'ieee', ACC)
-            b_sum += dot(b_a, b_high, tl.bfloat16, 'ieee', ACC)
+            b_sum = dot(b_a, b_low, tl.bfloat16, 'ieee', ACC, b_sum)
+            b_sum = dot(b_a, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
         else:
             b_a_high, b_a_low = halves(b_a.to(tl.float32))
-            b_sum += dot(b_a_low, b_high, tl.bfloat16, 'ieee', ACC)
-            b_sum += dot(b_a_high, b_low, tl.bfloat16, 'ieee', ACC)
-            b_sum += dot(b_a_high, b_high, tl.bfloat16, 'ieee', ACC)
+            b_sum = dot(b_a_low, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
+            b_sum = dot(b_a_high, b_low, tl.bfloat16, 'ieee', ACC, b_sum)
+            b_sum = dot(b_a_high, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
     else:
-        b_sum += dot(b_a, b_high, DTYPE, PRECISION, ACC)
+        b_sum = dot(b_a, b_high, DTYPE, PRECISION, ACC, b_sum)
     return b_sum
 
 

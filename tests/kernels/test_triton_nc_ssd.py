@@ -32,9 +32,9 @@ def make_case(N=2, grid=(3, 5), h=4, P=24, G=1, S=12, *, normalize=False, masked
     return Case('nc_ssd', tensors, dict(normalize=True, grid=grid) if normalize else {})
 
 
-#: A gradient of few numbers, such as A's, or of few heads, each of which has its own softmax, has by
-#: luck more or less than eager's error: of 24 draws on a GPU less on the whole, and up to 3.5 times
-#: as much in one.
+#: A gradient of few numbers, such as A's, or of few heads, each with a softmax of its own, has by
+#: luck more or less than eager's error: of 24 draws on a GPU less on the whole, and up to 3.5
+#: times as much in one.
 DRAWS = 8 if torch.cuda.is_available() else 2
 HEADS = 4
 
