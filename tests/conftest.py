@@ -32,6 +32,7 @@ from torch.distributed import run as launcher
 
 from mmvssd.converters import from_official
 from mmvssd.families import FAMILIES, every_arch
+from mmvssd_kernels import triton_support
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Folder of recorded outputs and real photographs; it is no part of the project.
@@ -149,15 +150,22 @@ def golden():
     return module
 
 
-@pytest.fixture
-def parallel_scans(monkeypatch):
-    """Scans of Triton's interpreter in seconds, and kernels in half their time: see the module."""
-    file = ROOT / 'tests' / 'kernels' / 'interpreter.py'
-    spec = importlib.util.spec_from_file_location('interpreter', file)
+@functools.cache
+def _beside_the_kernels(name):
+    """A module of tests/kernels."""
+    file = ROOT / 'tests' / 'kernels' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'{name}_of_tests', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.scan_in_parallel(monkeypatch)
-    module.forget_nothing(monkeypatch)
+    return module
+
+
+@pytest.fixture
+def gpu_arithmetic(monkeypatch):
+    """Where Triton's kernels are interpreted, compute as a GPU does, and in half of the time."""
+    if triton_support.INSTALLED and triton_support.interpreted():
+        _beside_the_kernels('interpreter').forget_nothing(monkeypatch)
+        _beside_the_kernels('gpu_arithmetic').install(monkeypatch)
 
 
 class Published:

@@ -14,14 +14,14 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def dot(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """Matrix product of blocks, rounded to DTYPE before it, summed in ACC."""
+def dot(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, b_sum=None):
+    """Matrix product of blocks, rounded to DTYPE before it, summed in ACC, on top of ``b_sum``."""
     b_a = b_a.to(DTYPE)
     b_b = b_b.to(DTYPE)
     if _WIDEN and tl.bfloat16 == DTYPE:
         b_a = b_a.to(tl.float32)
         b_b = b_b.to(tl.float32)
-    return tl.dot(b_a, b_b, input_precision=PRECISION, out_dtype=ACC)
+    return tl.dot(b_a, b_b, b_sum, input_precision=PRECISION, out_dtype=ACC)
 
 
 @triton.jit
@@ -41,15 +41,51 @@ def add_dot(b_sum, b_a, b_high, b_low, DTYPE: tl.constexpr, PRECISION: tl.conste
     """
     if HALVES:
         if b_a.dtype == tl.bfloat16:
-            b_sum += dot(b_a, b_low, tl.bfloat16, 'ieee', ACC)
-            b_sum += dot(b_a, b_high, tl.bfloat16, 'ieee', ACC)
+            b_sum = dot(b_a, b_low, tl.bfloat16, 'ieee', ACC, b_sum)
+            b_sum = dot(b_a, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
         else:
             b_a_high, b_a_low = halves(b_a.to(tl.float32))
-            b_sum += dot(b_a_low, b_high, tl.bfloat16, 'ieee', ACC)
-            b_sum += dot(b_a_high, b_low, tl.bfloat16, 'ieee', ACC)
-            b_sum += dot(b_a_high, b_high, tl.bfloat16, 'ieee', ACC)
+            b_sum = dot(b_a_low, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
+            b_sum = dot(b_a_high, b_low, tl.bfloat16, 'ieee', ACC, b_sum)
+            b_sum = dot(b_a_high, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
     else:
-        b_sum += dot(b_a, b_high, DTYPE, PRECISION, ACC)
+        b_sum = dot(b_a, b_high, DTYPE, PRECISION, ACC, b_sum)
+    return b_sum
+
+
+@triton.jit
+def third(b_t, b_high, b_low):
+    """Return what :func:`halves` leave of a float32 block, in bfloat16: nearly nothing is lost."""
+    return (b_t - b_high.to(tl.float32) - b_low.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+    """Compute :func:`dot`, but no product with a part that is zero.
+
+    ``bf16x3`` and ``bf16x6`` cut float32 factors in two and three parts. A bfloat16 block has one.
+    """
+    PARTS: tl.constexpr = 2 if PRECISION == 'bf16x3' else 3 if PRECISION == 'bf16x6' else 0
+    A_IS_ONE: tl.constexpr = PARTS > 0 and b_a.dtype == tl.bfloat16
+    B_IS_ONE: tl.constexpr = PARTS > 0 and b_b.dtype == tl.bfloat16
+    if A_IS_ONE and B_IS_ONE:
+        b_sum = dot(b_a, b_b, tl.bfloat16, 'ieee', ACC)
+    elif A_IS_ONE:
+        b_sum = tl.zeros((b_a.shape[0], b_b.shape[1]), dtype=ACC)
+        b_high, b_low = halves(b_b)
+        if PARTS == 3:
+            b_sum = dot(b_a, third(b_b, b_high, b_low), tl.bfloat16, 'ieee', ACC, b_sum)
+        b_sum = dot(b_a, b_low, tl.bfloat16, 'ieee', ACC, b_sum)
+        b_sum = dot(b_a, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
+    elif B_IS_ONE:
+        b_sum = tl.zeros((b_a.shape[0], b_b.shape[1]), dtype=ACC)
+        b_high, b_low = halves(b_a)
+        if PARTS == 3:
+            b_sum = dot(third(b_a, b_high, b_low), b_b, tl.bfloat16, 'ieee', ACC, b_sum)
+        b_sum = dot(b_low, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
+        b_sum = dot(b_high, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
+    else:
+        b_sum = dot(b_a, b_b, DTYPE, PRECISION, ACC)
     return b_sum
 
 
@@ -79,6 +115,13 @@ def exp(b_x):
         b_scale = (b_t.to(tl.int32, bitcast=True) << 23) + 0x3F800000
         b_e = b_p * b_scale.to(tl.float32, bitcast=True)
     return b_e
+
+
+@triton.jit
+def inverse(b_x):
+    """Compute 1 / x of positive numbers to a last digit; a GPU's own errs by up to two."""
+    b_y = 1 / b_x
+    return tl.fma(tl.fma(-b_y, b_x, 1.0), b_y, b_y)
 
 
 @triton.jit

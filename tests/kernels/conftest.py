@@ -1,24 +1,14 @@
 """What the tests of the ops share."""
-import dataclasses
-import importlib
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 
 from mmvssd_kernels import numba_support, triton_support
 from mmvssd_kernels.benchmark.memory import can_measure
-
-spec = importlib.util.spec_from_file_location('interpreter_of_tests',
-                                              Path(__file__).with_name('interpreter.py'))
-interpreter_of_tests = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(interpreter_of_tests)
 
 #: Where the selective scans' kernels for a CPU are.
 SCANS = 'mmvssd_kernels.selective_scan.numba_kernels'
@@ -156,54 +146,5 @@ def poisoned_memory():
 
 
 @pytest.fixture(autouse=True)
-def tensor_core_products(monkeypatch):
-    """Lets the interpreter round the factors of a product as tensor cores do."""
-    if not triton_support.INSTALLED or not triton_support.interpreted():
-        return
-    interpreter_of_tests.forget_nothing(monkeypatch)
-    interpreter = importlib.import_module('triton.runtime.interpreter')
-    create_dot = interpreter.InterpreterBuilder.create_dot
-    options = interpreter.interpreter_builder.options
-    # a Triton before 3.5 has no bfloat16 parts
-    known = {name.lower() for name in dir(interpreter._ir.INPUT_PRECISION)}
-    monkeypatch.setattr(interpreter.interpreter_builder, 'options', dataclasses.replace(
-        options, allowed_dot_input_precisions=tuple(
-            name for name in ('ieee', 'tf32', 'tf32x3', 'bf16x3', 'bf16x6') if name in known)))
-
-    def create(self, a, b, d, precision, max_num_imprecise_acc):
-        def product(a, b, d):
-            return create_dot(self, *(interpreter.TensorHandle(t, d.dtype) for t in (a, b)), d,
-                              precision, max_num_imprecise_acc)
-
-        precision_name = str(precision).rpartition('.')[2].lower()
-        if precision_name == 'tf32':
-            # the last 13 bits are not read
-            return product(*((t.data.view(np.uint32) & np.uint32(0xffffe000)).view(np.float32)
-                             for t in (a, b)), d)
-        if precision_name in ('bf16x3', 'bf16x6') and a.data.dtype == np.float32:
-            count = 2 if precision_name == 'bf16x3' else 3
-            a, b = (bfloat16_parts(t.data, count) for t in (a, b))
-            # the smallest first, and what has been summed before at last
-            sums = interpreter.TensorHandle(np.zeros_like(d.data), d.dtype)
-            for order in reversed(range(count)):
-                for i in range(order + 1):
-                    sums = product(a[i], b[order - i], sums)
-            return interpreter.TensorHandle(sums.data + d.data, d.dtype)
-        return create_dot(self, a, b, d, precision, max_num_imprecise_acc)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', create)
-
-
-def bfloat16_parts(t, count):
-    """Parts of float32 numbers in bfloat16, the largest first."""
-    rest, parts = torch.from_numpy(t.copy()), []
-    for _ in range(count):
-        parts.append(rest.bfloat16().float())
-        rest = rest - parts[-1]
-    return [part.numpy() for part in parts]
-
-
-@pytest.fixture
-def parallel_scans(monkeypatch):
-    """Scans and sums of the interpreter as a GPU does them, and in seconds."""
-    interpreter_of_tests.scan_in_parallel(monkeypatch)
+def arithmetic_of_a_gpu(gpu_arithmetic):
+    """Hold every test of kernels under it."""

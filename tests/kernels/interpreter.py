@@ -1,7 +1,6 @@
 """Triton's interpreter, made quicker where it does a thing again and again."""
 import dataclasses
 
-import numpy as np
 import pytest
 
 
@@ -82,51 +81,3 @@ def share_shapes(monkeypatch):
     monkeypatch.setattr(core.tuple, '__eq__',
                         lambda self, other: same if self is other else equal(self, other))
     monkeypatch.setattr(semantic.TritonSemantic, 'broadcast_impl_value', broadcast_shapes)
-
-
-def scan_in_parallel(monkeypatch):
-    """Let the interpreter scan and sum as a GPU does, halves of a tile with halves.
-
-    By itself it takes one number after the other: its rounding is another, and scans take minutes.
-    Its float32 exponentials err to one side, which a recurrence adds up; here they are rounded.
-    """
-    interpreter = pytest.importorskip('triton.runtime.interpreter')
-
-    def scan(self, tensors):
-        types = [t.dtype for t in tensors]
-        arrays = [t.handle.data for t in tensors]
-        shape = [1] * arrays[0].ndim
-        shape[self.axis] = -1
-        place = np.arange(arrays[0].shape[self.axis]).reshape(shape)
-        reach = 1
-        while reach < place.size:
-            before = [np.roll(a, reach, self.axis) for a in arrays]
-            with np.errstate(all='ignore'):  # what was rolled around the end is dropped
-                joined = self.combine_fn.fn(*map(self.to_tensor, before + arrays, types * 2))
-            joined = (joined, ) if len(arrays) == 1 else joined
-            arrays = [np.where(place < reach, a, t.handle.data) for a, t in zip(arrays, joined)]
-            reach *= 2
-        return list(map(self.to_tensor, arrays, types))
-
-    def add(self, tensor):
-        numbers = np.moveaxis(tensor.handle.data, self.axis, 0)
-        while len(numbers) > 1:
-            half = len(numbers) // 2
-            numbers = numbers[:half] + numbers[half:]
-        return self.to_tensor(numbers[0], tensor.dtype)
-
-    def rounded(function):
-        def compute(self, number):
-            exact = function(number.data.astype(np.float64))
-            return interpreter.TensorHandle(exact.astype(number.data.dtype), number.dtype.scalar)
-        return compute
-
-    def fused(self, a, b, c):  # a product and a sum, rounded once
-        exact = a.data.astype(np.float64) * b.data + c.data
-        return interpreter.TensorHandle(exact.astype(c.data.dtype), c.dtype.scalar)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_fma', fused)
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_exp', rounded(np.exp))
-    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_exp2', rounded(np.exp2))
-    monkeypatch.setattr(interpreter.ScanOps, 'generic_scan', scan)
-    monkeypatch.setattr(interpreter.ReduceOps, 'sum', add)

@@ -10,8 +10,6 @@ from mmvssd_kernels import description, dispatch
 from mmvssd_kernels.cross_scan import PATTERNS
 from mmvssd_kernels.selective_scan import reference as selective_scan_reference
 
-pytestmark = pytest.mark.usefixtures('parallel_scans')
-
 
 class Form(NamedTuple):
     """An op with settings of its own, and an implementation."""

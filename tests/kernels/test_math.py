@@ -2,10 +2,13 @@
 import pytest
 import torch
 
+from mmvssd_kernels import triton_support
+
 triton = pytest.importorskip('triton')
 tl = pytest.importorskip('triton.language')
 triton_math = pytest.importorskip('mmvssd_kernels.triton_math')
 exp, softplus = triton_math.exp, triton_math.softplus
+dot_of_parts = triton_math.dot_of_parts
 
 
 @triton.jit
@@ -20,6 +23,12 @@ def store_softplus(p_x, p_y, p_slope, N: tl.constexpr, ACC: tl.constexpr):
     b_y, b_slope = softplus(tl.load(p_x + o), ACC)
     tl.store(p_y + o, b_y)
     tl.store(p_slope + o, b_slope)
+
+
+@triton.jit
+def store_product(p_a, p_b, p_y, N: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+    o = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(p_y + o, dot_of_parts(tl.load(p_a + o), tl.load(p_b + o), ACC, PRECISION, ACC))
 
 
 def error(y, truth):
@@ -55,3 +64,18 @@ def test_softplus(dtype, language, digits, triton_device):
     bar = digits * torch.finfo(dtype).eps
     assert error(y, torch.nn.functional.softplus(exact, threshold=1e3)) < bar
     assert error(slope, exact.sigmoid()) < bar
+
+
+@pytest.mark.parametrize(('precision', 'most'), [('bf16x3', 1e-5), ('bf16x6', 2e-7)])
+@pytest.mark.parametrize('half', ['a', 'b', 'both'])
+def test_products_of_half_blocks(half, precision, most, triton_device):
+    """As accurate as if both were float32."""
+    if precision not in triton_support._precisions():
+        pytest.skip('an older Triton, which has no bfloat16 parts')
+    if triton_device == 'cuda' and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip('an older GPU')
+    a, b, y = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)).to(triton_device)
+    a, b = (a if half == 'b' else a.bfloat16()), (b if half == 'a' else b.bfloat16())
+    store_product[(1, )](a, b, y, N=32, PRECISION=precision, ACC=tl.float32)
+    exact = a.double() @ b.double()
+    assert (y.double() - exact).norm() < most * exact.norm()

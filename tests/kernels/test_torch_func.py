@@ -32,7 +32,7 @@ class Call:
 
 
 @pytest.fixture
-def call(request, parallel_scans):
+def call(request):
     op, impl = request.param
     try:
         return Call(op, impl)

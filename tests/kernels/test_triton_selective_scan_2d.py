@@ -8,7 +8,6 @@ from mmvssd_kernels.parity import Case, errors, failures, results
 from mmvssd_kernels.selective_scan import launch
 from mmvssd_kernels.selective_scan_2d import autograd
 
-pytestmark = pytest.mark.usefixtures('parallel_scans')
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 #: A line of five tiles in two chunks, of rows and of columns: fewer tiles than a grid as large has.
 LINE = (1, 70)

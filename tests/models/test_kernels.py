@@ -14,7 +14,7 @@ variants = pytest.mark.parametrize('variant', [*FAMILIES, *(
 
 
 @pytest.fixture(autouse=True)
-def kernels(parallel_scans, monkeypatch):
+def kernels(gpu_arithmetic, monkeypatch):
     monkeypatch.setenv('MMVSSD_KERNEL', 'triton')
     # on a GPU, as accurate as the reference
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)

@@ -48,7 +48,7 @@ def test_stages(golden, published, dtype):
 @pytest.mark.parametrize('published', [
     ('vssd', 'micro'), ('vssd', 'tiny-iccv2025'), ('vmamba', 'tiny-s1l8'), ('vmamba', 'v0-tiny'),
 ], ids='-'.join, indirect=True)
-def test_stages_by_the_kernels(golden, published, parallel_scans, monkeypatch):
+def test_stages_by_the_kernels(golden, published, gpu_arithmetic, monkeypatch):
     """As :func:`test_stages`, through Triton; where there is no GPU a small image, interpreted."""
     pytest.importorskip('triton')
     if published.family == 'vmamba' and not torch.cuda.is_available():

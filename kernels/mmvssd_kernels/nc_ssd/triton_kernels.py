@@ -202,9 +202,9 @@ def partial_state_gradients(p_dy, p_C, p_mask, p_dstates, L, split_length, strid
         b_C = tl.load(p_C + o_C, mask=m_l[:, None] & m_s[None, :], other=0)
         # dstate = sum_l C_l (outer) dy_l
         if HALVES:
-            b_dstate += dot(tl.trans(b_C), b_dy, b_C.dtype, 'ieee', ACC)
+            b_dstate = dot(tl.trans(b_C), b_dy, b_C.dtype, 'ieee', ACC, b_dstate)
         else:
-            b_dstate += dot(tl.trans(b_C), b_dy, DTYPE, PRECISION, ACC)
+            b_dstate = dot(tl.trans(b_C), b_dy, DTYPE, PRECISION, ACC, b_dstate)
         p_dy += tl.cast(BL, tl.int64) * stride_yl
         p_C += tl.cast(BL, tl.int64) * stride_Cl
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
-from mmvssd_kernels.triton_math import add_dot, exp, halves
+from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse
 
 # the distance of images counts in steps that are aligned
 _VARYING = [*VARYING, 'stride_xn', 'stride_yn']
@@ -50,7 +50,7 @@ def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stri
     p_softmax += (n * h + j) * 2
     tl.store(p_softmax, base)
     # no token at all: every weight is 0
-    tl.store(p_softmax + 1, tl.where(total > 0, 1 / total, 0))
+    tl.store(p_softmax + 1, tl.where(total > 0, inverse(total), 0))
 
     o_k = tl.arange(0, BK)
     b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
@@ -308,7 +308,7 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
         b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
         b_high, b_low = parts(b_state, HALVES)
         # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
-        b_factor = 1 / (scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6)
+        b_factor = inverse(scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6)
         b_weight = scale * b_factor
         b_h = tl.zeros((BL, BS), dtype=ACC)
         b_h = add_dot(b_h, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)

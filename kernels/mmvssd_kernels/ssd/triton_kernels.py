@@ -11,7 +11,7 @@ and all that the gradient of A sums, are products in ACC with the precision ``EX
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import dot, exp
+from mmvssd_kernels.triton_math import dot_of_parts, exp
 
 
 @triton.jit
@@ -59,7 +59,7 @@ def chunk_states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, stride_
     p_B += n * stride_Bn + first * stride_Bl + (j // r) * stride_Bg
     p_B += o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs
     p_dt += n * stride_dn + first * stride_dl + j * stride_dh + o_t * stride_dl
-    b_x = tl.load(p_x, mask=m_t[:, None] & m_p[None, :], other=0).to(ACC)
+    b_x = tl.load(p_x, mask=m_t[:, None] & m_p[None, :], other=0)
     b_B = tl.load(p_B, mask=m_t[:, None] & m_s[None, :], other=0).to(ACC)
     b_dt = tl.load(p_dt, mask=m_t, other=0).to(ACC)
     b_a = b_dt * tl.load(p_A + j * stride_A).to(ACC)
@@ -69,7 +69,7 @@ def chunk_states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, stride_
     else:
         # state = sum_j exp(a_{j+1} + ... + a_T) dt_j B_j (outer) x_j
         b_weight = decays_to_end(b_a, T) * b_dt
-    b_state = dot(tl.trans(b_B * b_weight[:, None]), b_x, ACC, EXACT, ACC)
+    b_state = dot_of_parts(tl.trans(b_B * b_weight[:, None]), b_x, ACC, EXACT, ACC)
     place = (n * h + j) * tl.num_programs(1) + c
     p_states += place * S * P + o_s[:, None] * P + o_p[None, :]
     tl.store(p_states, b_state, mask=m_s[:, None] & m_p[None, :])
@@ -132,14 +132,15 @@ def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_y, L, h, P, S, r, stride_
     b_dt = tl.load(p_dt, mask=m_t, other=0).to(ACC)
     b_a = b_dt * tl.load(p_A + j * stride_A).to(ACC)
     # y_i = sum_{j <= i} (C_i . B_j) exp(a_{j+1} + ... + a_i) dt_j x_j
-    b_scores = dot(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC) * decays(b_a, T) * b_dt[None, :]
-    b_x = tl.load(p_x, mask=m_tp, other=0).to(ACC)
-    b_y = dot(b_scores, b_x, DTYPE, PRECISION, ACC)
+    b_scores = dot_of_parts(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC)
+    b_scores *= decays(b_a, T) * b_dt[None, :]
+    b_x = tl.load(p_x, mask=m_tp, other=0)
+    b_y = dot_of_parts(b_scores, b_x, DTYPE, PRECISION, ACC)
     # y_i += exp(a_1 + ... + a_i) C_i . state
     b_state = tl.load(p_states, mask=m_s[:, None] & m_p[None, :], other=0)
-    b_y += dot(b_C, b_state, DTYPE, PRECISION, ACC) * decays_from_start(b_a, T)[:, None]
+    b_y += dot_of_parts(b_C, b_state, DTYPE, PRECISION, ACC) * decays_from_start(b_a, T)[:, None]
     if SKIP:
-        b_y += b_x * tl.load(p_D + j * stride_D).to(ACC)
+        b_y += b_x.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
     tl.store(p_y, b_y, mask=m_tp)
 
 
@@ -166,7 +167,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_dx, p_
     p_C += o_t[:, None] * stride_Cl + o_s[None, :] * stride_Cs
     b_B = tl.load(p_B, mask=m_ts, other=0)
     b_C = tl.load(p_C, mask=m_ts, other=0)
-    b_CB = dot(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC)
+    b_CB = dot_of_parts(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC)
     b_dB = tl.zeros((T, BS), dtype=ACC)
     b_dC = tl.zeros((T, BS), dtype=ACC)
     p_x += n * stride_xn + first * stride_xl + o_t[:, None] * stride_xl
@@ -197,14 +198,14 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_dx, p_
             b_dy = tl.load(p_dy + j * stride_yh + o_column * stride_yp, mask=m_tp, other=0)
             b_state = tl.load(p_states + o_tile, mask=m_sp, other=0)
             b_dstate = tl.load(p_dstates + o_tile, mask=m_sp, other=0)
-            b_dyx += dot(b_dy, tl.trans(b_x), DTYPE, PRECISION, ACC)
-            b_dyS += dot(b_dy, tl.trans(b_state), ACC, EXACT, ACC)
-            b_xdS += dot(b_x, tl.trans(b_dstate), ACC, EXACT, ACC)
+            b_dyx += dot_of_parts(b_dy, tl.trans(b_x), DTYPE, PRECISION, ACC)
+            b_dyS += dot_of_parts(b_dy, tl.trans(b_state), ACC, EXACT, ACC)
+            b_xdS += dot_of_parts(b_x, tl.trans(b_dstate), ACC, EXACT, ACC)
             through += tl.sum(tl.sum(b_state * b_dstate, axis=1), axis=0)
             # dx_j = dt_j (sum_{i >= j} (C_i . B_j) exp(a_{j+1} + ... + a_i) dy_i
             #              + exp(a_{j+1} + ... + a_T) B_j . dstate) + D dy_j
-            b_dx = dot(b_B, b_dstate, DTYPE, PRECISION, ACC) * b_end[:, None]
-            b_dx += dot(tl.trans(b_CB * b_decay), b_dy, DTYPE, PRECISION, ACC)
+            b_dx = dot_of_parts(b_B, b_dstate, DTYPE, PRECISION, ACC) * b_end[:, None]
+            b_dx += dot_of_parts(tl.trans(b_CB * b_decay), b_dy, DTYPE, PRECISION, ACC)
             b_dx *= b_dt[:, None]
             if SKIP:
                 b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
@@ -215,8 +216,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_dx, p_
         b_entering = b_end * tl.sum(b_B.to(ACC) * b_xdS, axis=1)
         b_ddt = tl.sum(b_CB * b_scores, axis=0) + b_entering
         b_scores *= b_dt[None, :]
-        b_dC += dot(b_scores, b_B, DTYPE, PRECISION, ACC) + b_dyS * b_start[:, None]
-        b_dB += dot(tl.trans(b_scores), b_C, DTYPE, PRECISION, ACC)
+        b_dC += dot_of_parts(b_scores, b_B, DTYPE, PRECISION, ACC) + b_dyS * b_start[:, None]
+        b_dB += dot_of_parts(tl.trans(b_scores), b_C, DTYPE, PRECISION, ACC)
         b_dB += b_xdS * (b_end * b_dt)[:, None]
         # a_t decays what passes it: from earlier tokens (or the state before) to later (or after)
         b_read = b_start * tl.sum(b_C.to(ACC) * b_dyS, axis=1)
