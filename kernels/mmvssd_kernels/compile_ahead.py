@@ -35,6 +35,8 @@ THREADS = 8
 LOCAL_PROCESSES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
 #: Triton compiles for pointers that are multiples of this.
 ALIGNMENT = 16
+#: Variable that, set to ``off``, has every call find out anew what to launch.
+REPLAY_VARIABLE = 'MMVSSD_REPLAY'
 #: Layouts of a function's tensors that are remembered at most.
 LAYOUTS = 1024
 #: What is compiled first: what a call waits for, before what it will need later.
@@ -212,7 +214,7 @@ def _may_replay(device: torch.device) -> bool:
 def _launches_compiled() -> bool:
     """Tell whether kernels are compiled, and launched as replays do it."""
     # releases before that one launch a compiled kernel without its constants
-    return (os.environ.get('TRITON_INTERPRET') != '1'
+    return (os.environ.get(REPLAY_VARIABLE) != 'off' and os.environ.get('TRITON_INTERPRET') != '1'
             and hasattr(importlib.import_module('triton'), 'AsyncCompileMode'))
 
 

@@ -3,7 +3,7 @@ import functools
 import importlib
 import itertools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Callable, Dict, Tuple, Type
+from typing import Any, Callable, Dict, FrozenSet, Tuple, Type
 
 import torch
 from torch.autograd import forward_ad
@@ -148,14 +148,33 @@ _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, str
 
 
 def _watched(inputs: tuple) -> bool:
-    """Tell whether a tracer, a mode, a profiler or a tensor of a type of its own sees operators.
+    """Tell whether a tracer, a mode, a profiler or a tensor of a kind of its own sees operators.
 
     So do tensors on the meta device, which only have shapes. If nothing does, PyTorch's way through
     an operator and its gradient takes time and adds nothing.
     """
-    return (inputs[0].is_meta or torch._C._len_torch_dispatch_stack() > 0
+    if (inputs[0].is_meta or torch._C._len_torch_dispatch_stack() > 0
             or torch._C._len_torch_function_stack() > 0 or torch.autograd._profiler_enabled()
-            or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs)))
+            or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs))):
+        return True
+    plain = _plain_keys(inputs[0].device.type)
+    return any(_keys(t) not in plain for t in inputs if isinstance(t, torch.Tensor))
+
+
+@functools.cache
+def _plain_keys(device: str) -> FrozenSet[int]:
+    """Return what dispatches tensors that are numbers in memory and nothing else.
+
+    Others are batches of PyTorch's ``vmap``, sparse, nested, or negated when they are read.
+    """
+    with torch.inference_mode():
+        inference = torch.empty(0, device=device)
+    with torch.inference_mode(False):
+        return frozenset({_keys(inference), _keys(torch.empty(0, device=device))})
+
+
+def _keys(t: torch.Tensor) -> int:
+    return torch._C._dispatch_keys(t).raw_repr()
 
 
 def _start_gradient(name: str, inputs: tuple, output: tuple) -> None:

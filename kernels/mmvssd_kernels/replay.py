@@ -75,7 +75,7 @@ class Record(TorchDispatchMode):
         if isinstance(result, (list, tuple)):
             for i, t in enumerate(result):
                 self._note(itemgetter(i), (result, ), t)
-        elif operator.is_view and result.data_ptr() == args[0].data_ptr():
+        elif operator.is_view and _begin_together(result, args[0]):
             self._starts[id(result)] = self._start(args[0])
         return result
 
@@ -109,6 +109,15 @@ class Record(TorchDispatchMode):
 
     def _start(self, t: Tensor) -> Tensor:
         return self._starts.get(id(t), t)
+
+
+def _begin_together(view: Tensor, base: Tensor) -> bool:
+    """Tell whether two tensors without memory, of which one may be a view, begin at one place.
+
+    What may be a view can be a copy: below autograd, ``contiguous`` and ``to`` are one operator.
+    """
+    return (view.untyped_storage()._cdata == base.untyped_storage()._cdata
+            and view.data_ptr() == base.data_ptr())
 
 
 def _has_tensors(value) -> bool:

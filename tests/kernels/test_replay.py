@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmvssd_kernels import compile_ahead, library
@@ -76,6 +77,64 @@ def test_a_replay_is_a_call(name, replaying, monkeypatch, triton_device):
     assert replaying() == [None, None]
     same(results(other, tensors, 'triton'), expected)
     assert [type(replay) for replay in replaying()] == [Replay, Replay]
+
+
+@pytest.mark.parametrize('watched', [torch.inference_mode, lambda: profile(
+    activities=[ProfilerActivity.CPU])], ids=['inference', 'profiler'])
+@pytest.mark.parametrize('name', ['nc_ssd', 'nc_ssd masked', 'selective_scan masked'])
+def test_what_a_function_copies_is_replayed_as_a_copy(name, watched, replaying, triton_device):
+    """Below autograd, a copy into another order and a view of it are one operator."""
+    one = case(name)
+    tensors = {name: t if t is None or t.dim() < 2 else t.detach().mT.contiguous().mT
+               for name, t in one.cast(torch.float32, triton_device).items()}
+    expected = one.run(tensors, 'reference')
+    for _ in range(3):
+        with torch.no_grad(), watched():
+            found = one.run(tensors, 'triton')
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert any(isinstance(replay, Replay) for replay in replaying())
+    with torch.no_grad():  # as tensors of that layout that nothing watches are then
+        torch.testing.assert_close(one.run(tensors, 'triton'), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['nc_ssd', 'ssd', 'selective_scan masked'])
+def test_numbers_that_are_negated_when_they_are_read(name, replaying, triton_device):
+    """PyTorch resolves them on the way through its dispatcher."""
+    one = case(name)
+    tensors = {name: None if t is None else t.detach()
+               for name, t in one.cast(torch.float32, triton_device).items()}
+    first = next(name for name in ('x', 'u') if name in tensors)
+    negated = torch.complex(tensors[first], -tensors[first]).conj().imag
+    assert negated.is_neg()
+    expected = one.run(tensors, 'triton')
+    assert torch.equal(one.run({**tensors, first: negated}, 'triton'), expected)
+
+
+@pytest.mark.parametrize('impl', ['triton', 'reference'])
+@pytest.mark.parametrize('name', ['nc_ssd', 'selective_scan masked'])
+def test_gradients_of_several_outputs_at_once(name, impl, replaying, triton_device):
+    """PyTorch's own vmap gives backward batches in the place of tensors."""
+    one = case(name)
+    tensors = one.cast(torch.float32, triton_device)
+    leaf = next(t for t in tensors.values() if t is not None and t.requires_grad)
+    y = one.run(tensors, impl)
+    directions = torch.stack([torch.ones_like(y), torch.linspace(
+        0, 1, y.numel(), device=y.device).view(y.shape)])
+    found, = torch.autograd.grad(y, leaf, directions, is_grads_batched=True, retain_graph=True)
+    for direction, gradient in zip(directions, found):
+        expected, = torch.autograd.grad(y, leaf, direction, retain_graph=True)
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_replays_can_be_switched_off(monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    pytest.importorskip('triton')
+    told = []
+    for setting in ('off', 'on'):
+        monkeypatch.setenv(compile_ahead.REPLAY_VARIABLE, setting)
+        told.append(compile_ahead._launches_compiled.__wrapped__())
+    assert not told[0]
+    assert told[1] is hasattr(sys.modules['triton'], 'AsyncCompileMode')
 
 
 def test_another_layout_is_another_replay(replaying, triton_device):

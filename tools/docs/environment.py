@@ -15,6 +15,8 @@ MEANINGS = {
                                '`mmvssd/numba` below `XDG_CACHE_HOME`.',
         'MMVSSD_PATCHES': 'Patches of the hosts to leave out: `off` for all, or names such as '
                           '`-amp,-distributed`. [The list](../compat.md).',
+        'MMVSSD_REPLAY': '`off` has the Triton ops find out at every call what to launch, '
+                         'which takes longer in Python.',
         'NUMBA_DISABLE_JIT': "Numba's own switch. If it is set, `numba` cannot run.",
         'TRITON_INTERPRET': '`1` runs Triton kernels on the CPU, to test them.',
         'XDG_CACHE_HOME': 'Folder of caches: compiled kernels, and wheels of mmcv. Default: '
