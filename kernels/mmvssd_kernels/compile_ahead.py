@@ -7,7 +7,7 @@ kernels too, which compile while later layers run.
 
 What was not foreseen compiles at its launch, as ever.
 
-Once tensors of one layout came twice, calls with such tensors are replays: see
+Once tensors of one layout came often, calls with such tensors are replays: see
 :mod:`mmvssd_kernels.replay`.
 """
 import atexit
@@ -37,6 +37,9 @@ LOCAL_PROCESSES = ('LOCAL_WORLD_SIZE', 'SLURM_NTASKS_PER_NODE', 'OMPI_COMM_WORLD
 ALIGNMENT = 16
 #: Variable that, set to ``off``, has every call find out anew what to launch.
 REPLAY_VARIABLE = 'MMVSSD_REPLAY'
+#: Calls with one layout before it is recorded. That takes as long as ten calls, which images of
+#: ever new sizes would never get back.
+CALLS = 16
 #: Layouts of a function's tensors that are remembered at most.
 LAYOUTS = 1024
 #: What is compiled first: what a call waits for, before what it will need later.
@@ -60,8 +63,8 @@ class CompiledAhead:
     """A function that launches kernels, of which the first call of a kind compiles them ahead.
 
     Calls are of one kind if they agree in their options, in their tensors' dtypes, and in
-    ``widths``: kernels are compiled for these, and for no other size. From the second call on
-    with tensors of one layout, they are replays.
+    ``widths``: kernels are compiled for these, and for no other size. After :data:`CALLS` calls
+    with tensors of one layout, more of them are replays.
 
     Args:
         function: Takes tensors, the first of them present, and options; gives new tensors.
@@ -74,8 +77,9 @@ class CompiledAhead:
         self._ready: Set[tuple] = set()
         self._without_gradient: Set[tuple] = set()
         self._started: Dict[tuple, List[Future]] = {}
-        # by layout: None after one call, False if no replay can do the same
-        self._replays: Dict[tuple, Union[Replay, Literal[False], None]] = {}
+        # by layout: how often it came, and then a replay, or False if none can do the same
+        self._calls: Dict[tuple, int] = {}
+        self._replays: Dict[tuple, Union[Replay, Literal[False]]] = {}
 
     def __call__(self, *args):
         layout = _layout(args)
@@ -107,18 +111,17 @@ class CompiledAhead:
         self._start(self._kind(args), args, LATER)
 
     def _replay(self, layout: tuple, args: tuple) -> Optional[Replay]:
-        """Return a replay for tensors of a layout that came before; None if there is none."""
-        if not _may_replay(args[0].device):
+        """Return a replay for tensors of a layout that came often enough; None if not yet."""
+        if layout in self._replays or not _may_replay(args[0].device):
             return None
-        if layout not in self._replays:
-            if len(self._replays) >= LAYOUTS:
-                self._replays.clear()
-            self._replays[layout] = None
+        calls = self._calls.get(layout, 0)
+        if calls < CALLS:
+            _remember(self._calls, layout, calls + 1)
             return None
-        replay = self._replays.get(layout)
-        if replay is None:
-            replay = self._replays[layout] = _recorded(self._function, args) or False
-        return replay or None
+        self._calls.pop(layout, None)
+        replay = _recorded(self._function, args)
+        _remember(self._replays, layout, replay or False)
+        return replay
 
     def _kind(self, args: tuple) -> tuple:
         return (args[0].device, self._widths(*args), *[
@@ -168,6 +171,13 @@ def _foresee(note: Callable[[Launch], None], device: torch.device,
         del _recording.note, _recording.device, _recording.capability
 
 
+def _remember(found: dict, layout: tuple, value: object) -> None:
+    """Keep a value by its layout, and of all others not too many."""
+    if layout not in found and len(found) >= LAYOUTS:
+        found.clear()
+    found[layout] = value
+
+
 def _recorded(function: Callable, args: tuple) -> Optional[Replay]:
     """Return a replay of ``function(*args)``; None if it does more than one can repeat."""
     device = args[0].device
@@ -178,6 +188,7 @@ def _recorded(function: Callable, args: tuple) -> Optional[Replay]:
         bound = inspect.signature(launch.kernel.fn).bind(*launch.args, **{
             name: value for name, value in launch.options.items()
             if name in launch.kernel.arg_names})
+        bound.apply_defaults()
         record.launch(_prepared(launch), bound.args)
 
     try:

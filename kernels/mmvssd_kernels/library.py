@@ -3,7 +3,7 @@ import functools
 import importlib
 import itertools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Callable, Dict, FrozenSet, Tuple, Type
+from typing import Any, Callable, Dict, Tuple, Type
 
 import torch
 from torch.autograd import forward_ad
@@ -157,24 +157,13 @@ def _watched(inputs: tuple) -> bool:
             or torch._C._len_torch_function_stack() > 0 or torch.autograd._profiler_enabled()
             or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs))):
         return True
-    plain = _plain_keys(inputs[0].device.type)
-    return any(_keys(t) not in plain for t in inputs if isinstance(t, torch.Tensor))
+    return any(_is_wrapped(t) for t in inputs if isinstance(t, torch.Tensor))
 
 
-@functools.cache
-def _plain_keys(device: str) -> FrozenSet[int]:
-    """Return what dispatches tensors that are numbers in memory and nothing else.
-
-    Others are batches of PyTorch's ``vmap``, sparse, nested, or negated when they are read.
-    """
-    with torch.inference_mode():
-        inference = torch.empty(0, device=device)
-    with torch.inference_mode(False):
-        return frozenset({_keys(inference), _keys(torch.empty(0, device=device))})
-
-
-def _keys(t: torch.Tensor) -> int:
-    return torch._C._dispatch_keys(t).raw_repr()
+def _is_wrapped(t: torch.Tensor) -> bool:
+    """Tell whether PyTorch's dispatcher makes of a tensor what a kernel can read."""
+    return (t.is_neg() or torch._is_functional_tensor(t)
+            or torch._C._functorch.is_legacy_batchedtensor(t))
 
 
 def _start_gradient(name: str, inputs: tuple, output: tuple) -> None:

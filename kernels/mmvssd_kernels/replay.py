@@ -136,21 +136,26 @@ class Replay:
 
     def __init__(self, values: Sequence, steps: Sequence[_Step], results: Sequence[int]) -> None:
         needed, kept = set(results), []
+        made = {step.result for step in steps}
         for step in reversed(steps):
             if step.writes or step.result in needed:
+                last = made.intersection((*step.values, step.result)) - needed - {None}
                 needed.update(step.values)
-                kept.append(step)
+                kept.append((step, tuple(last)))
         # tensors of the record are let go; the last place is of calls that give nothing
         self._values = [None if _has_tensors(v) else v for v in values] + [None]
-        self._steps = [(step.call, _getter(step.values), -1 if step.result is None else step.result)
-                       for step in reversed(kept)]
+        self._steps = [(step.call, _getter(step.values),
+                        -1 if step.result is None else step.result, last)
+                       for step, last in reversed(kept)]
         self._results = _getter(results)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tuple[Tensor, ...]:
         values = self._values.copy()
         values[:len(inputs)] = inputs
-        for call, get, result in self._steps:
+        for call, get, result, last in self._steps:
             values[result] = call(*get(values))
+            for number in last:  # which nothing needs any more: its memory is free
+                values[number] = None
         return self._results(values)
 
 
