@@ -32,8 +32,12 @@ class Exported(NamedTuple):
     facts: Dict[str, Any]
 
 
-def open_exported(file: str) -> Exported:
+def open_exported(file: str, option: str = '--model: ') -> Exported:
     """Load an exported file.
+
+    Args:
+        file: The file.
+        option: What errors begin with: the option that named it.
 
     Raises:
         ConfigError: There is no such file, it is none of ``tools/deployment/export.py``, or its
@@ -41,30 +45,30 @@ def open_exported(file: str) -> Exported:
     """
     path = Path(file)
     if path.suffix not in RUNTIMES:
-        raise ConfigError(f'--model: got {file}, expected a file that ends with '
+        raise ConfigError(f'{option}got {file}, expected a file that ends with '
                           f'{" or ".join(RUNTIMES)}')
     if not path.is_file():
-        raise ConfigError(f'--model: {file}: no such file (seen from {Path.cwd()})')
+        raise ConfigError(f'{option}{file}: no such file (seen from {Path.cwd()})')
     package, load = RUNTIMES[path.suffix]
     require(package)
     try:
         run, outputs, metadata = load(path)
     except Exception as error:  # each runtime has errors of its own for what it cannot read
         reason = (str(error).strip() or 'no message').splitlines()[0]
-        raise ConfigError(f'--model: {file}: {package} cannot read it ({reason})') from error
-    return Exported(run, outputs, _facts(file, metadata))
+        raise ConfigError(f'{option}{file}: {package} cannot read it ({reason})') from error
+    return Exported(run, outputs, _facts(f'{option}{file}', metadata))
 
 
 def _facts(file: str, metadata: Dict[str, str]) -> Dict[str, Any]:
     missing = [name for name in FACTS if name not in metadata]
     if missing:
-        raise ConfigError(f'--model: {file}: says nothing of {", ".join(missing)}; is it a file of '
+        raise ConfigError(f'{file}: says nothing of {", ".join(missing)}; is it a file of '
                           'tools/deployment/export.py?')
     facts = {name: text if FACTS.get(name) is str else _value(text)
              for name, text in metadata.items()}
     for name, kind in FACTS.items():
         if not isinstance(facts[name], kind):
-            raise ConfigError(f'--model: {file}: its {name} is {short(facts[name])}, which no file '
+            raise ConfigError(f'{file}: its {name} is {short(facts[name])}, which no file '
                               'of tools/deployment/export.py has; export it again')
     return facts
 

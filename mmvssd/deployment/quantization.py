@@ -1,10 +1,9 @@
 """Quantization of an exported classifier to 8 bits, with what it costs in accuracy."""
 import importlib
 import itertools
-import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
 from mmvssd.cli.launch import require as require_settings
+from mmvssd.deployment.exported import open_exported
 from mmvssd.deployment.onnx_models import OnnxModel, require
 from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, DataError, ExportError
@@ -70,8 +70,8 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
         raise ConfigError(f'--out: {out} is the file that is quantized; name another')
     if not 0 <= max_loss <= 1:  # nor is it NaN
         raise ConfigError(f'--max-loss: got {max_loss * 100:g}, expected points from 0 to 100')
-    whole = _open(file)
-    images = _Images(cfg, _metadata(whole, file), file)
+    whole = open_exported(file, option='')
+    images = _Images(cfg, _checked(whole.facts, file), file)
     calibrating = images.batches('train', calibration, seed)
     held_out = images.batches('test', evaluation, seed)
     first = [next(calibrating), next(held_out)]  # data that are not there show now
@@ -81,7 +81,7 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
         with temporary_folder(Path(out)) as folder:
             written = folder / 'int8.onnx'
             _quantize(file, written, calibrating)
-            scores = _compare(whole, OnnxModel(written), held_out)
+            scores = _compare(whole.run, OnnxModel(written), held_out)
             if scores.float_top1 - scores.int8_top1 > max_loss:
                 raise ExportError(
                     f'{out} is not written: on {scores.images} images top-1 falls from '
@@ -94,26 +94,15 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
     return scores
 
 
-def _open(file: str) -> OnnxModel:
-    if not Path(file).is_file():
-        raise ConfigError(f'{file}: no such file')
-    try:
-        return OnnxModel(Path(file))
-    except Exception as error:  # ONNX Runtime's errors have no class of their own in common
-        raise ConfigError(f'{file}: ONNX Runtime cannot read it: '
-                          f'{str(error).splitlines()[0]}') from error
-
-
-def _metadata(model: OnnxModel, file: str) -> Dict[str, Any]:
-    said = model.session.get_modelmeta().custom_metadata_map
-    if not {'mmvssd_version', 'task', 'classes', 'preprocessing'} <= set(said):
-        raise ConfigError(f'{file}: not a file of tools/deployment/export.py, for it does not say '
-                          'what its images need')
+def _checked(said: Dict[str, Any], file: str) -> Dict[str, Any]:
+    """Return what a file says of its classes and images."""
+    if Path(file).suffix != '.onnx':
+        raise ConfigError(f'{file}: ONNX files are quantized, whose names end with .onnx')
     if said['task'] != 'classification':
         raise ConfigError(f'{file}: it does {said["task"]}; classifiers are quantized')
     if 'QuantizeLinear' in _operators(file):
         raise ConfigError(f'{file}: it is quantized already')
-    return dict(classes=json.loads(said['classes']), **json.loads(said['preprocessing']))
+    return dict(classes=said['classes'], **said['preprocessing'])
 
 
 def _operators(file: str) -> set:
@@ -214,7 +203,7 @@ def _quantize(file: str, out: Path, batches: Iterator) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _compare(whole: OnnxModel, quantized: OnnxModel, batches: Iterable) -> Scores:
+def _compare(whole: Callable, quantized: Callable, batches: Iterable) -> Scores:
     counts = np.zeros(4)
     for images, labels in batches:
         first, second = (model(images)[0].argmax(1) for model in (whole, quantized))
