@@ -46,7 +46,12 @@ report(found[0]['pred_class'], [result['pred_scores'] for result in found])
 """,
     mmdet="""
 from mmdet.apis import DetInferencer
-infer = DetInferencer(weights=weights, device='cpu')  # the recipe is in the checkpoint
+try:  # the checkpoint holds the recipe's text, which is not run
+    DetInferencer(weights=weights, device='cpu')
+    raise SystemExit('a text of a checkpoint was run')
+except Exception as error:
+    assert 'an inferencer needs a recipe' in str(error), error
+infer = DetInferencer(recipe, weights, device='cpu')
 assert 'mmvssd' in sys.modules
 found = [infer(image, out_dir='pictures')['predictions'][0] for image in images]
 report(infer.visualizer.dataset_meta['classes'][found[0]['labels'][0]],

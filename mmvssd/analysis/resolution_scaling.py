@@ -325,12 +325,15 @@ def measured_nowhere(rows: Sequence[Row]) -> List[str]:
     """Return a line for each quantity that was tried and that no model has at any size.
 
     Memory that does not suffice for a large size is a result, a column of nothing else is none.
+    Why there is no top-1 beside other results, ``notes`` says.
     """
     values: Dict[str, list] = {}
     for row in rows:
         for what, value in _values(row):
             if value is not None:
                 values.setdefault(what, []).append(value)
+    if len(values) > 1:
+        values.pop('top-1', None)
     return [f'{what}: {found[0].reason}' for what, found in values.items()
             if all(isinstance(value, Missing) for value in found)]
 

@@ -95,10 +95,11 @@ def _check_state(state_dict: Mapping[str, Tensor]) -> None:
 
 def rules_of(family: str) -> Rules:
     """The rules of a family; ValueError if it is unknown or has no published checkpoints."""
-    rules = FAMILIES[family].rules if family in FAMILIES else None
+    known = isinstance(family, str) and family in FAMILIES
+    rules = FAMILIES[family].rules if known else None
     if rules is None:
-        known = [name for name, row in FAMILIES.items() if row.rules_path]
-        raise ValueError(f'family: unknown name {family!r}; known: {", ".join(known)}')
+        names = [name for name, row in FAMILIES.items() if row.rules_path]
+        raise ValueError(f'family: unknown name {family!r}; known: {", ".join(names)}')
     return rules
 
 
