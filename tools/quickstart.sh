@@ -19,7 +19,7 @@ VSSD, or a VMamba with --family vmamba. Then do a task with it on held-out scene
 
 Results go to FOLDER, by default work_dirs/quickstart here; those of a VMamba to FOLDER/vmamba.
 The set-up runs first (see tools/setup.sh --help). After it, on 2 cores and no GPU, det and seg take
-about 7 minutes and cls 2, with VMamba up to 2 more. If it was interrupted, run it again: it goes on
+about 6 minutes and cls 2, with VMamba up to 2 more. If it was interrupted, run it again: it goes on
 from there. A second task in the same FOLDER uses the classifier of the first. The exit code is 1 if
 a score is below what the recipes reach.
 EOF
@@ -39,7 +39,7 @@ while (($#)); do
     shift
 done
 case $task in
-    det | seg) minutes=7 ;;
+    det | seg) minutes=6 ;;
     cls) minutes=2 ;;
     *) echo "--task: got '$task', expected det, seg or cls" >&2; exit 2 ;;
 esac
