@@ -1,9 +1,11 @@
 """What the tests share: recorded outputs, real photographs, fresh processes."""
 import functools
 import gc
+import html
 import importlib.util
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -433,5 +435,44 @@ def run_tool(tmp_path, tool_runner, run_job):
             done = tool_runner(command, tmp_path, environment, timeout)
         assert done.returncode == expect, done.stdout[-5000:]
         return done.stdout
+
+    return run
+
+
+#: Writes down, in a page, what the pages in its frames tell it.
+COLLECT = """<script>
+addEventListener('message', event => {
+  const line = document.createElement('pre'); line.textContent = event.data;
+  document.body.append(line);
+});
+</script>"""
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """Return a function of an address, which opens it in a browser: what is there then, the log."""
+    browser = shutil.which('chromium')
+    if browser is None:
+        pytest.skip("no chromium here; Debian's package has it")
+
+    def run(address):
+        done = subprocess.run(
+            [browser, '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',
+             '--enable-logging=stderr', f'--user-data-dir={tmp_path / "profile"}',
+             '--virtual-time-budget=20000', '--window-size=1400,1000', '--dump-dom', address],
+            capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def browse_frames(browse):
+    """Return a function that writes frames into a page: what the pages in them tell it, the log."""
+    def run(page, frames):
+        page.write_text(f'<!DOCTYPE html><body>{COLLECT}{frames}</body>')
+        shown, log = browse(page.as_uri())
+        lines = re.findall(r'<pre>(\{.*?\})</pre>', shown)
+        return [json.loads(html.unescape(line)) for line in lines], log
 
     return run

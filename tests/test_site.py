@@ -5,7 +5,6 @@ import inspect
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -23,7 +22,6 @@ PAGES = [*sorted((ROOT / 'docs').rglob('*.md')), ROOT / 'README.md', ROOT / 'CON
 ARCH = re.compile(r'(?<![\w.-])(?:[\w-]+_)?((?:vssd|vmamba)-[a-z0-9]+(?:-[a-z0-9]+)*)')
 #: Named in documents, but read by the tests only.
 OF_TESTS = {'MMVSSD_TEST_DATA', 'MMVSSD_TIMM'}
-BROWSER = shutil.which('chromium')
 WIDTHS = (1280, 400)
 #: Has a page tell the one around it how wide it is, and which pictures are not shown.
 MEASURE = """<script>
@@ -32,12 +30,6 @@ addEventListener('load', () => setTimeout(() => parent.postMessage(JSON.stringif
   needed: document.documentElement.scrollWidth,
   broken: [...document.images].filter(one => one.complete && !one.naturalWidth).length,
 }), '*'), 500));
-</script>"""
-COLLECT = """<script>
-addEventListener('message', event => {
-  const line = document.createElement('pre'); line.textContent = event.data;
-  document.body.append(line);
-});
 </script>"""
 
 
@@ -279,8 +271,7 @@ def test_options_that_documents_name_exist(site):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no chromium here; Debian's package has it")
-def test_pages_in_a_browser(site, tmp_path):
+def test_pages_in_a_browser(site, browse, browse_frames):
     """No error, no broken picture, nothing wider than the window, and a search without a server."""
     frames = ''
     for name in ('index.html', 'troubleshooting.html', 'contributing/code_map.html',
@@ -291,20 +282,10 @@ def test_pages_in_a_browser(site, tmp_path):
                          encoding='utf-8')
         frames += ''.join(f'<iframe width="{width}" height="900" style="border: 0" '
                           f'src="{probe.as_uri()}"></iframe>' for width in WIDTHS)
-    (site / 'frames.html').write_text(f'<!DOCTYPE html><body>{COLLECT}{frames}</body>')
-
-    def browse(address):
-        done = subprocess.run(
-            [BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',
-             '--enable-logging=stderr', f'--user-data-dir={tmp_path / "profile"}',
-             '--virtual-time-budget=20000', '--window-size=1400,1000', '--dump-dom', address],
-            capture_output=True, text=True, timeout=120, check=True)
-        assert 'CONSOLE' not in done.stderr, done.stderr
-        return done.stdout
-
-    found = [json.loads(html.unescape(line)) for line in
-             re.findall(r'<pre>(\{.*?\})</pre>', browse((site / 'frames.html').as_uri()))]
+    found, log = browse_frames(site / 'frames.html', frames)
+    assert 'CONSOLE' not in log, log
     assert sorted(one['width'] for one in found) == sorted(WIDTHS * 6)
     assert [one for one in found if one['needed'] > one['width'] or one['broken']] == []
-    assert re.search(r'\d+ matching documents',
-                     browse((site / 'index.html').as_uri() + '?q=checkpoint'))
+    searched, log = browse((site / 'index.html').as_uri() + '?q=checkpoint')
+    assert 'CONSOLE' not in log, log
+    assert re.search(r'\d+ matching documents', searched)
