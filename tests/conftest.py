@@ -34,7 +34,6 @@ from torch.distributed import run as launcher
 
 from mmvssd.converters import from_official
 from mmvssd.families import FAMILIES, every_arch
-from mmvssd_kernels import triton_support
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Folder of recorded outputs and real photographs; it is no part of the project.
@@ -152,22 +151,16 @@ def golden():
     return module
 
 
-@functools.cache
-def _beside_the_kernels(name):
-    """A module of tests/kernels."""
-    file = ROOT / 'tests' / 'kernels' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'{name}_of_tests', file)
+def _of_the_kernels():
+    """The fixtures in tests/kernels, which on a GPU machine have to do without these."""
+    file = ROOT / 'tests' / 'kernels' / 'conftest.py'
+    spec = importlib.util.spec_from_file_location('fixtures_of_kernels', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-@pytest.fixture
-def gpu_arithmetic(monkeypatch):
-    """Where Triton's kernels are interpreted, compute as a GPU does, and in half of the time."""
-    if triton_support.INSTALLED and triton_support.interpreted():
-        _beside_the_kernels('interpreter').forget_nothing(monkeypatch)
-        _beside_the_kernels('gpu_arithmetic').install(monkeypatch)
+gpu_arithmetic = _of_the_kernels().gpu_arithmetic
 
 
 class Published:

@@ -1,7 +1,10 @@
 """What the tests of the ops share."""
+import functools
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -143,6 +146,24 @@ def poisoned_memory():
     yield
     torch.utils.deterministic.fill_uninitialized_memory = before
     torch.use_deterministic_algorithms(False)
+
+
+@functools.cache
+def _beside(name):
+    """The module of that name in this folder."""
+    file = Path(__file__).with_name(f'{name}.py')
+    spec = importlib.util.spec_from_file_location(f'{name}_of_tests', file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def gpu_arithmetic(monkeypatch):
+    """Where Triton's kernels are interpreted, compute as a GPU does, and in half of the time."""
+    if triton_support.INSTALLED and triton_support.interpreted():
+        _beside('interpreter').forget_nothing(monkeypatch)
+        _beside('gpu_arithmetic').install(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,15 @@ def test_budgets_are_below_eight_minutes():
     assert set(budgets) == {'COMPILE', 'TESTS', 'OPS', 'BACKBONES', 'IMPORT', 'KILL'}
     starts = 10  # Python looks for a GPU and for packages
     assert sum(budgets.values()) + 4 * budgets['KILL'] + starts < 8 * 60
+
+
+def test_the_tests_need_no_more(check):
+    """What runs on the GPU finds all its fixtures without those of tests/, which import hosts."""
+    out, asked = check()
+    tests = next(run for run in asked if 'pytest' in run)
+    command = tests[:tests.index('-q')]
+    # as the script runs it: from the checkout; the arguments are files and --confcutdir
+    command += ['--setup-plan', '-q', '-p', 'no:cacheprovider']
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, 'PYTHONPATH': f'{ROOT}/kernels:{ROOT}'})
+    assert done.returncode == 0, done.stdout[-2000:]
