@@ -26,9 +26,14 @@ def dot(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexp
 
 @triton.jit
 def halves(b_t):
-    """Split a float32 block in two of bfloat16, whose sum has an error of 2**-17 of each number."""
-    b_high = b_t.to(tl.bfloat16)
-    return b_high, (b_t - b_high.to(tl.float32)).to(tl.bfloat16)
+    """Split a float32 block in two of bfloat16, whose sum has an error of 2**-16 of each number.
+
+    The first is cut off, not rounded, by bits: that takes no conversion, which GPUs are slow at.
+    """
+    b_bits = b_t.to(tl.int32, bitcast=True)
+    b_high = (b_bits >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    b_rest = b_t - (b_bits & -65536).to(tl.float32, bitcast=True)
+    return b_high, b_rest.to(tl.bfloat16)
 
 
 @triton.jit

@@ -25,8 +25,9 @@ VERSION = (3, 0)
 PRIORITY = 100
 #: The oldest GPUs that Triton and the kernels' tests know, Turing.
 CAPABILITY = (7, 5)
-#: Bytes that a block may use on every such GPU. Tiles are chosen to fit, which tests hold.
-SHARED_MEMORY = 64 * 1024
+#: Bytes that a block may use on every such GPU, and on every one from Hopper on. Tiles are chosen
+#: to fit, which tests hold.
+SHARED_MEMORY, SHARED_MEMORY_FROM_HOPPER = 64 * 1024, 99 * 1024
 #: Programs along the second and third axis of a launch.
 LARGEST_GRID = 65535
 INSTALLED = importlib.util.find_spec('triton') is not None
@@ -152,6 +153,12 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
         return dtype, 'tf32'
     parts = 'bf16x6' if dtype == torch.float32 else 'bf16x3'
     return torch.float32, parts if parts in _precisions() else 'tf32x3'
+
+
+def halves(x: Tensor, B: Tensor, C: Tensor) -> bool:
+    """Return whether tensor cores multiply tokens as they are: half tokens, on a GPU that can."""
+    return (x.dtype in (torch.bfloat16, torch.float16) and x.dtype == B.dtype == C.dtype
+            and capability(x.device) >= (8, 0))
 
 
 def _precisions() -> Tuple[str, ...]:

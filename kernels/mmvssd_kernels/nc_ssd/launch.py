@@ -10,14 +10,10 @@ from mmvssd_kernels.triton_support import power_of_two
 
 #: Distance of two tokens at which a tile's offsets need 64 bits.
 FAR = 2**31 // 64
+#: The capability from which products read their factors from shared memory.
+HOPPER = (9, 0)
 #: Programs that keep a large GPU busy; more of them would only add states to write and read.
 PROGRAMS = 512
-
-
-def halves(x: Tensor, B: Tensor, C: Tensor) -> bool:
-    """Return whether tensor cores multiply tokens as they are: half tokens, on a GPU that can."""
-    return (x.dtype in (torch.bfloat16, torch.float16) and x.dtype == B.dtype == C.dtype
-            and triton_support.capability(x.device) >= (8, 0))
 
 
 class Call:
@@ -34,6 +30,7 @@ class Call:
         tensors: The arguments, copied unless what a token has lies side by side. In the place of
             what is absent stands another, which is never read.
         SKIP: Whether there is a D.
+        hopper: Whether the GPU has Hopper's products, and its shared memory.
         dtype: The dtype of sums.
         lengths: Tokens, and those of a stretch.
         grid: Programs of what sums and reads states.
@@ -49,6 +46,7 @@ class Call:
         x, dt, A, B, C, D, *others = map(_dense, (x, dt, A, B, C, A if D is None else D, *others))
         mask = x if mask is None else triton_support.load_mask(mask)
         self.tensors = x, dt, A, B, C, D, mask, *others
+        self.hopper = triton_support.capability(x.device) >= HOPPER
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles, programs = -(-L // BL), -(-h // heads)
         splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))

@@ -71,6 +71,8 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
         *C.stride()[:2], *dt.stride()[:2], BACKWARD=True, **call.options)
     call.combine(parts, dstate)
     dm, sums = state.new_empty((N, L, h)), state.new_empty((2, h, N, tiles))
+    if call.options['BS'] > 16:
+        tile['num_stages'] = 1  # what is loaded ahead would leave too few registers
     call.kernels.gradients[tiles, N](
         x, dt, A, B, D, mask, table, state, softmax, dstate, dy, dx, dm, dB, sums, L,
         *call.lengths[2:], *call.aligned(x), *dt.stride()[:2], *B.stride()[:2],
@@ -95,10 +97,13 @@ class _Call(launch.Call):
                  D: Optional[Tensor], mask: Optional[Tensor], grid: List[int],
                  *others: Tensor) -> None:
         BP = max(16, power_of_two(x.shape[3]))
-        halves = launch.halves(x, B, C)
+        halves = triton_support.halves(x, B, C)
         # what a tile holds shall fit the registers: less of it if states are large, or parts three
         size, small = B.shape[3], 32 if halves else 16
         columns = COLUMNS if size <= small else COLUMNS // 2
+        # measured: on Hopper more columns are quicker, even if some of them are spilled
+        if halves and size <= 64 and triton_support.capability(x.device) >= launch.HOPPER:
+            columns = 2 * COLUMNS
         BH = min(max(1, columns // BP), power_of_two(x.shape[2]))
         super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH, halves=halves,
                          BL=BL if halves or size <= 32 else BL // 2)
@@ -110,7 +115,8 @@ class _Call(launch.Call):
 
     def wide(self) -> dict:
         """Return the options of the outputs, which hold little but their tile."""
-        return {**self.options, 'BL': 64 if self.options['HALVES'] else self.options['BL']}
+        wide = self.options['HALVES'] and self.options['BS'] <= 32
+        return {**self.options, 'BL': 64 if wide else self.options['BL']}
 
     def narrow(self) -> dict:
         """Return the options of kernels with one head at a time and two sums of a tile's features.
@@ -119,8 +125,10 @@ class _Call(launch.Call):
         """
         HALVES, BS = self.options['HALVES'], self.options['BS']
         tokens = (32 if HALVES else 16) * (2 if BS == 16 else 1)
-        options = {**self.options, 'BL': tokens, 'num_warps': 8 if BS == 64 else 4,
-                   'num_stages': 1}
+        options = {**self.options, 'BL': tokens,
+                   'num_warps': 8 if BS == 64 and not self.hopper else 4,
+                   # the next head is loaded while one is computed
+                   'num_stages': 2 if HALVES and self.hopper else 1}
         del options['BH']
         return options
 

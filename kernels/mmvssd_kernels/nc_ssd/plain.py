@@ -13,7 +13,7 @@ def allocate(x: Tensor, B: Tensor, C: Tensor, grid: None) -> Tuple[Tensor, ...]:
     """Allocate what forward keeps for backward: states (parts, N, h, S, P), and twice nothing."""
     (N, _, h, P), S = x.shape, B.shape[3]
     nothing = x.new_empty(0)
-    if launch.halves(x, B, C):
+    if triton_support.halves(x, B, C):
         return x.new_empty((2, N, h, S, P), dtype=torch.bfloat16), nothing, x.new_empty(0)
     return x.new_empty((1, N, h, S, P), dtype=sum_dtype(x.dtype)), nothing, x.new_empty(0)
 
@@ -61,18 +61,17 @@ class _Call(launch.Call):
 
     def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                  D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor) -> None:
-        halves = launch.halves(x, B, C)
+        halves = triton_support.halves(x, B, C)
         super().__init__(x, dt, A, B, C, D, mask, *others, BL=64 if halves else 32, halves=halves)
         self.kernels = triton_support.kernels('nc_ssd')
-        self.capability = triton_support.capability(x.device)
-        self.options.update(G=B.shape[2], num_stages=3 if halves else 2)
+        self.options.update(G=B.shape[2], num_stages=3)
 
     def narrow_options(self) -> dict:
         """Return the options of the gradients, whose products leave few registers."""
         if not self.options['HALVES']:
-            # measured: quicker than tiles that spill nothing
-            return {**self.options, 'BL': 32, 'num_stages': 1}
+            # measured on Hopper: quicker than tiles that spill nothing, or less
+            tile = dict(BL=64, num_warps=8) if self.hopper else dict(BL=32)
+            return {**self.options, **tile, 'num_stages': 1}
         # before Hopper products keep their factors in registers
-        wide = self.capability >= (9, 0)
-        return {**self.options, 'BL': 64, 'BP': min(32 if wide else 16, self.options['BP']),
-                'num_stages': 1}
+        return {**self.options, 'BL': 64, 'BP': min(32 if self.hopper else 16, self.options['BP']),
+                'num_stages': 2}
