@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmvssd_kernels.triton_support import SHARED_MEMORY
+from mmvssd_kernels.triton_support import SHARED_MEMORY, SHARED_MEMORY_FROM_HOPPER
 
 pytest.importorskip('triton')
 FOLDER = Path(__file__).parent
@@ -27,7 +27,8 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
     assert done.returncode == 0, done.stderr[-5000:]
     compiled = [json.loads(line) for line in done.stdout.splitlines()]
     assert {kernel['capability'] for kernel in compiled} == CAPABILITIES
-    too_large = [kernel for kernel in compiled if kernel['shared'] > SHARED_MEMORY]
+    too_large = [kernel for kernel in compiled if kernel['shared'] > (
+        SHARED_MEMORY_FROM_HOPPER if kernel['capability'] >= 90 else SHARED_MEMORY)]
     assert not too_large, too_large
     # what the compiler prints is still what is looked for
     assert module in WITHOUT_PRODUCTS or any(kernel['products'] for kernel in compiled)
@@ -41,11 +42,60 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
     assert own or module != 'test_triton_selective_scan_2d'
     shared = [kernel for kernel in own if set(kernel['scans']) != {1}]
     assert not shared, shared
-    spilled = [kernel for kernel in compiled if kernel['stack'] and _has_room(kernel)]
+    spilled = [kernel for kernel in compiled if kernel['stack'] > _most_stack(kernel)]
     assert not spilled, spilled
 
 
-def _has_room(kernel):
-    """Whether tiles are chosen so that registers hold them: half inputs, of published widths."""
+def _most_stack(kernel):
+    """Bytes of stack that a kernel may have; of half inputs of published widths nearly none.
+
+    For what else there is, tiles are not chosen so that registers hold them.
+    """
     constants = kernel['constants']
-    return constants.get('HALVES') == 'True' and constants.get('K', '3') == '3'
+    if constants.get('HALVES') != 'True':
+        return float('inf')
+    if 'T' in constants:  # of ssd; float16 takes a product more than bfloat16
+        return 288 if constants['T'] == '32' else float('inf')
+    return 0 if constants.get('K', '3') == '3' else float('inf')
+
+
+SUMS = """
+import re
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mmvssd_kernels.ssd.triton_kernels import sums
+
+@triton.jit
+def of_steps(p_dt, p_sums):
+    o_t = tl.arange(0, 32)
+    b_sum, b_rest = sums(tl.load(p_dt + o_t))
+    tl.store(p_sums + o_t, b_sum)
+    tl.store(p_sums + 32 + o_t, b_rest)
+
+@triton.jit
+def of_products(p_dt, p_sums):
+    o_t = tl.arange(0, 32)
+    b_sum, b_rest = sums(tl.load(p_dt + o_t) * tl.load(p_dt))
+    tl.store(p_sums + o_t, b_sum)
+    tl.store(p_sums + 32 + o_t, b_rest)
+
+for kernel in of_steps, of_products:
+    code = triton.compile(ASTSource(kernel, dict(p_dt='*fp32', p_sums='*fp32'), {}),
+                          target=GPUTarget('cuda', 90, 32)).asm['ptx']
+    print(len(re.findall('fma', code)))
+"""
+
+
+def test_sums_of_steps_are_exact(compiled_before, tmp_path):
+    """A product that is fused with the sum that takes it would lose what rounding took."""
+    (tmp_path / 'sums.py').write_text(SUMS)
+    done = subprocess.run([sys.executable, str(tmp_path / 'sums.py')], text=True,
+                          capture_output=True, check=False, env={
+                              **os.environ, 'TRITON_INTERPRET': '0',
+                              'TRITON_CACHE_DIR': str(compiled_before)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps, products = map(int, done.stdout.split())
+    # the second says that this compiler does fuse
+    assert steps == 0 < products

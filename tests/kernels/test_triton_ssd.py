@@ -60,6 +60,19 @@ def test_is_the_reference(kind, triton_device):
     assert failures(draws(**kind), torch.float32, triton_device) == ()
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('kind', [
+    dict(L=70), dict(L=100, G=2, reverse=True), dict(N=2, L=65, masked=True),
+], ids=options)
+def test_segments(kind, dtype, triton_device, monkeypatch):
+    """Few images and heads: sequences are cut, here into chunks."""
+    monkeypatch.setattr(autograd, 'SEGMENT', 1)
+    case = make_case(**kind)
+    x, B, C = (case.tensors[name] for name in 'xBC')
+    assert autograd._Launch(x, B, C, False).programs[1] > 2
+    assert failures(draws(**kind), dtype, triton_device) == ()
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('kind', [
     dict(L=1), dict(L=17, reverse=True), dict(L=35, G=2),

@@ -1,12 +1,14 @@
 """SSD through Triton: launches, and the gradient.
 
-Forward sums what each chunk adds to the state, carries the state over the chunks, and computes
-the outputs of each chunk. Backward makes the states again, carries their gradients the other way,
-and computes all gradients of a chunk and a group in one program. Every sum over programs has a
-fixed order, so that results are the same, bit for bit, in every run.
+A program runs a head of an image chunk by chunk, with the state in registers. If images and heads
+are few, sequences are cut into segments. What each segment makes of a state of 0 is summed first,
+and carried from one to the next. Backward makes the states again, runs their gradients the other
+way, and computes the gradients of each chunk from the two. Every sum over programs has a fixed
+order, so that results are the same, bit for bit, in every run.
 """
 from typing import NamedTuple, Optional, Tuple
 
+import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
@@ -17,8 +19,14 @@ from mmvssd_kernels.triton_support import power_of_two, vector_stride
 
 #: Largest state size and head width.
 LARGEST = 128
-#: Elements of a state that one program carries over the chunks.
+#: Elements of a state that one program carries over the segments.
 CARRIED = 256
+#: Channels that gradients take at a time: products of more of them would overflow the registers.
+NARROW = 16
+#: Programs that keep a large GPU busy. If images and heads give fewer, sequences are cut.
+PROGRAMS = 1024
+#: Chunks of a segment at least.
+SEGMENT = 8
 
 
 class Tiles(NamedTuple):
@@ -32,9 +40,8 @@ class Tiles(NamedTuple):
 
 def _tiles(S: int, P: int) -> Tiles:
     BS, BP = (max(16, power_of_two(size)) for size in (S, P))
-    # what a program of the gradients holds in shared memory, factors of nine products in float32,
-    # shall fit 64 KiB; twice the tokens did not
-    return Tiles(32, BS, min(BP, 32), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
+    # on GPUs with little shared memory and registers, twice the tokens would not fit
+    return Tiles(32, BS, min(BP, 64), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
 
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
@@ -74,13 +81,14 @@ def _forward(x, dt, A, B, C, D, reverse):
     y = _fake_forward(x, dt, A, B, C, D, reverse)
     if y.numel() == 0:
         return y
-    launch = _Launch(x, B, reverse)
+    launch = _Launch(x, B, C, reverse)
     x, dt, B, C, y_ = (launch.in_order(t) for t in (x, dt, B, C, y))
-    states = launch.states(x, dt, A, B, False)
+    starts = launch.starts(x, dt, A, B, backward=False)
     launch.kernels.outputs[launch.programs](
-        x.first, dt.first, A, B.first, C.first, A if D is None else D, states, y_.first,
-        *launch.sizes, *x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides,
-        *vector_stride(D), *y_.strides[:2], SKIP=D is not None, **launch.products, **launch.options)
+        x.first, dt.first, A, B.first, C.first, A if D is None else D,
+        A if starts is None else starts, y_.first, *launch.sizes, launch.length, *x.strides,
+        *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D), *y_.strides[:2],
+        SKIP=D is not None, STARTS=starts is not None, **launch.products, **launch.options)
     return y
 
 
@@ -97,22 +105,25 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     results = _fake_backward(dy, x, dt, A, B, C, D, reverse)
     if x.numel() == 0:
         return tuple(t.zero_() for t in results)
-    launch = _Launch(x, B, reverse)
+    launch = _Launch(x, B, C, reverse)
     G = B.shape[2]
     dx, ddt, dA, dB, dC, dD = results
     dy, x, dt, B, C, dx, ddt, dB, dC = (
         launch.in_order(t) for t in (dy, x, dt, B, C, dx, ddt, dB, dC))
-    states = launch.states(x, dt, A, B, False)
-    dstates = launch.states(dy, dt, A, C, True)
-    N, h, chunks = states.shape[:3]
-    dA_parts, dD_parts = states.new_empty(2, N, chunks, h)
-    launch.kernels.gradients[G, chunks, N](
+    states = launch.states(x, dt, A, B, backward=False)
+    dstates = launch.states(dy, dt, A, C, backward=True)
+    N, h, chunks = dx.first.shape[0], launch.sizes[1], launch.chunks
+    dA_parts, dD_parts = A.new_empty((2, N, chunks, h), dtype=launch.dtype)
+    tokens = (*x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides)
+    launch.kernels.token_gradients[h, chunks, N](
         x.first, dt.first, A, B.first, C.first, A if D is None else D, states, dstates, dy.first,
-        dx.first, ddt.first, dA_parts, dB.first, dC.first, dD_parts, *launch.sizes, *x.strides,
-        *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D), *dy.strides,
-        *dx.strides[:2], *ddt.strides[:2], *dB.strides[:2], SKIP=D is not None,
-        # narrower, for nine products to leave some registers
-        **launch.products, **{**launch.options, 'BP': 16})
+        dx.first, ddt.first, dA_parts, dD_parts, *launch.sizes, *tokens, *vector_stride(D),
+        *dy.strides, *dx.strides[:2], *ddt.strides[:2], SKIP=D is not None, EXACT=launch.exact,
+        HALVES=launch.halves, **launch.products, **launch.narrow)
+    launch.kernels.group_gradients[G, chunks, N](
+        x.first, dt.first, A, B.first, C.first, states, dstates, dy.first, dB.first, dC.first,
+        *launch.sizes, *tokens, *dy.strides, *dB.strides[:2], HALVES=launch.halves,
+        **launch.products, **launch.narrow)
     dA.copy_(dA_parts.sum((0, 1)))
     if D is not None:
         dD.copy_(dD_parts.sum((0, 1)))
@@ -132,20 +143,25 @@ class _InOrder(NamedTuple):
 class _Launch:
     """What the launches of one call share."""
 
-    def __init__(self, x: Tensor, B: Tensor, reverse: bool) -> None:
+    def __init__(self, x: Tensor, B: Tensor, C: Tensor, reverse: bool) -> None:
         N, L, h, P = x.shape
         G, S = B.shape[2:]
         self.reverse = reverse
         self.kernels = triton_support.kernels('ssd')
         tiles = _tiles(S, P)
         self.chunks = -(-L // tiles.T)
-        self.programs = (h * -(-P // tiles.BP), self.chunks, N)
+        sequences = h * -(-P // tiles.BP)
+        # no segment is so short that its state outweighs its tokens
+        segments = min(-(-PROGRAMS // (N * sequences)), max(1, self.chunks // SEGMENT))
+        self.length = -(-self.chunks // segments)
+        self.programs = (sequences, -(-self.chunks // self.length), N)
         self.sizes = (L, h, P, S, h // G)
         self.dtype = sum_dtype(x.dtype)
         product, precision = triton_support.products(common_dtype(x, B), x.device)
-        _, exact = triton_support.products(self.dtype, x.device)
-        self.options = dict(tiles._asdict(), num_stages=1, EXACT=exact,
-                            ACC=triton_support.language(self.dtype))
+        _, self.exact = triton_support.products(self.dtype, x.device)
+        self.halves = triton_support.halves(x, B, C)
+        self.options = dict(tiles._asdict(), num_stages=1, ACC=triton_support.language(self.dtype))
+        self.narrow = {**self.options, 'BP': min(NARROW, tiles.BP)}
         self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision)
 
     def in_order(self, t: Tensor) -> _InOrder:
@@ -161,14 +177,35 @@ class _Launch:
 
         Backward, with dy for x and C for B: the gradient of the state after each chunk.
         """
-        _, h, P, S, _ = self.sizes
-        N = self.programs[2]
-        states = A.new_empty(N, h, self.chunks, S, P, dtype=self.dtype)
-        decays = A.new_empty(N, h, self.chunks, dtype=self.dtype)
-        self.kernels.chunk_states[self.programs](
-            x.first, dt.first, A, B.first, states, decays, *self.sizes, *x.strides, *dt.strides,
-            *A.stride(), *B.strides, BACKWARD=backward, **self.options)
-        self.kernels.carry[N * h, -(-S * P // CARRIED)](
-            states, decays, self.chunks, S * P, BACKWARD=backward, BE=CARRIED,
+        starts = self.starts(x, dt, A, B, backward)
+        return self._run(x, dt, A, B, backward, starts, None, self.chunks)
+
+    def starts(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder,
+               backward: bool) -> Optional[Tensor]:
+        """Return the state before each segment, (N, h, segments, S, P); None if there is one."""
+        h, segments, N = self.sizes[1], *self.programs[1:]
+        if segments == 1:
+            return None
+        decays = A.new_empty(N, h, segments, dtype=self.dtype)
+        states = self._run(x, dt, A, B, backward, None, decays, segments)
+        size = states[0, 0, 0].numel()
+        self.kernels.carry[N * h, -(-size // CARRIED)](
+            states, decays, segments, size, BACKWARD=backward, BE=CARRIED,
             ACC=self.options['ACC'], num_warps=4)
+        return states
+
+    def _run(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder, backward: bool,
+             starts: Optional[Tensor], decays: Optional[Tensor], count: int) -> Tensor:
+        """Run the state through all segments; return ``count`` states of each sequence."""
+        _, h, P, S, _ = self.sizes
+        shape = self.programs[2], h, count, S, P
+        if decays is None and self.halves:
+            states = A.new_empty(2, *shape, dtype=torch.bfloat16)
+        else:
+            states = A.new_empty(shape, dtype=self.dtype)
+        self.kernels.states[self.programs](
+            x.first, dt.first, A, B.first, A if starts is None else starts, states,
+            A if decays is None else decays, *self.sizes, self.length, *x.strides, *dt.strides,
+            *A.stride(), *B.strides, BACKWARD=backward, ENDS=decays is not None,
+            STARTS=starts is not None, HALVES=self.halves, **self.products, **self.options)
         return states
