@@ -12,7 +12,7 @@ from mmvssd_kernels.benchmark.workloads import workloads
 
 pytest.importorskip('triton')
 from mmvssd_kernels.benchmark import compilation, static, static_command, static_report
-from mmvssd_kernels.triton_support import SHARED_MEMORY
+from mmvssd_kernels.triton_support import SHARED_MEMORY_FROM_HOPPER
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'kernel_report.py'
 #: The last stages of VSSD-T at the paper's batch: they are the widest.
@@ -22,6 +22,11 @@ WIDTHS = {'nc_ssd.partial_states': 8, 'nc_ssd.outputs': 12, 'nc_ssd.partial_stat
           'nc_ssd.gradients': 8, 'nc_ssd.normalized.partial_states': 4,
           'nc_ssd.normalized.outputs': 4, 'nc_ssd.normalized.query_gradients': 4,
           'nc_ssd.normalized.gradients': 4}
+#: Bytes of stack at most, of the kernels that have any: a sine keeps an array for large angles, and
+#: large tiles that spill were measured to be quicker than small ones.
+STACKS = {'nc_ssd.normalized.prepare': 48, 'nc_ssd.normalized.partial_states': 576,
+          'nc_ssd.normalized.outputs': 32, 'nc_ssd.normalized.gradients': 320,
+          'nc_ssd.normalized.query_gradients': 32}
 
 
 def workload(op, name):
@@ -57,9 +62,8 @@ def test_limits_of_the_widest_stages(report):
             name = one['kernel']
             assert one['known'], name
             assert 0 < one['registers'] <= 255, name
-            assert one['shared'] <= SHARED_MEMORY, name
-            # a sine keeps an array for large angles
-            assert one['stack'] == 0 or name == 'nc_ssd.normalized.prepare', name
+            assert one['shared'] <= SHARED_MEMORY_FROM_HOPPER, name
+            assert one['stack'] <= STACKS.get(name, 0), name
             assert one['access'] >= WIDTHS.get(name, 0), name
     assert WIDTHS.keys() <= {one['kernel'] for op in report[1]['ops'] for one in op['launches']}
 
