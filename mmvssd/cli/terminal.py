@@ -6,9 +6,10 @@ it. Each is known by its source and its text.
 import logging
 import re
 import warnings
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional, Set
 
 from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
 
 from mmvssd.compat.patching import when_imported, wrap_once
 from mmvssd.processes import is_first
@@ -41,11 +42,10 @@ OWN_WARNINGS = (
     ('mmseg.models.builder', '``build_loss`` would be deprecated soon, '),
     ('mmseg.models.losses.cross_entropy_loss', 'Default ``avg_non_ignore`` is False, '),
 )
-#: Warnings that one process says for all of a job, and once.
-ONCE = (
+#: Warnings that one process says for all of a job.
+ONE_FOR_ALL = (
     ('mmengine.utils.dl_utils.setup_env', 'Setting MKL_NUM_THREADS environment variable '),
     ('mmengine.utils.dl_utils.setup_env', 'Setting OMP_NUM_THREADS environment variable '),
-    ('torch.utils.data.dataloader', 'This DataLoader will create '),
 )
 #: What pycocotools prints whenever it reads annotations, or results to be scored.
 COCO_PROGRESS = ('loading annotations into memory...', 'Loading and preparing results...',
@@ -53,6 +53,9 @@ COCO_PROGRESS = ('loading annotations into memory...', 'Loading and preparing re
 #: What MMDetection and MMEngine log of a validation in which nothing was found.
 NOTHING_FOUND = 'The testing results of the whole dataset is empty.'
 NO_BEST = 'Since `metrics` is an empty dict, the behavior to save the best checkpoint '
+
+#: Numbers of workers that PyTorch has looked at, and warned of if they are too many.
+_checked: Set[int] = set()
 
 
 def keep_details_off() -> None:
@@ -62,10 +65,20 @@ def keep_details_off() -> None:
     With ``log_level='DEBUG'`` in the config they are printed all the same.
     """
     wrap_once(MMLogger, '__init__', _init)
-    for action, listed in (('ignore', OWN_WARNINGS), ('once' if is_first() else 'ignore', ONCE)):
-        for module, start in listed:
-            warnings.filterwarnings(action, re.escape(start), module=f'{re.escape(module)}$')
+    for module, start in OWN_WARNINGS if is_first() else (*OWN_WARNINGS, *ONE_FOR_ALL):
+        warnings.filterwarnings('ignore', re.escape(start), module=f'{re.escape(module)}$')
+    wrap_once(DataLoader, 'check_worker_number_rationality', _check_workers)
     when_imported('pycocotools.coco', _print_no_progress)
+
+
+def _check_workers(original: Callable[[DataLoader], None], loader: DataLoader) -> None:
+    """Warn of too many workers once: a training makes loaders again and again.
+
+    A filter of Python's cannot: it forgets what it showed whenever another filter comes.
+    """
+    if is_first() and loader.num_workers not in _checked:
+        _checked.add(loader.num_workers)
+        original(loader)
 
 
 def _print_no_progress(module: Any) -> None:

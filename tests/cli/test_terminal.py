@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmvssd.cli import terminal
 from mmvssd.cli.terminal import keep_details_off, soften_empty_validations, tell_of_details
@@ -120,13 +121,21 @@ def test_the_hosts_own_warnings_are_left_out(unfiltered, module, start):
     assert warned(f'{module}.other', f'{start} more') == 2
 
 
-@pytest.mark.parametrize(('first', 'times'), [(True, 1), (False, 0)])
-@pytest.mark.parametrize(('module', 'start'), terminal.ONCE)
-def test_one_process_warns_for_all(unfiltered, monkeypatch, module, start, first, times):
+@pytest.mark.parametrize('first', [True, False])
+def test_one_process_warns_for_all(unfiltered, monkeypatch, first):
+    """Of too many workers it warns once for each number of them."""
     monkeypatch.setattr(terminal, 'is_first', lambda: first)
-    monkeypatch.setattr(warnings, 'onceregistry', {})
+    monkeypatch.setattr(terminal, '_checked', set())
+    monkeypatch.setattr(DataLoader, 'check_worker_number_rationality',
+                        DataLoader.check_worker_number_rationality)
     keep_details_off()
-    assert warned(module, f'{start}{first} 4') == times
+    for module, start in terminal.ONE_FOR_ALL:
+        assert warned(module, f'{start}for each process') == 2 * first
+    with warnings.catch_warnings(record=True) as caught:
+        for number in (997, 997, 998):
+            warnings.simplefilter('always')  # as whoever adds a filter: Python forgets what it said
+            DataLoader([1], num_workers=number)
+    assert len([one for one in caught if ' will create 99' in str(one.message)]) == 2 * first
 
 
 def test_annotations_are_read_in_silence(details_off, tmp_path, capsys):
