@@ -10,6 +10,17 @@ def some(names: Sequence, separator: str = ', ') -> str:
     return separator.join(map(str, names[:SHOWN])) + ' ...' * (len(names) > SHOWN)
 
 
+def first_and_more(names: Sequence) -> str:
+    """List the first of some names, and count the others."""
+    more = len(names) - SHOWN
+    return ', '.join(map(str, names[:SHOWN])) + f' and {more} more' * (more > 0)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with a regular noun, such as ``1 image`` and ``2 images``."""
+    return f'{count} {noun}' + 's' * (count != 1)
+
+
 def similar(name: Any, known: Iterable, most: int = 3, cutoff: float = 0.6) -> List[str]:
     """Return the known names that are most alike, the best first; capitals do not count."""
     by_lower = {str(candidate).lower(): str(candidate) for candidate in sorted(map(str, known))}

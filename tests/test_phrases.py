@@ -1,13 +1,19 @@
 """Parts of messages."""
 import pytest
 
-from mmvssd.phrases import emptiness, short, similar, some, suggestion
+from mmvssd.phrases import counted, emptiness, first_and_more, short, similar, some, suggestion
 
 
 def test_the_first_of_some_names():
     assert some(()) == ''
     assert some('abcde') == 'a, b, c, d, e'
     assert some([1, 2, 3, 4, 5, 6], '; ') == '1; 2; 3; 4; 5 ...'
+
+
+def test_how_many_there_are():
+    assert [counted(number, 'image') for number in (0, 1, 2)] == ['0 images', '1 image', '2 images']
+    assert first_and_more('abcde') == 'a, b, c, d, e'
+    assert first_and_more('abcdefg') == 'a, b, c, d, e and 2 more'
 
 
 @pytest.mark.parametrize(('name', 'known', 'expected'), [

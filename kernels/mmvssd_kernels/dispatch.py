@@ -5,7 +5,8 @@ with a priority. One function says why it cannot run on the arguments at hand, a
 not, though it can. Callers choose with ``impl``: the name of an implementation, or ``'auto'``,
 which takes the one of highest priority that neither speaks against. The environment variable
 ``MMVSSD_KERNEL`` sets what ``'auto'`` means. A choice that was made by name and cannot run raises;
-``'auto'`` falls back and logs the reason once. :func:`used` tells afterwards what ran.
+``'auto'`` falls back and logs the reason once, for debugging only if that is a GPU on a machine
+that has none. :func:`used` tells afterwards what ran.
 
 While a model is exported, ``'auto'`` takes only implementations in standard operators, if the op
 has any: the program then runs without this package, and on any device.
@@ -26,6 +27,8 @@ logger = logging.getLogger('mmvssd')
 
 ENVIRONMENT_VARIABLE = 'MMVSSD_KERNEL'
 AUTO = 'auto'
+#: In a reason: no news on a machine without a GPU, so only debugging logs it there.
+NEEDS_GPU = 'needs a CUDA GPU'
 
 Objection = Callable[..., Optional[str]]
 
@@ -247,4 +250,6 @@ def _report_fallback(op: str, name: str, reason: str) -> None:
 def _log_fallback(op: str, name: str, reason: str) -> None:
     """Log once for each op and reason: the cache swallows repetitions."""
     # a warning: without a handler of the user's, Python shows nothing below
-    logger.warning('%s: not using %s: %s', op, name, reason)
+    is_news = NEEDS_GPU not in reason or torch.cuda.is_available()
+    logger.log(logging.WARNING if is_news else logging.DEBUG, '%s: not using %s: %s', op, name,
+               reason)

@@ -132,7 +132,8 @@ def find_subject(name: ModelName, settings: Settings) -> Subject:
         cfg = recipe_of(name)
         if cfg.get('default_scope') != 'mmpretrain' or not cfg.model.get('head'):
             raise ConfigError(f'{name.name}: its {cfg.model.get("type")} gives no scores of '
-                              'classes; give a recipe of a classifier')
+                              'classes; give a recipe of a classifier, or look at this model '
+                              'with activation_maps.py or receptive_field.py')
         normalization = normalization_of(cfg.model.get('data_preprocessor')
                                          or cfg.get('data_preprocessor'))
     model = build_classifier(name, size=settings.size, seed=settings.seed)

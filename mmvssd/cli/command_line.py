@@ -13,7 +13,7 @@ from mmengine.dist import is_main_process
 
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.settings import keep_traceback
-from mmvssd.cli.terminal import keep_details_off
+from mmvssd.cli.terminal import keep_details_off, log_files
 from mmvssd.engine.record.signals import signal_behind
 from mmvssd.errors import (
     CheckpointError,
@@ -138,7 +138,14 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(128 + number)
         keep_traceback(error)
         traceback.print_exc()
-        print(f'\nStopped by {type(error).__name__}, which the lines above trace. If a setting is '
-              'wrong, they name the part of the model or the data that met it. Otherwise report it '
-              'as a fault, with these lines and run.json.', file=sys.stderr)
+        print(f'\n{type(error).__name__}, see above. If one of your settings caused it, the last '
+              'lines of the trace show in which module. If not, please open an issue with this '
+              f'trace{_record()}.', file=sys.stderr)
         sys.exit(1)
+
+
+def _record() -> str:
+    """Name the record of the run that was stopped, if it wrote one."""
+    records = [record for log in log_files() for record in Path(log).parent.glob('run*.json')]
+    newest = max(records, key=lambda record: record.stat().st_mtime, default=None)
+    return f' and {printable(newest)}' if newest else ''

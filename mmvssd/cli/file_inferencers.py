@@ -51,6 +51,8 @@ class FileInferencer(ABC):
     side_by_side = False
     #: Several images may be run at once.
     batches = True
+    #: What threshold of its own a file applies is not known.
+    own_threshold: Optional[Tuple[str, float]] = None
     #: Results of a file that can be written down.
     results: Sequence[str]
 

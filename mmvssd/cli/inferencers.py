@@ -89,6 +89,11 @@ class Inferencer(ABC):
         return self.inferencer.pipeline.transforms
 
     @property
+    def own_threshold(self) -> Optional[Tuple[str, float]]:
+        """The recipe's setting below which the model itself drops scores, and its value."""
+        return None
+
+    @property
     def side_by_side(self) -> bool:
         """Whether several models in threads are faster than one: on a CPU."""
         return next(self.model.parameters()).device.type == 'cpu'
@@ -176,6 +181,15 @@ class Detector(Inferencer):
             for sample in batch['data_samples']:
                 sample.set_metainfo(dict(scale_factor=_factors(resizing, sample)))
         return batch
+
+    @property
+    def own_threshold(self) -> Optional[Tuple[str, float]]:
+        test_cfg = getattr(self.model, 'test_cfg', None) or {}
+        for name, settings in (('model.test_cfg.rcnn', test_cfg.get('rcnn')),
+                               ('model.test_cfg', test_cfg)):
+            if isinstance(settings, dict) and settings.get('score_thr'):
+                return f'{name}.score_thr', float(settings['score_thr'])
+        return None
 
     def entry(self, sample: BaseDataElement) -> dict:
         labels, scores, boxes, masks = self.detections(sample)

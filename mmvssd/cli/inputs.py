@@ -97,7 +97,7 @@ class Video:
     """
 
     def __init__(self, file: Path):
-        self.file, self.folders = file, [file.parent]
+        self.file, self.files, self.folders = file, [file], [file.parent]
         capture = self._open()
         #: Frames by its header, which may be wrong.
         self.count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))

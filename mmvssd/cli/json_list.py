@@ -57,6 +57,15 @@ class JsonList:
             file.truncate(size + len(_END))
         return entries
 
+    def former(self) -> List[dict]:
+        """Return the entries of the file that the first entry replaces; none if it has no list."""
+        try:
+            text = self.file.read_bytes().decode('ascii', 'replace')
+        except OSError:
+            return []
+        entries = _whole_entries(text)[0] if text.startswith('[') else []
+        return [entry for entry in entries if isinstance(entry, dict)]
+
     def append(self, entry: dict) -> None:
         """Add an entry.
 

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
 from mmvssd.cli.settings import merge, naming_settings
-from mmvssd.cli.terminal import tell_of_details
+from mmvssd.cli.terminal import soften_empty_validations, tell_of_details
 from mmvssd.engine.checkpoints.work_dir import require_usable
 from mmvssd.engine.data.checks import check_data, dicts_of, is_local
 from mmvssd.engine.guards import GuardedRunner, builds, guard
@@ -101,6 +101,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
     _check_pretrained(cfg)
     check_data(cfg, 'train', 'val')
     runner = _build(cfg, 'train', 'val')
+    soften_empty_validations(runner.logger)
     scale_rate_for(runner, cfg.optim_wrapper.get('accumulative_counts', 1))
     if precision:
         runner.logger.info(precision)
@@ -129,9 +130,13 @@ def _start_from(cfg: Config, resume: Optional[str]) -> None:
         # a job that began anew goes on from what it wrote itself; dist_run.sh notes its start
         since = 0 if resume == 'auto' else float(os.environ.get('MMVSSD_JOB_START', 0))
         newest = newest_checkpoint(cfg.work_dir, since)
-        print_log(f'resuming from {newest}' if newest else
-                  f'{cfg.work_dir} holds no checkpoint to resume from: the training begins anew',
-                  logger='current', level=logging.WARNING)
+        message, level = f'resuming from {newest}', logging.WARNING
+        if not newest:
+            message = (f'{cfg.work_dir} holds no checkpoint to resume from: the training begins '
+                       'anew')
+            # nothing was lost of a folder in which nothing ran
+            level = logging.INFO if _is_new(cfg.work_dir) else logging.WARNING
+        print_log(message, logger='current', level=level)
         resume = newest or (None if resume == 'auto' else resume)
     elif resume:
         require_resumable(resume, may_be_folder=bool(cfg.get('strategy')))
@@ -146,6 +151,10 @@ def _start_from(cfg: Config, resume: Optional[str]) -> None:
     cfg.resume = False
     if cfg.get('load_from'):
         read_checkpoint(cfg.load_from)
+
+
+def _is_new(folder: str) -> bool:
+    return not os.path.isdir(folder) or not os.listdir(folder)
 
 
 def _seed_of(checkpoint: str) -> Optional[int]:

@@ -43,7 +43,7 @@ from mmvssd.cli.unfinished import Unfinished
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
-from mmvssd.phrases import emptiness
+from mmvssd.phrases import counted, emptiness
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
 MAX_PIXELS = 2**26
@@ -234,6 +234,7 @@ class _Run:
         self.inputs, self.options, self.settings = inputs, options, settings
         self.limits = Limits.of(options.max_pixels)
         self.received: List[int] = []
+        self.own_threshold: Optional[Tuple[str, float]] = inferencer.own_threshold
         self.inferencer: Any = inferencer if options.tile is None else Tiled(
             inferencer, options.tile, options.shared or 0, self.limits,
             Unfinished(out, settings, options.resume), lambda: bool(self.received))
@@ -249,6 +250,8 @@ class _Run:
         """Predict on all images and report; return the JSON's path."""
         if self.options.resume and self.results.file.exists():
             self._resume()
+        else:
+            self._tell_of_others()
         self.report(self.predict_all())
         return self.results.file
 
@@ -260,6 +263,16 @@ class _Run:
         print(f'{len(entries)} predictions are in {printable(self.results.file)}'
               + ', which was cut off in the midst of another' * self.results.mended
               + '; their images are not predicted on again')
+
+    def _tell_of_others(self) -> None:
+        """Say that predictions on other images will be replaced, before they are."""
+        former = self.results.former()
+        own = set(map(str, self.inputs.files))
+        others = sum(entry.get('image') not in own for entry in former)
+        if others:
+            print(f'{printable(self.results.file)} holds {counted(len(former), "prediction")}, '
+                  f'{others} on other images, and is replaced; --resume adds to it, --out-dir '
+                  'names another folder', flush=True)
 
     def predict_all(self) -> Sequence[int]:
         """Predict on all images, up to a signal or a full disk; returns the signal in a list."""
@@ -342,7 +355,7 @@ class _Run:
             print(f'{self.results.length} predictions in {printable(self.results.file)}, '
                   f'pictures in {printable(self.pictures)}')
         if self.objects:
-            print(_found(self.objects, self.options.score_thr))
+            print(_found(self.objects, self.options.score_thr, self.own_threshold))
         lines = [printable(f'  {describe(key)}: {reason}', kept='')
                  for key, reason in self.failures.items()]
         count = max(len(self.inputs), len(self.tried))
@@ -365,15 +378,27 @@ class _Run:
             raise DataError('\n'.join(lines))
 
 
-def _found(objects: Sequence[int], threshold: float) -> str:
-    """Say how many objects were found, and what to try if there is none."""
+def _found(objects: Sequence[int], threshold: float,
+           own: Optional[Tuple[str, float]] = None) -> str:
+    """Say how many objects were found, and what to try if there is none.
+
+    Args:
+        objects: How many were found, image by image.
+        threshold: Their least score.
+        own: The recipe's setting of its own threshold, and that.
+    """
     images = sum(count > 0 for count in objects)
     line = (f'{sum(objects)} objects with a score of {threshold:g} (--score-thr) or more, in '
             f'{images} of {len(objects)} images')
+    lower = ''
+    setting, least = own or ('', 0.)
+    if least > threshold:
+        line += f'; the recipe itself drops scores below {least:g} ({setting})'
+        lower = f'see what lower scores give with --cfg-options {setting}={threshold:g}, '
+    elif threshold > LOW_SCORE:
+        lower = f'see what lower scores give with --score-thr {LOW_SCORE:g}, '
     if images:
         return line
-    lower = ('' if threshold <= LOW_SCORE else
-             f'see what lower scores give with --score-thr {LOW_SCORE:g}, ')
     return (f'{line}. Try: {lower}train longer, or start the training from a converted checkpoint; '
             'tools/test.py tells how well the model does on data with labels')
 

@@ -1,9 +1,18 @@
-"""Keep the details of MMEngine's log off the terminal; the log file has them all."""
+"""Keep the details of MMEngine's log off the terminal; the log file has them all.
+
+What the hosts print or warn of themselves, beside the log, goes too if a user can do nothing about
+it. Each is known by its source and its text.
+"""
 import logging
+import re
+import warnings
+from typing import Any, Callable, List, Optional, Set
 
 from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
 
-from mmvssd.compat.patching import wrap_once
+from mmvssd.compat.patching import when_imported, wrap_once
+from mmvssd.processes import is_first
 
 #: How records begin that only the log file gets: together they are thousands of lines.
 DETAILS = (
@@ -16,11 +25,37 @@ DETAILS = (
 )
 #: Warnings of MMEngine's at what it and the hosts do themselves: a user can do nothing about them.
 OWN_WAYS = (
-    *(f'Failed to search registry with scope "{scope}" in the "function" registry tree.'
-      for scope in ('mmdet', 'mmpretrain', 'mmseg')),
+    *(f'Failed to search registry with scope "{scope}" in the "{tree}" registry tree.'
+      for scope in ('mmdet', 'mmpretrain', 'mmseg')
+      for tree in ('function', 'inferencer', 'strategy')),
     '"FileClient" will be deprecated in future. Please use io functions in ',
     '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated in future.',
 )
+#: Warnings of Python's at what the hosts do themselves: the module that warns, and the start.
+OWN_WARNINGS = (
+    ('mmcv.image.photometric', "Only use 'alpha' for pillow backend."),
+    ('mmengine.model.wrappers.distributed', '`broadcast_buffers` is deprecated.'),
+    ('mmengine.optim.optimizer.amp_optimizer_wrapper',
+     '`torch.cuda.amp.GradScaler(args...)` is deprecated.'),
+    ('mmseg.datasets.transforms.loading', '`reduce_zero_label` will be deprecated,'),
+    ('mmseg.engine.hooks.visualization_hook', 'The draw is False, '),
+    ('mmseg.models.builder', '``build_loss`` would be deprecated soon, '),
+    ('mmseg.models.losses.cross_entropy_loss', 'Default ``avg_non_ignore`` is False, '),
+)
+#: Warnings that one process says for all of a job.
+ONE_FOR_ALL = (
+    ('mmengine.utils.dl_utils.setup_env', 'Setting MKL_NUM_THREADS environment variable '),
+    ('mmengine.utils.dl_utils.setup_env', 'Setting OMP_NUM_THREADS environment variable '),
+)
+#: What pycocotools prints whenever it reads annotations, or results to be scored.
+COCO_PROGRESS = ('loading annotations into memory...', 'Loading and preparing results...',
+                 'creating index...', 'index created!', 'Done (t=', 'DONE (t=')
+#: What MMDetection and MMEngine log of a validation in which nothing was found.
+NOTHING_FOUND = 'The testing results of the whole dataset is empty.'
+NO_BEST = 'Since `metrics` is an empty dict, the behavior to save the best checkpoint '
+
+#: Numbers of workers that PyTorch has looked at, and warned of if they are too many.
+_checked: Set[int] = set()
 
 
 def keep_details_off() -> None:
@@ -30,13 +65,68 @@ def keep_details_off() -> None:
     With ``log_level='DEBUG'`` in the config they are printed all the same.
     """
     wrap_once(MMLogger, '__init__', _init)
+    for module, start in OWN_WARNINGS if is_first() else (*OWN_WARNINGS, *ONE_FOR_ALL):
+        warnings.filterwarnings('ignore', re.escape(start), module=f'{re.escape(module)}$')
+    wrap_once(DataLoader, 'check_worker_number_rationality', _check_workers)
+    when_imported('pycocotools.coco', _print_no_progress)
+
+
+def _check_workers(original: Callable[[DataLoader], None], loader: DataLoader) -> None:
+    """Warn of too many workers once: a training makes loaders again and again.
+
+    A filter of Python's cannot: it forgets what it showed whenever another filter comes.
+    """
+    if is_first() and loader.num_workers not in _checked:
+        _checked.add(loader.num_workers)
+        original(loader)
+
+
+def _print_no_progress(module: Any) -> None:
+    """Give a module a ``print`` of its own, which leaves the progress out."""
+    module.print = _print
+
+
+def _print(*values: Any, **options: Any) -> None:
+    if not (values and str(values[0]).startswith(COCO_PROGRESS)):
+        print(*values, **options)
+
+
+def soften_empty_validations(logger: logging.Logger) -> None:
+    """Have a training say in one line that a validation found nothing, which is no error there."""
+    logger.addFilter(_EmptyValidations())
+
+
+class _EmptyValidations(logging.Filter):
+    """Makes MMDetection's error one line, and leaves out MMEngine's warning that follows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_told = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if message == NOTHING_FOUND:
+            self._is_told = True
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+            record.msg, record.args = ('Validation found no objects yet, which is usual early on; '
+                                       'there is no best_*.pth until it does'), ()
+        elif self._is_told and message.startswith(NO_BEST):
+            self._is_told = False
+            return False
+        return True
 
 
 def tell_of_details(logger: logging.Logger) -> None:
     """Log in which file the details are, if there is one."""
-    for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            logger.info(f'Environment, config, hooks and all else: {handler.baseFilename}')
+    for file in log_files(logger):
+        logger.info(f'Environment, config, hooks and all else: {file}')
+
+
+def log_files(logger: Optional[logging.Logger] = None) -> List[str]:
+    """Return the files that a logger writes; None takes that of the run at hand."""
+    handlers = (logger or MMLogger.get_current_instance()).handlers
+    return [handler.baseFilename for handler in handlers
+            if isinstance(handler, logging.FileHandler)]
 
 
 def _init(original, self, *args, **kwargs):

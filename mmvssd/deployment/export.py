@@ -19,11 +19,18 @@ from mmvssd.deployment import detection_ops
 from mmvssd.deployment.detectors import DeployedDetector
 from mmvssd.deployment.exported import METADATA, open_openvino
 from mmvssd.deployment.models import Deployed, DeployedClassifier, DeployedSegmentor
-from mmvssd.deployment.onnx_models import OnnxModel, open_images, require, to_onnx
+from mmvssd.deployment.onnx_models import (
+    OnnxModel,
+    open_images,
+    quiet_exporter,
+    require,
+    to_onnx,
+)
 from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, ExportError
 from mmvssd.host_internals import turns_channels
 from mmvssd.palettes import is_palette
+from mmvssd.phrases import counted
 from mmvssd.version import __version__
 
 #: Batches that an export is compared on: that of the export, and others.
@@ -118,6 +125,26 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
     except OSError as error:
         raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
     return comparisons
+
+
+def report(out: str, comparisons: Sequence[Comparison]) -> List[str]:
+    """Return lines on how far a file that was written is from its model."""
+    lines, largest = [], {}
+    for shape, results, differences in comparisons:
+        lines.append(f'images {" x ".join(map(str, shape))}, '
+                     + (f'{results} results: {_said(differences)}' if results else
+                        'nothing was found, so nothing was compared'))
+        for name, difference in differences.items():
+            largest[name] = max(difference, largest.get(name, 0))
+    if any(results for _, results, _ in comparisons):
+        return [*lines, f'{out}: compared and written; largest differences: {_said(largest)}']
+    return [*lines, f'{out}: written, NOT compared: the model found nothing on '
+                    f'{counted(len(comparisons), "image")}. Train longer, or name photographs on '
+                    'which it finds something with --images']
+
+
+def _said(differences: Dict[str, float]) -> str:
+    return ', '.join(f'{name} {difference:.1e}' for name, difference in differences.items())
 
 
 def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
@@ -259,9 +286,11 @@ def _write_onnx(model: Deployed, images: Tensor, metadata: Dict[str, str], folde
 def _write_program(model: Deployed, images: Tensor, metadata: Dict[str, str],
                    folder: Path) -> Path:
     open_sizes = open_images(model.open_axes)
-    program = torch.export.export(model, (images, ), dynamic_shapes=(open_sizes, ), strict=False)
     file = folder / 'model.pt2'
-    torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
+    with quiet_exporter():
+        program = torch.export.export(model, (images, ), dynamic_shapes=(open_sizes, ),
+                                      strict=False)
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
     return file
 
 

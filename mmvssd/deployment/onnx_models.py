@@ -1,7 +1,11 @@
 """ONNX models of PyTorch modules: export with sizes left open, and runs in ONNX Runtime."""
 import importlib
+import logging
+import re
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +16,10 @@ from mmvssd.errors import ConfigError
 #: What each package is asked for, as pip has it.
 PACKAGES = {'onnx': 'onnx>=1.17', 'onnxscript': 'onnxscript>=0.5',
             'onnxruntime': 'onnxruntime>=1.19', 'openvino': 'openvino>=2024.4'}
+#: A deprecation of PyTorch's, which its own exporter meets.
+LEAF_SPEC = '`isinstance(treespec, LeafSpec)` is deprecated'
+#: The logger of onnxscript's optimizer, and how it begins to say that it leaves a node as it is.
+FOLDING, NOT_FOLDED = 'onnxscript.optimizer._constant_folding', 'Skipping constant folding for '
 
 
 def require(*packages: str) -> None:
@@ -58,9 +66,28 @@ def to_onnx(model: nn.Module, images: Tensor, outputs: Sequence[str],
         ConfigError: onnx or onnxscript is not installed.
     """
     require('onnx', 'onnxscript')
-    return torch.onnx.export(model, (images, ), dynamo=True, dynamic_shapes=(open_images(axes), ),
-                             input_names=['images'], output_names=list(outputs), verbose=False,
-                             custom_translation_table=translations)
+    with quiet_exporter():
+        return torch.onnx.export(
+            model, (images, ), dynamo=True, dynamic_shapes=(open_images(axes), ),
+            input_names=['images'], output_names=list(outputs), verbose=False,
+            custom_translation_table=translations)
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Leave out what PyTorch's exporter says of its own code, and of nodes that it may not fold."""
+    folding = logging.getLogger(FOLDING)
+    folding.addFilter(_is_of_more)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', re.escape(LEAF_SPEC), FutureWarning)
+            yield
+    finally:
+        folding.removeFilter(_is_of_more)
+
+
+def _is_of_more(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(NOT_FOLDED)
 
 
 class OnnxModel:

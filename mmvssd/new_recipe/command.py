@@ -13,6 +13,7 @@ from typing import Iterator, List, Optional, Sequence
 from mmengine.config import Config
 
 from mmvssd.cli.launch import check_output_file, check_seed
+from mmvssd.compat.devices import accelerator
 from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
 from mmvssd.engine.checkpoints.work_dir import checkpoints_of
 from mmvssd.engine.data.names import doubled
@@ -24,6 +25,9 @@ from mmvssd.new_recipe.schedule import Schedule, choose
 from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
 from mmvssd.new_recipe.text import recipe_text
 from mmvssd.phrases import emptiness, some, suggestion
+
+#: What a first try without a GPU takes: the smallest backbone, and a few epochs.
+FIRST_ARCH, FIRST_EPOCHS = 'vssd-nano', 5
 
 
 def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[str] = None,
@@ -80,7 +84,7 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
     schedule = choose(found.data.task, len(found.data.parts[TRAIN].items),
                       pretrained=weights is not None, rate=model.rate,
                       rate_batch=model.batch, epochs=epochs, batch=batch_size)
-    _say(_report(found, model, schedule, weights))
+    _say([*_report(found, model, schedule, weights), *_without_gpu(arch, schedule)])
     written = _write(recipe, folder, found, model, schedule, weights, data)
     for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
                  f'Train with: {_training(out)}'):
@@ -175,6 +179,15 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
     lines.append(f'Training: {arch.name} {start}; {epochs} of {schedule.steps_per_epoch} steps, '
                  f'{schedule.batch} images each, learning rate {schedule.rate:g}')
     return lines
+
+
+def _without_gpu(arch: str, schedule: Schedule) -> List[str]:
+    """Return what makes a first try short on a machine without an accelerator."""
+    options = ['--arch', FIRST_ARCH] * (arch != FIRST_ARCH)
+    options += ['--epochs', str(FIRST_EPOCHS)] * (schedule.epochs > FIRST_EPOCHS)
+    if accelerator() or not options:
+        return []
+    return [f'No GPU here, where this takes long. For a first try: {" ".join(options)} --overwrite']
 
 
 def _band_lines(bands: Optional[Bands]) -> List[str]:

@@ -253,7 +253,8 @@ def test_numbers_that_are_not_finite():
 
 def test_a_detector_has_no_scores_of_classes():
     pytest.importorskip('mmdet')
-    with pytest.raises(ConfigError, match='its MaskRCNN gives no scores of classes; give a recipe'):
+    with pytest.raises(ConfigError, match='its MaskRCNN gives no scores of classes; give a recipe '
+                       'of a classifier, or look at this model with activation_maps.py or rec'):
         find_subject(ModelName.parse('samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py'), SMALL)
 
 

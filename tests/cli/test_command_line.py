@@ -1,5 +1,6 @@
 """What the command lines share: their arguments and how they end."""
 import argparse
+import os
 import signal
 import sys
 
@@ -68,8 +69,23 @@ def test_other_errors_keep_their_traceback(capsys, tmp_path, error):
     said = capsys.readouterr().err
     assert f'{type(error).__name__}: {error}' in said
     assert 'raise error' in said
-    assert said.splitlines()[-1].startswith(f'Stopped by {type(error).__name__}')
+    last = said.splitlines()[-1]
+    assert last.startswith(f'{type(error).__name__}, see above. If one of your settings')
+    assert last.endswith(' issue with this trace.')  # there is no record of a run
     assert 'raise error' in (tmp_path / 'log').read_text()
+
+
+def test_the_record_of_the_run_that_stopped_is_named(capsys, tmp_path):
+    def main():
+        raise ZeroDivisionError
+
+    for number, name in enumerate(('run.json', 'run_2.json')):  # of one that trains, then tests
+        (tmp_path / name).write_text('{}')
+        os.utime(tmp_path / name, (number, number))
+    MMLogger.get_instance('run-with-a-record', log_file=str(tmp_path / 'log'))
+    with pytest.raises(SystemExit):
+        run(main)
+    assert capsys.readouterr().err.endswith(f' with this trace and {tmp_path / "run_2.json"}.\n')
 
 
 @pytest.mark.parametrize(('error', 'number', 'said'), [
@@ -104,7 +120,7 @@ def test_an_exit_of_another_kind_hides_no_error(capsys):
     with pytest.raises(SystemExit) as raised:
         run(fail)
     assert raised.value.code == 1
-    assert 'Stopped by ZeroDivisionError' in capsys.readouterr().err
+    assert 'ZeroDivisionError, see above' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('option', ['--work-dir', '--resume'])

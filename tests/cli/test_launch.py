@@ -1,4 +1,5 @@
 """From options to a Runner, as far as it needs no training."""
+import logging
 import time
 
 import pytest
@@ -215,13 +216,18 @@ def test_a_restarted_process_takes_no_older_runs_checkpoint(interrupted, tmp_pat
 
 def test_nothing_to_resume_is_said(interrupted, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(launch, 'print_log', lambda message, **kwargs: said.append(message))
+    monkeypatch.setattr(launch, 'print_log', lambda message, *, logger, level: said.append(
+        (level, message)))
     interrupted.work_dir = str(tmp_path / 'new')
     interrupted.load_from = None
     launch._start_from(interrupted, 'auto')
     assert not interrupted.get('resume')
-    assert said == [f'{tmp_path / "new"} holds no checkpoint to resume from: the training begins '
-                    'anew']
+    message = f'{tmp_path / "new"} holds no checkpoint to resume from: the training begins anew'
+    assert said == [(logging.INFO, message)]
+    # a run that was killed before its first checkpoint is news
+    (tmp_path / 'new' / '20260101_000000').mkdir(parents=True)
+    launch._start_from(interrupted, 'auto')
+    assert said[1:] == [(logging.WARNING, message)]
 
 
 def test_weights_alone_cannot_be_resumed(interrupted, tmp_path):

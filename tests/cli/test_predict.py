@@ -133,6 +133,7 @@ class Inferencer:
     steps = ()
 
     side_by_side = False
+    own_threshold = None
 
     def beside(self):
         return self
@@ -215,6 +216,43 @@ def test_objects_are_counted(run, capsys):
 def test_a_threshold_that_is_low_already():
     assert '--score-thr 0' not in predicting._found([0, 0], 0.05)
     assert 'train longer' in predicting._found([0, 0], 0)
+
+
+def test_the_recipes_own_threshold_is_told():
+    """It cuts first: a lower --score-thr alone changes nothing."""
+    from mmvssd.cli.inferencers import Detector
+    detector = Detector.__new__(Detector)
+    for test_cfg, own in ((dict(rpn={}, rcnn=dict(score_thr=0.05)),
+                           ('model.test_cfg.rcnn.score_thr', 0.05)),
+                          (dict(score_thr=0.2), ('model.test_cfg.score_thr', 0.2)),
+                          (dict(max_per_img=300), None), (None, None)):
+        detector.model = SimpleNamespace(test_cfg=test_cfg)
+        assert detector.own_threshold == own
+    own = 'model.test_cfg.rcnn.score_thr', 0.05
+    said = predicting._found([0, 0], 0.02, own)
+    assert 'itself drops scores below 0.05 (model.test_cfg.rcnn.score_thr). Try: ' in said
+    assert '--cfg-options model.test_cfg.rcnn.score_thr=0.02, train longer' in said
+    assert 'drops scores' in predicting._found([0, 2], 0.02, own)
+    assert 'drops scores' not in predicting._found([0, 2], 0.3, own)
+    assert '--score-thr 0.05' in predicting._found([0, 0], 0.3, own)
+
+
+def test_predictions_on_other_images_are_not_replaced_in_silence(run, capsys):
+    def predict(names, **options):
+        files = [run.inputs.folders[0] / f'{name}.png' for name in names]
+        predicting._Run(run.inferencer, ImageFiles(files), run.pictures.parent,
+                        Options(workers=0, **options), {}).finish()
+        return capsys.readouterr().out
+
+    assert 'is replaced' not in predict('abc')
+    assert 'is replaced' not in predict('abcd')  # all of them are predicted on again
+    assert 'd.png' not in predict('d', resume=True)
+    assert f'{run.results.file} holds 4 predictions, 3 on other images, and is replaced; ' \
+        '--resume adds to it, --out-dir names another folder' in predict('d')
+    run.results.file.write_text('[{"image": "x.png"}, {"im')
+    assert 'holds 1 prediction, 1 on other images' in predict('d')
+    run.results.file.write_text('something else')
+    assert 'is replaced' not in predict('d')
 
 
 def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):

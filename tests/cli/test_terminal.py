@@ -1,5 +1,9 @@
-"""What of MMEngine's log reaches the terminal."""
+"""What of MMEngine's log, and of the hosts' words beside it, reaches the terminal."""
+import importlib.util
+import json
 import logging
+import warnings
+from pathlib import Path
 
 import pytest
 from mmengine.fileio import FileClient
@@ -7,12 +11,15 @@ from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
-from mmvssd.cli.terminal import keep_details_off, tell_of_details
+from mmvssd.cli import terminal
+from mmvssd.cli.terminal import keep_details_off, soften_empty_validations, tell_of_details
 
 #: A part of each kind of detail, as today's MMEngine logs them.
 DETAILS = ('System environment:', 'Config:\n', 'Hooks will be executed', 'paramwise_options --',
            'Distributed training is not used', 'Patches of mmvssd')
+OTHER_SCOPE = 'Failed to search registry with scope "mmdet" in the "{}" registry tree. As a'
 DEPRECATED = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 
 
@@ -69,3 +76,96 @@ def test_a_logger_without_a_file(details_off, capsys):
     tell_of_details(logger)
     logger.log(logging.INFO, 'paramwise_options -- a:b=1')
     assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('tree', ['function', 'inferencer', 'strategy'])
+def test_scopes_without_a_registry_are_no_news(details_off, tmp_path, capsys, tree):
+    file = tmp_path / 'run.log'
+    logger = MMLogger(f'scopes-{tree}', log_file=str(file))
+    logger.warning(OTHER_SCOPE.format(tree))
+    logger.warning(OTHER_SCOPE.format('model'))
+    shown = capsys.readouterr().out
+    assert f'"{tree}"' not in shown
+    assert '"model"' in shown
+    assert f'"{tree}"' in file.read_text()
+
+
+def warned(module, text):
+    """How many warnings of that text a module of that name shows, of two from different lines."""
+    with warnings.catch_warnings(record=True) as caught:
+        for line in (1, 2):
+            warnings.warn_explicit(text, UserWarning, f'{module}.py', line, module=module)
+    return len(caught)
+
+
+@pytest.fixture
+def unfiltered(details_off):
+    """The warnings of a fresh process, in which each line warns once."""
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter('default')
+        yield
+
+
+@pytest.mark.parametrize(('module', 'start'), terminal.OWN_WARNINGS)
+def test_the_hosts_own_warnings_are_left_out(unfiltered, module, start):
+    """They are in the hosts that are installed, and only they are left out."""
+    source = importlib.util.find_spec(pytest.importorskip(module.partition('.')[0]) and module)
+    words = ''.join(Path(source.origin).read_text().replace("'", '').replace('"', '').split())
+    foreign = 'torch.cuda.amp' in start or 'broadcast' in start  # PyTorch says them there
+    assert foreign or ''.join(start.replace("'", '').split()) in words
+    assert warned(module, f'{start} more') == 2
+    keep_details_off()
+    assert warned(module, f'{start} more') == 0
+    assert warned(module, 'another text') == 2
+    assert warned(f'{module}.other', f'{start} more') == 2
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_one_process_warns_for_all(unfiltered, monkeypatch, first):
+    """Of too many workers it warns once for each number of them."""
+    monkeypatch.setattr(terminal, 'is_first', lambda: first)
+    monkeypatch.setattr(terminal, '_checked', set())
+    monkeypatch.setattr(DataLoader, 'check_worker_number_rationality',
+                        DataLoader.check_worker_number_rationality)
+    keep_details_off()
+    for module, start in terminal.ONE_FOR_ALL:
+        assert warned(module, f'{start}for each process') == 2 * first
+    with warnings.catch_warnings(record=True) as caught:
+        for number in (997, 997, 998):
+            warnings.simplefilter('always')  # as whoever adds a filter: Python forgets what it said
+            DataLoader([1], num_workers=number)
+    assert len([one for one in caught if ' will create 99' in str(one.message)]) == 2 * first
+
+
+def test_annotations_are_read_in_silence(details_off, tmp_path, capsys):
+    coco = pytest.importorskip('pycocotools.coco')
+    file = tmp_path / 'a.json'
+    file.write_text(json.dumps(dict(
+        info=dict(year=2017), images=[dict(id=1)], categories=[dict(id=1, name='a')],
+        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 1, 1], area=1)])))
+    read = coco.COCO(str(file))
+    read.loadRes([dict(image_id=1, category_id=1, bbox=[0, 0, 1, 1], score=1.)])
+    assert capsys.readouterr().out == ''
+    read.info()  # what is asked for is printed
+    assert capsys.readouterr().out == 'year: 2017\n'
+
+
+def test_a_validation_that_finds_nothing_is_one_line(capsys, tmp_path):
+    """As MMDetection and MMEngine log it, which their files are asked for."""
+    metric = importlib.util.find_spec('mmdet.evaluation.metrics.coco_metric')
+    assert metric is None or terminal.NOTHING_FOUND in Path(metric.origin).read_text()
+    log = tmp_path / 'log'
+    logger = MMLogger('empty', log_file=str(log))
+    soften_empty_validations(logger)
+    no_best = f'{terminal.NO_BEST}will be skipped in this evaluation.'
+    for _ in range(2):
+        logger.error(terminal.NOTHING_FOUND)
+        logger.warning(no_best)
+    logger.error('something else')
+    for text in (capsys.readouterr().out, log.read_text()):
+        levels = [line.split(' - ')[2] for line in text.splitlines()]
+        assert ['INFO' in level for level in levels] == [True, True, False]
+        assert text.count('Validation found no objects yet') == 2
+    logger.warning(no_best)  # of another reason
+    assert no_best in capsys.readouterr().out

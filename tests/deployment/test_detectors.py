@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment.detectors import DeployedDetector, _limits
-from mmvssd.deployment.export import PHOTOGRAPHS, TARGETS, Target, export
+from mmvssd.deployment.export import PHOTOGRAPHS, TARGETS, Comparison, Target, export, report
 from mmvssd.deployment.masks import paste_masks
 from mmvssd.errors import ExportError
 
@@ -114,6 +114,18 @@ def test_an_image_of_nothing():
         expected = deployed.truth(pixels(96, 90))
     assert [len(result) for result in found] == [0] * 4
     assert deployed.deviations(found, expected) == dict.fromkeys(deployed.bars(), 0)
+
+
+def test_an_export_that_was_not_compared_says_so():
+    nothing = Comparison((1, 3, 90, 60), 0, dict(boxes=0., unmatched=0.))
+    *_, last = report('model.onnx', [nothing, nothing])
+    assert last.startswith('model.onnx: written, NOT compared: the model found nothing on 2 images')
+    assert '--images' in last
+    first, _, last = report('model.onnx', [
+        nothing, Comparison((1, 3, 90, 60), 2, dict(boxes=1e-3, unmatched=0.))])
+    assert first == 'images 1 x 3 x 90 x 60, nothing was found, so nothing was compared'
+    assert last == ('model.onnx: compared and written; largest differences: boxes 1.0e-03, '
+                    'unmatched 0.0e+00')
 
 
 def test_what_deviates_is_told():

@@ -1,10 +1,15 @@
 """Backbones as ONNX models: PyTorch's exporter only, all sizes open, standard operators."""
+import importlib.util
+import logging
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mmvssd.deployment import onnx_models
 from mmvssd.deployment.archs import largest_difference
 from mmvssd.deployment.models import AdaptivePool, replace_adaptive_pools_
 from mmvssd.deployment.onnx_models import OnnxModel, open_images, require
@@ -90,3 +95,23 @@ def test_a_package_that_is_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(ConfigError, match=r"onnxruntime is not installed .*pip install 'onnx>"):
         require('onnx', 'onnxruntime')
+
+
+def test_the_exporters_own_words_are_left_out(caplog):
+    """They are in the packages that are installed; what else these say is heard."""
+    from torch.utils import _pytree
+    spec = importlib.util.find_spec(onnx_models.FOLDING.partition('.')[0])
+    assert spec is None or onnx_models.NOT_FOLDED in Path(
+        importlib.util.find_spec(onnx_models.FOLDING).origin).read_text()
+    logger = logging.getLogger(onnx_models.FOLDING)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        with onnx_models.quiet_exporter():
+            _pytree.LeafSpec()
+            warnings.warn(onnx_models.LEAF_SPEC, FutureWarning, stacklevel=1)
+            warnings.warn('another', FutureWarning, stacklevel=1)
+            logger.warning('Skipping constant folding for op %s with multiple outputs.', 'Split')
+            logger.warning('Folding failed')
+        logger.warning('Skipping constant folding for op Split')
+    assert [str(warning.message) for warning in caught] == ['another']
+    assert caplog.messages == ['Folding failed', 'Skipping constant folding for op Split']

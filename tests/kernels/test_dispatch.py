@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mmvssd_kernels
-from mmvssd_kernels import description, dispatch, parity
+from mmvssd_kernels import description, dispatch, parity, triton_support
 
 
 @pytest.fixture
@@ -43,6 +43,23 @@ def test_auto_logs_a_fallback_once(two_ways, caplog):
             dispatch.call('op', 'auto', SLOW)
     assert [record.getMessage() for record in caplog.records] == [
         'op: not using triton: no float64']
+
+
+@pytest.mark.parametrize(('gpu', 'reason', 'level'), [
+    (False, '', logging.DEBUG), (True, '', logging.WARNING),
+    (False, 'Triton is not installed', logging.WARNING)])
+def test_a_gpu_that_is_not_there_is_no_news(monkeypatch, caplog, gpu, reason, level):
+    """But tensors on the CPU beside a GPU are, and so is what else keeps Triton away."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(triton_support, 'INSTALLED', True)
+    monkeypatch.setattr(triton_support, '_version', lambda: '3.3.0')
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    reason = reason or triton_support.obstacle(FAST)
+    dispatch._log_fallback.cache_clear()
+    with caplog.at_level(logging.DEBUG, logger='mmvssd'):
+        dispatch._report_fallback('op', 'triton', reason)
+    (record, ) = caplog.records
+    assert (record.levelno, record.getMessage()) == (level, f'op: not using triton: {reason}')
 
 
 def test_environment_sets_what_auto_means(two_ways, monkeypatch):

@@ -18,7 +18,7 @@ from mmvssd.cli.launch import build_trainer, load_config
 from mmvssd.cli.predict import Options, predict
 from mmvssd.datasets.formats import MARK
 from mmvssd.errors import CheckpointError, ConfigError, DataError
-from mmvssd.new_recipe import new_recipe
+from mmvssd.new_recipe import command, new_recipe
 from mmvssd.new_recipe.models import archs
 from mmvssd.paths import configs_dir
 
@@ -373,6 +373,23 @@ def test_what_tools_leave_out_is_added(tmp_path):
     cfg = write(tmp_path / 'data', tmp_path / 'r.py')
     assert check_objects(built(cfg, 'train'), True) == {0, 1}
     assert file.read_bytes() == before
+
+
+def test_a_first_try_without_a_gpu(tmp_path, monkeypatch, capsys):
+    root = tmp_path / 'data'
+    made.MAKERS['coco'][0](root)
+
+    def hint(**options):
+        new_recipe(str(root), str(tmp_path / 'r.py'), overwrite=True, **options)
+        lines = capsys.readouterr().out.splitlines()
+        return next((line for line in lines if line.startswith('No GPU here')), '')
+
+    monkeypatch.setattr(command, 'accelerator', lambda: None)
+    assert hint().endswith(' For a first try: --arch vssd-nano --epochs 5 --overwrite')
+    assert hint(arch='vssd-nano').endswith(' For a first try: --epochs 5 --overwrite')
+    assert hint(arch='vssd-nano', epochs=5) == ''
+    monkeypatch.setattr(command, 'accelerator', lambda: 'MMEngine runs on cuda')
+    assert hint() == ''
 
 
 def test_background_is_trained_on(tmp_path, capsys):

@@ -5,7 +5,7 @@ import argparse
 from mmvssd.cli.command_line import add_recipe_arguments, named, run
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.terminal import keep_details_off
-from mmvssd.deployment.export import TARGETS, export
+from mmvssd.deployment.export import TARGETS, export, report
 
 
 def main() -> None:
@@ -34,23 +34,7 @@ def main() -> None:
     comparisons = export(load_config(args.config, options=args.cfg_options), args.checkpoint,
                          args.out, to=args.to, result=args.result, normalizes=args.normalize,
                          images=args.images)
-    largest = {}
-    for shape, results, differences in comparisons:
-        print(f'images {" x ".join(map(str, shape))}, '
-              + (f'{results} results: {_said(differences)}' if results else
-                 'nothing was found, so nothing was compared'))
-        for name, difference in differences.items():
-            largest[name] = max(difference, largest.get(name, 0))
-    if any(results for _, results, _ in comparisons):
-        print(f'{args.out}: compared and written; largest differences: {_said(largest)}')
-    else:
-        print('The model found nothing on any of these images, so its results were not compared '
-              'with those of the file: name others with --images')
-        print(f'{args.out}: written, not compared')
-
-
-def _said(differences: dict) -> str:
-    return ', '.join(f'{name} {difference:.1e}' for name, difference in differences.items())
+    print('\n'.join(report(args.out, comparisons)))
 
 
 if __name__ == '__main__':

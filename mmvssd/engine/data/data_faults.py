@@ -15,6 +15,7 @@ from mmvssd.engine.data.data_survey.images import UNREADABLE
 from mmvssd.engine.data.findings import WARN
 from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.host_internals import built_loop, is_resuming
+from mmvssd.phrases import counted
 from mmvssd.registry import HOOKS
 
 #: What MMDetection leaves out of a COCO file without a word.
@@ -63,14 +64,16 @@ class DataFaultsHook(Hook):
         counts = [f'{fault.count} {kind}' for kind, fault in self._left_out.items()]
         unreadable = len(self._lines())
         if unreadable:
-            counts.insert(0, f'{unreadable} images that cannot be read, others trained on in their '
-                             f'place (listed in {self._unreadable})')
+            counts.insert(0, f'{counted(unreadable, "image")} that cannot be read, others trained '
+                             f'on in their place (listed in {self._unreadable})')
         survey = next((hook for hook in runner.hooks if isinstance(hook, DataSurveyHook)), None)
+        doubts, looked_at = 0, ''
         if survey is not None:
-            counts += [str(found) for found in survey.findings.of(WARN)
-                       if found.where.startswith('train_') and found.what != UNREADABLE]
-        looked_at = survey.looked_at('train') if survey is not None else ''
-        _log(f'Faults of the training data: {"; ".join(counts) or "none seen"}'
+            doubts = sum(found.where.startswith('train_') and found.what != UNREADABLE
+                         for found in survey.findings.of(WARN))
+            looked_at = survey.looked_at('train')
+        told = f' ({counted(doubts, "doubt")} about them, see the start of the log)' * bool(doubts)
+        _log(f'Faults of the training data: {"; ".join(counts) or "none seen"}{told}'
              f'. Looked at: annotations and images as they were read'
              f'{"; " if looked_at else ""}{looked_at}', logging.WARNING if counts else logging.INFO)
 

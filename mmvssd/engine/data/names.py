@@ -8,7 +8,7 @@ from torch import nn
 from mmvssd.engine.data.coco import Summary
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.heads import heads_of, sizes_of
-from mmvssd.phrases import similar, some
+from mmvssd.phrases import first_and_more, similar, some
 
 SET_BOTH = 'Set metainfo.classes of the data sets and num_classes of the heads to the same'
 ORDER = ("MMDetection numbers classes in the order of the file's categories, whatever the order of "
@@ -84,7 +84,8 @@ def check_occurrence(counts: Dict[str, int], classes: Sequence[str], where: str,
     """Note classes that never occur."""
     never = [name for name in classes if not counts.get(name)]
     if never and len(never) < len(classes):
-        findings.warn(where, f'{len(never)} of {len(classes)} classes never occur: {some(never)}')
+        findings.warn(where, f'{len(never)} of {len(classes)} classes never occur: '
+                             f'{first_and_more(never)}')
 
 
 def check_phases(classes: Dict[str, List[List[str]]], findings: Findings) -> None:

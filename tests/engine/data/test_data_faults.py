@@ -194,7 +194,7 @@ def test_a_training_goes_on_and_sums_up(digits, tmp_path, run_tool):
     path = f'data/sample_digits/coco/train2017/{broken.name}'
     assert out.count(f'{path}: cannot be read as an image') == 2  # before the run, and when met
     summary = next(line for line in out.splitlines() if 'Faults of the training data' in line)
-    for part in ('1 images that cannot be read', f'2 {NO_AREA}', f'1 {NO_SUCH_CLASS}',
+    for part in ('1 image that cannot be read', f'2 {NO_AREA}', f'1 {NO_SUCH_CLASS}',
                  f'1 {NO_ANNOTATION}'):
         assert part in summary
     assert path in (tmp_path / 'run' / 'unreadable_images.txt').read_text()

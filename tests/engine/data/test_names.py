@@ -147,4 +147,7 @@ def test_heads(given, fits):
 def test_classes_that_never_occur():
     findings = Findings()
     names.check_occurrence(dict(a=3, b=0), ['a', 'b', 'c'], 'train', findings)
-    assert '2 of 3 classes never occur: b, c' in texts(findings)[1][0]
+    names.check_occurrence(dict(a=3), 'abcdefgh', 'train', findings)
+    few, many = texts(findings)[1]
+    assert '2 of 3 classes never occur: b, c' in few
+    assert '7 of 8 classes never occur: b, c, d, e, f and 2 more' in many

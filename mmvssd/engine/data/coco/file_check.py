@@ -28,6 +28,7 @@ class Summary(NamedTuple):
     annotations: int  # that a reader keeps
     boxes: Dict[str, int]  # by category's name
     images: List[str]  # ids
+    crowds: int = 0  # annotations of crowds, among those that a reader keeps
 
 
 def check_file(content: dict, file: str, where: str, use: Use, findings: Findings) -> Summary:
@@ -154,7 +155,7 @@ class _File:
             self._check_annotation(annotation, seen)
         self._check_all_together()
         return Summary(self.file, list(self.names.items()), len(self.annotations), self.kept,
-                       dict(self.objects), [str(identity) for identity in self.sizes])
+                       dict(self.objects), [str(identity) for identity in self.sizes], self.crowds)
 
     def _check_annotation(self, annotation: dict, seen: set) -> None:
         identity = annotation.get('id')

@@ -11,6 +11,7 @@ from mmvssd.engine.data.data_survey.readers import reads_classes, reads_coco, re
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import STOP, Findings, from_json
 from mmvssd.host_internals import filled
+from mmvssd.phrases import counted
 
 
 class Files:
@@ -99,9 +100,11 @@ class Files:
         classes = names.classes_of(dataset)
         if phase == 'train' and summary.annotations and classes:
             names.check_occurrence(summary.boxes, classes, where, self.findings)
+        crowds = f'{summary.crowds} of crowds' + ', not trained on' * (phase == 'train')
         self.findings.looked_at.append(
-            f'{phase}: {summary.annotations} annotations of {len(summary.images)} images in '
-            f'{dataset.ann_file}')
+            f'{phase}: {counted(summary.annotations, "annotation")}'
+            + f' ({crowds})' * bool(summary.crowds)
+            + f' of {counted(len(summary.images), "image")} in {dataset.ann_file}')
         for metric in metrics if scored else ():
             self._check_scored_file(metric.get('ann_file'), dataset, summary, phase, use)
         return summary

@@ -284,6 +284,22 @@ def test_what_is_not_known_stops_nothing(recipe, said):
     assert any('Data not looked at: train_dataloader, Odd' in line for line in said)
 
 
+def test_crowds_are_counted_apart(recipe, said, digits):
+    """They are annotations that are not trained on: check_data counts without them."""
+    pytest.importorskip('mmdet')
+    for part in ('train', 'val'):
+        file = digits / 'coco' / 'annotations' / f'instances_{part}2017.json'
+        content = json.loads(file.read_text())
+        for annotation in content['annotations'][:2]:
+            annotation['iscrowd'] = 1
+        file.write_text(json.dumps(content))
+    findings = survey(recipe(DETECTOR)).findings
+    train, val = (next(text for text in findings.looked_at if text.startswith(phase))
+                  for phase in ('train', 'val'))
+    assert ' annotations (2 of crowds, not trained on) of 4 images in ' in train
+    assert ' annotations (2 of crowds) of ' in val
+
+
 def test_files_elsewhere_are_not_looked_at(recipe):
     pytest.importorskip('mmpretrain')
     cfg = recipe(CLASSIFIER)
@@ -319,8 +335,13 @@ def test_a_survey_that_fails_gives_a_verdict():
 
 
 def test_the_last_line_says_what_was_looked_at(tmp_path, monkeypatch):
-    lines = []
-    monkeypatch.setattr(data_faults, 'print_log', lambda line, **kwargs: lines.append(line))
+    lines, levels = [], []
+
+    def note(line, *, logger, level):
+        lines.append(line)
+        levels.append(level)
+
+    monkeypatch.setattr(data_faults, 'print_log', note)
     hook = DataSurveyHook()
     hook.findings.looked_at += ['train: 4 annotations', 'val: 2 annotations', 'train: headers']
     runner = SimpleNamespace(work_dir=str(tmp_path), _train_loop={}, _resume=False, hooks=[hook])
@@ -332,7 +353,10 @@ def test_the_last_line_says_what_was_looked_at(tmp_path, monkeypatch):
     hook.findings.warn('train_dataloader: a.json', '{} odd boxes', 'a.jpg')
     hook.findings.warn('val_dataloader: b.json', '{} odd boxes', 'b.jpg')
     faults.after_train(runner)
-    assert 'data: train_dataloader: a.json: 1 odd boxes (the first: a.jpg). Looked' in lines[-1]
+    # what was warned of at the start is not said again
+    assert lines[-1].startswith(
+        'Faults of the training data: none seen (1 doubt about them, see the start of the log). ')
+    assert levels[-1] == logging.INFO
 
 
 @pytest.mark.slow
