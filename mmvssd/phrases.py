@@ -1,8 +1,9 @@
 """Parts of messages: some of many names, a name that may be meant, a value in short."""
 import difflib
-from typing import Any, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 SHOWN = 5  # names that a message lists
+LEAST = 3  # characters of which a beginning tells something
 
 
 def some(names: Sequence, separator: str = ', ') -> str:
@@ -28,10 +29,23 @@ def similar(name: Any, known: Iterable, most: int = 3, cutoff: float = 0.6) -> L
     return [by_lower[candidate] for candidate in close]
 
 
-def suggestion(name: Any, known: Iterable) -> str:
-    """Return a question that suggests the known names that are most alike; empty if none is."""
+def suggestion(name: Any, known: Iterable, *, longer: bool = False) -> str:
+    """Return a question that suggests the known names that are most alike; empty if none is.
+
+    Args:
+        name: The name that was given.
+        known: Those that there are.
+        longer: Suggest names too that only begin alike, such as ``tiny-s1l8`` for ``tinny``.
+    """
+    known = list(known)
     close = similar(name, known)
-    return f'; did you mean {" or ".join(close)}?' if close else ''
+    if longer and len(str(name)) >= LEAST:
+        beginnings: Dict[str, List[str]] = {}
+        for candidate in sorted(map(str, known)):
+            beginnings.setdefault(candidate[:len(str(name))], []).append(candidate)
+        for beginning in similar(name, beginnings, cutoff=0.8):
+            close += [candidate for candidate in beginnings[beginning] if candidate not in close]
+    return f'; did you mean {" or ".join(close[:SHOWN])}?' if close else ''
 
 
 def short(value: Any, longest: int = 60) -> str:

@@ -29,6 +29,18 @@ def test_names_that_are_alike(name, known, expected):
     assert len(similar(name, known, most=1)) == bool(expected)
 
 
+def test_names_that_begin_alike():
+    archs = ['v0-tiny', 'v0-small', 'tiny-s2l5', 'small-s2l15', 'tiny-s1l8']
+    assert suggestion('tinny', archs) == '; did you mean v0-tiny?'
+    assert suggestion('tinny', archs, longer=True) == (
+        '; did you mean v0-tiny or tiny-s1l8 or tiny-s2l5?')
+    assert suggestion('Tiny', archs, longer=True).count('tiny-s') == 2
+    assert suggestion('ti', ['tiny-s1l8'], longer=True) == ''
+    assert suggestion('large', archs, longer=True) == ''
+    many = [f'tiny-{number}-of-many' for number in range(9)]
+    assert suggestion('tiny', many, longer=True).count('tiny') == 5
+
+
 def test_long_values_are_cut():
     assert short('a') == "'a'"
     assert short('a' * 100) == "'" + 'a' * 56 + '...'

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""List the runs below a folder with their state, scores, time and size, or compare two of them."""
+"""List the runs below folders with their state, scores, time and size, or compare two of them."""
 import argparse
 from pathlib import Path
 
@@ -10,20 +10,20 @@ from mmvssd.reports.runs import listing
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('folder', nargs='?', type=named, default='work_dirs',
-                        help='where to look (default: %(default)s)')
+    parser.add_argument('folders', nargs='*', type=named, default=['work_dirs'], metavar='FOLDER',
+                        help='where to look (default: work_dirs)')
     parser.add_argument('--compare', nargs=2, type=named, metavar=('A', 'B'),
                         help='show in which settings and scores two runs differ')
     parser.add_argument('--json', action='store_true', help='print JSON in place of a table')
     args = parser.parse_args()
-    root = Path(args.folder)
+    roots = [Path(folder) for folder in args.folders]
     if args.compare:
-        found = listing.comparison(*(listing.find_run(name, root) for name in args.compare))
+        found = listing.comparison(*(listing.find_run(name, *roots) for name in args.compare))
         show(strict_json(found, indent=1) if args.json else listing.comparison_table(found))
         return
-    runs = listing.find_runs(root)
+    runs = listing.find_runs(*roots)
     show(strict_json([listing.as_json(one) for one in runs], indent=1) if args.json
-         else listing.table(runs, root))
+         else listing.table(runs, roots[0] if len(roots) == 1 else None))
 
 
 if __name__ == '__main__':

@@ -242,7 +242,7 @@ def check_name(name: str) -> None:
     if name not in known:
         raise ConfigError(f'model: got {name!r}, expected a recipe (FILE.py, below configs/, or '
                           f'mmpretrain::PATH.py), timm:NAME, or one of {", ".join(known)}'
-                          f'{suggestion(name, known)}')
+                          f'{suggestion(name, known, longer=True)}')
 
 
 def check_models(names: Sequence[ModelName], size: int = 224) -> None:

@@ -2,13 +2,15 @@
 
 The exit status is 0 if PyTorch, MMEngine's Runner, mmcv's ops, the three hosts and every op of
 ``mmvssd_kernels`` work, so that anything here can train; otherwise 1, after one line for each
-problem that says what to do.
+problem that says what to do. The last line is the verdict. With ``--all`` it also names the ops of
+mmcv that nobody has here.
 """
+import argparse
 import functools
 import importlib
 import os
 import platform
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 import torch
 from rich.console import Console
@@ -39,14 +41,23 @@ class Finding(NamedTuple):
     remedy: str = ''
 
 
-def main() -> int:
-    """Print what works; returns the exit status."""
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Print what works; returns the exit status.
+
+    Args:
+        arguments: Of the command line; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(
+        prog='python -m mmvssd.doctor', description='Show what works on this machine.')
+    parser.add_argument('--all', action='store_true',
+                        help="name mmcv's ops that are not available on this machine as well")
+    everything = parser.parse_args(arguments).all
     console = Console()
     sections = {
         f'mmvssd {__version__}: installed versions': check_versions(),
         'This machine': check_machine(),
         'Training': check_hosts(),
-        "mmcv's ops": check_mmcv_ops(),
+        "mmcv's ops": check_mmcv_ops(everything),
         'Ops': check_ops(),
     }
     for title, findings in sections.items():
@@ -56,9 +67,16 @@ def main() -> int:
     for problem in problems:
         console.print(f'PROBLEM {problem.subject}: {problem.remedy}',
                       style='red', markup=False, highlight=False, soft_wrap=True)
-    console.print(f'Known to be good, from a checkout of mmvssd: {INSTALL}',
+    console.print(_verdict(problems), style='red' if problems else 'green',
                   markup=False, highlight=False, soft_wrap=True)
     return 1 if problems else 0
+
+
+def _verdict(problems: Sequence[Finding]) -> str:
+    if not problems:
+        return 'All that is needed works.'
+    return (f'To mend: {", ".join(problem.subject for problem in problems)}, as the lines above '
+            f'say. Or set everything up anew, from a checkout of mmvssd: {INSTALL}')
 
 
 def _table(title, findings):
@@ -202,19 +220,27 @@ def _host_remedy(distribution):
     return f'{distribution} {version} does not work here (see the table): {INSTALL}'
 
 
-def check_mmcv_ops() -> List[Finding]:
+def check_mmcv_ops(everything: bool = False) -> List[Finding]:
     """Say who serves each of mmcv's ops: mmcv (compiled), torchvision, or this package.
 
     An op that nobody serves is no problem before a model needs it; its error then says what to do.
+
+    Args:
+        everything: Name these ops too, in place of their number.
     """
     findings = []
     for device in ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']:
         served = mmcv_ops.providers(device)
-        for provider in (mmcv_ops.COMPILED, mmcv_ops.TORCHVISION, mmcv_ops.OWN, None):
+        for provider in (mmcv_ops.COMPILED, mmcv_ops.TORCHVISION, mmcv_ops.OWN):
             ops = [op for op, its in served.items() if its == provider]
-            subject = f'{provider or "nobody: raises when called"} ({device})'
             if ops:
-                findings.append(Finding(subject, None, ', '.join(ops)))
+                findings.append(Finding(f'{provider} ({device})', None, ', '.join(ops)))
+        absent = [op for op, its in served.items() if its is None]
+        if absent:
+            findings.append(Finding(
+                f'not available on this machine ({device})', None,
+                'calling one raises: '
+                + (', '.join(absent) if everything else f'{len(absent)} in all, see --all')))
     return findings
 
 

@@ -30,6 +30,7 @@ PATCHES = {
     'class_names': 'mmseg.datasets',
     'compiled_names': 'mmengine.runner',
     'config_strings': 'mmengine.runner',
+    'config_texts': 'mmengine.config',
     'data_errors': 'mmengine.dataset',
     'deprecations': 'mmengine',
     'distributed': 'mmengine.dist',

@@ -73,7 +73,7 @@ def check_name(what: str, name: Any, known: Iterable[str]) -> str:
     known = list(known)
     if not isinstance(name, str) or name not in known:
         raise ValueError(f'{what}: unknown name {name!r}; known: {", ".join(known)}'
-                         f'{suggestion(name, known)}')
+                         f'{suggestion(name, known, longer=True)}')
     return name
 
 

@@ -110,7 +110,7 @@ def _check_options(data: str, out: str, arch: str, fraction: float, seed: int,
     if Path(out).suffix != '.py':
         raise ConfigError(f'--out: got {out}, expected a name that ends with .py')
     if arch not in archs():
-        raise ConfigError(f'--arch: got {arch!r}{suggestion(arch, archs())} Known: '
+        raise ConfigError(f'--arch: got {arch!r}{suggestion(arch, archs(), longer=True)} Known: '
                           f'{", ".join(archs())}')
     if not 0 < fraction < 1:
         raise ConfigError(f'--val-fraction: got {fraction}, expected a share between 0 and 1')

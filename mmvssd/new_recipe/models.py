@@ -61,7 +61,7 @@ def find_arch(name: str, task: str) -> Arch:
         ConfigError: There is no such arch.
     """
     if name not in archs():
-        raise ConfigError(f'--arch: got {name!r}{suggestion(name, archs())} Known: '
+        raise ConfigError(f'--arch: got {name!r}{suggestion(name, archs(), longer=True)} Known: '
                           f'{", ".join(archs())}')
     file = configs_dir() / '_base_' / 'backbones' / f'{name}.py'
     backbone = Config.fromfile(file)

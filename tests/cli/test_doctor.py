@@ -37,7 +37,7 @@ def test_a_whole_installation():
                     *(f'{op} (reference, cpu)' for op in dispatch.ops())):
         assert subject in text
     assert text.count('imports, finds mmvssd.VSSD, mmvssd.VMamba') == 3
-    assert doctor.INSTALL in text
+    assert text.splitlines()[-1] == 'All that is needed works.'
 
 
 @pytest.mark.slow
@@ -62,22 +62,33 @@ def test_a_broken_and_an_absent_host(tmp_path):
 def quick(monkeypatch):
     """A doctor that does not try the hosts, which takes long, nor the ops."""
     monkeypatch.setattr(doctor, 'check_hosts', list)
-    monkeypatch.setattr(doctor, 'check_mmcv_ops', list)
+    monkeypatch.setattr(doctor, 'check_mmcv_ops', lambda everything: [])
     monkeypatch.setattr(doctor, 'check_ops', list)
     return monkeypatch
 
 
 def test_status_is_one_for_any_problem(quick, capsys):
-    assert doctor.main() == 0
+    assert doctor.main([]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == 'All that is needed works.'
     quick.setattr(doctor, 'check_ops',
                   lambda: [doctor.Finding('an op', False, 'wrong', 'do that')])
-    assert doctor.main() == 1
-    assert 'PROBLEM an op: do that' in capsys.readouterr().out
+    assert doctor.main([]) == 1
+    *_, problem, verdict = capsys.readouterr().out.splitlines()
+    assert problem == 'PROBLEM an op: do that'
+    assert verdict.startswith('To mend: an op, as the lines above say.')
+    assert doctor.INSTALL in verdict
+
+
+def test_an_option_that_there_is_not(quick, capsys):
+    with pytest.raises(SystemExit) as end:
+        doctor.main(['--everything'])
+    assert end.value.code == 2
+    assert '--all' in capsys.readouterr().err
 
 
 def test_versions(quick, capsys):
     quick.setattr(versions, 'installed', dict(torch='2.13.0', mmengine='0.10.7', mmcv='2.2.0').get)
-    assert doctor.main() == 1
+    assert doctor.main([]) == 1
     text = capsys.readouterr().out
     assert 'PROBLEM mmcv: mmcv 2.2.0 is installed, but mmvssd needs' in text
     assert "pip install 'mmcv>=2.0.0,<2.2.0'" in text
@@ -140,8 +151,11 @@ def test_who_serves_mmcvs_ops(monkeypatch):
     assert doctor.check_mmcv_ops() == [
         doctor.Finding('torchvision (cpu)', None, 'nms, roi_align'),
         doctor.Finding('mmvssd (cpu)', None, 'softnms'),
-        doctor.Finding('nobody: raises when called (cpu)', None, 'knn'),
+        doctor.Finding('not available on this machine (cpu)', None,
+                       'calling one raises: 1 in all, see --all'),
     ]
+    assert doctor.check_mmcv_ops(everything=True)[-1] == doctor.Finding(
+        'not available on this machine (cpu)', None, 'calling one raises: knn')
     monkeypatch.setattr(mmcv_ops, 'providers', lambda device: dict(nms='mmcv (compiled)'))
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     assert [finding.subject for finding in doctor.check_mmcv_ops()] == [

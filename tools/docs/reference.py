@@ -27,7 +27,7 @@ PARTS = ('dist_run.sh', 'slurm_run.sh', 'torchrun.py')
 FOLDERS = {'.': 'Set up, train, test, predict', 'dataset_tools': 'Data',
            'model_converters': 'Checkpoints', 'deployment': 'Deployment',
            'analysis_tools': 'Analysis', 'benchmarks': 'Benchmarks'}
-MODULES = ('mmvssd.predict', 'mmvssd_kernels.benchmark')
+MODULES = ('mmvssd.doctor', 'mmvssd.predict', 'mmvssd_kernels.benchmark')
 
 
 def tools():
@@ -77,7 +77,7 @@ def tools_page():
     if found:
         raise RuntimeError(f'tools/{next(iter(found))}: give the folder a title in FOLDERS')
     parts += ['## From a plain installation',
-              '`python -m mmvssd.doctor` takes no options. It shows what works on this machine.']
+              'These need no checkout.']
     for module in MODULES:
         parts += [f'### python -m {module}', f'```text\n{help_of(module).rstrip()}\n```']
     return '\n\n'.join(parts)

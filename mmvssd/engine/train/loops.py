@@ -100,11 +100,21 @@ class _ResumableLoop:
                       f'{self.unit}s: it is evaluated, and nothing is left to train',
                       logger='current', level=logging.WARNING)
 
-    def _validate(self, step: int, last: int) -> None:
-        """Validate if it is time to, after ``step`` of ``last`` epochs or iterations."""
+    def _validate(self, step: int, last: int, *, again: bool = False) -> None:
+        """Validate if it is time to, after ``step`` of ``last`` epochs or iterations.
+
+        Args:
+            step: The epoch or the iteration that has ended.
+            last: That of the training's end.
+            again: The run that is resumed may have validated it; the log says so.
+        """
         self._decide_current_val_interval()
         if (self.runner.val_loop is not None and step >= self.val_begin
                 and (step % self.val_interval == 0 or step == last)):
+            if again and is_resuming(self.runner):
+                name = 'epoch' if self.unit == 'epoch' else 'iteration'
+                print_log(f'{name} {step} is validated again: its checkpoint was written before '
+                          'its scores', logger='current')
             self.runner.val_loop.run()
 
 
@@ -127,7 +137,7 @@ class EpochBasedTrainLoop(_ResumableLoop, HostEpochBasedTrainLoop):
         self._done = self._batches_done()
         self.runner.call_hook('before_train')
         if self.epoch and not self._done:
-            self._validate(self.epoch, self.max_epochs)
+            self._validate(self.epoch, self.max_epochs, again=True)
         while self.epoch < self.max_epochs and not self.stop_training:
             self.run_epoch()
             self._validate(self.epoch, self.max_epochs)
@@ -186,7 +196,7 @@ class IterBasedTrainLoop(_ResumableLoop, HostIterBasedTrainLoop):
         self.runner.call_hook('before_train_epoch')
         if self.iter:
             self._skip_batches()
-            self._validate(self.iter, self.max_iters)
+            self._validate(self.iter, self.max_iters, again=True)
         while self.iter < self.max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))

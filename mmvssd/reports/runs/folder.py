@@ -32,7 +32,8 @@ LOG_PART = 4_000_000
 class State(NamedTuple):
     """How a run stands."""
 
-    name: str  # 'running', 'finished', 'killed', 'failed', 'stopped', 'tested' or 'unknown'
+    #: 'running', 'finished', 'killed', 'failed', 'stopped', 'tested', 'did not start' or 'unknown'
+    name: str
     reason: str = ''
 
     def __str__(self) -> str:
@@ -113,6 +114,17 @@ class RunFolder:
         return (trained or self.records or [{}])[-1]
 
     @property
+    def reached(self) -> Optional[str]:
+        """Return the place that it came to, by its record; without an epoch if it counts none."""
+        place = self.record.get('reached')
+        if not isinstance(place, dict) or not {'epoch', 'iteration'} <= set(place):
+            return None
+        loop = get(self.settings, 'train_cfg', {})
+        by_iterations = isinstance(loop, dict) and 'max_iters' in loop and 'max_epochs' not in loop
+        return (f'iteration {place["iteration"]}' if by_iterations
+                else f'epoch {place["epoch"]}, iteration {place["iteration"]}')
+
+    @property
     def scores(self) -> Dict[str, Score]:
         """Return the last and the best of each score."""
         return {key: _score(key, curve) for key, curve in self.curves.items() if curve.is_score}
@@ -184,10 +196,17 @@ def _state(path: Path, records: Sequence[dict]) -> State:
     trained = [record for record in records if record.get('mode') == 'train']
     if not trained:
         if not records:
-            return State('unknown', 'it wrote no run.json: it did not begin, or has no run_record')
+            return (State('unknown', 'it wrote no run.json: it has no run_record') if _results(path)
+                    else State('did not start', 'it ended before its first step'))
         return State('tested') if records[-1]['status'] == 'finished' else _state_of(
             path, records[-1])
     return _state_of(path, trained[-1])
+
+
+def _results(path: Path) -> bool:
+    """Tell whether a run without a record has got as far as numbers or checkpoints."""
+    return (any(path.glob('*/vis_data/scalars.json')) or any(path.glob('*/[0-9]*.json'))
+            or bool(checkpoints_of(str(path), best=True)))
 
 
 def _state_of(path: Path, record: dict) -> State:

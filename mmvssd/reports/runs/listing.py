@@ -16,19 +16,24 @@ HEADER = ('run', 'state', 'reached', 'score', 'best', 'at', 'last', 'tested', 't
 RIGHT = (4, 6, 7, 8, 9)
 
 
-def find_runs(root: Path) -> List[RunFolder]:
-    """Read all work dirs below a folder, the folder itself among them.
+def find_runs(*roots: Path) -> List[RunFolder]:
+    """Read all work dirs below some folders, the folders themselves among them, each once.
 
     Raises:
-        ConfigError: There is no such folder, or no run in it.
+        ConfigError: There is no such folder, or no run in one.
     """
-    if not root.is_dir():
-        raise ConfigError(f'{root}: no such folder (seen from {Path.cwd()})')
-    runs = [read_folder(path) for path in _work_dirs(root)]
-    if not runs:
-        raise ConfigError(f'{root}: no run has written into a folder below it; name the folder of '
-                          'your work dirs, by default work_dirs')
-    return runs
+    runs: Dict[Path, RunFolder] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise ConfigError(f'{root}: no such folder (seen from {Path.cwd()})')
+        paths = list(_work_dirs(root))
+        if not paths:
+            raise ConfigError(f'{root}: no run has written into a folder below it; name the '
+                              'folder of your work dirs, by default work_dirs')
+        for path in paths:
+            if path.resolve() not in runs:
+                runs[path.resolve()] = read_folder(path)
+    return list(runs.values())
 
 
 def _work_dirs(root: Path) -> Iterator[Path]:
@@ -39,18 +44,18 @@ def _work_dirs(root: Path) -> Iterator[Path]:
             yield path
 
 
-def find_run(name: str, root: Path) -> RunFolder:
-    """Read a run by its path, or by its path below a folder.
+def find_run(name: str, *roots: Path) -> RunFolder:
+    """Read a run by its path, or by its path below one of some folders.
 
     Raises:
         ConfigError: There is none; similar names are listed.
     """
-    for path in (root / name, Path(name)):
+    for path in (*(root / name for root in roots), Path(name)):
         if path.is_dir() and is_run(path):
             return read_folder(path)
-    known = [str(path.relative_to(root)) for path in _work_dirs(root)] if root.is_dir() else []
-    raise ConfigError(f'--compare: {name} is not a run, neither in {root} nor from {Path.cwd()}'
-                      f'{suggestion(name, known)}')
+    known = [str(path.relative_to(root)) for root in roots for path in _work_dirs(root)]
+    raise ConfigError(f'--compare: {name} is not a run, neither in {", ".join(map(str, roots))} '
+                      f'nor from {Path.cwd()}{suggestion(name, known)}')
 
 
 def as_json(run: RunFolder) -> Dict[str, Any]:
@@ -66,8 +71,14 @@ def as_json(run: RunFolder) -> Dict[str, Any]:
         damage=list(run.damage))
 
 
-def table(runs: Sequence[RunFolder], root: Path) -> str:
-    """Return the table of a terminal, the reason for what did not finish below it."""
+def table(runs: Sequence[RunFolder], root: Optional[Path] = None) -> str:
+    """Return the table of a terminal, the reason for what did not finish below it.
+
+    Args:
+        runs: The runs.
+        root: The folder that all are in: their names are their paths below it. Without one they
+            are the paths themselves.
+    """
     rows = [_row(run, root) for run in runs]
     lines = _aligned([HEADER, *rows], RIGHT)
     reasons = [f'{_name(run, root)}: {str(run.state).splitlines()[0]}' for run in runs
@@ -76,18 +87,17 @@ def table(runs: Sequence[RunFolder], root: Path) -> str:
     return printable('\n'.join([*lines, *([''] if reasons else []), *reasons]))
 
 
-def _name(run: RunFolder, root: Path) -> str:
+def _name(run: RunFolder, root: Optional[Path]) -> str:
+    if root is None:
+        return str(run.path)
     return str(run.path.relative_to(root)) if run.path != root else run.path.resolve().name
 
 
-def _row(run: RunFolder, root: Path) -> List[str]:
+def _row(run: RunFolder, root: Optional[Path]) -> List[str]:
     entry, main = as_json(run), run.main_score
     score = run.scores.get(main) if main else None
     tested = [test.scores[main] for test in run.tests if main in test.scores]
-    reached = entry['reached'] if isinstance(entry['reached'], dict) else {}
-    place = f'epoch {reached["epoch"]}, iteration {reached["iteration"]}' if {
-        'epoch', 'iteration'} <= set(reached) else _logged(run)
-    return [_name(run, root), run.state.name, place, main or '–',
+    return [_name(run, root), run.state.name, run.reached or _logged(run), main or '–',
             shown_number(score.best) if score else '–',
             f'{score.axis} {score.at}' if score else '–',
             shown_number(score.last) if score else '–',

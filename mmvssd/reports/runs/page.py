@@ -64,9 +64,8 @@ def _view(name: str, folder: RunFolder) -> RunView:
 
 def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
     record, settings, costs = folder.record, folder.settings, folder.costs
-    batch, reached, start, rate = (
-        part if isinstance(part, dict) else {}
-        for part in map(record.get, ('batch', 'reached', 'start', 'lr')))
+    batch, start, rate = (part if isinstance(part, dict) else {}
+                          for part in map(record.get, ('batch', 'start', 'lr')))
     step, at_once = costs.step, _at_once(batch)
     facts = [
         ('recipe', record.get('recipe')), ('model', _model(settings)),
@@ -75,8 +74,7 @@ def _facts(folder: RunFolder) -> List[Tuple[str, str]]:
          or 'random weights'),
         ('started', record.get('started')), ('ended', record.get('ended')),
         ('starts', len([one for one in folder.records if one.get('mode') == 'train']) or None),
-        ('reached', f'epoch {reached.get("epoch")}, iteration {reached.get("iteration")}'
-         if reached else None),
+        ('reached', folder.reached),
         ('batch', _batch(batch)),
         ('learning rate', f'{rate["used"]:g}' if isinstance(rate.get('used'), float) else None),
         ('precision', record.get('precision')), ('seed', record.get('seed')),

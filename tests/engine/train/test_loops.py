@@ -34,3 +34,22 @@ def test_as_many_are_said(kind, unit, monkeypatch):
     loop_at(kind, unit, 3, 3)._require_rest()
     assert said == [f'The checkpoint that is resumed has been trained for all 3 {unit}s: it is '
                     'evaluated, and nothing is left to train']
+
+
+@pytest.mark.parametrize(('kind', 'unit', 'name'), [
+    (EpochBasedTrainLoop, 'epoch', 'epoch'), (IterBasedTrainLoop, 'iter', 'iteration')])
+def test_why_a_resumed_run_validates_again(kind, unit, name, monkeypatch):
+    said, validated = [], []
+    monkeypatch.setattr(loops, 'print_log', lambda line, **kwargs: said.append(line))
+    loop = loop_at(kind, unit, 2, 3)
+    loop._runner.val_loop = SimpleNamespace(run=lambda: validated.append(len(said)))
+    vars(loop).update(val_begin=1, dynamic_milestones=[0], dynamic_intervals=[2])
+    loop._validate(2, 3)
+    loop._validate(1, 3, again=True)  # it was not time to, then
+    assert not said
+    loop._validate(2, 3, again=True)
+    assert said == [f'{name} 2 is validated again: its checkpoint was written before its scores']
+    assert validated == [0, 1]
+    loop._runner._resume = False  # a script that trains on
+    loop._validate(2, 3, again=True)
+    assert len(said) == 1

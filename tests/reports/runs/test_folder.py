@@ -80,8 +80,14 @@ def test_files_that_are_damaged(work_dir, tmp_path):
         assert (folder.curves, folder.details) == ({}, None)
     (path / '20260101_000000' / 'run.json').unlink()
     (path / '20260101_000001' / 'run.json').unlink()
-    assert str(read_folder(path).state) == (
-        'unknown: it wrote no run.json: it did not begin, or has no run_record')
+    assert str(read_folder(path).state) == 'unknown: it wrote no run.json: it has no run_record'
+
+
+@pytest.mark.parametrize(('loop', 'reached'), [
+    ('max_iters=9', 'iteration 20'), ('max_epochs=9', 'epoch 2, iteration 20'),
+    ('max_epochs=2, max_iters=9', 'epoch 2, iteration 20')])
+def test_the_place_that_a_run_came_to(work_dir, loop, reached):
+    assert read_folder(work_dir(config=f'train_cfg = dict({loop})')).reached == reached
 
 
 def test_the_size_of_a_run_that_removes_files_meanwhile(work_dir, monkeypatch):
@@ -114,8 +120,10 @@ def test_one_that_ended_before_it_began(tmp_path):
     (tmp_path / '20260101_000000').mkdir()
     (tmp_path / '20260101_000000' / '20260101_000000.log').write_text('x')
     folder = read_folder(tmp_path)
-    assert folder.state.name == 'unknown'
+    assert str(folder.state) == 'did not start: it ended before its first step'
     assert (folder.curves, folder.scores, folder.seconds, folder.main_score) == ({}, {}, None, None)
+    (tmp_path / 'iter_3.pth').touch()  # it came so far, without a record
+    assert read_folder(tmp_path).state.name == 'unknown'
 
 
 def test_one_that_is_no_run(tmp_path):

@@ -94,3 +94,17 @@ def test_what_is_not_there(tool, runs, tmp_path):
 
 def test_a_work_dir_itself(tool, runs):
     assert tool(runs / 'good')[1].splitlines()[1].startswith('good')
+
+
+def test_several_folders(tool, runs, monkeypatch):
+    """Each run is listed once, by a path that tells it from the others."""
+    monkeypatch.chdir(runs.parent)
+    status, text = tool('all/deep', 'all/good', 'all/deep/er')
+    assert status == 0
+    assert [line.split()[0] for line in text.splitlines()[:3]] == ['run', 'all/deep/er', 'all/good']
+    status, text = tool('all/good', 'all/deep', '--compare', 'er', 'all/good', '--json')
+    assert json.loads(text)['runs'] == ['all/deep/er', 'all/good']
+    assert tool('all/good', 'all/empty')[0] == 2
+    monkeypatch.chdir(runs)
+    (runs / 'work_dirs').symlink_to(runs / 'good')
+    assert tool()[1].splitlines()[1].startswith('good')
