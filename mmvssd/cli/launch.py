@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
-from mmvssd.cli.settings import merge, naming_settings
+from mmvssd.cli.settings import keep_doubts, merge, naming_settings
 from mmvssd.cli.terminal import soften_empty_validations, tell_of_details
 from mmvssd.engine.checkpoints.work_dir import require_usable
 from mmvssd.engine.data.checks import check_data, dicts_of, is_local
@@ -175,6 +175,7 @@ def _build(cfg: Config, *phases: str) -> Runner:
     with naming_settings(cfg, everything=True):
         runner = GuardedRunner.from_cfg(cfg)
         tell_of_details(runner.logger)
+        keep_doubts(cfg)
         for phase in phases:
             getattr(runner, f'{phase}_loop')  # built when it is first asked for
     return runner

@@ -9,7 +9,7 @@ import re
 import traceback
 from contextlib import contextmanager
 from types import FrameType
-from typing import Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import mmengine.registry
 from mmengine.config import Config
@@ -26,10 +26,20 @@ from torch.utils.data import DataLoader
 from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.record.signals import signal_behind
 from mmvssd.errors import ConfigError
-from mmvssd.phrases import suggestion
+from mmvssd.phrases import similar, suggestion
+from mmvssd.processes import is_first
 
-#: Settings that a recipe may be without, and that something reads all the same.
-RUNNER_SETTINGS = {*inspect.signature(Runner).parameters, 'runner_type', 'strategy', 'unguarded'}
+#: Settings that a recipe may be without, and that something reads all the same: arguments of a
+#: Runner, what it reads of its config later, and what the commands read.
+RUNNER_SETTINGS = {
+    *inspect.signature(Runner).parameters,
+    'activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'init_weights_for_test_or_val', 'model_wrapper_cfg', 'sync_bn',
+    'custom_imports', 'runner_type', 'strategy', 'tta_model', 'tta_pipeline', 'unguarded'}
+#: How alike a new top-level setting is to one that exists, from 0 to 1, if it is misspelt.
+MISSPELT = 0.8
+#: How names of a phase begin: ``test_pipeline`` is no misspelt ``tta_pipeline``.
+PHASES = ('train_', 'val_', 'test_', 'tta_')
 #: What takes a dict without a type as its arguments, by the end of its key.
 TAKEN_BY = {'randomness': Runner.set_randomness, 'dataloader': DataLoader}
 #: What MMEngine looks for in dicts without a type, by their keys.
@@ -42,6 +52,8 @@ LOOKED_FOR = {
 DATALOADER_SETTINGS = {'dataset', 'num_batch_per_epoch'}
 #: Where a Config holds what ``--cfg-options`` gave.
 OPTIONS = 'given_options'
+#: Where it holds what was said of them before there was a log file.
+DOUBTS = 'doubtful_options'
 
 Key = Tuple[str, ...]
 
@@ -49,18 +61,23 @@ Key = Tuple[str, ...]
 def merge(cfg: Config, options: dict) -> None:
     """Set what the command line's ``--cfg-options`` give, and warn of settings that are new.
 
+    Only the first of several processes warns.
+
     Args:
         cfg: The recipe; it is changed.
         options: Settings by dotted key.
 
     Raises:
-        ConfigError: A key leads nowhere, such as to the tenth of three entries.
+        ConfigError: A key leads nowhere, such as to the tenth of three entries, or begins with a
+            name that nothing reads and that is nearly one that exists.
     """
+    doubts = []
     for option in options:
+        _require_spelling(cfg, option)
         message = _newness(cfg, option.split('.'))
-        if message:
-            print_log(f'--cfg-options: {option} is new, {message}', logger='current',
-                      level=logging.WARNING)
+        if message and is_first():
+            doubts.append(f'--cfg-options: {option} is new, {message}')
+            print_log(doubts[-1], logger='current', level=logging.WARNING)
     try:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError, IndexError) as error:
@@ -69,6 +86,26 @@ def merge(cfg: Config, options: dict) -> None:
         _import_again(cfg)  # those of the recipe were imported as it was read
     # beside the recipe, not in it: dumps and copies are of settings only
     object.__setattr__(cfg, OPTIONS, dict(options))
+    object.__setattr__(cfg, DOUBTS, doubts)
+
+
+def _require_spelling(cfg: Config, option: str) -> None:
+    name = option.split('.')[0]
+    known = _settings_of(cfg, cfg, []) or set()
+    phase = next((phase for phase in PHASES if name.startswith(phase)), None)
+    if phase:
+        known = {other for other in known if other.startswith(phase)}
+    close = [] if name in known else similar(name, known, cutoff=MISSPELT)
+    if close:
+        raise ConfigError(f'--cfg-options: {option}: neither the recipe nor MMEngine has a setting '
+                          f'{name}; did you mean {" or ".join(close)}? One of your own that your '
+                          'code reads has to stand in the recipe')
+
+
+def keep_doubts(cfg: Config) -> None:
+    """Write what was said of options into the log files of this run, now that they are open."""
+    for doubt in getattr(cfg, DOUBTS, []):
+        _write_to_files(logging.WARNING, doubt)
 
 
 def _import_again(cfg: Config) -> None:
@@ -175,8 +212,13 @@ def _builds(frame: FrameType) -> bool:
 
 def keep_traceback(error: BaseException) -> None:
     """Write a traceback to the log files of this run, if they are open."""
-    record = logging.LogRecord('mmvssd', logging.ERROR, __file__, 0, 'The run was stopped by:', (),
-                               (type(error), error, error.__traceback__))
+    _write_to_files(logging.ERROR, 'The run was stopped by:',
+                    (type(error), error, error.__traceback__))
+
+
+def _write_to_files(level: int, message: str, error: Any = None) -> None:
+    """Log to the files only, not to the terminal."""
+    record = logging.LogRecord('mmvssd', level, __file__, 0, message, (), error)
     for handler in MMLogger.get_current_instance().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)

@@ -36,6 +36,7 @@ PATCHES = {
     'distributed': 'mmengine.dist',
     'failed_runs': 'mmengine.runner',
     'figure_margins': 'matplotlib._tight_bbox',
+    'loader_workers': 'mmengine.runner',
     'mmcv_ops': 'mmcv',
     'model_complexity': 'mmengine.analysis',
     'model_wrappers': 'mmengine.runner',

@@ -28,6 +28,7 @@ from mmvssd.engine.train import (
     LearningRateDecayOptimizerConstructor,
     MESAHook,
     ResumableEarlyStoppingHook,
+    UnusedParametersHook,
 )
 
 __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'DataSurveyHook',
@@ -36,4 +37,4 @@ __all__ = ['CheckpointCheckHook', 'DataCheckHook', 'DataFaultsHook', 'DataSurvey
            'MeanLossHook', 'PredictionDrawingHook',
            'ResumableBatchSampler', 'ResumableEarlyStoppingHook', 'RunRecordHook',
            'SafeCheckpointHook', 'SeededDataset', 'SeededSampler', 'TensorboardVisBackend',
-           'TestDetailsHook', 'TestedWeightsHook', 'WorkDirHook']
+           'TestDetailsHook', 'TestedWeightsHook', 'UnusedParametersHook', 'WorkDirHook']

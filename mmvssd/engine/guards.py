@@ -34,6 +34,7 @@ from mmvssd.engine.train import (
     IterBasedTrainLoop,
     LearningRateDecayOptimizerConstructor,
     ResumableEarlyStoppingHook,
+    UnusedParametersHook,
 )
 from mmvssd.errors import ConfigError
 from mmvssd.host_internals import DEFAULT_HOOKS, built_loop
@@ -68,6 +69,8 @@ GUARDS: Dict[str, Guard] = {
         DataFaultsHook, 'what is left out of the training data is not counted'),
     'finite_check': Guard(
         FiniteCheckHook, 'a loss or gradients that are not finite reach the weights'),
+    'unused_parameters': Guard(
+        UnusedParametersHook, 'parameters without a gradient stop several processes unnamed'),
     'work_dir': Guard(
         WorkDirHook, 'two trainings in one work dir may mix their checkpoints'),
 }

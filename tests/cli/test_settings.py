@@ -1,6 +1,8 @@
 """Settings that do not fit are named, and those that a recipe does not have."""
 import copy
 import functools
+import inspect
+import re
 import sys
 
 import pytest
@@ -10,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from mmvssd.cli import settings
@@ -241,12 +243,14 @@ def test_arrays_in_a_config():
     ('model.tst_cfg.rcnn.score_thr', None),  # building the detector refuses it
     ('default_hooks.checkpoint.intervall', 'did you mean interval?'),  # swallowed by **kwargs
     ('optim_wrapper.clip_grad.maxnorm', 'did you mean max_norm?'),
-    ('optim_wraper.type', 'the recipe has no optim_wraper; did you mean optim_wrapper?'),
     ('foo.bar.baz', 'the recipe has no foo'),
     ('auto_scale_lr.enable', None), ('randomness.deterministic', None),
     ('env_cfg.resource_limit', None), ('train_dataloader.pin_memory', None),
     ('model.backbone.frozen_stages', None), ('model.backbone.frozen_stags', None),
     ('default_hooks.checkpoint.max_keep_ckpts', None), ('unguarded', None), ('resume', None),
+    ('find_unused_parameters', None), ('model_wrapper_cfg.broadcast_buffers', None),
+    ('tta_model.type', None),
+    ('val_pipelines_of_mine', 'the recipe has no val_pipelines_of_mine'),
     ('train_dataloader.dataset.pipeline.0.backend_args', None),
 ])
 def test_a_setting_that_the_recipe_does_not_have(monkeypatch, option, said):
@@ -259,3 +263,47 @@ def test_a_setting_that_the_recipe_does_not_have(monkeypatch, option, said):
     settings.merge(cfg, {option: 1})
     assert len(warnings) == (said is not None)
     assert said is None or said in warnings[0]
+
+
+@pytest.mark.parametrize(('option', 'meant'), [
+    ('train_dataloder.batch_size', 'train_dataloader'), ('optim_wraper.type', 'optim_wrapper'),
+    ('modle.backbone.arch', 'model'), ('default_hook.logger.interval', 'default_hooks'),
+    ('find_unused_parameter', 'find_unused_parameters'), ('max_epoch', 'max_epochs')])
+def test_a_misspelt_part_of_the_recipe(option, meant):
+    cfg = copy.deepcopy(recipe_of(DETECTOR))
+    cfg.max_epochs = 1
+    with pytest.raises(ConfigError, match=f'--cfg-options: {option}: neither the recipe nor '
+                                          f'MMEngine has a setting .*; did you mean {meant}'):
+        settings.merge(cfg, {option: 1})
+    assert option.split('.')[0] not in cfg
+
+
+@pytest.mark.parametrize('name', ['train_pipeline', 'val_pipeline', 'test_pipeline'])
+def test_a_name_of_another_phase_is_not_misspelt(name):
+    cfg = Config(dict.fromkeys({'train_pipeline', 'val_pipeline', 'test_pipeline'} - {name}, 0))
+    settings.merge(cfg, {name: 1})
+    assert cfg[name] == 1
+
+
+def test_all_that_mmengine_reads_of_a_config_is_known():
+    """Its Runners and strategies ask for settings by name."""
+    for runner in (Runner, FlexibleRunner):
+        source = inspect.getsource(inspect.getmodule(runner))
+        read = set(re.findall(r"\bcfg(?:\.get\(|\[)\s*'(\w+)'", source))
+        assert {'find_unused_parameters', 'compile'} <= read or runner is FlexibleRunner
+        assert read <= settings.RUNNER_SETTINGS
+
+
+@pytest.mark.parametrize(('rank', 'times'), [('0', 1), ('1', 0)])
+def test_the_log_keeps_a_warning_once(tmp_path, monkeypatch, rank, times):
+    monkeypatch.setenv('RANK', rank)
+    said = []
+    monkeypatch.setattr(settings, 'print_log', lambda message, **kwargs: said.append(message))
+    cfg = copy.deepcopy(recipe_of(CLASSIFIER))
+    settings.merge(cfg, {'foo.bar': 1})
+    MMLogger.get_instance('doubts', log_file=str(tmp_path / 'log.txt'))
+    settings.keep_doubts(cfg)
+    assert len(said) == times
+    log = tmp_path / 'log.txt'
+    assert (log.read_text() if log.exists() else '').count(
+        'WARNING - --cfg-options: foo.bar is new') == times

@@ -271,7 +271,8 @@ def all_hooks(*without):
 def test_what_is_on_is_said(said):
     GuardsHook().before_run(runner_with(Loop(), all_hooks()))
     assert said == ['Guards on: train_loop, checkpoint, checkpoint_check, mean_loss, run_record, '
-                    'data_survey, data_check, data_faults, finite_check, work_dir']
+                    'data_survey, data_check, data_faults, finite_check, unused_parameters, '
+                    'work_dir']
 
 
 def test_what_is_on_in_a_test(said):
@@ -293,7 +294,7 @@ def test_what_is_off_is_said(said):
         unguarded=['finite_check'],
         default_hooks=dict(checkpoint=dict(type='OwnCheckpointHook'), run_record=None))))
     assert said[0] == ('Guards on: checkpoint_check, data_survey, data_check, data_faults, '
-                       'work_dir')
+                       'unused_parameters, work_dir')
     assert said[1:] == [
         f'Guard checkpoint is off (a OwnCheckpointHook): {GUARDS["checkpoint"].without}',
         f'Guard mean_loss is off (not added): {GUARDS["mean_loss"].without}',
