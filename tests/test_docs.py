@@ -1,5 +1,6 @@
 """The code of README and docs runs, or loads and builds if it is a config."""
 import re
+import shlex
 from statistics import median
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvssd.datasets import make_sample_data
 from mmvssd.families import FAMILIES
 from mmvssd.models import VSSD
+from mmvssd.new_recipe import new_recipe
 from mmvssd.paths import configs_dir, project_root
 
 DOCS = project_root() / 'docs'
@@ -83,6 +86,22 @@ def test_config_of_the_fine_tuning_page(name, text, tmp_path):
         assert model.roi_head.mask_head.num_classes == classes
     else:
         assert model.head.num_classes == cfg.data_preprocessor.num_classes == classes
+
+
+def test_what_is_said_of_the_sample_scenes(tmp_path, monkeypatch, capsys):
+    """The page shows what the command really says, as far as it is of data and training."""
+    page = (DOCS / 'your_data.md').read_text()
+    shown = re.search(r'```text\n(Format: .*?)^Written: ', page, re.DOTALL | re.MULTILINE)[1]
+    make, write = (shlex.split(line)[2:] for line in re.search(
+        r'```bash\n(python .*make_sample_data.py .*\n)(python .*)\n```', page).groups())
+    monkeypatch.chdir(tmp_path)
+    root, scenes, (train, val, size) = make[0], make[1], (int(make[i]) for i in (2, 3, 5))
+    assert (scenes, make[4]) == ('--num-scenes', '--image-size')
+    make_sample_data(root, num_scenes=(train, val), num_crops=(1, 1), image_size=size,
+                     progress=False)
+    assert write[1::2] == ['--arch', '--out']
+    new_recipe(write[0], write[4], arch=write[2])
+    assert shown in capsys.readouterr().out
 
 
 def test_the_readmes_config_builds(tmp_path):

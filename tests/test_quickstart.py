@@ -77,6 +77,8 @@ def test_tasks(quickstart, tmp_path, arguments, scores, ran):
         assert 'checkpoint=classifier/last.pth' in lines[3]
         assert str(folder) in out
     assert 'TOO LOW' not in out
+    assert 'know only digits' in out  # and what comes next
+    assert f'{tmp_path}/python tools/new_recipe.py FOLDER --arch vssd-nano' in out
 
 
 def test_a_family_has_its_recipes_and_its_folder(quickstart, tmp_path):

@@ -135,6 +135,12 @@ where() {  # where <folder of predictions> <what its JSON holds>
     printf '%-33s %s\n' pictures "$out/$1/pictures" "$2" "$out/$1/predictions.json"
 }
 
+next_step() {  # what the models are good for, and what to do with other images
+    printf '%s\n' 'These models know only digits. For your own data, from the root of the checkout:'
+    printf '    %s tools/new_recipe.py FOLDER --arch vssd-nano --out mine/recipe.py\n' "$python"
+    printf '    %s tools/train.py mine/recipe.py\n' "$python"
+}
+
 heading 'sample data'
 tool dataset_tools/make_sample_data.py data/sample_digits
 classify
@@ -153,4 +159,5 @@ case $task in
     cls) summary classifier_test || status=1 ;;
 esac
 printf 'Done in %d min %02d s after the set-up.\n' $((SECONDS / 60)) $((SECONDS % 60))
+next_step
 exit "$status"
