@@ -51,6 +51,19 @@ def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
     assert FAMILIES.pop('mine').type == 'mmvssd.Mine'
 
 
+def test_widths_of_the_backbone_page():
+    """The table has the four widths of every published arch."""
+    page = (DOCS / 'backbone.md').read_text().partition('## Architectures')[2]
+    for family in (FAMILIES['vssd'], FAMILIES['vmamba']):
+        rows = page.partition(f'of {family.backbone.__name__} |')[2].partition('\n\n')[0]
+        shown = {arch: cells for names, cells in re.findall(r'^\| (`.*?) \| ([\d, ]+) \|', rows,
+                                                            re.MULTILINE)
+                 for arch in re.findall('`(.*?)`', names)}
+        with torch.device('meta'):
+            assert shown == {arch: ', '.join(map(str, family.backbone(arch).dims))
+                             for arch in family.backbone.archs}
+
+
 def test_timm_page(tmp_path, monkeypatch, capsys):
     pytest.importorskip('timm')
     monkeypatch.chdir(tmp_path)
