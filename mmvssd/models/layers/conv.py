@@ -44,8 +44,11 @@ def order_channels_last_(conv: nn.Conv2d) -> None:
     """Keep a weight in the order in which the convolution runs, or each call would copy it.
 
     The last downsample's weight is 10 MB. For one image, to copy it took as long as to convolve.
+    A depthwise weight lies in memory as before, since its one input channel has no neighbour. But
+    it gets the strides that its gradient has. Otherwise DistributedDataParallel warns of each.
     """
-    conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    weight = conv.weight.data  # `contiguous` would leave the strides of a depthwise one
+    conv.weight.data = torch.empty_like(weight, memory_format=torch.channels_last).copy_(weight)
 
 
 class GridConv2d(nn.Conv2d):

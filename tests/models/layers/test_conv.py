@@ -116,3 +116,31 @@ def test_a_weight_keeps_its_order_where_models_are_loaded_and_moved():
     layer = GridConv2d(8, 16, 3).to(memory_format=torch.contiguous_format)
     assert layer.weight.is_contiguous()
     assert nn.utils.parameters_to_vector(layer.parameters()).numel() == 16 * 8 * 9 + 16
+
+
+@pytest.mark.parametrize('narrow', [False, True])
+@pytest.mark.parametrize('make', [
+    lambda: PositionConv(8), lambda: GridConv2d(8, 16, 3, stride=2, padding=1),
+    lambda: GridConv2d(1, 8, 3), lambda: ConvNormAct(8, 8, 3, groups=8),
+    lambda: ConvNormAct(8, 16, 1)])
+def test_a_gradient_has_the_strides_of_its_weight(make, narrow):
+    """DistributedDataParallel warns of others, once for each process."""
+    layer = make()
+    x = torch.randn(2, 1 if getattr(layer, 'in_channels', 8) == 1 else 8, 8, 8)
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast('cpu', torch.bfloat16, enabled=narrow):
+        layer(x if isinstance(layer, ConvNormAct) else x.permute(0, 2, 3, 1)).sum().backward()
+    weight = next(layer.parameters())
+    assert weight.dim() == 4
+    assert weight.grad.stride() == weight.stride()
+    assert copy.deepcopy(weight).stride() == weight.stride()
+
+
+def test_a_depthwise_weight_lies_in_memory_as_ever():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, 3, groups=8)
+    torch.manual_seed(0)
+    layer = GridConv2d(8, 8, 3, groups=8)
+    assert layer.weight.is_contiguous()
+    assert torch.equal(layer.weight, plain.weight)
+    assert torch.equal(layer.weight.detach().as_strided((72, ), (1, )), plain.weight.flatten())
