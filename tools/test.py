@@ -11,7 +11,7 @@ from mmvssd.cli.command_line import (
     run,
     write_report,
 )
-from mmvssd.cli.launch import build_tester, leaving_no_empty_run
+from mmvssd.cli.launch import build_tester
 
 
 def main() -> None:
@@ -32,9 +32,8 @@ def main() -> None:
     add_run_arguments(parser)
     args = parser.parse_args()
     cfg = read_recipe(args)
-    with leaving_no_empty_run(cfg):
-        build_tester(cfg, args.checkpoint, weights=args.weights, tta=args.tta,
-                     show_dir=args.show_dir, out=args.out, details=args.report).test()
+    build_tester(cfg, args.checkpoint, weights=args.weights, tta=args.tta, show_dir=args.show_dir,
+                 out=args.out, details=args.report).test()
     if args.report:
         write_report(cfg.work_dir)
 

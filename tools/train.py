@@ -11,7 +11,7 @@ from mmvssd.cli.command_line import (
     run,
     write_report,
 )
-from mmvssd.cli.launch import build_trainer, leaving_no_empty_run
+from mmvssd.cli.launch import build_trainer
 from mmvssd.cli.settings import naming_settings
 
 
@@ -27,11 +27,9 @@ def main() -> None:
     add_run_arguments(parser)
     args = parser.parse_args()
     cfg = read_recipe(args)
-    with leaving_no_empty_run(cfg):
-        runner = build_trainer(cfg, resume=args.resume, amp=args.amp,
-                               auto_scale_lr=args.auto_scale_lr)
-        with naming_settings(cfg):  # optimizers and schedules are built now
-            runner.train()
+    runner = build_trainer(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
+    with naming_settings(cfg):  # optimizers and schedules are built now
+        runner.train()
     if args.report:
         write_report(cfg.work_dir)
 

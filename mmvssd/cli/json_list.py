@@ -8,6 +8,8 @@ from mmvssd.errors import DataError
 from mmvssd.files import write_whole
 
 _END = '\n]'
+#: Bytes of a file that is read only to say what it holds.
+READ = 2**26
 
 
 class JsonList:
@@ -58,8 +60,13 @@ class JsonList:
         return entries
 
     def former(self) -> List[dict]:
-        """Return the entries of the file that the first entry replaces; none if it has no list."""
+        """Return the entries of the file that the first entry replaces; none if it has no list.
+
+        Nor of a file above :data:`READ`: it would take minutes, for a note.
+        """
         try:
+            if self.file.stat().st_size > READ:
+                return []
             text = self.file.read_bytes().decode('ascii', 'replace')
         except OSError:
             return []

@@ -1,9 +1,8 @@
 """From a command line's options to MMEngine's Runner, for all three hosts."""
 import logging
 import os
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Optional
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -14,7 +13,7 @@ from mmengine.runner import Runner
 from mmvssd.checkpoint import choose_weights, newest_checkpoint, read_checkpoint, require_resumable
 from mmvssd.cli.settings import keep_doubts, merge, naming_settings
 from mmvssd.cli.terminal import soften_empty_validations, tell_of_details
-from mmvssd.engine.checkpoints.work_dir import remove_if_empty_run, require_usable
+from mmvssd.engine.checkpoints.work_dir import require_usable
 from mmvssd.engine.data.checks import check_data, dicts_of, is_local
 from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
@@ -180,26 +179,6 @@ def _build(cfg: Config, *phases: str) -> Runner:
         for phase in phases:
             getattr(runner, f'{phase}_loop')  # built when it is first asked for
     return runner
-
-
-@contextmanager
-def leaving_no_empty_run(cfg: Config) -> Iterator[None]:
-    """Remove the work dir of a run that a ConfigError ends before it has begun.
-
-    It goes only if this run made it, as one process, and if it holds only what is written as a
-    Runner is built.
-    """
-    work_dir = Path(cfg.work_dir)
-    made = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
-    try:
-        yield
-    except ConfigError:
-        if made and cfg.launcher == 'none':
-            remove_if_empty_run(work_dir)
-            for folder in made[1:]:
-                with suppress(OSError):  # another run has begun in it
-                    folder.rmdir()
-        raise
 
 
 def check_writable(folder: str, option: str) -> None:

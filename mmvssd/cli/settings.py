@@ -95,7 +95,10 @@ def _require_spelling(cfg: Config, option: str) -> None:
     phase = next((phase for phase in PHASES if name.startswith(phase)), None)
     if phase:
         known = {other for other in known if other.startswith(phase)}
-    close = [] if name in known else similar(name, known, cutoff=MISSPELT)
+    close = [] if name in known else [
+        # one with a word more, or less, is a name of its own
+        other for other in similar(name, known, cutoff=MISSPELT)
+        if abs(len(other) - len(name)) <= 2]
     if close:
         raise ConfigError(f'--cfg-options: {option}: neither the recipe nor MMEngine has a setting '
                           f'{name}; did you mean {" or ".join(close)}? One of your own that your '

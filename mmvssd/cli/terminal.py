@@ -37,10 +37,7 @@ OWN_WARNINGS = (
     ('mmengine.model.wrappers.distributed', '`broadcast_buffers` is deprecated.'),
     ('mmengine.optim.optimizer.amp_optimizer_wrapper',
      '`torch.cuda.amp.GradScaler(args...)` is deprecated.'),
-    ('mmseg.datasets.transforms.loading', '`reduce_zero_label` will be deprecated,'),
-    ('mmseg.engine.hooks.visualization_hook', 'The draw is False, '),
     ('mmseg.models.builder', '``build_loss`` would be deprecated soon, '),
-    ('mmseg.models.losses.cross_entropy_loss', 'Default ``avg_non_ignore`` is False, '),
 )
 #: Warnings that one process says for all of a job.
 ONE_FOR_ALL = (
@@ -92,7 +89,7 @@ def _print(*values: Any, **options: Any) -> None:
 
 
 def soften_empty_validations(logger: logging.Logger) -> None:
-    """Have a training say in one line that a validation found nothing, which is no error there."""
+    """Have a training say in one line that a validation found nothing: no error, early on."""
     logger.addFilter(_EmptyValidations())
 
 
@@ -107,9 +104,11 @@ class _EmptyValidations(logging.Filter):
         message = record.getMessage()
         if message == NOTHING_FOUND:
             self._is_told = True
-            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-            record.msg, record.args = ('Validation found no objects yet, which is usual early on; '
-                                       'there is no best_*.pth until it does'), ()
+            # MMEngine says a warning once only
+            record.levelno, record.levelname = logging.INFO, 'INFO'
+            record.msg, record.args = ('Validation found no objects. That is usual in the first '
+                                       'epochs, and a fault later; such a checkpoint is never '
+                                       'best_*.pth'), ()
         elif self._is_told and message.startswith(NO_BEST):
             self._is_told = False
             return False

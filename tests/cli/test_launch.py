@@ -234,36 +234,3 @@ def test_weights_alone_cannot_be_resumed(interrupted, tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
     with pytest.raises(CheckpointError, match='weights.pth: holds no message_hub, no meta, no opt'):
         launch._start_from(interrupted, str(tmp_path / 'weights.pth'))
-
-
-STARTED = ('1/1.log', '1/vis_data/config.py', 'recipe.py', 'data_survey.json')
-
-
-@pytest.mark.parametrize(('error', 'launcher', 'more', 'left'), [
-    (ConfigError, 'none', (), False),
-    (ConfigError, 'none', ('1/run.json', ), True),
-    (ConfigError, 'none', ('iter_1.pth', ), True),
-    (ConfigError, 'none', ('notes.txt', ), True),
-    (ConfigError, 'none', ('2/2.log', ), True),  # of a run beside it
-    (ConfigError, 'pytorch', (), True),  # whose other processes may write there
-    (DataError, 'none', (), True),
-])
-def test_a_run_that_did_not_begin_leaves_no_folder(tmp_path, error, launcher, more, left):
-    work_dir = tmp_path / 'a' / 'b'
-    with pytest.raises(error), launch.leaving_no_empty_run(  # noqa: PT012
-            Config(dict(work_dir=str(work_dir), launcher=launcher))):
-        for name in (*STARTED, *more):
-            (work_dir / name).parent.mkdir(parents=True, exist_ok=True)
-            (work_dir / name).touch()
-        raise error
-    assert {(work_dir / name).exists() for name in (*STARTED, *more)} == {left}
-    assert (tmp_path / 'a').exists() == left
-    assert tmp_path.exists()
-
-
-def test_a_folder_that_was_there_stays(tmp_path):
-    (tmp_path / 'recipe.py').touch()
-    with pytest.raises(ConfigError), launch.leaving_no_empty_run(
-            Config(dict(work_dir=str(tmp_path), launcher='none'))):
-        raise ConfigError
-    assert (tmp_path / 'recipe.py').exists()

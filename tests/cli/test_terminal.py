@@ -166,6 +166,6 @@ def test_a_validation_that_finds_nothing_is_one_line(capsys, tmp_path):
     for text in (capsys.readouterr().out, log.read_text()):
         levels = [line.split(' - ')[2] for line in text.splitlines()]
         assert ['INFO' in level for level in levels] == [True, True, False]
-        assert text.count('Validation found no objects yet') == 2
+        assert text.count('Validation found no objects') == 2
     logger.warning(no_best)  # of another reason
     assert no_best in capsys.readouterr().out

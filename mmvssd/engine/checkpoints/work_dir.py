@@ -5,7 +5,6 @@ import os
 import threading
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -13,7 +12,6 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 
 from mmvssd.checkpoint import checkpoints_of
-from mmvssd.engine.data.data_survey.hook import CACHE
 from mmvssd.errors import ConfigError
 from mmvssd.host_internals import is_resuming
 from mmvssd.processes import is_gone, is_this, this_process
@@ -186,27 +184,6 @@ def require_unused(work_dir: str) -> None:
             f'{work_dir}: holds {len(found)} checkpoint{"s" * (len(found) > 1)} of another run, '
             f'such as {found[0].name}. Go on from them with --resume, name another folder with '
             '--work-dir, or move them away: a new run would mix its checkpoints with them')
-
-
-def remove_if_empty_run(work_dir: Path) -> None:
-    """Remove a work dir that holds one start, and of it only the log, the config and the survey."""
-    files = [path for path in work_dir.rglob('*') if not path.is_dir()]
-    starts = {path.relative_to(work_dir).parts[0] for path in work_dir.glob('*/')}
-    if len(starts) > 1 or not all(_is_of_a_start(path, work_dir) for path in files):
-        return
-    for path in files:
-        path.unlink(missing_ok=True)
-    with suppress(OSError):  # another process has begun to write there
-        for folder, _, _ in os.walk(work_dir, topdown=False):
-            os.rmdir(folder)
-
-
-def _is_of_a_start(file: Path, work_dir: Path) -> bool:
-    """Tell whether a Runner writes such a file as it is built, before anything runs."""
-    place = file.relative_to(work_dir).parts
-    return ((len(place) == 1 and (file.suffix == '.py' or file.name == CACHE))
-            or (len(place) == 2 and place[1] == f'{place[0]}.log')
-            or (len(place) == 3 and place[1:] == ('vis_data', 'config.py')))
 
 
 @HOOKS.register_module()
