@@ -77,6 +77,7 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
         b_sum = dot(b_a, b_b, tl.bfloat16, 'ieee', ACC)
     elif A_IS_ONE:
         b_sum = tl.zeros((b_a.shape[0], b_b.shape[1]), dtype=ACC)
+        b_b = b_b.to(ACC)  # float16 too: its parts are those of a float32 number
         b_high, b_low = halves(b_b)
         if PARTS == 3:
             b_sum = dot(b_a, third(b_b, b_high, b_low), tl.bfloat16, 'ieee', ACC, b_sum)
@@ -84,6 +85,7 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
         b_sum = dot(b_a, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
     elif B_IS_ONE:
         b_sum = tl.zeros((b_a.shape[0], b_b.shape[1]), dtype=ACC)
+        b_a = b_a.to(ACC)
         b_high, b_low = halves(b_a)
         if PARTS == 3:
             b_sum = dot(third(b_a, b_high, b_low), b_b, tl.bfloat16, 'ieee', ACC, b_sum)

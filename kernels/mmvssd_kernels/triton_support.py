@@ -25,9 +25,9 @@ VERSION = (3, 0)
 PRIORITY = 100
 #: The oldest GPUs that Triton and the kernels' tests know, Turing.
 CAPABILITY = (7, 5)
-#: Bytes that a block may use on every such GPU, and on every one from Hopper on. Tiles are chosen
-#: to fit, which tests hold.
-SHARED_MEMORY, SHARED_MEMORY_FROM_HOPPER = 64 * 1024, 99 * 1024
+#: Bytes that a block may use on every such GPU, and at most on Hopper, which has more than twice as
+#: many. Tiles are chosen to fit, which tests hold.
+SHARED_MEMORY, SHARED_MEMORY_ON_HOPPER = 64 * 1024, 99 * 1024
 #: Programs along the second and third axis of a launch.
 LARGEST_GRID = 65535
 INSTALLED = importlib.util.find_spec('triton') is not None

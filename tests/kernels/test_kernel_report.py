@@ -12,7 +12,7 @@ from mmvssd_kernels.benchmark.workloads import workloads
 
 pytest.importorskip('triton')
 from mmvssd_kernels.benchmark import compilation, static, static_command, static_report
-from mmvssd_kernels.triton_support import SHARED_MEMORY_FROM_HOPPER
+from mmvssd_kernels.triton_support import SHARED_MEMORY_ON_HOPPER
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'kernel_report.py'
 #: The last stages of VSSD-T at the paper's batch: they are the widest.
@@ -62,7 +62,7 @@ def test_limits_of_the_widest_stages(report):
             name = one['kernel']
             assert one['known'], name
             assert 0 < one['registers'] <= 255, name
-            assert one['shared'] <= SHARED_MEMORY_FROM_HOPPER, name
+            assert one['shared'] <= SHARED_MEMORY_ON_HOPPER, name
             assert one['stack'] <= STACKS.get(name, 0), name
             assert one['access'] >= WIDTHS.get(name, 0), name
     assert WIDTHS.keys() <= {one['kernel'] for op in report[1]['ops'] for one in op['launches']}

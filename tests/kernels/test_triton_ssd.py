@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmvssd_kernels import dispatch, ssd
+from mmvssd_kernels import dispatch, ssd, triton_support
 from mmvssd_kernels.parity import Case, failures, results
 from mmvssd_kernels.ssd import autograd
 
@@ -79,6 +79,22 @@ def test_segments(kind, dtype, triton_device, monkeypatch):
 ], ids=options)
 def test_is_the_reference_from_half_inputs(kind, dtype, triton_device):
     assert failures(draws(**kind), dtype, triton_device) == ()
+
+
+@pytest.mark.parametrize(('b', 'c'), [
+    (torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16),
+    (torch.float32, torch.bfloat16),
+], ids=str)
+def test_dtypes_may_differ(b, c, triton_device, monkeypatch):
+    """Tensor cores multiply parts of bfloat16, which a float16 block has to be cut in first."""
+    if triton_support.interpreted():
+        monkeypatch.setattr(triton_support, '_precisions', lambda: ('bf16x3', 'bf16x6'))
+    case = make_case(L=40)
+    values = {name: t.to(dict(B=b, C=c, x=torch.bfloat16).get(name, torch.float32))
+              for name, t in case.tensors.items()}
+    y = ssd(**{name: t.to(triton_device) for name, t in values.items()}, impl='triton')
+    expected = ssd(**values, impl='reference')
+    assert (y.cpu().float() - expected.float()).norm() <= 1e-2 * expected.float().norm()
 
 
 @directions

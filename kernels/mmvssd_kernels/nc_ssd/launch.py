@@ -10,8 +10,9 @@ from mmvssd_kernels.triton_support import power_of_two
 
 #: Distance of two tokens at which a tile's offsets need 64 bits.
 FAR = 2**31 // 64
-#: The capability from which products read their factors from shared memory.
-HOPPER = (9, 0)
+#: The GPUs that tiles were measured on, by the first number of their capability. Before them, and
+#: on some after them, products keep their factors in registers.
+HOPPER = 9
 #: Programs that keep a large GPU busy; more of them would only add states to write and read.
 PROGRAMS = 512
 
@@ -46,7 +47,7 @@ class Call:
         x, dt, A, B, C, D, *others = map(_dense, (x, dt, A, B, C, A if D is None else D, *others))
         mask = x if mask is None else triton_support.load_mask(mask)
         self.tensors = x, dt, A, B, C, D, mask, *others
-        self.hopper = triton_support.capability(x.device) >= HOPPER
+        self.hopper = triton_support.capability(x.device)[0] == HOPPER
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles, programs = -(-L // BL), -(-h // heads)
         splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))

@@ -102,7 +102,7 @@ class _Call(launch.Call):
         size, small = B.shape[3], 32 if halves else 16
         columns = COLUMNS if size <= small else COLUMNS // 2
         # measured: on Hopper more columns are quicker, even if some of them are spilled
-        if halves and size <= 64 and triton_support.capability(x.device) >= launch.HOPPER:
+        if halves and size <= 64 and triton_support.capability(x.device)[0] == launch.HOPPER:
             columns = 2 * COLUMNS
         BH = min(max(1, columns // BP), power_of_two(x.shape[2]))
         super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH, halves=halves,
