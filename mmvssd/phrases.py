@@ -39,7 +39,8 @@ def suggestion(name: Any, known: Iterable, *, longer: bool = False) -> str:
     """
     known = list(known)
     close = similar(name, known)
-    if longer and len(str(name)) >= LEAST:
+    is_same = close and close[0].lower() == str(name).lower()
+    if longer and not is_same and len(str(name)) >= LEAST:
         beginnings: Dict[str, List[str]] = {}
         for candidate in sorted(map(str, known)):
             beginnings.setdefault(candidate[:len(str(name))], []).append(candidate)

@@ -38,6 +38,7 @@ class UnusedParametersHook(Hook):
         self._names: Dict[int, str] = {}
         self._used: Set[str] = set()
         self._handles: List[Any] = []
+        self._has_looked = False
 
     def before_train(self, runner) -> None:
         """Watch the gradients of a model that cannot do without one."""
@@ -50,6 +51,7 @@ class UnusedParametersHook(Hook):
         trained = {name: parameter for name, parameter in model.module.named_parameters()
                    if parameter.requires_grad and name not in model.parameters_to_ignore}
         self._names = {id(parameter): name for name, parameter in trained.items()}
+        self._has_looked = False
         self._handles = [parameter.register_post_accumulate_grad_hook(self._note)
                          for parameter in trained.values()]
         self._handles.append(wrapper.optimizer.register_step_pre_hook(
@@ -61,9 +63,11 @@ class UnusedParametersHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
-        """Look at a step that the loss scaler left out."""
+        """Look at a step that the loss scaler left out; after the first step watch no more."""
         if self._handles and runner.optim_wrapper.should_update():
             self._look(runner)
+        if self._has_looked:
+            self._leave()
 
     def after_train(self, runner) -> None:
         """Leave the model as it was."""
@@ -77,7 +81,10 @@ class UnusedParametersHook(Hook):
 
     def _look(self, runner) -> None:
         """Raise unless all have had a gradient; once, for the second step begins as it ends."""
-        self._leave()
+        # in a step the optimizer goes through its hooks: none may be removed then
+        if self._has_looked:
+            return
+        self._has_looked = True
         unused = [name for name in self._names.values() if name not in self._used]
         if unused:
             raise ConfigError(explain(unwrapped(runner.model), unused))
