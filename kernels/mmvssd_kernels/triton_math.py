@@ -37,6 +37,27 @@ def halves(b_t):
 
 
 @triton.jit
+def load_state(p_state, o_state, low, m_state, HALVES: tl.constexpr):
+    """Both parts of a state; ``low`` is how far the second lies behind the first."""
+    b_high = tl.load(p_state + o_state, mask=m_state, other=0)
+    b_low = b_high
+    if HALVES:
+        b_low = tl.load(p_state + low + o_state, mask=m_state, other=0)
+    return b_high, b_low
+
+
+@triton.jit
+def store_state(p_state, o_state, low, b_state, m_state, HALVES: tl.constexpr):
+    """Reverse of :func:`load_state`."""
+    if HALVES:
+        b_high, b_low = halves(b_state)
+        tl.store(p_state + o_state, b_high, mask=m_state)
+        tl.store(p_state + low + o_state, b_low, mask=m_state)
+    else:
+        tl.store(p_state + o_state, b_state, mask=m_state)
+
+
+@triton.jit
 def add_dot(b_sum, b_a, b_high, b_low, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
             ACC: tl.constexpr, HALVES: tl.constexpr):
     """Add a matrix product: of ``b_a`` and ``b_high + b_low`` if HALVES, or else ``b_high``.

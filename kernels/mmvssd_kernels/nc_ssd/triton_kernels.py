@@ -14,7 +14,7 @@ factor that is zero. Without HALVES there is one part, and products are as DTYPE
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import add_dot, dot, halves
+from mmvssd_kernels.triton_math import add_dot, dot, halves, load_state, store_state
 
 # What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
 # grid of another size would only compile the kernels once more.
@@ -37,27 +37,6 @@ def rows(o_l, FAR: tl.constexpr):
     if FAR:
         o_row = o_l.to(tl.int64)
     return o_row
-
-
-@triton.jit
-def load_state(p_state, o_state, low, m_state, HALVES: tl.constexpr):
-    """Both parts of a state; ``low`` is how far the second lies behind the first."""
-    b_high = tl.load(p_state + o_state, mask=m_state, other=0)
-    b_low = b_high
-    if HALVES:
-        b_low = tl.load(p_state + low + o_state, mask=m_state, other=0)
-    return b_high, b_low
-
-
-@triton.jit
-def store_state(p_state, o_state, low, b_state, m_state, HALVES: tl.constexpr):
-    """Reverse of :func:`load_state`."""
-    if HALVES:
-        b_high, b_low = halves(b_state)
-        tl.store(p_state + o_state, b_high, mask=m_state)
-        tl.store(p_state + low + o_state, b_low, mask=m_state)
-    else:
-        tl.store(p_state + o_state, b_state, mask=m_state)
 
 
 @triton.jit(do_not_specialize=VARYING)

@@ -12,7 +12,7 @@ sums within a chunk is added in ACC with the precision ``EXACT``.
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import add_dot, dot_of_parts, exp, halves
+from mmvssd_kernels.triton_math import add_dot, dot_of_parts, exp, load_state, store_state
 
 
 @triton.jit
@@ -60,16 +60,6 @@ def entering(b_x, b_B, b_weight, DTYPE: tl.constexpr, PRECISION: tl.constexpr, A
     """What tokens add to the state: sum_j w_j B_j (outer) x_j."""
     b_B = b_B.to(ACC) * b_weight[:, None]
     return dot_of_parts(tl.trans(b_B), b_x, DTYPE, PRECISION, ACC)
-
-
-@triton.jit
-def load_state(p_states, o_state, m_state, whole, HALVES: tl.constexpr):
-    """Load a block of states, ``whole`` numbers in all: both halves of it, or twice the block."""
-    b_high = tl.load(p_states + o_state, mask=m_state, other=0)
-    b_low = b_high
-    if HALVES:
-        b_low = tl.load(p_states + whole + o_state, mask=m_state, other=0)
-    return b_high, b_low
 
 
 @triton.jit
@@ -129,13 +119,8 @@ def states(p_x, p_dt, p_A, p_B, p_starts, p_states, p_decays, L, h, P, S, r, len
         b_dt = tl.load(p_dt + token * stride_dl, mask=m_t, other=0).to(ACC)
         if not ENDS:
             p_chunk = p_states + ((n * h + j) * chunks + c) * S * P
-            if HALVES:
-                b_high, b_low = halves(b_state)
-                tl.store(p_chunk + o_state, b_high, mask=m_sp)
-                p_chunk += tl.num_programs(2).to(tl.int64) * h * chunks * S * P
-                tl.store(p_chunk + o_state, b_low, mask=m_sp)
-            else:
-                tl.store(p_chunk + o_state, b_state, mask=m_sp)
+            whole = tl.num_programs(2).to(tl.int64) * h * chunks * S * P
+            store_state(p_chunk, o_state, whole, b_state, m_sp, HALVES)
         b_sum, b_rest = sums(b_dt)
         total = last(b_sum, T) * A
         if BACKWARD:
@@ -287,8 +272,8 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_
         b_x = tl.load(p_x + o_t[:, None] * stride_xl + o_column * stride_xp, mask=m_tp, other=0)
         b_dy = tl.load(p_dy + o_t[:, None] * stride_yl + o_column * stride_yp, mask=m_tp, other=0)
         o_state = chunk + o_s[:, None] * P + o_column
-        b_high, b_low = load_state(p_states, o_state, m_sp, whole, HALVES)
-        b_dhigh, b_dlow = load_state(p_dstates, o_state, m_sp, whole, HALVES)
+        b_high, b_low = load_state(p_states, o_state, whole, m_sp, HALVES)
+        b_dhigh, b_dlow = load_state(p_dstates, o_state, whole, m_sp, HALVES)
         b_both = joined(b_high, b_low, ACC, HALVES) * joined(b_dhigh, b_dlow, ACC, HALVES)
         through += tl.sum(tl.sum(b_both, axis=1), axis=0)
         b_dyS = add_dot(b_dyS, b_dy, tl.trans(b_high), tl.trans(b_low), ACC, EXACT, ACC, HALVES)
@@ -370,10 +355,10 @@ def group_gradients(p_x, p_dt, p_A, p_B, p_C, p_states, p_dstates, p_dy, p_dB, p
             b_dy = tl.load(p_dy + j * stride_yh + o_t[:, None] * stride_yl + o_column * stride_yp,
                            mask=m_tp, other=0)
             o_state = chunk + o_s[:, None] * P + o_column
-            b_high, b_low = load_state(p_states, o_state, m_sp, whole, HALVES)
+            b_high, b_low = load_state(p_states, o_state, whole, m_sp, HALVES)
             b_dyS = add_dot(b_dyS, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
                             HALVES)
-            b_high, b_low = load_state(p_dstates, o_state, m_sp, whole, HALVES)
+            b_high, b_low = load_state(p_dstates, o_state, whole, m_sp, HALVES)
             b_xdS = add_dot(b_xdS, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
                             HALVES)
             b_dyx += dot_of_parts(b_dy, tl.trans(b_x), DTYPE, PRECISION, ACC)
