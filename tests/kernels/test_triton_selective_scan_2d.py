@@ -60,15 +60,15 @@ def options(case):
     return ' '.join(f'{key}={value}' for key, value in case.items())
 
 
-def test_axes_are_the_orders_of_the_patterns():
+def test_sequences_are_the_orders_of_the_patterns():
     for pattern, orders in ORDERS.items():
-        found = {axis.first + (direction * axis.count + i) * axis.step: (axis.transposed,
-                                                                         direction == 1)
-                 for axis in autograd.AXES[pattern] for direction in range(axis.directions)
-                 for i in range(axis.count)}
+        turned, count, directions = autograd.SEQUENCES[pattern]
+        found = {axis + (direction * count + i) * len(turned): (turn, direction == 1)
+                 for axis, turn in enumerate(turned) for direction in range(directions)
+                 for i in range(count)}
         assert [found[k] for k in range(4)] == [tuple(order) for order in orders]
         reversed_ones = [k for k, order in enumerate(orders) if order.reverse]
-        assert reversed_ones == list(range(autograd.FORWARD[pattern], 4))
+        assert reversed_ones == list(range(autograd.SEQUENCES[pattern].forward, 4))
 
 
 @patterns

@@ -11,7 +11,7 @@ from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
 
 #: A sequence is a grid of one row; its group of channels is the sequence's number.
-AXES = (launch.Axis(transposed=False, first=0, step=0, count=1, directions=1), )
+SEQUENCES = launch.Sequences(turned=(False, ), count=1, directions=1)
 
 
 def obstacle(u: Tensor, delta: Tensor, A: Tensor, *others, **options) -> Optional[str]:
@@ -47,7 +47,8 @@ def _forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     inputs = (u, delta, A, B, C, D, delta_bias, mask, delta_softplus)
     y, states = _fake_forward(*inputs)
     if y.numel():
-        _scan(*inputs).outputs(_by_token(y, B.shape[1]), states)
+        K = B.shape[1]
+        _scan(*inputs).outputs(y, lambda t: _by_token(t, K), states)
     return y, states
 
 
@@ -69,14 +70,13 @@ def _backward(dy, u, delta, A, B, C, D, delta_bias, mask, states, delta_softplus
         return tuple(t.zero_() for t in results)
     du, ddelta, dA, dB, dC, dD, dbias = results
     K = B.shape[1]
-    scan = _scan(*inputs, delta_softplus)
-    dB_parts, dC_parts = scan.parts(dB, _by_state), scan.parts(dC, _by_state)
-    ddelta_part = launch.Parts(ddelta[None], _by_token(ddelta, K))
-    sums = scan.gradients(_by_token(dy, K), states, _by_token(du, K), ddelta_part, dB_parts,
-                          dC_parts)
-    dB.copy_(dB_parts.sum())
-    dC.copy_(dC_parts.sum())
-    sums.copy_to(dA, dD, dbias)
+
+    def by_token(t):
+        return _by_token(t, K)
+
+    _scan(*inputs, delta_softplus).gradients(
+        by_token(dy), states, launch.Gradients(du, ddelta, None, dA, dB, dC, dD, dbias),
+        launch.Views(u=by_token, dt=by_token, B=_by_state))
     return results
 
 
@@ -84,7 +84,7 @@ def _scan(u, delta, A, B, C, D, delta_bias, mask, delta_softplus) -> launch.Scan
     K = B.shape[1]
     inputs = launch.Inputs(_by_token(u, K), _by_token(delta, K), None, A, _by_state(B),
                            _by_state(C), D, delta_bias, None if mask is None else mask[:, None])
-    return launch.Scan(inputs, AXES, K, delta_softplus)
+    return launch.Scan(inputs, SEQUENCES, delta_softplus)
 
 
 def _by_token(t: Tensor, K: int) -> Tensor:

@@ -4,7 +4,7 @@ A program takes a chunk of a sequence. If there are several, each runs from zero
 state first. These states are carried from chunk to chunk. Backward does the same in the other
 direction, with the states that forward keeps.
 """
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -21,37 +21,42 @@ BL = 16
 WIDE, NARROW = 64, 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
-#: Programs that keep a large GPU busy. If images and channels give fewer, sequences are cut into
-#: chunks, which costs a pass more; if they give more, backward takes images one after the other.
+#: Programs that keep a large GPU busy. If images and channels give fewer, each sequence has its
+#: own. If these are too few, sequences are cut into chunks, which costs a pass more. If there are
+#: more, backward takes images one after the other.
 PROGRAMS, BACKWARD_PROGRAMS = 768, 1536
 #: Tiles of a chunk at least.
 CHUNK = 4
 
 
-class Axis(NamedTuple):
-    """Sequences that run along one axis of a grid, the ``count`` numbers first, first + step, ...
+class Sequences(NamedTuple):
+    """Sequences that run through a grid: ``count`` along each axis, and with two directions twice.
 
-    With two directions as many again follow, which run from the end.
+    Attributes:
+        turned: Of each axis whether it runs down columns. Others run through the rows.
+        count: Sequences of an axis and direction.
+        directions: 2 if as many sequences run from the end, else 1. The sequence q of axis i, those
+            from the end last, has number ``i + q * axes``.
     """
 
-    transposed: bool
-    first: int
-    step: int
+    turned: Tuple[bool, ...]
     count: int  # type: ignore[assignment]  # it hides that of tuples
     directions: int
 
-
-class Grid(NamedTuple):
-    """A grid as an axis runs through it: lines of W tokens, and tiles of a line."""
-
-    lines: int
-    W: int
-    per_line: int
+    @property
+    def of_axis(self) -> int:
+        """Return how many sequences an axis has."""
+        return self.count * self.directions
 
     @property
-    def tiles(self) -> int:
-        """Return the number of all tiles."""
-        return self.lines * self.per_line
+    def total(self) -> int:
+        """Return how many sequences there are."""
+        return self.of_axis * len(self.turned)
+
+    @property
+    def forward(self) -> int:
+        """Return the number of the first that runs from the end; of all, if none does."""
+        return self.total // self.directions
 
 
 class Inputs(NamedTuple):
@@ -80,29 +85,54 @@ class Inputs(NamedTuple):
     mask: Optional[Tensor]
 
 
-class Sums(NamedTuple):
-    """Gradients of parameters: bias (K, 1, D), D (K, 1, D), A (K, S, D), weight (K, R, D)."""
+class Gradients(NamedTuple):
+    """Gradients by the names of :class:`Inputs`, contiguous, in the shapes of an op's inputs."""
 
-    bias: Tensor
-    D: Tensor
+    u: Tensor
+    dt: Tensor
+    weight: Optional[Tensor]
     A: Tensor
-    weight: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    bias: Tensor
 
-    def copy_to(self, dA: Tensor, dD: Tensor, dbias: Tensor) -> None:
-        """Store all but the weight's as the parameters are, (K*D, S), (K*D,) and (K*D,)."""
-        for t, total in ((dA, self.A.mT), (dD, self.D[:, 0]), (dbias, self.bias[:, 0])):
-            t.unflatten(0, total.shape[:2]).copy_(total)
+
+class Views(NamedTuple):
+    """What brings tensors of the shapes of an op's inputs to the layouts of :class:`Inputs`."""
+
+    u: Callable[[Tensor], Tensor]
+    dt: Callable[[Tensor], Tensor]
+    B: Callable[[Tensor], Tensor]
 
 
 class Parts(NamedTuple):
-    """A gradient as partial sums ``whole`` (splits, ...), and the first in the inputs' layout."""
+    """A tensor as partial sums.
+
+    Attributes:
+        whole: The parts (count, ...).
+        view: The first in the inputs' layout.
+        direct: Whether the only part is the tensor itself.
+    """
 
     whole: Tensor
     view: Tensor
+    direct: bool
 
-    def sum(self) -> Tensor:
-        """Return the gradient."""
-        return self.whole[0] if len(self.whole) == 1 else self.whole.sum(0)
+    @classmethod
+    def of(cls, t: Tensor, count: int, dtype: torch.dtype,
+           view: Callable[[Tensor], Tensor]) -> 'Parts':
+        """Return the tensor itself if a kernel can write to it, else allocate parts of it.
+
+        Args:
+            t: The tensor.
+            count: How many parts it has.
+            dtype: Dtype of the parts.
+            view: Brings such a tensor to the inputs' layout.
+        """
+        direct = count == 1 and t.dtype == dtype
+        whole = t[None] if direct else t.new_empty(count, *t.shape, dtype=dtype)
+        return cls(whole, view(whole[0]), direct)
 
 
 def obstacle(S: int, R: int = 0) -> Optional[str]:
@@ -131,129 +161,160 @@ class Scan:
 
     Args:
         inputs: The inputs.
-        axes: The axes along which sequences run.
-        forward: Number of the first sequence that runs from the end; K if none does.
+        sequences: How sequences run. With groups there is one for each group.
         softplus: Whether softplus makes the step sizes positive.
     """
 
-    def __init__(self, inputs: Inputs, axes: Sequence[Axis], forward: int, softplus: bool) -> None:
+    def __init__(self, inputs: Inputs, sequences: Sequences, softplus: bool) -> None:
         mask = inputs.mask
         if mask is not None:
             mask = triton_support.load_mask(mask)
         self.inputs = inputs._replace(
             mask=mask, **{name: _one_line(getattr(inputs, name)) for name in ('u', 'dt', 'B', 'C')})
-        inputs, self.axes, self.forward = self.inputs, axes, forward
-        self.N, self.G, rows, columns, self.D = inputs.u.shape
+        inputs, self.sequences = self.inputs, sequences
+        self.N, self.G, self.rows, self.columns, self.D = inputs.u.shape
         self.K, self.S = inputs.B.shape[1], inputs.A.shape[1]
         self.R = 0 if inputs.weight is None else inputs.weight.shape[2]
         self.dtype = sum_dtype(inputs.u.dtype)
-        self.most_tiles = tiles(rows, columns)
+        self.most_tiles = tiles(self.rows, self.columns)
         self.kernels = triton_support.kernels('selective_scan')
+        turned = [_runs_down(turn, self.rows, self.columns) for turn in sequences.turned]
+        self._compile_distances = not all(turned)
         self._flags = dict(
-            D=self.D, S=self.S, R=self.R, SOFTPLUS=softplus, MASKED=inputs.mask is not None,
-            ACC=triton_support.language(self.dtype), BL=BL,
+            D=self.D, S=self.S, R=self.R, AXES=len(turned), COUNT=sequences.count,
+            DIRECTIONS=sequences.directions,
+            TURNED=sum(turn << axis for axis, turn in enumerate(turned)), SOFTPLUS=softplus,
+            MASKED=inputs.mask is not None, ACC=triton_support.language(self.dtype), BL=BL,
             BR=0 if inputs.weight is None else max(16, triton_support.power_of_two(self.R)))
 
-    def outputs(self, y: Tensor, states: Tensor) -> None:
-        """Write the outputs to y (N, G, rows, columns, D), and states (K, N, tiles, S, D).
+    def outputs(self, y: Tensor, view: Callable[[Tensor], Tensor], states: Tensor) -> None:
+        """Write the outputs, and the states before each tile.
 
-        The states are those before each tile.
+        Args:
+            y: Takes the outputs.
+            view: Brings such a tensor to (N, G, rows, columns, D).
+            states: Takes the states (K, N, tiles, S, D).
         """
-        images = self.N * self.G
         width = dict(BD=NARROW, num_warps=1)
         blocks = -(-self.D // NARROW)
-        chunks = self._chunks(images * blocks, PROGRAMS)
+        each, chunks = self._shares(blocks, PROGRAMS)
         carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, width, backward=False)
-        for i, axis in enumerate(self.axes):
-            inputs, (out, ), grid, near = _turned(self.inputs, axis, y)
-            self.kernels.outputs[(blocks * chunks * images, )](
-                *self._pointers(inputs, inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, y),
-                carry, states, y, self.N, chunks, self.most_tiles, axis.first, axis.step,
-                *grid, -(-grid.tiles // chunks), *self._strides(inputs, inputs.u),
-                *inputs.D.stride(), *inputs.B.stride(), *inputs.C.stride(),
-                *_mask_strides(inputs.mask), *out.stride(),
-                **near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, M=inputs.mask, Y=out),
-                COUNT=axis.count, DIRECTIONS=axis.directions,
-                ADD=int(i > 0), **self._flags, **self._products(), **width, num_stages=1)
+        parts = self._parts(y, self.sequences.total // each, view)
+        inputs, out = self.inputs, parts.view
+        self.kernels.outputs[(blocks * chunks * self.N * self.G * len(parts.whole), )](
+            *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, y), carry, states,
+            parts.whole, self.N, chunks, self.most_tiles, each, self.rows, self.columns,
+            *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(), *inputs.C.stride(),
+            *_mask_strides(inputs.mask), parts.whole.stride(0), *out.stride(),
+            **self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
+            **self._flags, **self._products(), **width, num_stages=1)
+        self._add(parts, y)
 
-    def parts(self, t: Tensor, view: Callable[[Tensor], Tensor]) -> Parts:
-        """Allocate a gradient like t; ``view`` brings such a tensor to the layout of inputs."""
-        whole = t.new_empty(-(-self.D // WIDE), *t.shape, dtype=self.dtype)
-        return Parts(whole, view(whole[0]))
-
-    def gradients(self, dy: Tensor, states: Tensor, du: Tensor, ddt: Parts, dB: Parts,
-                  dC: Parts) -> Sums:
-        """Write gradients of all that has a place, and return those of parameters.
+    def gradients(self, dy: Tensor, states: Tensor, results: Gradients, by_input: Views) -> None:
+        """Write the gradients of all inputs.
 
         Args:
             dy: Gradient (N, G, rows, columns, D) of the outputs.
             states: What :meth:`outputs` wrote there.
-            du: Takes the gradient of u, in the layout of the inputs.
-            ddt: Takes that of dt.
-            dB: Takes that of B.
-            dC: Takes that of C.
+            results: Take the gradients.
+            by_input: Bring gradients of u, dt, and B and C to the layouts of these in the inputs.
         """
         dy = _one_line(dy)
+        inputs = self.inputs
         width = dict(BD=WIDE, num_warps=2)
         blocks = -(-self.D // WIDE)
-        programs = self.N * self.G * blocks
-        chunks = self._chunks(programs, BACKWARD_PROGRAMS)
-        images = min(self.N, max(1, programs * chunks // (4 * BACKWARD_PROGRAMS)))
-        carry = self._carry(dy, self.inputs.C, states, chunks, width, backward=True)
+        each, chunks = self._shares(blocks, BACKWARD_PROGRAMS)
+        parts = self.sequences.total // each
+        programs = self.N * self.G * blocks * parts * chunks
+        images = min(self.N, max(1, programs // (4 * BACKWARD_PROGRAMS)))
+        carry = self._carry(dy, inputs.C, states, chunks, width, backward=True)
         slots = chunks * -(-self.N // images)
         sums = states.new_empty(slots, self.K, 2 + self.S + self.R, self.D)
-        for i, axis in enumerate(self.axes):
-            inputs, out, grid, near = _turned(self.inputs, axis, dy, du, ddt.view, dB.view)
-            known = near(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, M=inputs.mask,
-                         Y=out[0], X=out[1], Q=out[2], P=out[3])
-            self.kernels.gradients[(blocks * slots * self.G, )](
-                *self._pointers(inputs, inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
-                states, carry, dy, du, ddt.whole, dB.whole, dC.whole, sums, self.N, self.K, chunks,
-                self.most_tiles, images, axis.first, axis.step, *grid, -(-grid.tiles // chunks),
-                int(i > 0), *self._strides(inputs, inputs.u), *inputs.D.stride(),
-                *inputs.B.stride(), *inputs.C.stride(), *_mask_strides(inputs.mask),
-                *out[0].stride(), *out[1].stride(), *out[2].stride(), ddt.whole.stride(0),
-                *out[3].stride(), dB.whole.stride(0), **known, COUNT=axis.count,
-                DIRECTIONS=axis.directions,
-                **self._flags, **self._products(gradients=True), **width, num_stages=1)
-        return Sums(*sums.sum(0).split_with_sizes([1, 1, self.S, self.R], dim=1))
+        du = self._parts(results.u, parts, by_input.u, once=each == 1)
+        # step sizes that are given have all channels
+        ddt = self._parts(results.dt, 1 if inputs.weight is None else blocks, by_input.dt)
+        dB, dC = (self._parts(t, blocks, by_input.B) for t in (results.B, results.C))
+        known = self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=dy, X=du.view,
+                                Q=ddt.view, P=dB.view)
+        self.kernels.gradients[(blocks * slots * self.G * parts, )](
+            *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
+            states, carry, dy, du.whole, ddt.whole, dB.whole, dC.whole, sums, self.N, self.K,
+            chunks, self.most_tiles, images, each, self.rows, self.columns,
+            *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(), *inputs.C.stride(),
+            *_mask_strides(inputs.mask), *dy.stride(), du.whole.stride(0), *du.view.stride(),
+            *ddt.view.stride(), ddt.whole.stride(0), *dB.view.stride(), dB.whole.stride(0), **known,
+            **self._flags, **self._products(gradients=True), **width, num_stages=1)
+        for part, t in zip((du, ddt, dB, dC), (results.u, results.dt, results.B, results.C)):
+            self._add(part, t)
+        weight = results.A if results.weight is None else results.weight
+        BT, BD = 16, 64
+        self.kernels.add_slots[(-(-self.D // BD) * self.K * (2 + self.S + self.R), )](
+            sums, results.bias, results.D, results.A, weight, slots, self.K, D=self.D, S=self.S,
+            R=self.R, BT=BT, BD=BD, ACC=self._flags['ACC'], num_warps=4, num_stages=1)
 
-    def _chunks(self, programs: int, wanted: int) -> int:
-        """Return in how many chunks sequences are cut."""
-        return max(1, min(-(-wanted // programs), self.most_tiles // CHUNK))
+    def _shares(self, blocks: int, wanted: int) -> Tuple[int, int]:
+        """Return how many sequences a program takes, and in how many chunks they are cut."""
+        programs = self.N * self.G * blocks * len(self.sequences.turned)
+        if programs >= wanted:
+            return self.sequences.of_axis, 1
+        programs *= self.sequences.of_axis
+        return 1, max(1, min(-(-wanted // programs), self.most_tiles // CHUNK))
 
     def _carry(self, u: Tensor, B: Tensor, states: Tensor, chunks: int, width: dict,
                backward: bool) -> Tensor:
-        """Return states before each chunk (K, N, chunks, S, D), or gradients of those after it."""
+        """Return states before each chunk (K, N, chunks, S, D), or gradients of those after it.
+
+        A single chunk begins from zero, and this is only its memory for the state.
+        """
         shape = (self.K, self.N, chunks, self.S, self.D)
+        carry = states.new_empty(shape)
         if chunks == 1:
-            return states.new_zeros(shape)
-        carry, ends, totals = (states.new_empty(shape), states.new_empty(shape),
-                               states.new_empty(*shape[:3], self.D))
-        programs = self.N * self.G * chunks * -(-self.D // width['BD'])
-        for axis in self.axes:
-            inputs, (turned, projection), grid, near = _turned(self.inputs, axis, u, B)
-            self.kernels.chunk_ends[(programs, )](
-                turned, *self._pointers(inputs, projection)[1:], _pointer(inputs.mask, u), totals,
-                ends, self.N, chunks, axis.first, axis.step, *grid,
-                -(-grid.tiles // chunks), *self._strides(inputs, turned),
-                *projection.stride(), *_mask_strides(inputs.mask),
-                **near(U=turned, T=inputs.dt, B=projection, M=inputs.mask), COUNT=axis.count,
-                DIRECTIONS=axis.directions, BACKWARD=backward, **self._flags,
-                **self._products(), **width, num_stages=1)
+            return carry
+        ends, totals = states.new_empty(shape), states.new_empty(*shape[:3], self.D)
+        programs = self.N * self.G * self.sequences.total * chunks * -(-self.D // width['BD'])
+        inputs = self.inputs
+        self.kernels.chunk_ends[(programs, )](
+            u, *self._pointers(B)[1:], _pointer(inputs.mask, u), totals, ends, self.N, chunks,
+            self.rows, self.columns, *self._strides(u), *B.stride(), *_mask_strides(inputs.mask),
+            **self._distances(U=u, T=inputs.dt, B=B), BACKWARD=backward, **self._flags,
+            **self._products(), **width, num_stages=1)
         BC, BE = 16, 64
         blocks = -(-self.S * self.D // BE)
         self.kernels.carry[(blocks * self.K * self.N, )](
-            totals, ends, self.inputs.A, carry, self.D, self.S, self.N, chunks, blocks,
-            self.forward, *self.inputs.A.stride(), BACKWARD=backward, BC=BC, BE=BE,
+            totals, ends, inputs.A, carry, self.D, self.S, self.N, chunks, blocks,
+            self.sequences.forward * self.G, *inputs.A.stride(), BACKWARD=backward, BC=BC, BE=BE,
             ACC=self._flags['ACC'], num_warps=4, num_stages=1)
         return carry
 
-    def _pointers(self, inputs: Inputs, *projections: Tensor) -> List[Tensor]:
+    def _parts(self, t: Tensor, count: int, view: Callable[[Tensor], Tensor],
+               once: bool = True) -> Parts:
+        """Return parts of a tensor; what is written ``once`` may be rounded as it is written."""
+        return Parts.of(t, count, t.dtype if once and count == 1 else self.dtype, view)
+
+    def _add(self, parts: Parts, t: Tensor) -> None:
+        """Add parts that were not written to a tensor directly."""
+        if not parts.direct:
+            BE = 1024
+            self.kernels.add_parts[(-(-t.numel() // BE), )](
+                parts.whole, t, len(parts.whole), t.numel(), BE=BE, num_warps=4, num_stages=1)
+
+    def _distances(self, **tensors: Tensor) -> dict:
+        """Return distances of neighbouring tokens, for which kernels are compiled.
+
+        Those of a column follow the width, and would compile anew for each.
+        """
+        mask = self.inputs.mask
+        known = dict(MK=0 if mask is None else mask.stride(2),
+                     **{f'{name}K': t.stride(3) for name, t in tensors.items()})
+        return known if self._compile_distances else dict.fromkeys(known, 0)
+
+    def _pointers(self, *projections: Tensor) -> List[Tensor]:
+        inputs = self.inputs
         weight = inputs.A if inputs.weight is None else inputs.weight
         return [inputs.u, inputs.dt, weight, inputs.bias, inputs.A, *projections]
 
-    def _strides(self, inputs: Inputs, u: Tensor) -> Tuple[int, ...]:
+    def _strides(self, u: Tensor) -> Tuple[int, ...]:
+        inputs = self.inputs
         weight = (0, 0, 0) if inputs.weight is None else inputs.weight.stride()
         return (*u.stride(), *inputs.dt.stride(), *weight, *inputs.bias.stride(),
                 *inputs.A.stride())
@@ -277,25 +338,9 @@ def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
     return {f'{prefix}DTYPE': triton_support.language(dtype), f'{prefix}PRECISION': precision}
 
 
-def _turned(inputs: Inputs, axis: Axis, *others: Tensor) -> tuple:
-    """Turn the inputs and other tensors of such a layout, so that sequences run along lines.
-
-    Returns:
-        The inputs, the others, their :class:`Grid`, and :func:`_near` or :func:`_far`.
-    """
-    rows, columns = inputs.u.shape[2:4]
-    turn = axis.transposed
-    if (rows if turn else columns) == 1:  # a single line, and not one for each token
-        turn = not turn
-    if not turn:
-        return inputs, list(others), Grid(1, rows * columns, _tiles_of(rows * columns)), _near
-    mask = inputs.mask
-    if mask is not None:
-        mask = mask.transpose(1, 2)
-    names = ('u', 'dt', 'B', 'C')
-    turned = [t.transpose(2, 3) for t in (*(getattr(inputs, name) for name in names), *others)]
-    return (inputs._replace(mask=mask, **dict(zip(names, turned))), turned[len(names):],
-            Grid(columns, rows, _tiles_of(rows)), _far)
+def _runs_down(turned: bool, rows: int, columns: int) -> bool:
+    """Tell how an axis runs: through a single line, if there is one, not one for each token."""
+    return not turned if (rows if turned else columns) == 1 else turned
 
 
 def _one_line(t: Tensor) -> Tensor:
@@ -305,17 +350,6 @@ def _one_line(t: Tensor) -> Tensor:
     strides than forward.
     """
     return t if t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3) else t.contiguous()
-
-
-def _near(M: Optional[Tensor], **tensors: Tensor) -> dict:
-    """Return distances of neighbouring tokens, for which kernels are compiled."""
-    return dict(MK=0 if M is None else M.stride(2),
-                **{f'{name}K': t.stride(3) for name, t in tensors.items()})
-
-
-def _far(M: Optional[Tensor], **tensors: Tensor) -> dict:
-    """Return no distances: those of a column follow the width, and would compile anew for each."""
-    return dict(MK=0, **{f'{name}K': 0 for name in tensors})
 
 
 def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:

@@ -4,16 +4,17 @@ Per channel and entry s of the state, in the order in which a sequence runs::
 
     h_t = exp(delta_t A_s) h_{t-1} + delta_t B_{t,s} u_t,   y_t = sum_s C_{t,s} h_t + D u_t
 
-A grid has lines of W tokens. For sequences that run over columns the host exchanges the two; rows
-are one line. A tile is BL tokens of a line and BD channels.
+A grid has lines of W tokens: its rows as one line, or its columns. A tile is BL tokens of a line
+and BD channels.
 A program takes the tiles of a chunk one after the other, and the state along. Lanes of a warp lie
 side by side along channels, so that a scan along the tokens of a tile stays in the registers of a
 thread. Places beyond the end of a line have a step of 0, with which the state passes as it is.
 
-One program takes all the sequences that run along an axis, the first DIRECTIONS' ``count`` of them
-forward, the others reversed: number ``first + i * step``. Where sequences are groups of channels,
-as in ``selective_scan``, there is a program for each ``group``. Chunks are cut in the order of
-memory for both directions.
+Along each of AXES axes run COUNT sequences forward, and with two DIRECTIONS as many reversed. Bit
+``axis`` of TURNED tells whether an axis runs down columns. The sequence q of an axis has number
+``axis + q * AXES``. A program takes ``each`` of them, all of an axis or one, and adds them up to a
+part of its own. If sequences are groups of channels, as in ``selective_scan``, there is a program
+for each ``group``. Chunks are cut in the order of memory for both directions.
 
 What is kept of a chunk: p_total (K, N, chunks, D), the sum of its steps, and p_end, p_state and
 p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the gradient after it.
@@ -25,11 +26,12 @@ from mmvssd_kernels.triton_math import dot, exp, softplus
 
 # What changes from image to image, or from rows to columns. To compile for multiples of 16 among
 # them would gain nothing: a grid of odd sides would only compile all kernels once more.
-VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'first', 'step', 'lines',
-           'W', 'per_line', 'per_chunk', 'add_du', 'stride_mn', 'stride_mr', 'stride_mk',
-           'stride_uk', 'stride_tk', 'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk',
-           'stride_qk', 'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn',
-           'stride_tr', 'stride_Br', 'stride_Cr', 'stride_qr', 'stride_pr', 'stride_pb']
+VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'each', 'rows', 'columns',
+           'parts', 'slots', 'size', 'stride_mn', 'stride_mr', 'stride_mk', 'stride_uk',
+           'stride_tk', 'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk', 'stride_qk',
+           'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn', 'stride_ur',
+           'stride_tr', 'stride_Br', 'stride_Cr', 'stride_yr', 'stride_xr', 'stride_qr',
+           'stride_pr', 'stride_pb', 'stride_yp', 'stride_xp']
 
 
 @triton.jit
@@ -121,12 +123,55 @@ def run_back(b_e, b_a, b_after, SHARED: tl.constexpr, BL: tl.constexpr, ACC: tl.
 
 
 @triton.jit
-def place(j, begin, count, per_line, REVERSE: tl.constexpr, BL: tl.constexpr):
-    """Return number, line and first column of a chunk's tile j, in the sequence's order."""
+def part_of_work(pid, blocks, chunks, images, SEQUENCES: tl.constexpr):
+    """Tell which part of the work is a program's: block of channels, chunk, images, group, part."""
+    block = (pid % blocks).to(tl.int64)
+    c = pid // blocks % chunks
+    image = pid // blocks // chunks % images
+    rest = (pid // blocks // chunks // images).to(tl.int64)
+    group = rest if SEQUENCES == 1 else rest * 0
+    part = rest * 0 if SEQUENCES == 1 else rest
+    return block, c, image, group, part
+
+
+@triton.jit
+def lines_of(rows, columns, chunks, TURN: tl.constexpr, BL: tl.constexpr):
+    """Return tokens of a line, tiles of a line, tiles of all lines, and tiles of a chunk."""
+    W = rows if TURN else rows * columns
+    per_line = tl.cdiv(W, BL)
+    tiles = columns * per_line if TURN else per_line
+    return W, per_line, tiles, tl.cdiv(tiles, chunks)
+
+
+@triton.jit
+def number_of(place, group, way: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
+              DIRECTIONS: tl.constexpr):
+    """Return a sequence's number, of its place in the order in which programs take them."""
+    axis: tl.constexpr = way // DIRECTIONS
+    return group + axis + (place - axis * COUNT * DIRECTIONS) * AXES
+
+
+@triton.jit
+def distances(K: tl.constexpr, stride_r, stride_k, TURN: tl.constexpr):
+    """Return how far lines, and a line's tokens, lie from each other; K is compiled in, or 0."""
+    stride_k = K if K else stride_k
+    line, token = (stride_k, stride_r) if TURN else (stride_r, stride_k)
+    return line, token
+
+
+@triton.jit
+def place(j, begin, count, per_line, TURN: tl.constexpr, REVERSE: tl.constexpr, BL: tl.constexpr):
+    """Return number, line and first token of a chunk's tile j, in the sequence's order."""
     if REVERSE:
         j = count - 1 - j
-    tile = begin + j
-    return tile.to(tl.int64), (tile // per_line).to(tl.int64), (tile % per_line * BL).to(tl.int64)
+    tile = (begin + j).to(tl.int64)
+    line = tile * 0
+    start = tile * BL
+    if TURN:
+        line = (begin + j) // per_line
+        start = ((begin + j) % per_line * BL).to(tl.int64)
+        line = line.to(tl.int64)
+    return tile, line, start
 
 
 @triton.jit
@@ -197,45 +242,45 @@ def steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS: tl.constexpr, BR: tl.constexpr,
 
 
 @triton.jit(do_not_specialize=VARYING)
-def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N, chunks,
-               first, step, lines, W, per_line, per_chunk,
-               stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
+def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N, chunks, rows,
+               columns, stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
                stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
                stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As,
                stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
                stride_mn, stride_mr, stride_mk, UK: tl.constexpr, TK: tl.constexpr,
                BK: tl.constexpr, MK: tl.constexpr, D: tl.constexpr, S: tl.constexpr,
-               R: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
+               R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
+               DIRECTIONS: tl.constexpr, TURNED: tl.constexpr,
                BACKWARD: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
                BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
                DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute what each chunk makes of nothing: p_total, and p_end from a state of zero.
 
-    BACKWARD: u is dy, B is C, and the chunk runs from its end. Then p_end is what it hands back to
-    the one before, g_t = exp(delta_t A) (dy_t C_t + g_{t+1}).
+    A program takes a single sequence. BACKWARD: u is dy, B is C, and the chunk runs from its end.
+    Then p_end is what it hands back to the one before, g_t = exp(delta_t A) (dy_t C_t + g_{t+1}).
     """
-    uk = UK if UK else stride_uk
-    tk = TK if TK else stride_tk
-    B_k = BK if BK else stride_Bk
-    mk = MK if MK else stride_mk
-    blocks = tl.cdiv(D, BD)
-    pid = tl.program_id(0)
-    block = (pid % blocks).to(tl.int64)
-    c = pid // blocks % chunks
-    n = (pid // blocks // chunks % N).to(tl.int64)
-    group = (pid // blocks // chunks // N).to(tl.int64)
+    block, c, n, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks, N,
+                                            AXES * COUNT * DIRECTIONS)
+    n = n.to(tl.int64)
     o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
-    begin = c * per_chunk
-    count = tl.minimum(per_chunk, lines * per_line - begin)
     m_first = (tl.arange(0, BL) == 0)[:, None]
-    p_u += n * stride_un + group * stride_ug
-    p_mask += n * stride_mn
-    for direction in tl.static_range(DIRECTIONS):
-        o_t = order((direction == 1) != BACKWARD, BL)
-        for i in range(COUNT):
-            k = first + group + (direction * COUNT + i) * step
+    p_un = p_u + n * stride_un + group * stride_ug
+    p_maskn = p_mask + n * stride_mn
+    for way in tl.static_range(AXES * DIRECTIONS):
+        TURN: tl.constexpr = TURNED >> (way // DIRECTIONS) & 1
+        REVERSE: tl.constexpr = (way % DIRECTIONS == 1) != BACKWARD
+        ur, uk = distances(UK, stride_ur, stride_uk, TURN)
+        tr, tk = distances(TK, stride_tr, stride_tk, TURN)
+        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURN)
+        mr, mk = distances(MK, stride_mr, stride_mk, TURN)
+        W, per_line, tiles, per_chunk = lines_of(rows, columns, chunks, TURN, BL)
+        begin = c * per_chunk
+        count = tl.minimum(per_chunk, tiles - begin)
+        o_t = order(REVERSE, BL)
+        for number in range(tl.maximum(part, way * COUNT), tl.minimum(part + 1, (way + 1) * COUNT)):
+            k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
             b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
             at = (k * N + n) * chunks + c
@@ -248,17 +293,16 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                 for s in range(S):
                     tl.store(p_h + s * D, b_before, mask=m_d)
             for j in range(count):
-                _, line, start = place(j, begin, count, per_line, (direction == 1) != BACKWARD,
-                                       BL)
+                _, line, start = place(j, begin, count, per_line, TURN, REVERSE, BL)
                 m_t, b_u, b_dt = load_tokens(
-                    p_u, p_dtk, p_mask, line, start, o_t, o_d, m_d, o_c, m_c, W, stride_ur, uk,
-                    stride_ud, stride_tr, tk, stride_tc, stride_mr, mk, MASKED)
+                    p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
+                    stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
                 b_u = b_u.to(ACC)
                 b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
                                    ACC)
                 b_total += tl.sum(b_delta, axis=0)
                 b_input = b_u if BACKWARD else b_delta * b_u
-                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * B_k
+                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
                         + o_t.to(tl.int64) * B_k)
                 for s in range(S):
                     if S > 1:
@@ -317,66 +361,73 @@ def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride
 
 @triton.jit(do_not_specialize=VARYING)
 def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_state, p_y, N,
-            chunks, tiles, first, step, lines, W, per_line, per_chunk,
+            chunks, tiles, each, rows, columns,
             stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
             stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
             stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
             stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
             stride_Cn, stride_Cg, stride_Cr, stride_Ck, stride_Cs,
-            stride_mn, stride_mr, stride_mk, stride_yn, stride_yg, stride_yr, stride_yk, stride_yd,
-            UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
+            stride_mn, stride_mr, stride_mk, stride_yp, stride_yn, stride_yg, stride_yr, stride_yk,
+            stride_yd, UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
             MK: tl.constexpr, YK: tl.constexpr, D: tl.constexpr,
-            S: tl.constexpr, R: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
-            ADD: tl.constexpr, SOFTPLUS: tl.constexpr,
+            S: tl.constexpr, R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
+            DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, SOFTPLUS: tl.constexpr,
             MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
             DTYPE: tl.constexpr, PRECISION: tl.constexpr,
             ACC: tl.constexpr):
-    """Compute outputs of each chunk from the state before it, adding sequences along the axis.
+    """Compute outputs of each chunk from the state before it, and add a program's sequences.
 
-    p_carry, the state before each chunk, moves along and is overwritten. p_state (K, N, tiles, S,
-    D) takes the state before each tile. ADD: to what y holds, the outputs of the other axis.
+    p_carry, the state before each chunk, moves along and is overwritten. With a single chunk it is
+    not read. p_state (K, N, tiles, S, D) takes the state before each tile, p_y a part of y for
+    each program that writes to the same place.
     """
-    uk = UK if UK else stride_uk
-    tk = TK if TK else stride_tk
-    B_k = BK if BK else stride_Bk
-    C_k = CK if CK else stride_Ck
-    mk = MK if MK else stride_mk
-    yk = YK if YK else stride_yk
-    blocks = tl.cdiv(D, BD)
-    pid = tl.program_id(0)
-    block = (pid % blocks).to(tl.int64)
-    c = pid // blocks % chunks
-    n = (pid // blocks // chunks % N).to(tl.int64)
-    group = (pid // blocks // chunks // N).to(tl.int64)
+    block, c, n, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks, N,
+                                            AXES * COUNT * DIRECTIONS)
+    n = n.to(tl.int64)
     o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
-    begin = c * per_chunk
-    count = tl.minimum(per_chunk, lines * per_line - begin)
     m_first = (tl.arange(0, BL) == 0)[:, None]
-    p_u += n * stride_un + group * stride_ug
-    p_y += n * stride_yn + group * stride_yg
-    p_mask += n * stride_mn
-    for direction in tl.static_range(DIRECTIONS):
+    m_carried = m_d & (chunks > 1)
+    first = part * each
+    p_un = p_u + n * stride_un + group * stride_ug
+    p_yn = p_y + part * stride_yp + n * stride_yn + group * stride_yg
+    p_maskn = p_mask + n * stride_mn
+    for way in tl.static_range(AXES * DIRECTIONS):
         tl.debug_barrier()  # a direction adds to what the one before has stored
-        o_t = order(direction == 1, BL)
-        for i in range(COUNT):
-            k = first + group + (direction * COUNT + i) * step
+        TURN: tl.constexpr = TURNED >> (way // DIRECTIONS) & 1
+        REVERSE: tl.constexpr = way % DIRECTIONS == 1
+        ur, uk = distances(UK, stride_ur, stride_uk, TURN)
+        tr, tk = distances(TK, stride_tr, stride_tk, TURN)
+        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURN)
+        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURN)
+        mr, mk = distances(MK, stride_mr, stride_mk, TURN)
+        yr, yk = distances(YK, stride_yr, stride_yk, TURN)
+        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks, TURN, BL)
+        begin = c * per_chunk
+        count = tl.minimum(per_chunk, all_tiles - begin)
+        o_t = order(REVERSE, BL)
+        for number in range(tl.maximum(first, way * COUNT),
+                            tl.minimum(first + each, (way + 1) * COUNT)):
+            k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
             b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
             b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
             b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
             p_h = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
-            b_before = tl.load(p_h, mask=m_d, other=0)
-            more = ADD + direction * COUNT + i > 0
+            b_before = tl.load(p_h, mask=m_carried, other=0)
+            if S > 1:
+                for s in range(S):
+                    tl.store(p_h + s * D, tl.zeros((BD, ), dtype=ACC), mask=m_d & (chunks == 1))
+            more = number > first
             p_dtk = p_dt + n * stride_tn + k * stride_tg
             for j in range(count):
-                tile, line, start = place(j, begin, count, per_line, direction == 1, BL)
+                tile, line, start = place(j, begin, count, per_line, TURN, REVERSE, BL)
                 m_t, b_u, b_dt = load_tokens(
-                    p_u, p_dtk, p_mask, line, start, o_t, o_d, m_d, o_c, m_c, W, stride_ur, uk,
-                    stride_ud, stride_tr, tk, stride_tc, stride_mr, mk, MASKED)
+                    p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
+                    stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
                 b_u = b_u.to(ACC)
-                p_tile = (p_y + line * stride_yr + start * yk + o_t.to(tl.int64)[:, None] * yk
+                p_tile = (p_yn + line * yr + start * yk + o_t.to(tl.int64)[:, None] * yk
                           + o_d[None, :] * stride_yd)
                 # padding gets its zero
                 m_y = (start + o_t < W)[:, None] & m_d[None, :]
@@ -385,9 +436,9 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                                    ACC)
                 b_delta_u = b_delta * b_u
                 b_y = b_u * b_D[None, :]
-                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * stride_Br + start * B_k
+                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
                         + o_t.to(tl.int64) * B_k)
-                p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * stride_Cr + start * C_k
+                p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * C_r + start * C_k
                         + o_t.to(tl.int64) * C_k)
                 p_before = p_state + ((k * N + n) * tiles + tile) * S * D + o_d
                 for s in range(S):
@@ -411,23 +462,23 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
 
 @triton.jit(do_not_specialize=VARYING)
 def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, p_carry, p_dy,
-               p_du, p_ddt, p_dB, p_dC, p_dparameters, N, K, chunks, tiles, images,
-              first, step, lines, W, per_line, per_chunk, add_du,
+               p_du, p_ddt, p_dB, p_dC, p_dparameters, N, K, chunks, tiles, images, each, rows,
+              columns,
               stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
               stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
               stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
               stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
               stride_Cn, stride_Cg, stride_Cr, stride_Ck, stride_Cs,
               stride_mn, stride_mr, stride_mk, stride_yn, stride_yg, stride_yr, stride_yk,
-              stride_yd, stride_xn, stride_xg, stride_xr, stride_xk, stride_xd,
+              stride_yd, stride_xp, stride_xn, stride_xg, stride_xr, stride_xk, stride_xd,
               stride_qn, stride_qg, stride_qr, stride_qk, stride_qc, stride_qb,
               stride_pn, stride_pg, stride_pr, stride_pk, stride_ps, stride_pb,
               UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
               MK: tl.constexpr, YK: tl.constexpr, XK: tl.constexpr, QK: tl.constexpr,
               PK: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
-              COUNT: tl.constexpr, DIRECTIONS: tl.constexpr, SOFTPLUS: tl.constexpr,
-              MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
-              BR: tl.constexpr, DTYPE: tl.constexpr,
+              AXES: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
+              TURNED: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
+              BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
               PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr,
               ACC: tl.constexpr):
     """Compute gradients of all inputs.
@@ -440,42 +491,44 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
         g_t = e_t + exp(delta_{t+1} A_s) g_{t+1}                     gradient of h_t
         w_t = g_t exp(delta_t A_s) h_{t-1}                           gradient of delta_t A_s
 
-    p_carry, what comes back to each chunk, moves along and is overwritten. Sums over channels,
-    p_dB, p_dC and p_ddt, are the block's own. Sums over tokens, p_dparameters (slots, K, 2 + S + R,
-    D) of bias, D, A and weight, are the own of the chunk and images. Strides x are those of du, q
-    of ddt (channels in place of ranks if step sizes are given), p of dB and dC.
+    p_carry, what comes back to each chunk, moves along and is overwritten. With a single chunk it
+    is not read. p_du takes a part for each program that writes to the same place. Sums over
+    channels, p_dB, p_dC and p_ddt, are the block's own. Sums over tokens, p_dparameters (slots, K,
+    2 + S + R, D) of bias, D, A and weight, are the own of the chunk and images. Strides x are those
+    of du, q of ddt (channels in place of ranks if step sizes are given), p of dB and dC.
     """
-    uk = UK if UK else stride_uk
-    tk = TK if TK else stride_tk
-    B_k = BK if BK else stride_Bk
-    C_k = CK if CK else stride_Ck
-    mk = MK if MK else stride_mk
-    yk = YK if YK else stride_yk
-    xk = XK if XK else stride_xk
-    qk = QK if QK else stride_qk
-    pk = PK if PK else stride_pk
-    blocks = tl.cdiv(D, BD)
-    pid = tl.program_id(0)
-    block = (pid % blocks).to(tl.int64)
-    c = pid // blocks % chunks
-    portions = tl.cdiv(N, images)
-    portion = pid // blocks // chunks % portions
-    group = (pid // blocks // chunks // portions).to(tl.int64)
+    block, c, portion, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks,
+                                                  tl.cdiv(N, images), AXES * COUNT * DIRECTIONS)
     o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
     o_r = tl.arange(0, BR if BR else 1)
-    begin = c * per_chunk
-    count = tl.minimum(per_chunk, lines * per_line - begin)
     m_first = (tl.arange(0, BL) == 0)[:, None]
+    m_carried = m_d & (chunks > 1)
+    first = part * each
     first_image = (portion * images).to(tl.int64)
     slot = (portion * chunks + c).to(tl.int64)
-    for direction in tl.static_range(DIRECTIONS):
+    for way in tl.static_range(AXES * DIRECTIONS):
         tl.debug_barrier()  # a direction adds to what the one before has stored
-        o_t = order(direction == 1, BL)
-        for i in range(COUNT):
-            k = first + group + (direction * COUNT + i) * step
-            more = add_du + direction * COUNT + i > 0
+        TURN: tl.constexpr = TURNED >> (way // DIRECTIONS) & 1
+        REVERSE: tl.constexpr = way % DIRECTIONS == 0
+        ur, uk = distances(UK, stride_ur, stride_uk, TURN)
+        tr, tk = distances(TK, stride_tr, stride_tk, TURN)
+        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURN)
+        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURN)
+        mr, mk = distances(MK, stride_mr, stride_mk, TURN)
+        yr, yk = distances(YK, stride_yr, stride_yk, TURN)
+        xr, xk = distances(XK, stride_xr, stride_xk, TURN)
+        qr, qk = distances(QK, stride_qr, stride_qk, TURN)
+        pr, pk = distances(PK, stride_pr, stride_pk, TURN)
+        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks, TURN, BL)
+        begin = c * per_chunk
+        count = tl.minimum(per_chunk, all_tiles - begin)
+        o_t = order(way % DIRECTIONS == 1, BL)
+        for number in range(tl.maximum(first, way * COUNT),
+                            tl.minimum(first + each, (way + 1) * COUNT)):
+            k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
+            more = number > first
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
             b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
             b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
@@ -496,15 +549,18 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t.to(tl.int64) * B_k
                 p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t.to(tl.int64) * C_k
                 p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t.to(tl.int64) * pk
-                b_after = tl.load(p_g, mask=m_d, other=0)
+                b_after = tl.load(p_g, mask=m_carried, other=0)
+                if S > 1:
+                    for s in range(S):
+                        tl.store(p_g + s * D, tl.zeros((BD, ), dtype=ACC),
+                                 mask=m_d & (chunks == 1))
                 for j in range(count):
-                    tile, line, start = place(j, begin, count, per_line, direction == 0, BL)
+                    tile, line, start = place(j, begin, count, per_line, TURN, REVERSE, BL)
                     m_t, b_u, b_dt = load_tokens(
                         p_un, p_dtk, p_mask + n * stride_mn, line, start, o_t, o_d, m_d, o_c, m_c,
-                        W, stride_ur, uk, stride_ud, stride_tr, tk, stride_tc, stride_mr, mk,
-                        MASKED)
+                        W, ur, uk, stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
                     b_u = b_u.to(ACC)
-                    b_dy = load_tile(p_dy + n * stride_yn + group * stride_yg + line * stride_yr
+                    b_dy = load_tile(p_dy + n * stride_yn + group * stride_yg + line * yr
                                      + start * yk, o_t, o_d, m_t, m_d, yk, stride_yd).to(ACC)
                     b_delta, b_slope = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE,
                                              PRECISION, ACC)
@@ -518,20 +574,20 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                               ACC)
                             b_after = tl.load(p_g + s * D, mask=m_d, other=0)
                         b_before = tl.load(p_h + (tile * S + s) * D, mask=m_d, other=0)
-                        b_B = tl.load(p_Bk + line * stride_Br + start * B_k + s * stride_Bs,
+                        b_B = tl.load(p_Bk + line * B_r + start * B_k + s * stride_Bs,
                                       mask=m_t, other=0).to(ACC)
-                        b_C = tl.load(p_Ck + line * stride_Cr + start * C_k + s * stride_Cs,
+                        b_C = tl.load(p_Ck + line * C_r + start * C_k + s * stride_Cs,
                                       mask=m_t, other=0).to(ACC)
                         b_a = exp(b_delta * b_A[None, :])
                         b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                         b_b = b_delta_u * b_B[:, None] + b_c
                         _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
                         b_e = b_dy * b_C[:, None]
-                        b_g, b_after = run_back(b_e, b_a, b_after, UK == 1, BL, ACC)
+                        b_g, b_after = run_back(b_e, b_a, b_after, UK == 1 and not TURN, BL, ACC)
                         b_w = b_g * b_c
-                        tl.store(p_dB + p_pk + line * stride_pr + start * pk + s * stride_ps,
+                        tl.store(p_dB + p_pk + line * pr + start * pk + s * stride_ps,
                                  tl.sum(b_g * b_delta_u, axis=1), mask=m_w)
-                        tl.store(p_dC + p_pk + line * stride_pr + start * pk + s * stride_ps,
+                        tl.store(p_dC + p_pk + line * pr + start * pk + s * stride_ps,
                                  tl.sum(b_h * b_dy, axis=1), mask=m_w)
                         b_du += b_g * b_B[:, None]
                         b_ddelta += b_w * b_A[None, :]
@@ -546,13 +602,13 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                     b_dbias += tl.sum(b_dz, axis=0)
                     b_dD += tl.sum(b_dy * b_u, axis=0)
                     m_td = m_w[:, None] & m_d[None, :]
-                    p_tile = (p_du + n * stride_xn + group * stride_xg + line * stride_xr
-                              + start * xk + o_t.to(tl.int64)[:, None] * xk
+                    p_tile = (p_du + part * stride_xp + n * stride_xn + group * stride_xg
+                              + line * xr + start * xk + o_t.to(tl.int64)[:, None] * xk
                               + o_d[None, :] * stride_xd)
                     b_du = b_du * b_delta + b_dy * b_D[None, :]
                     b_du += tl.load(p_tile, mask=m_td & more, other=0).to(ACC)
                     tl.store(p_tile, b_du, mask=m_td)
-                    p_ddtk = (p_ddt + n * stride_qn + k * stride_qg + line * stride_qr
+                    p_ddtk = (p_ddt + n * stride_qn + k * stride_qg + line * qr
                               + start * qk)
                     if BR:
                         b_dweight += dot(tl.trans(b_dt), b_dz, GRAD_DTYPE, GRAD_PRECISION, ACC)
@@ -570,3 +626,39 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
             if BR:
                 tl.store(p_sums[None, :] + (2 + S + o_r)[:, None] * D, b_dweight,
                          mask=(o_r < R)[:, None] & m_d[None, :])
+
+
+@triton.jit(do_not_specialize=VARYING)
+def add_parts(p_parts, p_sum, parts, size, BE: tl.constexpr):
+    """Add parts of ``size`` numbers each, in their order."""
+    o_e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
+    m_e = o_e < size
+    b_sum = tl.load(p_parts + o_e, mask=m_e, other=0)
+    for part in range(1, parts):
+        b_sum += tl.load(p_parts + part * size + o_e, mask=m_e, other=0)
+    tl.store(p_sum + o_e, b_sum, mask=m_e)
+
+
+@triton.jit(do_not_specialize=VARYING)
+def add_slots(p_dparameters, p_dbias, p_dD, p_dA, p_dweight, slots, K, D: tl.constexpr,
+              S: tl.constexpr, R: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
+              ACC: tl.constexpr):
+    """Add sums over tokens (slots, K, 2 + S + R, D), and store them as the parameters are."""
+    ROWS: tl.constexpr = 2 + S + R
+    blocks = tl.cdiv(D, BD)
+    pid = tl.program_id(0)
+    o_d = (pid % blocks).to(tl.int64) * BD + tl.arange(0, BD)
+    m_d = o_d < D
+    line = pid // blocks % ROWS
+    k = (pid // blocks // ROWS).to(tl.int64)
+    b_sum = tl.zeros((BD, ), dtype=ACC)
+    for start in range(0, slots, BT):
+        o_t = (start + tl.arange(0, BT)).to(tl.int64)
+        b_sum += tl.sum(tl.load(
+            p_dparameters + ((o_t * K + k) * ROWS + line)[:, None] * D + o_d[None, :],
+            mask=(o_t < slots)[:, None] & m_d[None, :], other=0), axis=0)
+    o_d += k * D
+    tl.store(p_dbias + o_d, b_sum, mask=m_d & (line == 0))
+    tl.store(p_dD + o_d, b_sum, mask=m_d & (line == 1))
+    tl.store(p_dA + o_d * S + line - 2, b_sum, mask=m_d & (line >= 2) & (line < 2 + S))
+    tl.store(p_dweight + o_d * R + line - 2 - S, b_sum, mask=m_d & (line >= 2 + S))

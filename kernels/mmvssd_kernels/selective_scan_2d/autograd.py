@@ -3,7 +3,7 @@
 The kernels are those of :mod:`mmvssd_kernels.selective_scan`. Sequences that run along the same
 axis are one program's, which reads a tile of x once for all of them and adds up their outputs.
 """
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional
 
 import torch
 from torch import Tensor
@@ -14,17 +14,12 @@ from mmvssd_kernels.library import call, operator, register_backward
 from mmvssd_kernels.numerics import sum_dtype
 from mmvssd_kernels.selective_scan import launch
 
-ROWS = launch.Axis(transposed=False, first=0, step=1, count=4, directions=1)
-
-#: The orders of :data:`mmvssd_kernels.cross_scan.ORDERS` by axis.
-AXES: Dict[str, Tuple[launch.Axis, ...]] = {
-    'cross': (ROWS._replace(first=0, step=2, count=1, directions=2),
-              ROWS._replace(first=1, step=2, count=1, directions=2, transposed=True)),
-    'unidirectional': (ROWS, ),
-    'bidirectional': (ROWS._replace(count=2, directions=2), ),
+#: The orders of :data:`mmvssd_kernels.cross_scan.ORDERS`.
+SEQUENCES: Dict[str, launch.Sequences] = {
+    'cross': launch.Sequences(turned=(False, True), count=1, directions=2),
+    'unidirectional': launch.Sequences(turned=(False, ), count=4, directions=1),
+    'bidirectional': launch.Sequences(turned=(False, ), count=2, directions=2),
 }
-#: Number of the first sequence that runs from the end.
-FORWARD = {'cross': 2, 'unidirectional': 4, 'bidirectional': 2}
 
 
 def obstacle(x: Tensor, dt: Tensor, dt_weight: Tensor, A: Tensor, *others,
@@ -61,7 +56,7 @@ def _forward(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern):
     y, states = _fake_forward(*inputs)
     if y.numel():
         # an axis may have fewer tiles than there is room for
-        _scan(*inputs).outputs(y[:, None], states.zero_())
+        _scan(*inputs).outputs(y, _as_one_group, states.zero_())
     return y, states
 
 
@@ -82,24 +77,21 @@ def _backward(dy, x, dt, dt_weight, A, B, C, D, dt_bias, mask, states, pattern):
     if dy.numel() == 0:
         return tuple(t.zero_() for t in results)
     dx, ddt, dweight, dA, dB, dC, dD, dbias = results
-    scan = _scan(*inputs, pattern)
-    # sequences are added up before they are rounded
-    dx_sum = dx if dx.dtype == states.dtype else torch.empty_like(dx, dtype=states.dtype)
-    parts = [scan.parts(t, _by_sequence) for t in (ddt, dB, dC)]
-    sums = scan.gradients(dy[:, None], states, dx_sum[:, None], *parts)
-    if dx_sum is not dx:
-        dx.copy_(dx_sum)
-    for t, part in zip((ddt, dB, dC), parts):
-        t.copy_(part.sum())
-    dweight.copy_(sums.weight.mT)
-    sums.copy_to(dA, dD, dbias)
+    _scan(*inputs, pattern).gradients(
+        _as_one_group(dy), states, launch.Gradients(dx, ddt, dweight, dA, dB, dC, dD, dbias),
+        launch.Views(u=_as_one_group, dt=_by_sequence, B=_by_sequence))
     return results
 
 
 def _scan(x, dt, dt_weight, A, B, C, D, dt_bias, mask, pattern) -> launch.Scan:
-    inputs = launch.Inputs(x[:, None], _by_sequence(dt), dt_weight, A, _by_sequence(B),
+    inputs = launch.Inputs(_as_one_group(x), _by_sequence(dt), dt_weight, A, _by_sequence(B),
                            _by_sequence(C), D, dt_bias, mask)
-    return launch.Scan(inputs, AXES[pattern], FORWARD[pattern], softplus=True)
+    return launch.Scan(inputs, SEQUENCES[pattern], softplus=True)
+
+
+def _as_one_group(t: Tensor) -> Tensor:
+    """(N, H, W, D) -> (N, 1, H, W, D), a view."""
+    return t[:, None]
 
 
 def _by_sequence(t: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from mmvssd_kernels.dispatch import register
 from mmvssd_kernels.library import exporting, open_sizes, operator
 from mmvssd_kernels.numerics import cast, drop_padding, sum_dtype
 from mmvssd_kernels.selective_scan.export import chunk, scan, unchunk
-from mmvssd_kernels.selective_scan_2d.autograd import FORWARD
+from mmvssd_kernels.selective_scan_2d.autograd import SEQUENCES
 
 #: The module that registers a translation with the ONNX exporter, once it is imported.
 TRANSLATION = 'mmvssd_kernels.selective_scan_2d.onnx_translation'
@@ -62,7 +62,7 @@ def _chunks(grids: Sequence[Tensor], pattern: str) -> Tensor:
     Sequences from the end are cut as the others are, and turned around with their chunks. Then the
     filling of the last chunk comes first, and zeros leave the state at zero.
     """
-    forward = FORWARD[pattern]
+    forward = SEQUENCES[pattern].forward
     sequences = [(grid.transpose(1, 2) if order.transposed else grid).flatten(1, 2)
                  for grid, order in zip(grids, ORDERS[pattern])]
     if all(grid is grids[0] for grid in grids):
@@ -76,7 +76,7 @@ def _chunks(grids: Sequence[Tensor], pattern: str) -> Tensor:
 
 def _merge(y: Tensor, grid: Tuple[int, int], pattern: str) -> Tensor:
     """Add four sequences in chunks (T, 4, N, c, D) up on their grid (N, H, W, D)."""
-    forward, (H, W) = FORWARD[pattern], grid
+    forward, (H, W) = SEQUENCES[pattern].forward, grid
     if forward < 4:
         y = y[:, :forward] + y[:, forward:].flip(0, 3)
     y = unchunk(y, H * W)  # (forward, N, L, D)

@@ -15,7 +15,7 @@ from onnxscript.function_libs.torch_lib.tensor_typing import BOOL, TFloat
 
 from mmvssd_kernels.cross_scan import ORDERS
 from mmvssd_kernels.selective_scan.export import CHUNK, LEVELS
-from mmvssd_kernels.selective_scan_2d.autograd import FORWARD
+from mmvssd_kernels.selective_scan_2d.autograd import SEQUENCES
 
 
 @torch_op('mmvssd_kernels::selective_scan_2d_onnx', trace_only=True)
@@ -62,7 +62,7 @@ def _softplus(z):
 
 def _chunks(grids: Sequence, channels: int, pattern: str):
     """Cut the sequences of four grids (N, H, W, channels) into chunks (T, 4, N, c, channels)."""
-    forward, same = FORWARD[pattern], all(grid is grids[0] for grid in grids)
+    forward, same = SEQUENCES[pattern].forward, all(grid is grids[0] for grid in grids)
     sequences = []
     for grid, order in zip(grids[:forward] if same else grids, ORDERS[pattern]):
         tokens = op.Reshape(grid, [0, -1, channels])
@@ -151,7 +151,7 @@ def _through_decays(log_decay, added, L, channels: List[int]):
 
 def _merge(y, x, width: int, pattern: str):
     """Add four sequences in chunks (T, 4, N, c, D) up on the grid of x (N, H, W, D)."""
-    if FORWARD[pattern] < 4:
+    if SEQUENCES[pattern].forward < 4:
         ahead, back = op.Split(y, axis=1, num_outputs=2)
         y = op.Add(ahead, _turned(back))
     N, H, W = (op.Shape(x, start=axis, end=axis + 1) for axis in range(3))
