@@ -55,12 +55,14 @@ class Loop(NamedTuple):
         entries: How often programs come to it, all together; None if that is not known.
         runs: How often its body runs, all together; None if that is not known.
         fixed: Whether its trips are compiled in.
+        once: Whether no program that comes to it takes more than one trip.
         inner: Loops inside.
     """
 
     entries: Optional[int]
     runs: Optional[int]
     fixed: bool
+    once: bool
     inner: List['Loop']
 
 
@@ -136,7 +138,9 @@ class _Reader:
         self._push(runs, {first, stop, step} <= self.fixed)
 
     def _push(self, runs: Optional[Tensor], fixed: bool) -> None:
-        loop = Loop(self._total(self.runs[-1]), self._total(runs), fixed, [])
+        entries = self.runs[-1]
+        once = runs is not None and bool((runs <= entries).all())
+        loop = Loop(self._total(entries), self._total(runs), fixed, once, [])
         self.found[-1].append(loop)
         self.found.append(loop.inner)
         self.runs.append(runs)

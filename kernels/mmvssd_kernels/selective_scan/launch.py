@@ -21,10 +21,11 @@ BL = 16
 WIDE, NARROW = 64, 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
-#: Programs that keep a large GPU busy. If images and channels give fewer, each sequence has its
-#: own. If these are too few, sequences are cut into chunks, which costs a pass more. If there are
-#: more, backward takes images one after the other.
-PROGRAMS, BACKWARD_PROGRAMS = 768, 1536
+#: Programs that keep a large GPU busy. If images and channels give fewer, the sequences of a grid
+#: are shared out, which makes parts that are added later. If there are less than half of them, they
+#: are cut into chunks, which costs a pass more. If there are more, backward takes images one after
+#: the other.
+PROGRAMS, BACKWARD_PROGRAMS = 1024, 1536
 #: Tiles of a chunk at least.
 CHUNK = 4
 
@@ -183,7 +184,8 @@ class Scan:
         self._flags = dict(
             D=self.D, S=self.S, R=self.R, AXES=len(turned), COUNT=sequences.count,
             DIRECTIONS=sequences.directions,
-            TURNED=sum(turn << axis for axis, turn in enumerate(turned)), SOFTPLUS=softplus,
+            TURNED=sum(turned[way // sequences.directions] << way
+                       for way in range(len(turned) * sequences.directions)), SOFTPLUS=softplus,
             MASKED=inputs.mask is not None, ACC=triton_support.language(self.dtype), BL=BL,
             BR=0 if inputs.weight is None else max(16, triton_support.power_of_two(self.R)))
 
@@ -254,10 +256,11 @@ class Scan:
 
     def _shares(self, blocks: int, wanted: int) -> Tuple[int, int]:
         """Return how many sequences a program takes, and in how many chunks they are cut."""
-        programs = self.N * self.G * blocks * len(self.sequences.turned)
-        if programs >= wanted:
-            return self.sequences.of_axis, 1
-        programs *= self.sequences.of_axis
+        programs, each = self.N * self.G * blocks, self.sequences.total
+        while programs < wanted and each > 1:
+            programs, each = 2 * programs, each // 2
+        if 2 * programs >= wanted:
+            return each, 1
         return 1, max(1, min(-(-wanted // programs), self.most_tiles // CHUNK))
 
     def _carry(self, u: Tensor, B: Tensor, states: Tensor, chunks: int, width: dict,
@@ -296,7 +299,8 @@ class Scan:
         if not parts.direct:
             BE = 1024
             self.kernels.add_parts[(-(-t.numel() // BE), )](
-                parts.whole, t, len(parts.whole), t.numel(), BE=BE, num_warps=4, num_stages=1)
+                parts.whole, t, t.numel(), PARTS=len(parts.whole), BE=BE, num_warps=4,
+                num_stages=1)
 
     def _distances(self, **tensors: Tensor) -> dict:
         """Return distances of neighbouring tokens, for which kernels are compiled.

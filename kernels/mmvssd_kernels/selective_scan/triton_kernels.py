@@ -10,11 +10,12 @@ A program takes the tiles of a chunk one after the other, and the state along. L
 side by side along channels, so that a scan along the tokens of a tile stays in the registers of a
 thread. Places beyond the end of a line have a step of 0, with which the state passes as it is.
 
-Along each of AXES axes run COUNT sequences forward, and with two DIRECTIONS as many reversed. Bit
-``axis`` of TURNED tells whether an axis runs down columns. The sequence q of an axis has number
-``axis + q * AXES``. A program takes ``each`` of them, all of an axis or one, and adds them up to a
-part of its own. If sequences are groups of channels, as in ``selective_scan``, there is a program
-for each ``group``. Chunks are cut in the order of memory for both directions.
+Along each of AXES axes run COUNT sequences forward, and with two DIRECTIONS as many reversed. An
+axis and direction is a way, and bit ``way`` of TURNED tells whether it runs down columns. The
+sequence q of an axis has number ``axis + q * AXES``. A program takes ``each`` of them, all of an
+axis or one, and adds them up to a part of its own. If sequences are groups of channels, as in
+``selective_scan``, there is a program for each ``group``. Chunks are cut in the order of memory for
+both directions.
 
 What is kept of a chunk: p_total (K, N, chunks, D), the sum of its steps, and p_end, p_state and
 p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the gradient after it.
@@ -27,7 +28,7 @@ from mmvssd_kernels.triton_math import dot, exp, softplus
 # What changes from image to image, or from rows to columns. To compile for multiples of 16 among
 # them would gain nothing: a grid of odd sides would only compile all kernels once more.
 VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'each', 'rows', 'columns',
-           'parts', 'slots', 'size', 'stride_mn', 'stride_mr', 'stride_mk', 'stride_uk',
+           'slots', 'stride_mn', 'stride_mr', 'stride_mk', 'stride_uk',
            'stride_tk', 'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk', 'stride_qk',
            'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn', 'stride_ur',
            'stride_tr', 'stride_Br', 'stride_Cr', 'stride_yr', 'stride_xr', 'stride_qr',
@@ -269,16 +270,15 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     p_un = p_u + n * stride_un + group * stride_ug
     p_maskn = p_mask + n * stride_mn
     for way in tl.static_range(AXES * DIRECTIONS):
-        TURN: tl.constexpr = TURNED >> (way // DIRECTIONS) & 1
-        REVERSE: tl.constexpr = (way % DIRECTIONS == 1) != BACKWARD
-        ur, uk = distances(UK, stride_ur, stride_uk, TURN)
-        tr, tk = distances(TK, stride_tr, stride_tk, TURN)
-        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURN)
-        mr, mk = distances(MK, stride_mr, stride_mk, TURN)
-        W, per_line, tiles, per_chunk = lines_of(rows, columns, chunks, TURN, BL)
+        ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
+        tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
+        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
+        mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
+        W, per_line, tiles, per_chunk = lines_of(rows, columns, chunks,
+                                                        TURNED >> way & 1, BL)
         begin = c * per_chunk
         count = tl.minimum(per_chunk, tiles - begin)
-        o_t = order(REVERSE, BL)
+        o_t = order((way % DIRECTIONS == 1) != BACKWARD, BL)
         for number in range(tl.maximum(part, way * COUNT), tl.minimum(part + 1, (way + 1) * COUNT)):
             k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
             b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
@@ -293,7 +293,8 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                 for s in range(S):
                     tl.store(p_h + s * D, b_before, mask=m_d)
             for j in range(count):
-                _, line, start = place(j, begin, count, per_line, TURN, REVERSE, BL)
+                _, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
+                                       (way % DIRECTIONS == 1) != BACKWARD, BL)
                 m_t, b_u, b_dt = load_tokens(
                     p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
                     stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
@@ -395,18 +396,17 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     p_maskn = p_mask + n * stride_mn
     for way in tl.static_range(AXES * DIRECTIONS):
         tl.debug_barrier()  # a direction adds to what the one before has stored
-        TURN: tl.constexpr = TURNED >> (way // DIRECTIONS) & 1
-        REVERSE: tl.constexpr = way % DIRECTIONS == 1
-        ur, uk = distances(UK, stride_ur, stride_uk, TURN)
-        tr, tk = distances(TK, stride_tr, stride_tk, TURN)
-        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURN)
-        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURN)
-        mr, mk = distances(MK, stride_mr, stride_mk, TURN)
-        yr, yk = distances(YK, stride_yr, stride_yk, TURN)
-        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks, TURN, BL)
+        ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
+        tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
+        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
+        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
+        mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
+        yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
+        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
+                                                        TURNED >> way & 1, BL)
         begin = c * per_chunk
         count = tl.minimum(per_chunk, all_tiles - begin)
-        o_t = order(REVERSE, BL)
+        o_t = order(way % DIRECTIONS == 1, BL)
         for number in range(tl.maximum(first, way * COUNT),
                             tl.minimum(first + each, (way + 1) * COUNT)):
             k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
@@ -422,7 +422,8 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             more = number > first
             p_dtk = p_dt + n * stride_tn + k * stride_tg
             for j in range(count):
-                tile, line, start = place(j, begin, count, per_line, TURN, REVERSE, BL)
+                tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
+                                          way % DIRECTIONS == 1, BL)
                 m_t, b_u, b_dt = load_tokens(
                     p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
                     stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
@@ -510,18 +511,17 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     slot = (portion * chunks + c).to(tl.int64)
     for way in tl.static_range(AXES * DIRECTIONS):
         tl.debug_barrier()  # a direction adds to what the one before has stored
-        TURN: tl.constexpr = TURNED >> (way // DIRECTIONS) & 1
-        REVERSE: tl.constexpr = way % DIRECTIONS == 0
-        ur, uk = distances(UK, stride_ur, stride_uk, TURN)
-        tr, tk = distances(TK, stride_tr, stride_tk, TURN)
-        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURN)
-        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURN)
-        mr, mk = distances(MK, stride_mr, stride_mk, TURN)
-        yr, yk = distances(YK, stride_yr, stride_yk, TURN)
-        xr, xk = distances(XK, stride_xr, stride_xk, TURN)
-        qr, qk = distances(QK, stride_qr, stride_qk, TURN)
-        pr, pk = distances(PK, stride_pr, stride_pk, TURN)
-        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks, TURN, BL)
+        ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
+        tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
+        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
+        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
+        mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
+        yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
+        xr, xk = distances(XK, stride_xr, stride_xk, TURNED >> way & 1)
+        qr, qk = distances(QK, stride_qr, stride_qk, TURNED >> way & 1)
+        pr, pk = distances(PK, stride_pr, stride_pk, TURNED >> way & 1)
+        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
+                                                        TURNED >> way & 1, BL)
         begin = c * per_chunk
         count = tl.minimum(per_chunk, all_tiles - begin)
         o_t = order(way % DIRECTIONS == 1, BL)
@@ -555,7 +555,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         tl.store(p_g + s * D, tl.zeros((BD, ), dtype=ACC),
                                  mask=m_d & (chunks == 1))
                 for j in range(count):
-                    tile, line, start = place(j, begin, count, per_line, TURN, REVERSE, BL)
+                    tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
+                                              way % DIRECTIONS == 0, BL)
                     m_t, b_u, b_dt = load_tokens(
                         p_un, p_dtk, p_mask + n * stride_mn, line, start, o_t, o_d, m_d, o_c, m_c,
                         W, ur, uk, stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
@@ -583,7 +584,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_b = b_delta_u * b_B[:, None] + b_c
                         _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
                         b_e = b_dy * b_C[:, None]
-                        b_g, b_after = run_back(b_e, b_a, b_after, UK == 1 and not TURN, BL, ACC)
+                        b_g, b_after = run_back(b_e, b_a, b_after,
+                                                (UK == 1) & ((TURNED >> way & 1) == 0), BL, ACC)
                         b_w = b_g * b_c
                         tl.store(p_dB + p_pk + line * pr + start * pk + s * stride_ps,
                                  tl.sum(b_g * b_delta_u, axis=1), mask=m_w)
@@ -628,14 +630,14 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                          mask=(o_r < R)[:, None] & m_d[None, :])
 
 
-@triton.jit(do_not_specialize=VARYING)
-def add_parts(p_parts, p_sum, parts, size, BE: tl.constexpr):
-    """Add parts of ``size`` numbers each, in their order."""
+@triton.jit
+def add_parts(p_parts, p_sum, size, PARTS: tl.constexpr, BE: tl.constexpr):
+    """Add PARTS of ``size`` numbers each, in their order."""
     o_e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
     m_e = o_e < size
     b_sum = tl.load(p_parts + o_e, mask=m_e, other=0)
-    for part in range(1, parts):
-        b_sum += tl.load(p_parts + part * size + o_e, mask=m_e, other=0)
+    for part in range(1, PARTS):
+        b_sum += tl.load(p_parts + part.to(tl.int64) * size + o_e, mask=m_e, other=0)
     tl.store(p_sum + o_e, b_sum, mask=m_e)
 
 
