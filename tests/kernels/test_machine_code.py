@@ -22,8 +22,8 @@ def counted(program, machine, ptx, programs=10):
     return counter.runs, counter.known
 
 
-def loop(runs, *inner, fixed=False):
-    return ttir.Loop(10, runs, fixed, list(inner))
+def loop(runs, *inner, fixed=False, once=False):
+    return ttir.Loop(10, runs, fixed, once, list(inner))
 
 
 def test_loops_are_nested_as_they_are():
@@ -55,6 +55,13 @@ def test_a_loop_that_is_compiled_in_may_be_gone():
     runs, known = counted([loop(20, fixed=True), loop(30)], 'aa(a)', 'aa(a)')
     assert known
     assert runs == [10, 10, 30, 30, 30]
+
+
+def test_a_loop_that_runs_once_may_be_a_branch():
+    runs, known = counted([loop(5, loop(20), once=True), loop(5, loop(30), once=True)],
+                          'a(a)a(aa)', 'a(a)a(aa)')
+    assert known
+    assert runs == [10, 20, 20, 20, 10, 30, 30, 30, 30]
 
 
 def test_an_access_that_moved_out_of_a_loop():

@@ -47,12 +47,12 @@ def draws(count=2, **kind):
 # every choice of tiles with the widest ranks, and each option of the kernels
 COMPILED = [
     make_case(grid=(4, 4), D=32, R=6, S=16, pattern='unidirectional'),
-    make_case(grid=(14, 14), D=64, R=launch.LARGEST_RANK, masked=True),
+    make_case(grid=(14, 14), D=128, R=launch.LARGEST_RANK, masked=True),
     make_case(grid=(14, 14), D=32, R=launch.LARGEST_RANK, S=launch.LARGEST_STATE,
               pattern='bidirectional'),
 ]
 #: Tiles follow from the shape alone: one case shows that the halves' code compiles, along rows.
-COMPILED_HALVES = [make_case(grid=(14, 14), D=64, R=launch.LARGEST_RANK, masked=True,
+COMPILED_HALVES = [make_case(grid=(14, 14), D=128, R=launch.LARGEST_RANK, masked=True,
                              pattern='bidirectional')]
 
 
@@ -112,13 +112,21 @@ def test_images_of_real_size(kind, dtype):
     assert failures(draws(2, **kind), dtype, 'cuda') == ()
 
 
-@pytest.mark.parametrize('programs', [1, 20, 10**6])
-def test_chunks_channels_and_images_are_shared_out_in_any_way(monkeypatch, programs,
-                                                              triton_device):
+@pytest.mark.parametrize(('programs', 'shares'), [
+    (1, [(4, 1), (4, 1)]), (5, [(4, 1), (2, 1)]), (10, [(2, 1), (1, 1)]), (20, [(1, 1), (1, 1)]),
+    (10**6, [(4, 5), (4, 5)])])
+def test_sequences_channels_and_images_are_shared_out_in_any_way(programs, shares, monkeypatch,
+                                                                 triton_device):
+    """``shares`` are the sequences of a program and the chunks, forward and backward."""
     for name, value in dict(PROGRAMS=programs, BACKWARD_PROGRAMS=programs, CHUNK=1).items():
         monkeypatch.setattr(launch, name, value)
+    found = []
+    compute = launch.Scan._shares
+    monkeypatch.setattr(launch.Scan, '_shares',
+                        lambda *args: found.append(compute(*args)) or found[-1])
     cases = draws(2, N=3, grid=(4, 5), D=40, masked=True)
     assert failures(cases, torch.float32, triton_device) == ()
+    assert found[:2] == shares
 
 
 @pytest.mark.parametrize('step', [1e-6, 1e3])

@@ -22,10 +22,10 @@ WIDE, NARROW = 64, 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
 #: Programs that keep a large GPU busy. If images and channels give fewer, the sequences of a grid
-#: are shared out, which makes parts that are added later. If there are less than half of them, they
-#: are cut into chunks, which costs a pass more. If there are more, backward takes images one after
-#: the other.
-PROGRAMS, BACKWARD_PROGRAMS = 1024, 1536
+#: are shared out too, which makes parts that are added later. If that gives less than half of them,
+#: and there are enough tiles, sequences are cut into chunks instead, which costs a pass more. If
+#: there are more, backward takes images one after the other.
+PROGRAMS, BACKWARD_PROGRAMS = 768, 1536
 #: Tiles of a chunk at least.
 CHUNK = 4
 
@@ -203,13 +203,15 @@ class Scan:
         carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, width, backward=False)
         parts = self._parts(y, self.sequences.total // each, view)
         inputs, out = self.inputs, parts.view
-        self.kernels.outputs[(blocks * chunks * self.N * self.G * len(parts.whole), )](
-            *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, y), carry, states,
-            parts.whole, self.N, chunks, self.most_tiles, each, self.rows, self.columns,
-            *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(), *inputs.C.stride(),
-            *_mask_strides(inputs.mask), parts.whole.stride(0), *out.stride(),
-            **self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
-            **self._flags, **self._products(), **width, num_stages=1)
+        for axis, base, each_here in self._launches(each):
+            self.kernels.outputs[(blocks * chunks * self.N * self.G * len(parts.whole), )](
+                *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, y), carry,
+                states, parts.whole, self.N, chunks, self.most_tiles, base, each_here, self.rows,
+                self.columns, *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(),
+                *inputs.C.stride(), *_mask_strides(inputs.mask), parts.whole.stride(0),
+                *out.stride(),
+                **self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
+                ONLY=axis, **self._flags, **self._products(), **width, num_stages=1)
         self._add(parts, y)
 
     def gradients(self, dy: Tensor, states: Tensor, results: Gradients, by_input: Views) -> None:
@@ -238,14 +240,16 @@ class Scan:
         dB, dC = (self._parts(t, blocks, by_input.B) for t in (results.B, results.C))
         known = self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=dy, X=du.view,
                                 Q=ddt.view, P=dB.view)
-        self.kernels.gradients[(blocks * slots * self.G * parts, )](
-            *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
-            states, carry, dy, du.whole, ddt.whole, dB.whole, dC.whole, sums, self.N, self.K,
-            chunks, self.most_tiles, images, each, self.rows, self.columns,
-            *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(), *inputs.C.stride(),
-            *_mask_strides(inputs.mask), *dy.stride(), du.whole.stride(0), *du.view.stride(),
-            *ddt.view.stride(), ddt.whole.stride(0), *dB.view.stride(), dB.whole.stride(0), **known,
-            **self._flags, **self._products(gradients=True), **width, num_stages=1)
+        for axis, base, each_here in self._launches(each):
+            self.kernels.gradients[(blocks * slots * self.G * parts, )](
+                *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
+                states, carry, dy, du.whole, ddt.whole, dB.whole, dC.whole, sums, self.N, self.K,
+                chunks, self.most_tiles, images, base, each_here, self.rows, self.columns,
+                *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(),
+                *inputs.C.stride(), *_mask_strides(inputs.mask), *dy.stride(),
+                du.whole.stride(0), *du.view.stride(), *ddt.view.stride(), ddt.whole.stride(0),
+                *dB.view.stride(), dB.whole.stride(0), **known, ONLY=axis, **self._flags,
+                **self._products(gradients=True), **width, num_stages=1)
         for part, t in zip((du, ddt, dB, dC), (results.u, results.dt, results.B, results.C)):
             self._add(part, t)
         weight = results.A if results.weight is None else results.weight
@@ -257,11 +261,23 @@ class Scan:
     def _shares(self, blocks: int, wanted: int) -> Tuple[int, int]:
         """Return how many sequences a program takes, and in how many chunks they are cut."""
         programs, each = self.N * self.G * blocks, self.sequences.total
+        chunks = min(-(-wanted // programs), self.most_tiles // CHUNK)
+        if 2 * programs * each < wanted and chunks > each:
+            return each, chunks
         while programs < wanted and each > 1:
             programs, each = 2 * programs, each // 2
-        if 2 * programs >= wanted:
-            return each, 1
-        return 1, max(1, min(-(-wanted // programs), self.most_tiles // CHUNK))
+        return each, 1
+
+    def _launches(self, each: int) -> List[Tuple[int, int, int]]:
+        """Return of each launch its only axis or -1, its first sequence, and those of a program.
+
+        If programs take all sequences, axes have a launch each: a kernel without columns in it
+        leaves registers to more programs.
+        """
+        of_axis, total = self.sequences.of_axis, self.sequences.total
+        if each == total > of_axis:
+            return [(axis, axis * of_axis, of_axis) for axis in range(len(self.sequences.turned))]
+        return [(-1, 0, each)]
 
     def _carry(self, u: Tensor, B: Tensor, states: Tensor, chunks: int, width: dict,
                backward: bool) -> Tensor:
@@ -274,13 +290,14 @@ class Scan:
         if chunks == 1:
             return carry
         ends, totals = states.new_empty(shape), states.new_empty(*shape[:3], self.D)
-        programs = self.N * self.G * self.sequences.total * chunks * -(-self.D // width['BD'])
+        programs = self.N * self.G * self.sequences.of_axis * chunks * -(-self.D // width['BD'])
         inputs = self.inputs
-        self.kernels.chunk_ends[(programs, )](
-            u, *self._pointers(B)[1:], _pointer(inputs.mask, u), totals, ends, self.N, chunks,
-            self.rows, self.columns, *self._strides(u), *B.stride(), *_mask_strides(inputs.mask),
-            **self._distances(U=u, T=inputs.dt, B=B), BACKWARD=backward, **self._flags,
-            **self._products(), **width, num_stages=1)
+        for axis, base, _ in self._launches(self.sequences.total):
+            self.kernels.chunk_ends[(programs, )](
+                u, *self._pointers(B)[1:], _pointer(inputs.mask, u), totals, ends, self.N, chunks,
+                base, self.rows, self.columns, *self._strides(u), *B.stride(),
+                *_mask_strides(inputs.mask), **self._distances(U=u, T=inputs.dt, B=B), ONLY=axis,
+                BACKWARD=backward, **self._flags, **self._products(), **width, num_stages=1)
         BC, BE = 16, 64
         blocks = -(-self.S * self.D // BE)
         self.kernels.carry[(blocks * self.K * self.N, )](

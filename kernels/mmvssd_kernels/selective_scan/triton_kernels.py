@@ -13,9 +13,10 @@ thread. Places beyond the end of a line have a step of 0, with which the state p
 Along each of AXES axes run COUNT sequences forward, and with two DIRECTIONS as many reversed. An
 axis and direction is a way, and bit ``way`` of TURNED tells whether it runs down columns. The
 sequence q of an axis has number ``axis + q * AXES``. A program takes ``each`` of them, all of an
-axis or one, and adds them up to a part of its own. If sequences are groups of channels, as in
-``selective_scan``, there is a program for each ``group``. Chunks are cut in the order of memory for
-both directions.
+axis or one, and adds them up to a part of its own. Of an axis at a time, ONLY, a launch begins with
+sequence ``base`` and adds to what the one before has written; with -1 it takes all axes. If
+sequences are groups of channels, as in ``selective_scan``, there is a program for each ``group``.
+Chunks are cut in the order of memory for both directions.
 
 What is kept of a chunk: p_total (K, N, chunks, D), the sum of its steps, and p_end, p_state and
 p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the gradient after it.
@@ -27,9 +28,9 @@ from mmvssd_kernels.triton_math import dot, exp, softplus
 
 # What changes from image to image, or from rows to columns. To compile for multiples of 16 among
 # them would gain nothing: a grid of odd sides would only compile all kernels once more.
-VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'each', 'rows', 'columns',
-           'slots', 'stride_mn', 'stride_mr', 'stride_mk', 'stride_uk',
-           'stride_tk', 'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk', 'stride_qk',
+VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'base', 'each', 'rows',
+           'columns', 'slots', 'stride_mn', 'stride_mr', 'stride_mk', 'stride_uk', 'stride_tk',
+           'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk', 'stride_qk',
            'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn', 'stride_ur',
            'stride_tr', 'stride_Br', 'stride_Cr', 'stride_yr', 'stride_xr', 'stride_qr',
            'stride_pr', 'stride_pb', 'stride_yp', 'stride_xp']
@@ -162,17 +163,17 @@ def distances(K: tl.constexpr, stride_r, stride_k, TURN: tl.constexpr):
 
 @triton.jit
 def place(j, begin, count, per_line, TURN: tl.constexpr, REVERSE: tl.constexpr, BL: tl.constexpr):
-    """Return number, line and first token of a chunk's tile j, in the sequence's order."""
+    """Return number, line and first token of a chunk's tile j, in the sequence's order.
+
+    If nobody runs down columns, the line is 0, which the compiler must not know: of what follows
+    it would have lanes load several numbers of a token, and so share a tile's tokens.
+    """
     if REVERSE:
         j = count - 1 - j
-    tile = (begin + j).to(tl.int64)
-    line = tile * 0
-    start = tile * BL
-    if TURN:
-        line = (begin + j) // per_line
-        start = ((begin + j) % per_line * BL).to(tl.int64)
-        line = line.to(tl.int64)
-    return tile, line, start
+    tile = begin + j
+    line = tile // per_line if TURN else (tile < 0).to(tl.int32)
+    start = tile % per_line * BL if TURN else tile * BL
+    return tile.to(tl.int64), line.to(tl.int64), start.to(tl.int64)
 
 
 @triton.jit
@@ -243,15 +244,15 @@ def steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS: tl.constexpr, BR: tl.constexpr,
 
 
 @triton.jit(do_not_specialize=VARYING)
-def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N, chunks, rows,
-               columns, stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
+def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N, chunks, base,
+               rows, columns, stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
                stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
                stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As,
                stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
                stride_mn, stride_mr, stride_mk, UK: tl.constexpr, TK: tl.constexpr,
                BK: tl.constexpr, MK: tl.constexpr, D: tl.constexpr, S: tl.constexpr,
                R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
-               DIRECTIONS: tl.constexpr, TURNED: tl.constexpr,
+               DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, ONLY: tl.constexpr,
                BACKWARD: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
                BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
                DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
@@ -267,62 +268,66 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
     m_first = (tl.arange(0, BL) == 0)[:, None]
+    first = base + part
     p_un = p_u + n * stride_un + group * stride_ug
     p_maskn = p_mask + n * stride_mn
     for way in tl.static_range(AXES * DIRECTIONS):
-        ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
-        tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
-        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
-        mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
-        W, per_line, tiles, per_chunk = lines_of(rows, columns, chunks,
-                                                        TURNED >> way & 1, BL)
-        begin = c * per_chunk
-        count = tl.minimum(per_chunk, tiles - begin)
-        o_t = order((way % DIRECTIONS == 1) != BACKWARD, BL)
-        for number in range(tl.maximum(part, way * COUNT), tl.minimum(part + 1, (way + 1) * COUNT)):
-            k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
-            b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
-            b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
-            at = (k * N + n) * chunks + c
-            p_h = p_end + at * S * D + o_d
-            b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
-            p_dtk = p_dt + n * stride_tn + k * stride_tg
-            b_before = tl.zeros((BD, ), dtype=ACC)
-            b_total = tl.zeros((BD, ), dtype=ACC)
-            if S > 1:
-                for s in range(S):
-                    tl.store(p_h + s * D, b_before, mask=m_d)
-            for j in range(count):
-                _, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
-                                       (way % DIRECTIONS == 1) != BACKWARD, BL)
-                m_t, b_u, b_dt = load_tokens(
-                    p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
-                    stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
-                b_u = b_u.to(ACC)
-                b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
-                                   ACC)
-                b_total += tl.sum(b_delta, axis=0)
-                b_input = b_u if BACKWARD else b_delta * b_u
-                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
-                        + o_t.to(tl.int64) * B_k)
-                for s in range(S):
-                    if S > 1:
-                        b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
-                                          ACC)
-                        b_before = tl.load(p_h + s * D, mask=m_d, other=0)
-                    b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
-                    b_a = exp(b_delta * b_A[None, :])
-                    b_b = b_input * b_B[:, None]
-                    if BACKWARD:
-                        b_b *= b_a
-                    b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
-                    _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
-                    b_before = row(b_h, BL - 1, BL, ACC)
-                    if S > 1:
+        if (ONLY < 0) | (way // DIRECTIONS == ONLY):
+            ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
+            tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
+            B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
+            mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
+            W, per_line, tiles, per_chunk = lines_of(rows, columns, chunks,
+                                                            TURNED >> way & 1, BL)
+            begin = c * per_chunk
+            count = tl.minimum(per_chunk, tiles - begin)
+            o_t = order((way % DIRECTIONS == 1) != BACKWARD, BL)
+            for number in range(tl.maximum(first, way * COUNT),
+                                    tl.minimum(first + 1, (way + 1) * COUNT)):
+                k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
+                b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr,
+                                       R, BR)
+                b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
+                at = (k * N + n) * chunks + c
+                p_h = p_end + at * S * D + o_d
+                b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
+                p_dtk = p_dt + n * stride_tn + k * stride_tg
+                b_before = tl.zeros((BD, ), dtype=ACC)
+                b_total = tl.zeros((BD, ), dtype=ACC)
+                if S > 1:
+                    for s in range(S):
                         tl.store(p_h + s * D, b_before, mask=m_d)
-            tl.store(p_total + at * D + o_d, b_total, mask=m_d)
-            if S == 1:
-                tl.store(p_h, b_before, mask=m_d)
+                for j in range(count):
+                    _, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
+                                           (way % DIRECTIONS == 1) != BACKWARD, BL)
+                    m_t, b_u, b_dt = load_tokens(
+                        p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
+                        stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
+                    b_u = b_u.to(ACC)
+                    b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
+                                       ACC)
+                    b_total += tl.sum(b_delta, axis=0)
+                    b_input = b_u if BACKWARD else b_delta * b_u
+                    p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
+                            + o_t.to(tl.int64) * B_k)
+                    for s in range(S):
+                        if S > 1:
+                            b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
+                                              ACC)
+                            b_before = tl.load(p_h + s * D, mask=m_d, other=0)
+                        b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
+                        b_a = exp(b_delta * b_A[None, :])
+                        b_b = b_input * b_B[:, None]
+                        if BACKWARD:
+                            b_b *= b_a
+                        b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
+                        _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
+                        b_before = row(b_h, BL - 1, BL, ACC)
+                        if S > 1:
+                            tl.store(p_h + s * D, b_before, mask=m_d)
+                tl.store(p_total + at * D + o_d, b_total, mask=m_d)
+                if S == 1:
+                    tl.store(p_h, b_before, mask=m_d)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -362,7 +367,7 @@ def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride
 
 @triton.jit(do_not_specialize=VARYING)
 def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_state, p_y, N,
-            chunks, tiles, each, rows, columns,
+            chunks, tiles, base, each, rows, columns,
             stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
             stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
             stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
@@ -372,10 +377,9 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             stride_yd, UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
             MK: tl.constexpr, YK: tl.constexpr, D: tl.constexpr,
             S: tl.constexpr, R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
-            DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, SOFTPLUS: tl.constexpr,
-            MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
-            DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-            ACC: tl.constexpr):
+            DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, ONLY: tl.constexpr,
+            SOFTPLUS: tl.constexpr, MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
+            BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute outputs of each chunk from the state before it, and add a program's sequences.
 
     p_carry, the state before each chunk, moves along and is overwritten. With a single chunk it is
@@ -390,81 +394,87 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     o_c, m_c = step_channels(o_d, m_d, R, BR)
     m_first = (tl.arange(0, BL) == 0)[:, None]
     m_carried = m_d & (chunks > 1)
-    first = part * each
+    first = base + part * each
+    written = first if ONLY < 0 else 0
     p_un = p_u + n * stride_un + group * stride_ug
     p_yn = p_y + part * stride_yp + n * stride_yn + group * stride_yg
     p_maskn = p_mask + n * stride_mn
     for way in tl.static_range(AXES * DIRECTIONS):
-        tl.debug_barrier()  # a direction adds to what the one before has stored
-        ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
-        tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
-        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
-        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
-        mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
-        yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
-        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
-                                                        TURNED >> way & 1, BL)
-        begin = c * per_chunk
-        count = tl.minimum(per_chunk, all_tiles - begin)
-        o_t = order(way % DIRECTIONS == 1, BL)
-        for number in range(tl.maximum(first, way * COUNT),
-                            tl.minimum(first + each, (way + 1) * COUNT)):
-            k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
-            b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
-            b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
-            b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
-            b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
-            p_h = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
-            b_before = tl.load(p_h, mask=m_carried, other=0)
-            if S > 1:
-                for s in range(S):
-                    tl.store(p_h + s * D, tl.zeros((BD, ), dtype=ACC), mask=m_d & (chunks == 1))
-            more = number > first
-            p_dtk = p_dt + n * stride_tn + k * stride_tg
-            for j in range(count):
-                tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
-                                          way % DIRECTIONS == 1, BL)
-                m_t, b_u, b_dt = load_tokens(
-                    p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
-                    stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
-                b_u = b_u.to(ACC)
-                p_tile = (p_yn + line * yr + start * yk + o_t.to(tl.int64)[:, None] * yk
-                          + o_d[None, :] * stride_yd)
-                # padding gets its zero
-                m_y = (start + o_t < W)[:, None] & m_d[None, :]
-                b_others = tl.load(p_tile, mask=m_y & more, other=0)
-                b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
-                                   ACC)
-                b_delta_u = b_delta * b_u
-                b_y = b_u * b_D[None, :]
-                p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
-                        + o_t.to(tl.int64) * B_k)
-                p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * C_r + start * C_k
-                        + o_t.to(tl.int64) * C_k)
-                p_before = p_state + ((k * N + n) * tiles + tile) * S * D + o_d
-                for s in range(S):
-                    if S > 1:
-                        b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
-                                          ACC)
-                        b_before = tl.load(p_h + s * D, mask=m_d, other=0)
-                    tl.store(p_before + s * D, b_before, mask=m_d)
-                    b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
-                    b_C = tl.load(p_Ck + s * stride_Cs, mask=m_t, other=0).to(ACC)
-                    b_a = exp(b_delta * b_A[None, :])
-                    b_b = b_delta_u * b_B[:, None]
-                    b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
-                    _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
-                    b_y += b_h * b_C[:, None]
-                    b_before = row(b_h, BL - 1, BL, ACC)
-                    if S > 1:
-                        tl.store(p_h + s * D, b_before, mask=m_d)
-                tl.store(p_tile, b_others + b_y, mask=m_y)
+        if (ONLY < 0) | (way // DIRECTIONS == ONLY):
+            tl.debug_barrier()  # a direction adds to what the one before has stored
+            ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
+            tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
+            B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
+            C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
+            mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
+            yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
+            W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
+                                                            TURNED >> way & 1, BL)
+            begin = c * per_chunk
+            count = tl.minimum(per_chunk, all_tiles - begin)
+            o_t = order(way % DIRECTIONS == 1, BL)
+            for number in range(tl.maximum(first, way * COUNT),
+                                tl.minimum(first + each, (way + 1) * COUNT)):
+                k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
+                b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr,
+                                       R, BR)
+                b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
+                b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
+                b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
+                p_h = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
+                b_before = tl.load(p_h, mask=m_carried, other=0)
+                if S > 1:
+                    for s in range(S):
+                        tl.store(p_h + s * D, tl.zeros((BD, ), dtype=ACC), mask=m_d & (chunks == 1))
+                more = number > written
+                p_dtk = p_dt + n * stride_tn + k * stride_tg
+                for j in range(count):
+                    tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
+                                              way % DIRECTIONS == 1, BL)
+                    m_t, b_u, b_dt = load_tokens(
+                        p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
+                        stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
+                    b_u = b_u.to(ACC)
+                    p_tile = (p_yn + line * yr + start * yk + o_t.to(tl.int64)[:, None] * yk
+                              + o_d[None, :] * stride_yd)
+                    # padding gets its zero
+                    m_y = (start + o_t < W)[:, None] & m_d[None, :]
+                    if AXES * COUNT * DIRECTIONS > 1:
+                        b_others = tl.load(p_tile, mask=m_y & more, other=0)
+                    b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
+                                       ACC)
+                    b_delta_u = b_delta * b_u
+                    b_y = b_u * b_D[None, :]
+                    p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
+                            + o_t.to(tl.int64) * B_k)
+                    p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * C_r + start * C_k
+                            + o_t.to(tl.int64) * C_k)
+                    p_before = p_state + ((k * N + n) * tiles + tile) * S * D + o_d
+                    for s in range(S):
+                        if S > 1:
+                            b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
+                                              ACC)
+                            b_before = tl.load(p_h + s * D, mask=m_d, other=0)
+                        tl.store(p_before + s * D, b_before, mask=m_d)
+                        b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
+                        b_C = tl.load(p_Ck + s * stride_Cs, mask=m_t, other=0).to(ACC)
+                        b_a = exp(b_delta * b_A[None, :])
+                        b_b = b_delta_u * b_B[:, None]
+                        b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
+                        _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
+                        b_y += b_h * b_C[:, None]
+                        b_before = row(b_h, BL - 1, BL, ACC)
+                        if S > 1:
+                            tl.store(p_h + s * D, b_before, mask=m_d)
+                    if AXES * COUNT * DIRECTIONS > 1:
+                        b_y += b_others
+                    tl.store(p_tile, b_y, mask=m_y)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, p_carry, p_dy,
-               p_du, p_ddt, p_dB, p_dC, p_dparameters, N, K, chunks, tiles, images, each, rows,
-              columns,
+               p_du, p_ddt, p_dB, p_dC, p_dparameters, N, K, chunks, tiles, images, base,
+              each, rows, columns,
               stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
               stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
               stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
@@ -478,10 +488,10 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
               MK: tl.constexpr, YK: tl.constexpr, XK: tl.constexpr, QK: tl.constexpr,
               PK: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
               AXES: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
-              TURNED: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
-              BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
-              PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr,
-              ACC: tl.constexpr):
+              TURNED: tl.constexpr, ONLY: tl.constexpr, SOFTPLUS: tl.constexpr,
+              MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
+              DTYPE: tl.constexpr, PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr,
+              GRAD_PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute gradients of all inputs.
 
     A program takes a chunk and a block of channels, of several images one after the other, each
@@ -506,128 +516,132 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     o_r = tl.arange(0, BR if BR else 1)
     m_first = (tl.arange(0, BL) == 0)[:, None]
     m_carried = m_d & (chunks > 1)
-    first = part * each
+    first = base + part * each
+    written = first if ONLY < 0 else 0
     first_image = (portion * images).to(tl.int64)
     slot = (portion * chunks + c).to(tl.int64)
     for way in tl.static_range(AXES * DIRECTIONS):
-        tl.debug_barrier()  # a direction adds to what the one before has stored
-        ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
-        tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
-        B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
-        C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
-        mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
-        yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
-        xr, xk = distances(XK, stride_xr, stride_xk, TURNED >> way & 1)
-        qr, qk = distances(QK, stride_qr, stride_qk, TURNED >> way & 1)
-        pr, pk = distances(PK, stride_pr, stride_pk, TURNED >> way & 1)
-        W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
-                                                        TURNED >> way & 1, BL)
-        begin = c * per_chunk
-        count = tl.minimum(per_chunk, all_tiles - begin)
-        o_t = order(way % DIRECTIONS == 1, BL)
-        for number in range(tl.maximum(first, way * COUNT),
-                            tl.minimum(first + each, (way + 1) * COUNT)):
-            k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
-            more = number > first
-            b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr, R, BR)
-            b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
-            b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
-            b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
-            p_sums = p_dparameters + (slot * K + k) * (2 + S + R) * D + o_d
-            b_dbias = tl.zeros((BD, ), dtype=ACC)
-            b_dD = tl.zeros((BD, ), dtype=ACC)
-            b_dA = tl.zeros((BD, ), dtype=ACC)
-            b_dweight = tl.zeros((BR if BR else 1, BD), dtype=ACC)
-            if S > 1:
-                for s in range(S):
-                    tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
-            for n in range(first_image, tl.minimum(first_image + images, N)):
-                p_g = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
-                p_h = p_state + (k * N + n) * tiles * S * D + o_d
-                p_un = p_u + n * stride_un + group * stride_ug
-                p_dtk = p_dt + n * stride_tn + k * stride_tg
-                p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t.to(tl.int64) * B_k
-                p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t.to(tl.int64) * C_k
-                p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t.to(tl.int64) * pk
-                b_after = tl.load(p_g, mask=m_carried, other=0)
+        if (ONLY < 0) | (way // DIRECTIONS == ONLY):
+            tl.debug_barrier()  # a direction adds to what the one before has stored
+            ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
+            tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
+            B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
+            C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
+            mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
+            yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
+            xr, xk = distances(XK, stride_xr, stride_xk, TURNED >> way & 1)
+            qr, qk = distances(QK, stride_qr, stride_qk, TURNED >> way & 1)
+            pr, pk = distances(PK, stride_pr, stride_pk, TURNED >> way & 1)
+            W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
+                                                            TURNED >> way & 1, BL)
+            begin = c * per_chunk
+            count = tl.minimum(per_chunk, all_tiles - begin)
+            o_t = order(way % DIRECTIONS == 1, BL)
+            for number in range(tl.maximum(first, way * COUNT),
+                                tl.minimum(first + each, (way + 1) * COUNT)):
+                k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
+                more = number > written
+                b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr,
+                                       R, BR)
+                b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
+                b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
+                b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
+                p_sums = p_dparameters + (slot * K + k) * (2 + S + R) * D + o_d
+                b_dbias = tl.zeros((BD, ), dtype=ACC)
+                b_dD = tl.zeros((BD, ), dtype=ACC)
+                b_dA = tl.zeros((BD, ), dtype=ACC)
+                b_dweight = tl.zeros((BR if BR else 1, BD), dtype=ACC)
                 if S > 1:
                     for s in range(S):
-                        tl.store(p_g + s * D, tl.zeros((BD, ), dtype=ACC),
-                                 mask=m_d & (chunks == 1))
-                for j in range(count):
-                    tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
-                                              way % DIRECTIONS == 0, BL)
-                    m_t, b_u, b_dt = load_tokens(
-                        p_un, p_dtk, p_mask + n * stride_mn, line, start, o_t, o_d, m_d, o_c, m_c,
-                        W, ur, uk, stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
-                    b_u = b_u.to(ACC)
-                    b_dy = load_tile(p_dy + n * stride_yn + group * stride_yg + line * yr
-                                     + start * yk, o_t, o_d, m_t, m_d, yk, stride_yd).to(ACC)
-                    b_delta, b_slope = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE,
-                                             PRECISION, ACC)
-                    b_delta_u = b_delta * b_u
-                    b_du = tl.zeros((BL, BD), dtype=ACC)
-                    b_ddelta = tl.zeros((BL, BD), dtype=ACC)
-                    m_w = start + o_t < W
-                    for s in range(S):
-                        if S > 1:
-                            b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
-                                              ACC)
-                            b_after = tl.load(p_g + s * D, mask=m_d, other=0)
-                        b_before = tl.load(p_h + (tile * S + s) * D, mask=m_d, other=0)
-                        b_B = tl.load(p_Bk + line * B_r + start * B_k + s * stride_Bs,
-                                      mask=m_t, other=0).to(ACC)
-                        b_C = tl.load(p_Ck + line * C_r + start * C_k + s * stride_Cs,
-                                      mask=m_t, other=0).to(ACC)
-                        b_a = exp(b_delta * b_A[None, :])
-                        b_c = tl.where(m_first, b_a * b_before[None, :], 0)
-                        b_b = b_delta_u * b_B[:, None] + b_c
-                        _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
-                        b_e = b_dy * b_C[:, None]
-                        b_g, b_after = run_back(b_e, b_a, b_after,
-                                                (UK == 1) & ((TURNED >> way & 1) == 0), BL, ACC)
-                        b_w = b_g * b_c
-                        tl.store(p_dB + p_pk + line * pr + start * pk + s * stride_ps,
-                                 tl.sum(b_g * b_delta_u, axis=1), mask=m_w)
-                        tl.store(p_dC + p_pk + line * pr + start * pk + s * stride_ps,
-                                 tl.sum(b_h * b_dy, axis=1), mask=m_w)
-                        b_du += b_g * b_B[:, None]
-                        b_ddelta += b_w * b_A[None, :]
-                        b_sum = tl.sum(b_w * b_delta, axis=0)
-                        if S > 1:
-                            tl.store(p_g + s * D, b_after, mask=m_d)
-                            b_sum += tl.load(p_sums + (2 + s) * D, mask=m_d, other=0)
-                            tl.store(p_sums + (2 + s) * D, b_sum, mask=m_d)
+                        tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
+                for n in range(first_image, tl.minimum(first_image + images, N)):
+                    p_g = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
+                    p_h = p_state + (k * N + n) * tiles * S * D + o_d
+                    p_un = p_u + n * stride_un + group * stride_ug
+                    p_dtk = p_dt + n * stride_tn + k * stride_tg
+                    p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t.to(tl.int64) * B_k
+                    p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t.to(tl.int64) * C_k
+                    p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t.to(tl.int64) * pk
+                    b_after = tl.load(p_g, mask=m_carried, other=0)
+                    if S > 1:
+                        for s in range(S):
+                            tl.store(p_g + s * D, tl.zeros((BD, ), dtype=ACC),
+                                     mask=m_d & (chunks == 1))
+                    for j in range(count):
+                        tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
+                                                  way % DIRECTIONS == 0, BL)
+                        m_t, b_u, b_dt = load_tokens(
+                            p_un, p_dtk, p_mask + n * stride_mn, line, start, o_t, o_d, m_d, o_c,
+                            m_c, W, ur, uk, stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
+                        b_u = b_u.to(ACC)
+                        b_dy = load_tile(p_dy + n * stride_yn + group * stride_yg + line * yr
+                                         + start * yk, o_t, o_d, m_t, m_d, yk, stride_yd).to(ACC)
+                        b_delta, b_slope = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE,
+                                                 PRECISION, ACC)
+                        b_delta_u = b_delta * b_u
+                        b_du = tl.zeros((BL, BD), dtype=ACC)
+                        b_ddelta = tl.zeros((BL, BD), dtype=ACC)
+                        m_w = start + o_t < W
+                        for s in range(S):
+                            if S > 1:
+                                b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
+                                                  ACC)
+                                b_after = tl.load(p_g + s * D, mask=m_d, other=0)
+                            b_before = tl.load(p_h + (tile * S + s) * D, mask=m_d, other=0)
+                            b_B = tl.load(p_Bk + line * B_r + start * B_k + s * stride_Bs,
+                                          mask=m_t, other=0).to(ACC)
+                            b_C = tl.load(p_Ck + line * C_r + start * C_k + s * stride_Cs,
+                                          mask=m_t, other=0).to(ACC)
+                            b_a = exp(b_delta * b_A[None, :])
+                            b_c = tl.where(m_first, b_a * b_before[None, :], 0)
+                            b_b = b_delta_u * b_B[:, None] + b_c
+                            _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
+                            b_e = b_dy * b_C[:, None]
+                            b_g, b_after = run_back(b_e, b_a, b_after,
+                                                    (UK == 1) & ((TURNED >> way & 1) == 0), BL, ACC)
+                            b_w = b_g * b_c
+                            tl.store(p_dB + p_pk + line * pr + start * pk + s * stride_ps,
+                                     tl.sum(b_g * b_delta_u, axis=1), mask=m_w)
+                            tl.store(p_dC + p_pk + line * pr + start * pk + s * stride_ps,
+                                     tl.sum(b_h * b_dy, axis=1), mask=m_w)
+                            b_du += b_g * b_B[:, None]
+                            b_ddelta += b_w * b_A[None, :]
+                            b_sum = tl.sum(b_w * b_delta, axis=0)
+                            if S > 1:
+                                tl.store(p_g + s * D, b_after, mask=m_d)
+                                b_sum += tl.load(p_sums + (2 + s) * D, mask=m_d, other=0)
+                                tl.store(p_sums + (2 + s) * D, b_sum, mask=m_d)
+                            else:
+                                b_dA += b_sum
+                        b_dz = (b_ddelta + b_du * b_u) * b_slope
+                        b_dbias += tl.sum(b_dz, axis=0)
+                        b_dD += tl.sum(b_dy * b_u, axis=0)
+                        m_td = m_w[:, None] & m_d[None, :]
+                        p_tile = (p_du + part * stride_xp + n * stride_xn + group * stride_xg
+                                  + line * xr + start * xk + o_t.to(tl.int64)[:, None] * xk
+                                  + o_d[None, :] * stride_xd)
+                        b_du = b_du * b_delta + b_dy * b_D[None, :]
+                        if AXES * COUNT * DIRECTIONS > 1:
+                            b_du += tl.load(p_tile, mask=m_td & more, other=0).to(ACC)
+                        tl.store(p_tile, b_du, mask=m_td)
+                        p_ddtk = (p_ddt + n * stride_qn + k * stride_qg + line * qr
+                                  + start * qk)
+                        if BR:
+                            b_dweight += dot(tl.trans(b_dt), b_dz, GRAD_DTYPE, GRAD_PRECISION, ACC)
+                            b_ddt = dot(b_dz, tl.trans(b_weight), GRAD_DTYPE, GRAD_PRECISION, ACC)
+                            tl.store(p_ddtk + block * stride_qb + o_t.to(tl.int64)[:, None] * qk
+                                     + o_r[None, :] * stride_qc, b_ddt,
+                                     mask=m_w[:, None] & (o_r < R)[None, :])
                         else:
-                            b_dA += b_sum
-                    b_dz = (b_ddelta + b_du * b_u) * b_slope
-                    b_dbias += tl.sum(b_dz, axis=0)
-                    b_dD += tl.sum(b_dy * b_u, axis=0)
-                    m_td = m_w[:, None] & m_d[None, :]
-                    p_tile = (p_du + part * stride_xp + n * stride_xn + group * stride_xg
-                              + line * xr + start * xk + o_t.to(tl.int64)[:, None] * xk
-                              + o_d[None, :] * stride_xd)
-                    b_du = b_du * b_delta + b_dy * b_D[None, :]
-                    b_du += tl.load(p_tile, mask=m_td & more, other=0).to(ACC)
-                    tl.store(p_tile, b_du, mask=m_td)
-                    p_ddtk = (p_ddt + n * stride_qn + k * stride_qg + line * qr
-                              + start * qk)
-                    if BR:
-                        b_dweight += dot(tl.trans(b_dt), b_dz, GRAD_DTYPE, GRAD_PRECISION, ACC)
-                        b_ddt = dot(b_dz, tl.trans(b_weight), GRAD_DTYPE, GRAD_PRECISION, ACC)
-                        tl.store(p_ddtk + block * stride_qb + o_t.to(tl.int64)[:, None] * qk
-                                 + o_r[None, :] * stride_qc, b_ddt,
-                                 mask=m_w[:, None] & (o_r < R)[None, :])
-                    else:
-                        tl.store(p_ddtk + o_t.to(tl.int64)[:, None] * qk
-                                 + o_d[None, :] * stride_qc, b_dz, mask=m_td)
-            tl.store(p_sums, b_dbias, mask=m_d)
-            tl.store(p_sums + D, b_dD, mask=m_d)
-            if S == 1:
-                tl.store(p_sums + 2 * D, b_dA, mask=m_d)
-            if BR:
-                tl.store(p_sums[None, :] + (2 + S + o_r)[:, None] * D, b_dweight,
-                         mask=(o_r < R)[:, None] & m_d[None, :])
+                            tl.store(p_ddtk + o_t.to(tl.int64)[:, None] * qk
+                                     + o_d[None, :] * stride_qc, b_dz, mask=m_td)
+                tl.store(p_sums, b_dbias, mask=m_d)
+                tl.store(p_sums + D, b_dD, mask=m_d)
+                if S == 1:
+                    tl.store(p_sums + 2 * D, b_dA, mask=m_d)
+                if BR:
+                    tl.store(p_sums[None, :] + (2 + S + o_r)[:, None] * D, b_dweight,
+                             mask=(o_r < R)[:, None] & m_d[None, :])
 
 
 @triton.jit
@@ -636,8 +650,9 @@ def add_parts(p_parts, p_sum, size, PARTS: tl.constexpr, BE: tl.constexpr):
     o_e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
     m_e = o_e < size
     b_sum = tl.load(p_parts + o_e, mask=m_e, other=0)
-    for part in range(1, PARTS):
-        b_sum += tl.load(p_parts + part.to(tl.int64) * size + o_e, mask=m_e, other=0)
+    for _ in range(1, PARTS):
+        p_parts += size
+        b_sum += tl.load(p_parts + o_e, mask=m_e, other=0)
     tl.store(p_sum + o_e, b_sum, mask=m_e)
 
 
