@@ -87,7 +87,8 @@ def test_steps(check, tmp_path):
     # the folder is the caller's, not the checkout's
     folder = tmp_path / 'out put'
     for run, script, place in (
-            (kernels, 'op_speed', folder / 'op_kernels.md'), (ops, 'op_speed', folder / 'op_speed.md'),
+            (kernels, 'op_speed', folder / 'op_kernels.md'),
+            (ops, 'op_speed', folder / 'op_speed.md'),
             (backbones, 'backbone_speed', folder), (models, 'resolution_scaling', folder),
             (replays, 'backbone_speed', folder / 'replays_off')):
         assert run[0] == f'tools/benchmarks/{script}.py'
