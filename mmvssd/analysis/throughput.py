@@ -28,7 +28,9 @@ from mmvssd.analysis.busy_machine import busy as busy_machine
 from mmvssd.analysis.busy_machine import check_processes
 from mmvssd.analysis.named_models import Maker, backbones
 from mmvssd_kernels import dispatch
+from mmvssd_kernels.benchmark import profiling
 from mmvssd_kernels.benchmark.memory import added_at_peak
+from mmvssd_kernels.benchmark.profiling import Kernel
 
 DTYPES = ('bfloat16', 'float16')
 #: What a name may end with, after a '+': autocast to that dtype, torch.compile, or the replay of a
@@ -165,7 +167,8 @@ Step = Callable[[], None]
 
 def measure(names: Sequence[str], settings: Sequence[Setting], *,
             makers: Optional[Mapping[str, Maker]] = None, device: str = 'cpu', rounds: int = 7,
-            warmup: int = 2, busy: int = 0) -> List[Speed]:
+            warmup: int = 2, busy: int = 0,
+            each: Callable[[List[Speed]], None] = lambda rows: None) -> List[Speed]:
     """Time backbones.
 
     Args:
@@ -180,6 +183,7 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
         warmup: Steps before those. Memory is measured in the last of them.
         busy: Processes that load the machine in a second step of each backbone a round; 0 leaves
             that out.
+        each: Called with all rows so far after each setting, for a run that is cut short.
 
     Returns:
         One row for each setting and name.
@@ -193,14 +197,8 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
         raise ValueError(f'--rounds: got {rounds}, expected a positive number')
     if busy:
         check_processes(busy)
-    known = backbones() if makers is None else makers
-    variants = {name: Variant.parse(name, tuple(known)) for name in names}
-    if torch.device(device).type != 'cuda':
-        for name, variant in variants.items():
-            if variant.graphed:
-                raise ValueError(f'backbone {name}: a CUDA graph needs a GPU, and --device is '
-                                 f'{device}; leave +cudagraph out')
-    rows = []
+    variants = _variants(names, makers, device)
+    rows: List[Speed] = []
     with Progress() as progress:
         turns = warmup + rounds * (2 if busy else 1)
         task = progress.add_task('timing', total=len(settings) * turns * len(variants))
@@ -210,7 +208,49 @@ def measure(names: Sequence[str], settings: Sequence[Setting], *,
                      for name, variant in variants.items()}
             rows += _take_turns(steps, setting, device, rounds, warmup, busy,
                                 lambda: progress.advance(task))
+            each(rows)
     return rows
+
+
+def profile(names: Sequence[str], settings: Sequence[Setting], *,
+            makers: Optional[Mapping[str, Maker]] = None, device: str = 'cpu',
+            calls: int = 3) -> Iterator[Tuple[str, Setting, List[Kernel]]]:
+    """Yield what a step of each backbone launches, one after the other.
+
+    CUDA graphs launch the same kernels as the steps that they were recorded of, and are left out.
+
+    Args:
+        names: As :func:`measure` has it.
+        settings: What is profiled.
+        makers: As :func:`measure` has it.
+        device: A device of PyTorch.
+        calls: Steps of which the mean is taken.
+
+    Yields:
+        Name, setting and :func:`mmvssd_kernels.benchmark.profiling.profile` of the step.
+
+    Raises:
+        ValueError: As :func:`measure`.
+    """
+    variants = _variants(names, makers, device)
+    for setting in settings:
+        sized = backbones(setting.size) if makers is None else makers
+        for name, variant in variants.items():
+            if not variant.graphed:
+                step = _make_checked_step(sized[variant.base], name, variant, setting, device)
+                yield name, setting, profiling.profile(step, torch.device(device), calls)
+
+
+def _variants(names: Sequence[str], makers: Optional[Mapping[str, Maker]],
+              device: str) -> Dict[str, Variant]:
+    known = backbones() if makers is None else makers
+    variants = {name: Variant.parse(name, tuple(known)) for name in names}
+    if torch.device(device).type != 'cuda':
+        for name, variant in variants.items():
+            if variant.graphed:
+                raise ValueError(f'backbone {name}: a CUDA graph needs a GPU, and --device is '
+                                 f'{device}; leave +cudagraph out')
+    return variants
 
 
 def _take_turns(steps: Mapping[str, Step], setting: Setting, device: str, rounds: int, warmup: int,

@@ -37,6 +37,37 @@ def test_no_rounds():
         measure(['vssd-micro'], [], rounds=0)
 
 
+def test_a_run_that_is_cut_short_has_its_settings():
+    kept = []
+
+    def keep(rows):
+        kept.append([row.setting for row in rows])
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    settings = [Setting('infer', batch, 4) for batch in (1, 2, 3)]
+    with pytest.raises(KeyboardInterrupt):
+        measure(['a'], settings, makers=dict(a=lambda: Recorder([])), rounds=1, each=keep)
+    assert kept == [settings[:1], settings[:2]]
+
+
+def test_profiles_of_steps():
+    """One after the other, so that what is done so far can be written."""
+    calls = []
+    found = throughput.profile(['a', 'b'], [Setting('infer', 2, 8), Setting('train', 1, 4)],
+                               makers=dict(a=lambda: Recorder(calls), b=lambda: Recorder(calls)),
+                               calls=2)
+    assert not calls
+    name, setting, kernels = next(found)
+    assert (name, setting) == ('a', ('infer', 2, 8))
+    counts = {kernel.operator: kernel.launches for kernel in kernels}
+    assert counts['aten::mul'] == 1
+    assert [step[:2] for step in found] == [
+        ('b', ('infer', 2, 8)), ('a', ('train', 1, 4)), ('b', ('train', 1, 4))]
+    with pytest.raises(ValueError, match="unknown name 'c'"):
+        next(throughput.profile(['c'], [], makers=dict(a=lambda: Recorder([]))))
+
+
 class Recorder(torch.nn.Module):
     def __init__(self, calls):
         super().__init__()
@@ -261,7 +292,7 @@ def test_implementations_that_do_not_fit(name, error, message, toy_implementatio
 def test_command(run_tool, tmp_path):
     out = run_tool('benchmarks/backbone_speed.py', 'resnet-50', 'vssd-micro',
                    'vssd-micro+reference', '--settings', 'infer:1x32', 'train:2x32', '--rounds',
-                   '2', '--device', 'cpu', '--out', 'speed', '--busy', '1')
+                   '2', '--device', 'cpu', '--out', 'speed', '--busy', '1', '--kernels', '1')
     assert 'speed over that of resnet-50' in out
     assert 'busy: 1 other processes on' in out
     with open(tmp_path / 'speed' / 'backbone_speed.csv') as file:
@@ -275,9 +306,15 @@ def test_command(run_tool, tmp_path):
         assert values['cpu_seconds'] > 0
         assert values['busy_over_quiet'] == values['busy_seconds'] / values['seconds']
     assert (tmp_path / 'speed' / 'backbone_speed.png').read_bytes()[:4] == b'\x89PNG'
+    kernels = (tmp_path / 'speed' / 'backbone_kernels.md').read_text()
+    assert kernels in out
+    assert 'CPU time of operators, without those that they call' in kernels
+    assert kernels.count(', infer:1x32') == kernels.count(', train:2x32') == 3
+    assert '| convolutions | ' in kernels
     (tmp_path / 'file').touch()
     for arguments, message in ((['vssd-huge'], "unknown name 'vssd-huge'"),
                                (['--out', 'file'], '--out: file cannot be made or written to'),
+                               (['--kernels', '0'], '--kernels: got 0, expected a positive'),
                                (['--busy', '0'], "--busy: got '0', expected a positive number"),
                                (['--busy', 'vssd-micro'], 'models go before --busy'),
                                (['--busy', '100000'], '--busy: got 100000, expected 1 to'),

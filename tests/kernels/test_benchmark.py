@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
 
 from mmvssd_kernels import dispatch
-from mmvssd_kernels.benchmark import command, compare, memory, timing
+from mmvssd_kernels.benchmark import command, compare, memory, profiling, timing
+from mmvssd_kernels.benchmark.profiling import Kernel
 from mmvssd_kernels.benchmark.timing import Failure, Timing
 from mmvssd_kernels.benchmark.workloads import IMAGES, MODELS, USERS, Images, stage_grid, workloads
 
@@ -324,6 +327,8 @@ def test_shapes_are_chosen_by_name():
     (['--out', 'table.txt'], '--out: got table.txt, expected a name that ends with .md'),
     (['--shape', 'resnet'], 'no shape fits all of them; such as vssd-tiny:0:5x4x4 is one'),
     (['--images', '0x2x2'], "images: got '0x2x2', expected BATCHxHEIGHTxWIDTH"),
+    (['--kernels', '-1'], '--kernels: got -1, expected a positive number of calls'),
+    (['--no-calls'], '--kernels: got 0, expected a positive number of calls, for --no-calls'),
     (['--impl', 'mine'], 'got mine, which cross_scan does not have; it has: auto, triton, ref'),
 ])
 def test_bad_input(arguments, told, capsys):
@@ -383,10 +388,132 @@ def test_share_and_ratio():
     least = workload.least_bytes(torch.float32, backward=False)
     row = compare.Row(workload, torch.float32, False, dict(
         own=Timing(2., None, 2., 2.), eager=Timing(5., None, 5., 5.),
-        compiled=Failure('failed')))
+        compiled=Failure('failed')), [])
     assert row.share(least) == 0.5
     assert row.ratio('eager') == 2.5
     assert row.ratio('compiled') is None
+
+
+def on_gpu(name, start, end, annotation=False):
+    """A kernel, as PyTorch's profiler has it."""
+    event = FunctionEvent(0, name, 0, start, end, device_type=DeviceType.CUDA)
+    event.is_user_annotation = annotation  # older releases have no such argument
+    return event
+
+
+def launched_by(operator, *kernels):
+    event = FunctionEvent(1, operator, 0, 0, 1000)
+    for kernel in kernels:
+        event.append_kernel(kernel.name, 0, kernel.time_range.elapsed_us())
+    return event
+
+
+def test_kernels_of_a_gpu_are_added_up():
+    states, again, scale, copy, graphed = (
+        on_gpu('states', 0, 30), on_gpu('states', 30, 80), on_gpu('void scale<float>', 90, 94),
+        on_gpu('Memcpy DtoD', 100, 102), on_gpu('states', 110, 130))
+    events = [launched_by('mmvssd_kernels::nc_ssd', states, again), launched_by('aten::mul', scale),
+              launched_by('aten::copy_', copy), launched_by('aten::view'), states, again, scale,
+              copy, graphed, on_gpu('a range', 0, 500, annotation=True)]
+    found = profiling.kernels(events, calls=2)
+    assert [kernel._replace(seconds=round(1e6 * kernel.seconds, 6)) for kernel in found] == [
+        Kernel('states', 'mmvssd_kernels::nc_ssd', 40, 1), Kernel('states', '', 10, 0.5),
+        Kernel('void scale<float>', 'aten::mul', 2, 0.5),
+        Kernel('Memcpy DtoD', 'aten::copy_', 1, 0.5)]
+    assert profiling.total(found) == pytest.approx(53e-6)
+    assert [(one.name, round(1e6 * one.seconds, 6), one.launches)
+            for one in profiling.named(found)] == [('states', 50, 1.5), ('PyTorch', 3, 1)]
+
+
+def test_operators_of_a_cpu_are_added_up():
+    x = torch.rand(64, 64)
+
+    def step():
+        torch.addmm(x, x, x).mean()
+
+    found = profiling.profile(step, torch.device('cpu'), calls=3, warmup=1)
+    launches = {kernel.name: kernel.launches for kernel in found}
+    assert launches['aten::addmm'] == launches['aten::mean'] == 1
+    assert all(kernel.seconds >= 0 for kernel in found)
+    assert profiling.total(found) > 0
+    assert [kernel.seconds for kernel in found] == sorted(
+        (kernel.seconds for kernel in found), reverse=True)
+    one, = profiling.named(found)
+    assert (one.name, one.seconds) == ('PyTorch', pytest.approx(profiling.total(found)))
+
+
+def kernel_table(tmp_path, *arguments):
+    """Exit status, rows of the kernels' table, and the JSON."""
+    status = command.main([*TINY, *arguments, '--out', str(tmp_path / 'speed.md')])
+    text = (tmp_path / 'speed.md').read_text().split('| all, µs | kernels, µs |')[1]
+    return status, [[cell.strip() for cell in line.split('|')[1:-1]]
+                    for line in text.splitlines()[2:] if line.startswith('|')], json.loads(
+                        (tmp_path / 'speed.json').read_text())
+
+
+def test_kernels_stand_below_the_calls(tmp_path, capsys):
+    status, table, written = kernel_table(tmp_path, '--kernels', '2', '--no-compile')
+    assert status == 0
+    assert '4 of 4 rows timed, 4 of 4 rows profiled, 0 wrong or failed' in capsys.readouterr().out
+    text = (tmp_path / 'speed.md').read_text()
+    assert TABLE in text
+    assert ('CPU time of operators, without those that they call, by torch.profiler: mean of 2 '
+            'calls.') in text
+    assert [row[3] for row in table] == ['forward', 'forward + backward'] * 2
+    for cells, row in zip(table, written['rows']):
+        assert float(cells[4]) == pytest.approx(1e6 * row['kernel_seconds'], abs=0.06)
+        assert cells[5].startswith(f'`PyTorch` {cells[4]} (')
+        assert sum(one['seconds'] for one in row['kernels']) == pytest.approx(
+            row['kernel_seconds'])
+        assert row['results']['own']['seconds'] > 0
+
+
+def test_kernels_alone(implement, tmp_path, monkeypatch, capsys):
+    """No call is timed; what is wrong is not profiled, unless nothing shall be checked."""
+    monkeypatch.setattr(compare, 'measure', None)
+    monkeypatch.setattr(command, 'copy_bandwidth', lambda *args: 1e12)
+    alone = ('--kernels', '1', '--no-calls', '--impl', 'triton', '--dtype', 'float32')
+    batches = implement(lambda x, pattern: Wrong.apply(x, pattern, 1, 1.02))
+    status, table, written = kernel_table(tmp_path, *alone)
+    assert (status, set(batches)) == (1, {2})
+    assert [row[4:] for row in table] == [['wrong', '-']] * 2
+    assert written['rows'][0]['kernels_failure']['reason'].startswith('x: error ')
+    assert written['rows'][0]['kernels'] is None
+    out = capsys.readouterr().out
+    assert '0 of 2 rows profiled, 2 wrong or failed' in out
+    assert TABLE not in out
+    assert 'float32 forward, kernels: wrong, x: error ' in out
+    status, table, written = kernel_table(tmp_path, *alone, '--no-check')
+    assert (status, set(batches)) == (0, {2, 5})
+    assert all(float(row[4]) > 0 for row in table)
+
+
+def test_what_was_wrong_in_a_timing_is_not_profiled(implement, tmp_path, monkeypatch):
+    checks = []
+    check = compare.check
+    monkeypatch.setattr(compare, 'check', lambda *args: checks.append(1) or check(*args))
+    batches = implement(lambda x, pattern: Wrong.apply(x, pattern, 1.02, 1))
+    both = ('--kernels', '1', '--no-compile', '--impl', 'triton', '--dtype', 'float32')
+    status, table, _ = kernel_table(tmp_path, *both)
+    assert (status, set(batches), len(checks)) == (1, {2}, 1)
+    assert [row[4] for row in table] == ['wrong'] * 2
+
+
+def test_a_profile_that_fails_is_a_cell(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError('no profiler here')
+
+    monkeypatch.setattr(compare, 'profile', fail)
+    status, table, written = kernel_table(tmp_path, '--kernels', '--no-compile', '--dtype',
+                                          'float32')
+    assert status == 1
+    assert [row[4:] for row in table] == [['failed', '-']] * 2
+    assert written['rows'][1]['results']['own']['seconds'] > 0
+
+
+def test_ops_come_in_the_order_that_is_asked_for():
+    args = command.parser('x').parse_args(['--quick', '--op', 'cross_scan', 'ssd'])
+    assert list(dict.fromkeys(w.op for w in command._chosen(args))) == ['cross_scan', 'ssd']
 
 
 BLOCK = """

@@ -1,4 +1,6 @@
 """tools/benchmarks/gpu_check.sh, with a Python that writes down what it is asked to run."""
+import importlib.util
+import json
 import os
 import re
 import shutil
@@ -14,19 +16,23 @@ SCRIPT = 'benchmarks/gpu_check.sh'
 PYTHON = r"""
 case "$*" in
   '-c import torch; print(torch.cuda.device_count())') echo "$GPUS"; exit ;;
-  *find_spec*) [[ -z $MISSING || $* != *"'$MISSING'"* ]]; exit ;;
-  '-c import mmvssd, mmpretrain, rich') exit "$HOSTS" ;;
+  *find_spec*) for name in $MISSING; do [[ $* != *"'$name'"* ]] || exit 1; done; exit ;;
+  *gpu_summary.py*) exec "$REAL" "$@" ;;
 esac
 printf '%s\n' "$(printf '%s|' "$@")$PYTHONPATH|${TRITON_INTERPRET-unset}" >>"$ASKED"
 status=check
-for name in tests op_speed.py backbone_speed.py; do
+for name in tests op_speed.py resolution_scaling.py backbone_speed.py; do
   [[ $* != *"$name"* ]] || status=${name%_*}
 done
+[[ $* != *--no-calls* ]] || status=kernel
+[[ ${MMVSSD_REPLAY-} != off ]] || status=replay
 [[ $* != *--compile* && $* != *'--rounds 1 '* ]] || status=compile
 echo "this is $status"
 [[ $status != "$SLEEPS" ]] || sleep 60
 [[ $status != "$FAILS" ]]
 """
+STEPS = dict(compile='compile', tests='tests', kernels='kernel', ops='op', backbones='backbone',
+             models='resolution', replays='replay')
 # each step's time is a second
 TIMEOUT = f'exec {shutil.which("timeout")} "$1" "$2" 1 "${{@:4}}"'
 
@@ -41,7 +47,7 @@ def check(run_tool, tmp_path):
         (folder / name).chmod(0o755)
 
     def run(expect=0, **settings):
-        env = dict(GPUS='1', MISSING='', HOSTS='0', SLEEPS='none', FAILS='none',
+        env = dict(GPUS='1', MISSING='', SLEEPS='none', FAILS='none', REAL=sys.executable,
                    ASKED=str(tmp_path / 'asked'), PYTHON=str(folder / 'python'),
                    TRITON_INTERPRET='1')
         if 'SLEEPS' in settings:
@@ -54,15 +60,23 @@ def check(run_tool, tmp_path):
     return run
 
 
+def outcomes(out):
+    """Of each step, how it ended, from the summary."""
+    table = out.split('| step | seconds | outcome | headline |')[1].split('\n\n')[0]
+    return {name.strip(): outcome.strip() for name, _, outcome, _ in (
+        line.split('|')[1:-1] for line in table.splitlines()[2:])}
+
+
 def test_steps(check, tmp_path):
     out, asked = check()
     path = f'{ROOT}/kernels:{ROOT}'
-    *compiled, tests, ops, backbones = asked
+    *compiled, tests, kernels, ops, backbones, models, replays = asked
     # side by side, so in any order; each model alone, and all ops
     assert sorted(run[0] for run in compiled) == [
-        'tools/benchmarks/backbone_speed.py'] * 6 + ['tools/benchmarks/op_speed.py']
+        'tools/benchmarks/backbone_speed.py'] * 3 + ['tools/benchmarks/op_speed.py']
     alone = {run[1] for run in compiled if 'backbone' in run[0]}
-    assert alone == set(backbones[1:backbones.index('--settings')])
+    assert alone == {'vmamba-tiny-s2l5+bfloat16', 'vmamba-tiny-s2l5+float16',
+                     'vssd-tiny-iccv2025+float16'}
     for step in asked:
         assert step[-2:] == [path, 'unset']
     assert tests[:2] == ['-m', 'pytest']
@@ -70,31 +84,50 @@ def test_steps(check, tmp_path):
     assert all(name.startswith('tests/kernels/test_triton_') for name in of_ops)
     assert of_graphs == 'tests/kernels/test_cuda_graph.py'
     assert tests[tests.index('--confcutdir') + 1] == 'tests/kernels'
-    assert ops[0] == 'tools/benchmarks/op_speed.py'
     # the folder is the caller's, not the checkout's
-    assert ops[ops.index('--out') + 1] == str(tmp_path / 'out put' / 'op_speed.md')
-    assert backbones[0] == 'tools/benchmarks/backbone_speed.py'
-    assert backbones[backbones.index('--out') + 1] == str(tmp_path / 'out put')
-    assert (tmp_path / 'out put' / 'ops.log').read_text() == 'this is op\n'
-    passed = ''.join(rf'{step} +\d+ s  passed\n'
-                     for step in ('compile', 'tests', 'ops', 'backbones'))
-    assert re.search(rf'{passed}tables and logs: .*/out put\n$', out)
+    folder = tmp_path / 'out put'
+    for run, script, place in (
+            (kernels, 'op_speed', folder / 'op_kernels.md'),
+            (ops, 'op_speed', folder / 'op_speed.md'),
+            (backbones, 'backbone_speed', folder), (models, 'resolution_scaling', folder),
+            (replays, 'backbone_speed', folder / 'replays_off')):
+        assert run[0] == f'tools/benchmarks/{script}.py'
+        assert run[run.index('--out') + 1] == str(place)
+    # what is timed was compiled: the ops' rows, and the models
+    of_ops = next(run for run in compiled if 'op_speed' in run[0])
+    for run in (kernels, ops):
+        assert run[run.index('--op'):run.index('float32')] == of_ops[
+            of_ops.index('--op'):of_ops.index('float32')]
+    assert (folder / 'ops.log').read_text() == 'this is op\n'
+    assert (folder / 'replays.log').read_text() == 'this is replay\n'
+    assert outcomes(out) == dict.fromkeys(STEPS, 'passed')
+    assert (folder / 'summary.md').read_text() in out
     assert sorted(check()[1]) == sorted(asked)  # again, over what is there
 
 
-@pytest.mark.parametrize(('step', 'failing'), [('compile', 'compile'), ('tests', 'tests'),
-                                               ('ops', 'op'), ('backbones', 'backbone')])
+@pytest.mark.parametrize(('step', 'failing'), STEPS.items())
 def test_a_step_that_fails_hides_no_other(check, step, failing):
     out, asked = check(FAILS=failing, expect=1)
     assert len(asked) == 10
-    assert re.search(rf'\n{step} +\d+ s  FAILED \(exit status 1\)\n', out)
-    assert len(re.findall(r'\n\w+ +\d+ s  passed\b', out)) == 3
+    assert outcomes(out) == {**dict.fromkeys(STEPS, 'passed'), step: 'FAILED (exit status 1)'}
 
 
-def test_a_step_that_hangs_is_stopped(check):
-    out, asked = check(SLEEPS='tests', expect=1)
+@pytest.mark.parametrize('step', ['tests', 'compile'])
+def test_a_step_that_hangs_is_stopped(check, step):
+    out, asked = check(SLEEPS=step, expect=1)
     assert len(asked) == 10
-    assert re.search(r'\ntests +\d+ s  STOPPED, its \d+ s were up\n', out)
+    assert re.fullmatch(r'STOPPED, its \d+ s were up', outcomes(out)[step])
+
+
+def test_what_a_step_leaves_the_later_ones_have(check):
+    """At most a step's time, and all that was not used before."""
+    limits = [int(seconds) for seconds in re.findall(r'==> \w+, at most (\d+) s', check()[0])]
+    budgets = times_of_steps()
+    assert len(limits) == len(STEPS)
+    given = budgets['STARTS'] - budgets['KILL']
+    for limit, step in zip(limits, STEPS):
+        given += budgets[step.upper()]
+        assert given - 30 <= limit <= given  # made up, the steps take next to nothing
 
 
 def test_without_pytest(check):
@@ -103,10 +136,13 @@ def test_without_pytest(check):
     assert ['-m', 'mmvssd_kernels.benchmark', '--check'] in [step[:3] for step in asked]
 
 
-def test_without_the_hosts(check):
-    out, asked = check(HOSTS='1')
-    assert len(asked) == 3
-    assert '\nbackbones    not run: mmvssd, MMPreTrain or rich cannot be imported\n' in out
+@pytest.mark.parametrize('missing', ['mmpretrain', 'rich'])
+def test_without_the_hosts(check, missing):
+    out, asked = check(MISSING=missing)
+    assert len(asked) == 4
+    assert [name for name, outcome in outcomes(out).items() if outcome ==
+            'not run: MMEngine, MMCV, MMPreTrain or rich is not installed'] == [
+                'backbones', 'models', 'replays']
 
 
 @pytest.mark.parametrize(('settings', 'told'), [
@@ -131,12 +167,111 @@ def test_usage(run_tool):
     assert run_tool(SCRIPT, '--out', expect=2).startswith('unknown option --out\n')
 
 
-def test_budgets_are_below_eight_minutes():
+def times_of_steps():
     line, = re.findall(r'^COMPILE=.*', (ROOT / 'tools' / SCRIPT).read_text(), re.MULTILINE)
-    budgets = {name: int(value) for name, value in (word.split('=') for word in line.split())}
-    assert set(budgets) == {'COMPILE', 'TESTS', 'OPS', 'BACKBONES', 'IMPORT', 'KILL'}
-    starts = 10  # Python looks for a GPU and for packages
-    assert sum(budgets.values()) + 4 * budgets['KILL'] + starts < 8 * 60
+    return {name: int(value) for name, value in (word.split('=') for word in line.split())}
+
+
+def test_budgets_are_below_eight_minutes():
+    budgets = times_of_steps()
+    assert set(budgets) == {*(step.upper() for step in STEPS), 'STARTS', 'KILL'}
+    assert sum(budgets.values()) - budgets['KILL'] + 5 < 8 * 60  # and the summary
+    assert all(budgets[step.upper()] > 2 * budgets['KILL'] for step in STEPS)
+
+
+@pytest.fixture
+def summary():
+    spec = importlib.util.spec_from_file_location('gpu_summary',
+                                                  ROOT / 'tools/benchmarks/gpu_summary.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_claims_are_in_the_readme(summary):
+    readme = (ROOT / 'README.md').read_text()
+    for claim in summary.CLAIMS:
+        assert re.search(claim.pattern, readme), claim.text
+
+
+def test_summary(summary, tmp_path, capsys, monkeypatch):
+    """Of files as the tools write them."""
+    (tmp_path / 'compile.log').write_text('x\n42 of 42 rows ran, or found no memory\nanother\n')
+    (tmp_path / 'tests.log').write_text('...\n== 3 passed, 1 skipped in 2.00s ==\n')
+    model = dict(label='vssd-tiny-iccv2025', speeds=dict(
+        infer=dict(kind='Speed', images_per_second=1000.4), train=dict(kind='Failure', why='x')))
+    (tmp_path / 'resolution_scaling.json').write_text(json.dumps(dict(rows=[model])))
+    (tmp_path / 'backbone_speed.csv').write_text(
+        'setting,model,seconds\ninfer:1x224,resnet-50+bfloat16,1\n'
+        'infer:1x224,vssd-tiny-iccv2025+bfloat16+cudagraph,0.0021\n')
+    (tmp_path / 'op_speed.json').write_text('{"rows":')
+    (tmp_path / 'readme').mkdir()
+    (tmp_path / 'readme' / 'README.md').write_text(
+        'VSSD-T (`iccv2025`) 2000 in float32; a backbone takes 2 ms for one image as a CUDA graph')
+    monkeypatch.setattr(summary, 'ROOT', tmp_path / 'readme')
+    summary.main(tmp_path, [f'{name}\t7\tpassed' for name in STEPS])
+    text = (tmp_path / 'summary.md').read_text()
+    assert text == capsys.readouterr().out
+    for line in ('| compile | 7 | passed | 42 of 42 rows ran, or found no memory |',
+                 '| tests | 7 | passed | 3 passed, 1 skipped in 2.00s |',
+                 '| kernels | 7 | passed | no op_kernels.json |',
+                 '| ops | 7 | passed | its files cannot be read (JSONDecodeError: ',
+                 '| backbones | 7 | passed | 2 rows; ms: vssd-tiny-iccv2025+bfloat16+cudagraph '
+                 'infer:1x224 2.1 |',
+                 '| models | 7 | passed | images/s, inference and training: vssd-tiny-iccv2025 '
+                 '1000 and - |', '| replays | 7 | passed | no backbone_speed.csv |',
+                 '| inference of VSSD-T, float32, images/s | 2000 | 1000 | slower |',
+                 'as a CUDA graph, ms | 2 | 2.1 | confirmed |'):
+        assert line in text
+    (tmp_path / 'backbone_speed.csv').unlink()
+    summary.main(tmp_path, [])
+    assert 'as a CUDA graph, ms | 2 | not reached | - |' in (tmp_path / 'summary.md').read_text()
+
+
+def arguments(run, **instead):
+    """A step's real command, with a CPU and tiny settings."""
+    *command, _, _ = run
+    command = [word for word in command if word]
+    for option, values in instead.items():
+        option = f'--{option}'
+        begin = end = command.index(option) if option in command else len(command)
+        while end < len(command) and (end == begin or not command[end].startswith('--')):
+            end += 1
+        command[begin:end] = [option, *values]
+    return command
+
+
+@pytest.mark.slow
+def test_the_steps_run_on_a_cpu(check, tmp_path, summary):
+    """Each step's own command, so that none fails on a GPU for what a CPU shows."""
+    out, asked = check()
+    *compiled, tests, kernels, ops, backbones, models, replays = asked
+    ops_compiled = next(run for run in compiled if 'op_speed' in run[0])
+    tiny = dict(images=['1x8x8'], device=['cpu'], stage=['0'])
+    few = dict(device=['cpu'], settings=['infer:1x32'], rounds=['1'])
+    commands = [arguments(ops_compiled, **tiny), arguments(kernels, **tiny),
+                arguments(ops, **tiny), arguments(replays, **few),
+                arguments(models, device=['cpu'], sizes=['32'], batch=['2'], warmup=['0'],
+                          steps=['1'], **{'train-amp': ['bfloat16']})]
+    # a CUDA graph needs a GPU
+    commands.append([word for word in arguments(backbones, **few) if 'cudagraph' not in word])
+    env = {**os.environ, 'PYTHONPATH': f'{ROOT}/kernels:{ROOT}', 'OMP_NUM_THREADS': '1',
+           'MMVSSD_REPLAY': 'off'}
+    env.pop('TRITON_INTERPRET', None)
+    for command in commands:
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True,
+                              text=True)
+        assert done.returncode == 0, (command, done.stderr[-2000:])
+        if command is commands[0]:
+            (tmp_path / 'out put' / 'compile.log').write_text(done.stdout)
+    folder = tmp_path / 'out put'
+    for step, told in dict(compile='14 of 14 rows ran', kernels='28 of 28 rows; with backward, ',
+                           ops='28 of 28 rows; with backward, bfloat16: nc_ssd vssd-tiny:0 ',
+                           backbones='3 rows; ms: vssd-tiny-iccv2025+bfloat16 infer:1x32 ',
+                           models='inference and training: vssd-tiny-iccv2025 ',
+                           replays='without replays: 2 rows; ms: ').items():
+        assert told in summary.headline(step, folder), step
+    assert (folder / 'backbone_kernels.json').exists()
 
 
 def test_the_tests_need_no_more(check):

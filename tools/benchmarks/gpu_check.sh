@@ -3,25 +3,38 @@
 set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
-# seconds; with what stops a step that hangs, below 8 minutes
-COMPILE=100 TESTS=150 OPS=90 BACKBONES=70 IMPORT=30 KILL=5
-MODELS=(resnet-50 resnet-50+bfloat16 vssd-tiny vssd-tiny+bfloat16 vmamba-tiny-s2l5
-        vmamba-tiny-s2l5+bfloat16)
-SETTINGS=(infer:128x224 train:64x224)
+# seconds of each step, with what stops one that hangs; together below 8 minutes. What a step leaves
+# of them the later ones have. Most of compile and tests is the compiler's, on all cores; of the
+# others 10 to 20 are imports.
+COMPILE=75 TESTS=130 KERNELS=45 OPS=45 BACKBONES=65 MODELS=60 REPLAYS=35 STARTS=15 KILL=5
+OPTIONS=(--op nc_ssd selective_scan_2d selective_scan ssd cross_scan cross_merge
+         --dtype bfloat16 float32)
+VSSD=vssd-tiny-iccv2025 VMAMBA=vmamba-tiny-s2l5
+BACKBONE_NAMES=(resnet-50+bfloat16 $VSSD+bfloat16 $VSSD+bfloat16+cudagraph $VMAMBA+bfloat16
+                $VMAMBA+bfloat16+cudagraph)
+SETTINGS=(infer:1x224 infer:128x224 train:64x224)
 
 usage() {
     cat <<USAGE
 Usage: bash tools/benchmarks/gpu_check.sh [FOLDER]
 
-Check the kernels on the GPU of this machine, in less than 8 minutes. A checkout, PyTorch and Triton
-are enough. Each step stops when its time is up, and the next one runs all the same:
+Check the kernels on the GPU of this machine, in less than 8 minutes on 16 cores. A checkout, PyTorch
+and Triton are enough. Each step stops when its time is up, and the next one runs all the same. What
+a step has measured until then is on disk:
 
-  compile    compile the kernels that ops and backbones run, on all cores (at most $COMPILE s)
-  tests      test_triton_*.py and test_cuda_graph.py of tests/kernels (at most $TESTS s); without
-             pytest or NumPy it runs python -m mmvssd_kernels.benchmark --check instead
-  ops        op_speed.py --quick (at most $OPS s): op_speed.md, op_speed.json
-  backbones  backbone_speed.py (at most $BACKBONES s), if mmvssd and MMPreTrain can be imported:
-             backbone_speed.csv, backbone_speed.png
+  compile    compile the kernels that ops and models run, on all cores (at most $COMPILE s)
+  tests      test_triton_*.py and test_cuda_graph.py of tests/kernels ($TESTS s); without pytest or
+             NumPy it runs python -m mmvssd_kernels.benchmark --check instead
+  kernels    op_speed.py --quick --kernels ($KERNELS s): op_kernels.md, op_kernels.json
+  ops        op_speed.py --quick, whole calls ($OPS s): op_speed.md, op_speed.json
+  backbones  backbone_speed.py, CUDA graphs too, and where steps spend their time ($BACKBONES s):
+             backbone_speed.csv, backbone_speed.png, backbone_kernels.md, backbone_kernels.json
+  models     resolution_scaling.py, VMamba's published procedure ($MODELS s): resolution_scaling.*
+  replays    backbone_speed.py with MMVSSD_REPLAY=off ($REPLAYS s): the same in replays_off
+
+The last three need the hosts: MMEngine, MMCV, MMPreTrain and rich. What a step leaves of its time the
+later ones have. At the end summary.md names each step, how it ended, its headline, and which figures
+of README.md were confirmed.
 
 Tables and logs go to FOLDER, by default docs/gpu here. Another run writes them anew; a table that it
 does not reach stays as it was. The environment variable PYTHON names another Python than the active
@@ -72,41 +85,46 @@ mkdir -p -- "$folder"
 folder=$(cd -- "$folder" && pwd -P)
 cd -- "$ROOT"
 
-# interrupted, pytest still says which tests have failed
-limit=(timeout --signal=INT --kill-after="$KILL")
-summary=() failed=0
+deadline=$STARTS summary=() failed=0
 step() {  # step <name> <seconds> <command>...: run it, log it, note how it ended
-    local name=$1 seconds=$2 status=0 start=$SECONDS outcome=passed
-    printf '\n==> %s\n' "$name"
-    "${limit[@]}" "$seconds" "${@:3}" 2>&1 | tee -- "$folder/$name.log" || status=$?
+    local name=$1 status=0 start=$SECONDS outcome=passed seconds
+    deadline=$((deadline + $2))
+    seconds=$((deadline - SECONDS - KILL))
+    printf '\n==> %s, at most %d s\n' "$name" "$seconds"
+    # interrupted, pytest still says which tests have failed
+    timeout --signal=INT --kill-after="$KILL" "$seconds" "${@:3}" 2>&1 |
+        tee -- "$folder/$name.log" || status=$?
     case $status in
         0) ;;
         124 | 137) outcome="STOPPED, its $seconds s were up" failed=1 ;;
         *) outcome="FAILED (exit status $status)" failed=1 ;;
     esac
-    summary+=("$(printf '%-10s %4d s  %s' "$name" $((SECONDS - start)) "$outcome")")
+    summary+=("$name"$'\t'$((SECONDS - start))$'\t'"$outcome")
 }
 
 hosts=1
-"${limit[@]}" "$IMPORT" "$python" -c 'import mmvssd, mmpretrain, rich' \
-    >/dev/null 2>&1 || hosts=0
+for package in mmengine mmcv mmpretrain rich; do
+    has "$package" || hosts=0
+done
 
-compile() {  # what is timed later is compiled first, each model and the ops beside each other
+compile() {  # what is timed later is compiled first, the models and the ops beside each other
     local model models=() status=0
     if ((hosts)); then
-        for model in "${MODELS[@]}"; do
-            "$python" tools/benchmarks/backbone_speed.py "$model" --settings "${SETTINGS[@]}" \
+        # the scans of a model are compiled for how it cuts their inputs from one tensor
+        for model in "$VMAMBA+bfloat16" "$VMAMBA+float16" "$VSSD+float16"; do
+            "$python" tools/benchmarks/backbone_speed.py "$model" --settings train:64x224 \
                 --rounds 1 --device cuda &
             models+=($!)
         done
     fi
-    "$python" tools/benchmarks/op_speed.py --quick --compile || status=1
+    "$python" tools/benchmarks/op_speed.py --quick --compile "${OPTIONS[@]}" || status=1
     for model in "${models[@]}"; do
         wait "$model" || status=1
     done
     return $status
 }
-step compile "$COMPILE" bash -c "$(declare -p python hosts MODELS SETTINGS); $(declare -f compile)
+step compile "$COMPILE" bash -c "$(declare -p python hosts VSSD VMAMBA OPTIONS)
+$(declare -f compile)
 compile"
 
 if has pytest && has numpy; then  # the tests' own needs
@@ -121,17 +139,29 @@ else
     step tests "$TESTS" "$python" -m mmvssd_kernels.benchmark --check
 fi
 
-# the reference is slow: for the last 45 seconds the kernels alone
-step ops "$OPS" "$python" tools/benchmarks/op_speed.py --quick --seconds "$((OPS - 45))" \
-    --out "${folder#"$ROOT"/}/op_speed.md"
+tables=${folder#"$ROOT"/}
+# the tests have compared with the truth, which takes longer than a row
+step kernels "$KERNELS" "$python" tools/benchmarks/op_speed.py --quick --kernels --no-calls --no-check \
+    "${OPTIONS[@]}" --out "$tables/op_kernels.md"
+# the reference is slow: after a third of the time the kernels alone
+step ops "$OPS" "$python" tools/benchmarks/op_speed.py --quick --no-check --no-compile \
+    "${OPTIONS[@]}" --seconds "$((OPS / 3))" --out "$tables/op_speed.md"
 
 if ((hosts)); then
-    step backbones "$BACKBONES" "$python" tools/benchmarks/backbone_speed.py "${MODELS[@]}" \
-        --settings "${SETTINGS[@]}" --rounds 5 --device cuda --out "$folder"
+    step backbones "$BACKBONES" "$python" tools/benchmarks/backbone_speed.py "${BACKBONE_NAMES[@]}" \
+        --settings "${SETTINGS[@]}" --rounds 5 --kernels --device cuda --out "$folder"
+    step models "$MODELS" "$python" tools/benchmarks/resolution_scaling.py "$VSSD" "$VMAMBA" resnet-50 \
+        --sizes 224 --batch 128 --warmup 10 --steps 20 --no-flops --device cuda --out "$folder"
+    step replays "$REPLAYS" env MMVSSD_REPLAY=off "$python" tools/benchmarks/backbone_speed.py \
+        "$VSSD+bfloat16" "$VMAMBA+bfloat16" --settings "${SETTINGS[@]}" --rounds 5 --device cuda \
+        --out "$folder/replays_off"
 else
-    summary+=('backbones    not run: mmvssd, MMPreTrain or rich cannot be imported')
+    for name in backbones models replays; do
+        summary+=("$name"$'\t0\tnot run: MMEngine, MMCV, MMPreTrain or rich is not installed')
+    done
 fi
 
 printf '\n==> summary, %d s\n' "$SECONDS"
-printf '%s\n' "${summary[@]}" "tables and logs: $folder"
+"$python" tools/benchmarks/gpu_summary.py "$folder" "${summary[@]}" || failed=1
+echo "tables and logs: $folder"
 exit "$failed"

@@ -22,10 +22,12 @@ from mmvssd_kernels.benchmark.compare import (
     Plan,
     Row,
     check,
+    profile_rows,
     rows_of,
     run_once,
     time_rows,
 )
+from mmvssd_kernels.benchmark.profiling import CALLS, unit
 from mmvssd_kernels.benchmark.progress import progress
 from mmvssd_kernels.benchmark.report import Report
 from mmvssd_kernels.benchmark.timing import Timing, attempt, copy_bandwidth
@@ -43,7 +45,8 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(program, description=(
         'Time the ops at the shapes of the published models, beside the reference in eager and '
         'compiled. Exit status 1: an implementation is wrong or fails. Such a row is not timed.'))
-    parser.add_argument('--op', nargs='+', choices=list(USERS), default=list(USERS))
+    parser.add_argument('--op', nargs='+', choices=list(USERS), default=list(USERS),
+                        help='in this order (default: %(default)s)')
     parser.add_argument('--shape', metavar='TEXT', default='',
                         help='only shapes with this in their name, MODEL:STAGE:IMAGES, such as '
                         'vssd-tiny:0 or 2x800x1333')
@@ -55,6 +58,12 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--impl', metavar='NAME', help='what is timed: auto or an implementation '
                         'of the ops (default: triton, on a CPU auto)')
+    parser.add_argument('--kernels', type=int, nargs='?', const=CALLS, default=0, metavar='N',
+                        help="list the GPU's time of each kernel too, by PyTorch's profiler, the "
+                        f'mean of N calls (default of N: {CALLS}); on a CPU the time of operators')
+    parser.add_argument('--no-calls', action='store_true', help='do not time whole calls')
+    parser.add_argument('--no-check', action='store_true',
+                        help='do not compare with the truth first, for tests have done so')
     parser.add_argument('--no-compile', action='store_true',
                         help='do not time the reference under torch.compile')
     parser.add_argument('--quick', action='store_true',
@@ -108,14 +117,23 @@ def main(arguments: Optional[Sequence[str]] = None,
         return _compile(chosen, dtypes, plan)
     if args.check:
         return _check(chosen, dtypes, plan)
+    if args.kernels < 0 or (args.no_calls and not args.kernels):
+        options.error(f'--kernels: got {args.kernels}, expected a positive number of calls' + (
+            ', for --no-calls leaves nothing else' if args.no_calls else ''))
     given = sys.argv[1:] if arguments is None else arguments
-    return _time(chosen, dtypes, plan, args.out, shlex.join([*program.split(), *given]))
+    command = shlex.join([*program.split(), *given])
+    rows = rows_of(chosen, dtypes)
+    report = Report(_facts(plan), command, copy_bandwidth(plan.device, plan.seconds), rows,
+                    f'{unit(device)}, by torch.profiler: mean of {args.kernels} calls'
+                    if args.kernels else '', not args.no_calls)
+    return _measure(report, plan, args.kernels, args.out)
 
 
 def _chosen(args: argparse.Namespace) -> List[Workload]:
     chosen = [workload for workload in workloads(args.images)
               if workload.op in args.op and args.shape in workload.name
               and (args.stage is None or workload.stage in args.stage)]
+    chosen.sort(key=lambda workload: args.op.index(workload.op))
     if args.quick:
         last = {(w.op, w.model): w.stage for w in chosen}
         chosen = [w for w in chosen if w.stage == 0 or (
@@ -133,7 +151,8 @@ def _plan(args: argparse.Namespace, device: torch.device) -> Plan:
                 kinds=[kind for kind in KINDS if kind != 'compiled' or not args.no_compile],
                 seconds=0.05 if args.quick else 0.15,
                 compiles=compiles,
-                end=None if args.seconds is None else time.monotonic() + args.seconds)
+                end=None if args.seconds is None else time.monotonic() + args.seconds,
+                checks=not args.no_check)
 
 
 def _compile(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan) -> int:
@@ -172,25 +191,28 @@ def _check(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan
     return 1 if bad else 0
 
 
-def _time(chosen: Sequence[Workload], dtypes: Sequence[torch.dtype], plan: Plan,
-          out: Optional[Path], command: str) -> int:
-    """Time, print and write; what is written grows row by row, for a run that is cut short."""
+def _measure(report: Report, plan: Plan, calls: int, out: Optional[Path]) -> int:
+    """Measure, print and write; what is written grows row by row, for a run that is cut short."""
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-    rows = rows_of(chosen, dtypes)
-    report = Report(_facts(plan), command, copy_bandwidth(plan.device, plan.seconds), rows)
-    with progress('timing', len(rows)) as advance:
+    rows = report.rows
+    with progress('timing', len(rows) * (report.timed + bool(calls))) as advance:
 
         def tell(text: str) -> None:
             advance(text)
             if out:
                 report.write(out)
 
-        time_rows(rows, plan, tell)
+        if report.timed:
+            time_rows(rows, plan, tell)
+        if calls:
+            profile_rows(rows, plan, calls, tell)
     print(report.markdown())
     bad = sum(row.is_bad for row in rows)
-    timed = sum(isinstance(row.results['own'], Timing) for row in rows)
-    print(f'{timed} of {len(rows)} rows timed, {bad} wrong or failed')
+    done = [f'{sum(found)} of {len(rows)} rows {what}' for what, asked, found in (
+        ('timed', report.timed, [isinstance(row.results.get('own'), Timing) for row in rows]),
+        ('profiled', calls, [row.kernels is not None for row in rows])) if asked]
+    print(f'{", ".join(done)}, {bad} wrong or failed')
     return 1 if bad else 0
 
 
