@@ -13,6 +13,8 @@ FAR = 2**31 // 64
 #: The GPUs that tiles were measured on, by the first number of their capability. Before them, and
 #: on some after them, products keep their factors in registers.
 HOPPER = 9
+#: Those that keep results of products in a memory of its own, data centres' Blackwell.
+WITH_TENSOR_MEMORY = (10, 11)
 #: Programs that keep a large GPU busy; more of them would only add states to write and read.
 PROGRAMS = 512
 
@@ -32,6 +34,7 @@ class Call:
             what is absent stands another, which is never read.
         SKIP: Whether there is a D.
         hopper: Whether the GPU has Hopper's products, and its shared memory.
+        tensor_memory: Whether the GPU keeps results of products in such memory.
         dtype: The dtype of sums.
         lengths: Tokens, and those of a stretch.
         grid: Programs of what sums and reads states.
@@ -47,7 +50,9 @@ class Call:
         x, dt, A, B, C, D, *others = map(_dense, (x, dt, A, B, C, A if D is None else D, *others))
         mask = x if mask is None else triton_support.load_mask(mask)
         self.tensors = x, dt, A, B, C, D, mask, *others
-        self.hopper = triton_support.capability(x.device)[0] == HOPPER
+        generation = triton_support.capability(x.device)[0]
+        self.hopper = generation == HOPPER
+        self.tensor_memory = generation in WITH_TENSOR_MEMORY
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles, programs = -(-L // BL), -(-h // heads)
         splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))

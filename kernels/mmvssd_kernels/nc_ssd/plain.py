@@ -52,7 +52,8 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     sums = x.new_empty((2, h, N, tiles), dtype=call.dtype)
     call.kernels.gradients[B.shape[2], tiles, N](
         x, dt, A, B, C, D, mask, state, dstate, dy, dx, ddt, dB, dC, sums, L, *x.stride()[:2],
-        *dt.stride()[:2], *B.stride()[:2], *dy.stride()[:2], SKIP=call.SKIP, **options)
+        *dt.stride()[:2], *B.stride()[:2], *dy.stride()[:2], SKIP=call.SKIP,
+        TENSOR_MEMORY=call.tensor_memory, **options)
     call.add_parameters(sums, dA, dD)
 
 

@@ -39,6 +39,20 @@ def rows(o_l, FAR: tl.constexpr):
     return o_row
 
 
+@triton.jit
+def total(b_t, TENSOR_MEMORY: tl.constexpr):
+    """Sum a block (T,); TENSOR_MEMORY: on a GPU that keeps results of products in such memory.
+
+    For that, Triton 3.6 and 3.7 fail to compile the sum of a vector that follows from a product.
+    They compile that of a matrix of one row, which takes some instructions more elsewhere.
+    """
+    if TENSOR_MEMORY:
+        t = tl.sum(b_t[None, :])
+    else:
+        t = tl.sum(b_t, axis=0)
+    return t
+
+
 @triton.jit(do_not_specialize=VARYING)
 def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_states, L, split_length, stride_xn, stride_xl,
                    stride_dn, stride_dl, stride_Bn, stride_Bl, h: tl.constexpr, P: tl.constexpr,
@@ -203,7 +217,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
               stride_yn, stride_yl, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
               G: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
               BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-              PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+              PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr,
+              TENSOR_MEMORY: tl.constexpr):
     """Compute gradients of a tile of tokens and one group; the group's heads one after the other.
 
     p_dx (N, L, h, P), p_ddt (N, L, h), p_dB and p_dC (N, L, G, S); p_sums (2, h, N, tiles) holds
@@ -272,7 +287,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
                      mask=m_stop[:, None] & m_p[None, :])
         b_dB += b_m[:, None] * b_t
         tl.store(p_ddt + j + o_l * h, (-A * b_dm).to(p_ddt.dtype.element_ty), mask=m_stop)
-        tl.store(p_sums + j * images * tiles, -tl.sum(b_dt * b_dm, axis=0))
+        tl.store(p_sums + j * images * tiles, -total(b_dt * b_dm, TENSOR_MEMORY))
         if SKIP:
             tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
 

@@ -12,7 +12,7 @@ Weights of the softmax are exp(m - p_softmax[0]) * p_softmax[1].
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
+from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, total, valid_tokens
 from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse
 
 # the distance of images counts in steps that are aligned
@@ -331,7 +331,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_
               P: tl.constexpr, S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr,
               ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr,
               BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-              ACC: tl.constexpr, HALVES: tl.constexpr):
+              ACC: tl.constexpr, HALVES: tl.constexpr, TENSOR_MEMORY: tl.constexpr):
     """Compute gradients of x, of m and of B over a tile of tokens, one head after the other.
 
     p_dx (N, L, h, P), p_dm (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
@@ -389,7 +389,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_
         mean = tl.sum(tl.sum(b_state * b_dstate, axis=1) + b_keys * b_dkeys, axis=0)
         b_dm = b_w * (b_dw - mean)
         tl.store(p_dm + o_l * h + j, b_dm, mask=m_stop)
-        tl.store(p_sums + j * images * tiles, tl.sum(b_dm, axis=0))
+        tl.store(p_sums + j * images * tiles, total(b_dm, TENSOR_MEMORY))
         # dx_l = w_l R_l k_l . dstate + D dy_l
         b_dx = tl.zeros((BL, BP), dtype=ACC)
         b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES) * b_w[:, None]
