@@ -41,16 +41,17 @@ def forget_nothing(monkeypatch):
         # each sum of integers is computed once more for an assertion, which is then not made
         monkeypatch.setattr(interpreter.interpreter_builder, 'options',
                             dataclasses.replace(options, sanitize_overflow=False))
-    share_shapes(monkeypatch)
-
-
-def share_shapes(monkeypatch):
-    """Let tensors of a shape have it as one object: to make and compare shapes takes longest."""
     core, semantic = (pytest.importorskip(f'triton.language.{name}')
                       for name in ('core', 'semantic'))
-    if not (hasattr(semantic, 'TritonSemantic')
+    if (hasattr(semantic, 'TritonSemantic')
             and isinstance(core.block_type(core.float32, [1]).shape, getattr(core, 'tuple', ()))):
-        return  # an older Triton, which has other names
+        # an older Triton has other names
+        share_shapes(monkeypatch, core, semantic)
+        agree_at_once(monkeypatch, core, semantic)
+
+
+def share_shapes(monkeypatch, core, semantic):
+    """Let tensors of a shape have it as one object: to make and compare shapes takes longest."""
     make_type, equal = core.block_type.__init__, core.tuple.__eq__
     broadcast = semantic.TritonSemantic.broadcast_impl_value
     known, of_tensors, same = {}, {}, core.constexpr(True)
@@ -81,3 +82,50 @@ def share_shapes(monkeypatch):
     monkeypatch.setattr(core.tuple, '__eq__',
                         lambda self, other: same if self is other else equal(self, other))
     monkeypatch.setattr(semantic.TritonSemantic, 'broadcast_impl_value', broadcast_shapes)
+
+
+def agree_at_once(monkeypatch, core, semantic):
+    """Pass over what two operands are converted to where it is what they are.
+
+    Operands of one dtype need no conversion, and a number takes its tensor's dtype. Each constant
+    is made once, read-only. Everything else goes the interpreter's way.
+    """
+    unwrap, same_dtype = core._unwrap_if_constexpr, core.dtype.__eq__
+    agree = semantic.TritonSemantic.binary_op_type_checking_impl
+    constant = semantic.TritonSemantic.scalar_constant
+    # a half is divided in float32, and a whole number may be too large for a shorter integer
+    floats = {id(dtype) for dtype in (core.float32, core.float64)}
+    integers = {id(dtype) for dtype in (core.int32, core.int64)}
+    alike = floats | integers
+    plain, constants = {core.tensor, core.dtype, int, float, bool, str, type(None)}, {}
+
+    def dtypes_are_equal(self, other):
+        return self is other or same_dtype(self, other)
+
+    def scalar_constant(self, value, dtype):
+        key = value, dtype.name
+        if key not in constants:
+            constants[key] = constant(self, value, dtype)
+            constants[key].handle.data.flags.writeable = False
+        return constants[key]
+
+    def takes(dtype, number):
+        return ((id(dtype) in floats and type(number) in (int, float))
+                or (id(dtype) in integers and type(number) is int and -2**31 <= number < 2**31))
+
+    def operands(self, lhs, rhs, *args, **options):
+        kinds = type(lhs), type(rhs)
+        if kinds == (core.tensor, core.tensor):
+            if lhs.dtype is rhs.dtype and id(lhs.dtype) in alike:
+                return self.broadcast_impl_value(lhs, rhs)
+        elif kinds[0] is core.tensor and takes(lhs.dtype, rhs):
+            return self.broadcast_impl_value(lhs, self.scalar_constant(rhs, lhs.dtype))
+        elif kinds[1] is core.tensor and takes(rhs.dtype, lhs):
+            return self.broadcast_impl_value(self.scalar_constant(lhs, rhs.dtype), rhs)
+        return agree(self, lhs, rhs, *args, **options)
+
+    monkeypatch.setattr(core, '_unwrap_if_constexpr',
+                        lambda o: o if type(o) in plain else unwrap(o))
+    monkeypatch.setattr(core.dtype, '__eq__', dtypes_are_equal)
+    monkeypatch.setattr(semantic.TritonSemantic, 'scalar_constant', scalar_constant)
+    monkeypatch.setattr(semantic.TritonSemantic, 'binary_op_type_checking_impl', operands)
