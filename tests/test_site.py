@@ -11,6 +11,7 @@ import sys
 import pytest
 import yaml
 
+from mmvssd.analysis.published_numbers import POINTS, SERIES
 from mmvssd.families import FAMILIES, every_arch
 from mmvssd.paths import project_root
 from mmvssd_kernels import numba_support
@@ -254,6 +255,8 @@ def test_the_reference_is_whole(site, parts):
             for kind, part in one.module_dict.items():
                 if part.__module__.startswith('mmvssd.'):  # others are of tests
                     assert f'mmvssd.{kind}' in keys
+    published = text_of(site / 'reference' / 'published.html')
+    assert {one.model for one in [*SERIES, *POINTS]} - set(published.splitlines()) == set()
     ops = text_of(site / 'reference' / 'ops.html')
     for name in reference.mmvssd_kernels.__all__:
         assert f'{name}(' in ops
