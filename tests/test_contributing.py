@@ -1,6 +1,7 @@
 """What those who carry on read: paths and names in it exist, and its files are well formed."""
 import importlib
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -55,10 +56,37 @@ def test_the_citation_is_of_this_version():
 
 def test_the_workflow_calls_commands_that_there_are():
     jobs = yaml.safe_load(read('.github/workflows/tests.yml'))['jobs']
-    commands = ' '.join(step.get('run', '') for job in jobs.values() for step in job['steps'])
-    scripts = set(re.findall(r'bash (\S+)', commands))
-    assert {'tools/run_tests.sh', 'tools/quickstart.sh'} <= scripts
-    assert all((ROOT / script).is_file() for script in scripts)
+    commands = [step['run'] for job in jobs.values() for step in job['steps'] if 'run' in step]
+    called = [found for command in commands
+              for found in re.findall(r'bash (tools/\S+)(.*)', command)]
+    assert {script for script, _ in called} == {
+        'tools/run_tests.sh', 'tools/quickstart.sh', 'tools/docs.sh'}
+    for script, options in called:
+        shown = subprocess.run(['bash', str(ROOT / script), '--help'], capture_output=True,
+                               text=True, check=True).stdout
+        assert all(option in shown for option in options.split()), (script, options)
+    for command in commands:
+        subprocess.run(['bash', '-n', '-c', command], check=True)
+
+
+def test_the_workflow_keeps_the_site_that_a_strict_build_makes():
+    steps = yaml.safe_load(read('.github/workflows/tests.yml'))['jobs']['docs']['steps']
+    settings = yaml.safe_load(read('mkdocs.yml'))
+    assert 'bash tools/docs.sh' in [step.get('run') for step in steps]
+    assert '--strict' in read('tools/docs.sh')
+    kept, = (step['with'] for step in steps if 'upload-artifact' in step.get('uses', ''))
+    assert kept['path'] == settings['site_dir']
+    assert kept['if-no-files-found'] == 'error'
+
+
+def test_the_workflow_takes_versions_that_the_package_takes():
+    jobs = yaml.safe_load(read('.github/workflows/tests.yml'))['jobs']
+    pythons = {version for job in jobs.values()
+               for version in job.get('strategy', {}).get('matrix', {}).get('python', [])}
+    assert pythons == {'3.10', '3.11', '3.12', '3.13'}
+    assert f'Python {min(pythons)} to {max(pythons)}' in read('README.md')
+    install, = re.findall(r'pip install .* torch==(\d+\.\d+)', str(jobs['oldest']))
+    assert f'PyTorch {install} or later' in read('README.md')
 
 
 def test_the_style_page_shows_ten_pairs():

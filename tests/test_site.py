@@ -11,8 +11,10 @@ import sys
 import pytest
 import yaml
 
+from mmvssd.analysis.published_numbers import POINTS, SERIES
 from mmvssd.families import FAMILIES, every_arch
 from mmvssd.paths import project_root
+from mmvssd_kernels import numba_support
 
 ROOT = project_root()
 PAGES = [*sorted((ROOT / 'docs').rglob('*.md')), ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
@@ -111,6 +113,24 @@ def test_variables_of_the_environment(parts):
              for name in re.findall(r'\bMMVSSD_[A-Z_]+\b', file.read_text(encoding='utf-8'))}
     assert 'MMVSSD_PATCHES' in named
     assert named <= known
+
+
+def test_the_guide_to_the_ops_has_their_variables(parts):
+    guide = (ROOT / 'kernels' / 'README.md').read_text(encoding='utf-8')
+    read = [name for name, files in parts['environment'].variables().items()
+            if any(file.startswith('kernels/') for file in files)]
+    assert len(read) > 4
+    assert [name for name in read if f'`{name}' not in guide] == []
+
+
+def test_the_folder_of_compiled_kernels_is_the_one_that_documents_name(parts, monkeypatch):
+    monkeypatch.delenv('MMVSSD_KERNEL_CACHE', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', '/caches')
+    name, = numba_support._folder().relative_to('/caches').parts
+    meanings = parts['environment'].MEANINGS['Backbones and ops']
+    assert f'`{name}` below `XDG_CACHE_HOME`' in meanings['MMVSSD_KERNEL_CACHE']
+    guide = (ROOT / 'kernels' / 'README.md').read_text(encoding='utf-8')
+    assert f'`~/.cache/{name}`' in guide
 
 
 def test_a_variable_without_a_meaning_stops_the_build(parts, monkeypatch, tmp_path):
@@ -235,6 +255,8 @@ def test_the_reference_is_whole(site, parts):
             for kind, part in one.module_dict.items():
                 if part.__module__.startswith('mmvssd.'):  # others are of tests
                     assert f'mmvssd.{kind}' in keys
+    published = text_of(site / 'reference' / 'published.html')
+    assert {one.model for one in [*SERIES, *POINTS]} - set(published.splitlines()) == set()
     ops = text_of(site / 'reference' / 'ops.html')
     for name in reference.mmvssd_kernels.__all__:
         assert f'{name}(' in ops

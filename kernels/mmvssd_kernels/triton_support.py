@@ -183,7 +183,20 @@ def kernels(op: str, module: str = 'triton_kernels') -> ModuleType:
 
 @functools.cache
 def _import(module: str) -> ModuleType:
-    return importlib.import_module(module)
+    """Import jit functions, and those modules of theirs that they call.
+
+    Under Triton 3.6 and 3.7 a kernel's key on disk has the constants of functions that it calls
+    only if these had a key before. So all get theirs here, in one order, and a process finds what
+    another has compiled.
+    """
+    loaded = importlib.import_module(module)
+    functions = [one for one in vars(loaded).values() if hasattr(one, 'cache_key')]
+    for other in dict.fromkeys(one.__module__ for one in functions):
+        if other != module and other.startswith('mmvssd_kernels.'):
+            _import(other)
+    for one in functions:
+        one.cache_key  # noqa: B018  (worked out when it is asked for, and kept)
+    return loaded
 
 
 def load_mask(mask: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from mmvssd.analysis.published_comparison import (
     gflops_at_224,
     gflops_table,
     points_table,
-    published_tables,
     speed_table,
 )
 from mmvssd.analysis.published_numbers import POINTS, SERIES, SIZES, published_top1, reproduced
@@ -244,7 +243,6 @@ def test_published_counts(name, size, gflops):
 
 
 def test_the_pages_tables():
-    assert published_tables() in PAGE
     rows = {}  # as the page has them
     for line in PAGE.splitlines():
         found = re.match(r'\| \| `([\w-]+)` \| counted \| ([\d.]+) \|(.*)\|$', line)

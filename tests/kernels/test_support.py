@@ -1,5 +1,8 @@
 """Which Triton the kernels run on."""
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -95,3 +98,26 @@ def test_tf32_by_the_newer_setting(matmul_settings):
         matmul_settings.fp32_precision = name
         _, precision = triton_support.products(torch.float32, torch.device('cpu'))
         assert (precision == 'tf32') == allowed, name
+
+
+KEYS = """
+import sys
+from mmvssd_kernels import triton_support
+found = {}
+for op in sys.argv[1:]:
+    op, _, module = op.partition('.')
+    for name, one in vars(triton_support.kernels(op, module or 'triton_kernels')).items():
+        if hasattr(one, 'cache_key'):
+            found[op, name] = one.cache_key
+print(sorted(found.items()))
+"""
+
+
+def test_kernels_on_disk_are_found_whichever_op_came_first():
+    pytest.importorskip('triton')
+    ops = ['selective_scan', 'nc_ssd', 'nc_ssd.triton_normalized', 'ssd', 'cross_scan']
+    found = [subprocess.run([sys.executable, '-c', KEYS, *order], text=True, check=True,
+                            stdout=subprocess.PIPE, env={**os.environ, 'TRITON_INTERPRET': '0'}
+                            ).stdout for order in (ops, ops[::-1])]
+    assert found[0] == found[1]
+    assert found[0].count('outputs') >= 3

@@ -11,8 +11,8 @@ MEANINGS = {
     'Backbones and ops': {
         'MMVSSD_KERNEL': "The implementation that `impl='auto'` takes: `reference`, `triton`, "
                          '`numba`, or one that you registered. An op that cannot run it raises.',
-        'MMVSSD_KERNEL_CACHE': 'Folder of the compiled Numba kernels; `off` keeps none. Default: '
-                               '`mmvssd/numba` below `XDG_CACHE_HOME`.',
+        'MMVSSD_KERNEL_CACHE': 'Folder of the compiled Numba kernels. Default: '
+                               '`mmvssd_kernels` below `XDG_CACHE_HOME`.',
         'MMVSSD_PATCHES': 'Patches of the hosts to leave out: `off` for all, or names such as '
                           '`-amp,-distributed`. [The list](../compat.md).',
         'MMVSSD_REPLAY': '`off` has the Triton ops find out at every call what to launch, '

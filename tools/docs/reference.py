@@ -15,6 +15,7 @@ from mmengine.registry import Registry
 
 import mmvssd_kernels
 from mmvssd import registry
+from mmvssd.analysis.published_comparison import published_tables
 from mmvssd.engine import guards
 from mmvssd.families import FAMILIES
 from mmvssd.models.backbones.arch import Arch
@@ -186,7 +187,16 @@ def guards_table():
     return '\n'.join(rows)
 
 
+def published_page():
+    """Write the page of numbers that others published."""
+    return '\n\n'.join([
+        '# Published numbers', 'None of these is measured here. Speeds of VMamba are of an NVIDIA '
+        "A100 with an AMD EPYC 7542. Memory of VSSD's appendix is of an RTX 4090, in inference and "
+        'float32. [What a larger image costs](../scaling.md) compares.', published_tables()])
+
+
 #: The generated pages: place in the site -> what writes them.
 PAGES = {'reference/tools.md': tools_page, 'reference/archs.md': archs_page,
          'reference/ops.md': ops_page, 'reference/config_keys.md': config_keys_page,
-         'reference/environment.md': environment_page}
+         'reference/environment.md': environment_page,
+         'reference/published.md': published_page}
