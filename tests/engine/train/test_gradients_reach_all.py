@@ -100,14 +100,15 @@ def test_every_parameter_gets_a_gradient(recipe, backbone):
 
 def test_the_page_has_a_config_of_each_kind():
     assert {name.split('/')[0] for name in HOSTS_CONFIGS} == {
-        'mmdet::mask_rcnn', 'mmdet::retinanet', 'mmdet::dino', 'mmseg::segformer', 'mmseg::fcn'}
+        'mmdet::mask_rcnn', 'mmdet::retinanet', 'mmdet::dino', 'mmseg::segformer', 'mmseg::fcn',
+        'mmseg::upernet'}
 
 
 @pytest.mark.parametrize('name', HOSTS_CONFIGS)
 def test_the_pages_configs_of_hosts_take_a_step(name, tmp_path):
     torch.manual_seed(0)
     text = HOSTS_CONFIGS[name]
-    if name.startswith(('mmdet::retinanet', 'mmseg::fcn')):  # the page asks for that
+    if name.startswith(('mmdet::retinanet', 'mmseg::fcn', 'mmseg::upernet')):  # the page asks for that
         text += ADAMW
     (tmp_path / 'mine.py').write_text(text)
     cfg = Config.fromfile(tmp_path / 'mine.py')
