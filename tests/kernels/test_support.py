@@ -104,11 +104,11 @@ KEYS = """
 import sys
 from mmvssd_kernels import triton_support
 found = {}
-for op in sys.argv[1:]:
-    op, _, module = op.partition('.')
+for place in sys.argv[1:]:
+    op, _, module = place.partition('.')
     for name, one in vars(triton_support.kernels(op, module or 'triton_kernels')).items():
         if hasattr(one, 'cache_key'):
-            found[op, name] = one.cache_key
+            found[place, name] = one.cache_key
 print(sorted(found.items()))
 """
 
