@@ -190,7 +190,7 @@ def _import(module: str) -> ModuleType:
     another has compiled.
     """
     loaded = importlib.import_module(module)
-    functions = [one for one in vars(loaded).values() if hasattr(one, 'cache_key')]
+    functions = [one for one in vars(loaded).values() if hasattr(type(one), 'cache_key')]
     for other in dict.fromkeys(one.__module__ for one in functions):
         if other != module and other.startswith('mmvssd_kernels.'):
             _import(other)
