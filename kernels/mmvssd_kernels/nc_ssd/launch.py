@@ -13,8 +13,8 @@ FAR = 2**31 // 64
 #: The GPUs that tiles were measured on, by the first number of their capability. Before them, and
 #: on some after them, products keep their factors in registers.
 HOPPER = 9
-#: Those that keep results of products in a memory of its own, data centres' Blackwell.
-WITH_TENSOR_MEMORY = (10, 11)
+#: Those that keep results of products in a memory of its own: Blackwell in data centres.
+BLACKWELL = 10
 #: Programs that keep a large GPU busy; more of them would only add states to write and read.
 PROGRAMS = 512
 
@@ -52,7 +52,7 @@ class Call:
         self.tensors = x, dt, A, B, C, D, mask, *others
         generation = triton_support.capability(x.device)[0]
         self.hopper = generation == HOPPER
-        self.tensor_memory = generation in WITH_TENSOR_MEMORY
+        self.tensor_memory = generation == BLACKWELL
         # stretches of whole tiles, and not so many that their states outweigh the tokens
         tiles, programs = -(-L // BL), -(-h // heads)
         splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))

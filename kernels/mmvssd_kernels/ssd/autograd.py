@@ -23,6 +23,8 @@ LARGEST = 128
 CARRIED = 256
 #: Channels that gradients take at a time: products of more of them would overflow the registers.
 NARROW = 16
+#: Rows of a product that a warp computes: more warps than tokens have such rows do work twice.
+ROWS = 16
 #: Programs that keep a large GPU busy. If images and heads give fewer, sequences are cut.
 PROGRAMS = 1024
 #: Chunks of a segment at least.
@@ -119,7 +121,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
         x.first, dt.first, A, B.first, C.first, A if D is None else D, states, dstates, dy.first,
         dx.first, ddt.first, dA_parts, dD_parts, *launch.sizes, *tokens, *vector_stride(D),
         *dy.strides, *dx.strides[:2], *ddt.strides[:2], SKIP=D is not None, EXACT=launch.exact,
-        HALVES=launch.halves, **launch.products, **launch.narrow)
+        HALVES=launch.halves, **launch.products, **launch.of_tokens)
     launch.kernels.group_gradients[G, chunks, N](
         x.first, dt.first, A, B.first, C.first, states, dstates, dy.first, dB.first, dC.first,
         *launch.sizes, *tokens, *dy.strides, *dB.strides[:2], HALVES=launch.halves,
@@ -162,6 +164,9 @@ class _Launch:
         self.halves = triton_support.halves(x, B, C)
         self.options = dict(tiles._asdict(), num_stages=1, ACC=triton_support.language(self.dtype))
         self.narrow = {**self.options, 'BP': min(NARROW, tiles.BP)}
+        # chunks of 16 tokens are of large states, which one warp has no registers for
+        warps = tiles.T // ROWS if tiles.T > ROWS else tiles.num_warps
+        self.of_tokens = {**self.narrow, 'num_warps': warps}
         self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision)
 
     def in_order(self, t: Tensor) -> _InOrder:

@@ -236,6 +236,9 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_
                     ACC: tl.constexpr, HALVES: tl.constexpr):
     """Compute the gradients of x and dt of a chunk and a head.
 
+    Sums over the head's channels come first, and dx last, in a loop of its own: what one needs
+    leaves no registers for the other. dy and the state's gradient are read twice.
+
     p_dA and p_dD (N, chunks, h) are parts of sums.
     """
     j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
@@ -244,17 +247,6 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_
     o_t, o_s, o_p = tl.arange(0, T), tl.arange(0, BS), tl.arange(0, BP)
     m_t, m_s = first + o_t < L, o_s < S
     m_ts = m_t[:, None] & m_s[None, :]
-    p_B += n * stride_Bn + first * stride_Bl + (j // r) * stride_Bg
-    p_C += n * stride_Cn + first * stride_Cl + (j // r) * stride_Cg
-    b_B = tl.load(p_B + o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs, mask=m_ts, other=0)
-    b_C = tl.load(p_C + o_t[:, None] * stride_Cl + o_s[None, :] * stride_Cs, mask=m_ts, other=0)
-    p_dt += n * stride_dn + first * stride_dl + j * stride_dh
-    b_dt = tl.load(p_dt + o_t * stride_dl, mask=m_t, other=0).to(ACC)
-    A = tl.load(p_A + j * stride_A).to(ACC)
-    b_sum, b_rest = sums(b_dt)
-    b_end = decays_to_end(b_sum, b_rest, A, T)
-    # (C_i . B_j) exp(a_{j+1} + ... + a_i)
-    b_read = dot_of_parts(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC) * decays(b_sum, b_rest, A, T)
     p_x += n * stride_xn + first * stride_xl + j * stride_xh
     p_dy += n * stride_yn + first * stride_yl + j * stride_yh
     p_dx += n * stride_dxn + first * stride_dxl + j * P
@@ -279,19 +271,25 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_
         b_dyS = add_dot(b_dyS, b_dy, tl.trans(b_high), tl.trans(b_low), ACC, EXACT, ACC, HALVES)
         b_xdS = add_dot(b_xdS, b_x, tl.trans(b_dhigh), tl.trans(b_dlow), ACC, EXACT, ACC, HALVES)
         b_dyx += dot_of_parts(b_dy, tl.trans(b_x), DTYPE, PRECISION, ACC)
-        # dx_j = dt_j (sum_{i >= j} (C_i . B_j) exp(a_{j+1} + ... + a_i) dy_i
-        #              + exp(a_{j+1} + ... + a_T) B_j . dstate) + D dy_j
-        b_dx = tl.zeros((T, BP), dtype=ACC)
-        b_dx = add_dot(b_dx, b_B, b_dhigh, b_dlow, DTYPE, PRECISION, ACC, HALVES) * b_end[:, None]
-        b_dx += dot_of_parts(tl.trans(b_read), b_dy, DTYPE, PRECISION, ACC)
-        b_dx *= b_dt[:, None]
         if SKIP:
-            b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
             dD += tl.sum(tl.sum(b_dy.to(ACC) * b_x.to(ACC), axis=1), axis=0)
-        tl.store(p_dx + o_t[:, None] * stride_dxl + o_column, b_dx, mask=m_tp)
+
+    p_B += n * stride_Bn + first * stride_Bl + (j // r) * stride_Bg
+    p_C += n * stride_Cn + first * stride_Cl + (j // r) * stride_Cg
+    b_B = tl.load(p_B + o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs, mask=m_ts, other=0)
+    b_C = tl.load(p_C + o_t[:, None] * stride_Cl + o_s[None, :] * stride_Cs, mask=m_ts, other=0)
+    b_entering = tl.sum(b_B.to(ACC) * b_xdS, axis=1)
+    b_start = tl.sum(b_C.to(ACC) * b_dyS, axis=1)
+    p_dt += n * stride_dn + first * stride_dl + j * stride_dh
+    b_dt = tl.load(p_dt + o_t * stride_dl, mask=m_t, other=0).to(ACC)
+    A = tl.load(p_A + j * stride_A).to(ACC)
+    b_sum, b_rest = sums(b_dt)
+    b_end = decays_to_end(b_sum, b_rest, A, T)
+    # (C_i . B_j) exp(a_{j+1} + ... + a_i)
+    b_read = dot_of_parts(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC) * decays(b_sum, b_rest, A, T)
     # what dt_j weighs: its token in the outputs, and in the state that leaves the chunk
     b_scores = b_read * b_dyx
-    b_entering = b_end * tl.sum(b_B.to(ACC) * b_xdS, axis=1)
+    b_entering *= b_end
     b_ddt = tl.sum(b_scores, axis=0) + b_entering
     # a_t decays what passes it: from earlier tokens (or the state before) to later (or after)
     m_later = o_t[:, None] > o_t[None, :]
@@ -300,7 +298,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_
     b_above = tl.where(o_t[:, None] <= o_t[None, :], 1.0, 0.0).to(tl.bfloat16)
     b_pairs = dot_of_parts(b_above, b_pairs, ACC, EXACT, ACC)
     b_da = tl.sum(tl.where(m_later, b_pairs, 0.0), axis=1)
-    b_start = exp(b_sum * A) * tl.sum(b_C.to(ACC) * b_dyS, axis=1)
+    b_start *= exp(b_sum * A)
     b_da += tl.sum(tl.where(o_t[:, None] >= o_t[None, :], b_start[:, None], 0.0), axis=0)
     b_da += tl.sum(tl.where(m_later, (b_entering * b_dt)[None, :], 0.0), axis=1)
     b_da += through * exp(last(b_sum, T) * A)
@@ -310,6 +308,23 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_states, p_dstates, p_dy, p_
     tl.store(p_dA + o_part, tl.sum(tl.where(m_t, b_da * b_dt, 0.0), axis=0))
     if SKIP:
         tl.store(p_dD + o_part, dD)
+
+    for tile in range(0, P, BP):
+        o_column = tile + o_p[None, :]
+        m_p = tile + o_p < P
+        m_tp, m_sp = m_t[:, None] & m_p[None, :], m_s[:, None] & m_p[None, :]
+        b_dy = tl.load(p_dy + o_t[:, None] * stride_yl + o_column * stride_yp, mask=m_tp, other=0)
+        o_state = chunk + o_s[:, None] * P + o_column
+        b_dhigh, b_dlow = load_state(p_dstates, o_state, whole, m_sp, HALVES)
+        # dx_j = dt_j (sum_{i >= j} (C_i . B_j) exp(a_{j+1} + ... + a_i) dy_i
+        #              + exp(a_{j+1} + ... + a_T) B_j . dstate) + D dy_j
+        b_dx = tl.zeros((T, BP), dtype=ACC)
+        b_dx = add_dot(b_dx, b_B, b_dhigh, b_dlow, DTYPE, PRECISION, ACC, HALVES) * b_end[:, None]
+        b_dx += dot_of_parts(tl.trans(b_read), b_dy, DTYPE, PRECISION, ACC)
+        b_dx *= b_dt[:, None]
+        if SKIP:
+            b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
+        tl.store(p_dx + o_t[:, None] * stride_dxl + o_column, b_dx, mask=m_tp)
 
 
 @triton.jit
