@@ -60,4 +60,4 @@ def test_gradients_compile(compiled_before, tmp_path):
     assert all(kernel['shared'] <= SHARED_MEMORY for kernel in (*of_tensor_memory, tokens))
     # 32 tokens are the rows of two warps; more would do the same work again
     assert tokens['warps'] == 2
-    assert tokens['stack'] == 0
+    assert tokens['stack'] <= 16  # four numbers, of 255 registers
