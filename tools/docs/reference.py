@@ -190,7 +190,8 @@ def guards_table():
 def published_page():
     """Write the page of numbers that others published."""
     return '\n\n'.join([
-        '# Published numbers', 'None of these is measured here. Speeds of VMamba are of an NVIDIA A100 '
+        '# Published numbers',
+        'None of these is measured here. Speeds of VMamba are of an NVIDIA A100 '
         "with an AMD EPYC 7542. Memory of VSSD's appendix is of an RTX 4090, in inference and "
         'float32. [What a larger image costs](../scaling.md) compares.', published_tables()])
 

@@ -108,7 +108,8 @@ def test_the_page_has_a_config_of_each_kind():
 def test_the_pages_configs_of_hosts_take_a_step(name, tmp_path):
     torch.manual_seed(0)
     text = HOSTS_CONFIGS[name]
-    if name.startswith(('mmdet::retinanet', 'mmseg::fcn', 'mmseg::upernet')):  # the page asks for that
+    # the page asks for that
+    if name.startswith(('mmdet::retinanet', 'mmseg::fcn', 'mmseg::upernet')):
         text += ADAMW
     (tmp_path / 'mine.py').write_text(text)
     cfg = Config.fromfile(tmp_path / 'mine.py')
