@@ -79,9 +79,10 @@ def scans(ttgir):
                for name, lanes, warps in re.findall(
                    r'^(#\w+) = .*threadsPerWarp = \[(\d+, \d+)\], warpsPerCTA = \[(\d+, \d+)\]',
                    ttgir, re.MULTILINE)}
-    found = re.findall(r'"tt\.scan".*?axis = (\d).*?\}\) : \(tensor<\d+x\d+x\w+, (#\w+)>', ttgir,
-                       re.DOTALL)
-    return [layouts[name][int(axis)] for axis, name in found]
+    found = re.findall(r'"tt\.scan".*?axis = (\d).*?\}\) : \((.*?)\) ->', ttgir, re.DOTALL)
+    # those of matrices; a vector's layout is a slice of another
+    matrices = [(axis, re.match(r'tensor<\d+x\d+x\w+, (#\w+)>', types)) for axis, types in found]
+    return [layouts[one[1]][int(axis)] for axis, one in matrices if one]
 
 
 def load(path):
