@@ -3,10 +3,10 @@
 
 Reads what is there, so that a step that was stopped counts for what it has written.
 """
+import argparse
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional
 
@@ -167,4 +167,10 @@ CLAIMS = (
 )
 
 if __name__ == '__main__':
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description=(
+        "Sum up what gpu_check.sh has left in a folder, in its summary.md: a line for each step, "
+        "and which of README.md's claims it confirmed. gpu_check.sh calls it at its end."))
+    parser.add_argument('folder', type=Path, help='where its tables and logs are')
+    parser.add_argument('step', nargs='*', help='name, seconds and outcome, with tabs between')
+    given = parser.parse_args()
+    main(given.folder, given.step)
