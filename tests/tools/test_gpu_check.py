@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,9 @@ def test_a_step_that_fails_hides_no_other(check, step, failing):
 
 @pytest.mark.parametrize('step', ['tests', 'compile'])
 def test_a_step_that_hangs_is_stopped(check, step):
+    start = time.monotonic()
     out, asked = check(SLEEPS=step, expect=1)
+    assert time.monotonic() - start < 50  # what hangs would sleep for 60 seconds
     assert len(asked) == 10
     assert re.fullmatch(r'STOPPED, its \d+ s were up', outcomes(out)[step])
 

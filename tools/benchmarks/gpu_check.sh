@@ -92,7 +92,7 @@ step() {  # step <name> <seconds> <command>...: run it, log it, note how it ende
     seconds=$((deadline - SECONDS - KILL))
     printf '\n==> %s, at most %d s\n' "$name" "$seconds"
     # interrupted, pytest still says which tests have failed
-    timeout --signal=INT --kill-after="$KILL" "$seconds" "${@:3}" 2>&1 |
+    timeout --signal="${signal:-INT}" --kill-after="$KILL" "$seconds" "${@:3}" 2>&1 |
         tee -- "$folder/$name.log" || status=$?
     case $status in
         0) ;;
@@ -123,7 +123,8 @@ compile() {  # what is timed later is compiled first, the models and the ops bes
     done
     return $status
 }
-step compile "$COMPILE" bash -c "$(declare -p python hosts VSSD VMAMBA OPTIONS)
+# what bash starts in the background ignores INT, and would hold the log open
+signal=TERM step compile "$COMPILE" bash -c "$(declare -p python hosts VSSD VMAMBA OPTIONS)
 $(declare -f compile)
 compile"
 
