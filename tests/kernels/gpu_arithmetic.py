@@ -6,6 +6,7 @@ By itself it computes as NumPy does, and cuts float32 numbers where it makes bfl
 * float32 exponentials and quotients err as NVIDIA documents ``ex2.approx.ftz`` and ``div.full`` to;
 * tensor cores add a few exact products to a sum at a time and cut it to float32;
 * other float32 products, and ``tl.fma``, are fused multiply-adds;
+* the smaller and the larger of a number and NaN is the number, unless a kernel asks for NaN;
 * sums and scans join halves with halves.
 
 Errors follow from the bits of what they are the errors of, so that two runs are equal. Results in
@@ -190,6 +191,8 @@ def install(monkeypatch):
     of_float32('create_exp', exp)
     of_float32('create_exp2', exp2)
     of_float32('create_fdiv', divide)
+    replace('create_minnumf', lambda self, a, b: self.binary_op(a, b, np.fmin))
+    replace('create_maxnumf', lambda self, a, b: self.binary_op(a, b, np.fmax))
     replace('create_fma', lambda self, a, b, c: handle(fused(a.data, b.data, c.data),
                                                        c.dtype.scalar))
     replace('create_dot', dot)

@@ -29,6 +29,15 @@ def store_quotient(p_a, p_b, p_y, N: tl.constexpr):
 
 
 @triton.jit
+def store_bounds(p_x, p_low, p_high, p_kept, N: tl.constexpr):
+    o = tl.arange(0, N)
+    b_x = tl.load(p_x + o)
+    tl.store(p_low + o, tl.minimum(b_x, 0))
+    tl.store(p_high + o, tl.maximum(b_x, 0))
+    tl.store(p_kept + o, tl.minimum(b_x, 0, propagate_nan=tl.PropagateNan.ALL))
+
+
+@triton.jit
 def store_product(p_a, p_b, p_y, N: tl.constexpr, PRECISION: tl.constexpr):
     o = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
     b_y = tl.dot(tl.load(p_a + o), tl.load(p_b + o), tl.load(p_y + o), input_precision=PRECISION)
@@ -107,6 +116,15 @@ def test_quotients_err_by_up_to_two_last_digits(triton_device):
     store_quotient[(1, )](a, b, y, N=8)
     assert y[[0, 1, 4, 6, 7]].tolist() == [torch.inf, -torch.inf, 0, 1, -3]
     assert y[[2, 3, 5]].isnan().all()
+
+
+def test_a_bound_takes_the_place_of_nan(triton_device):
+    x = torch.tensor([-2, 3, -torch.inf, torch.nan], device=triton_device)
+    low, high, kept = (torch.empty_like(x) for _ in range(3))
+    store_bounds[(1, )](x, low, high, kept, N=4)
+    assert low.tolist() == [-2, 0, -torch.inf, 0]
+    assert high.tolist() == [0, 3, 0, 0]
+    assert kept.isnan().tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])

@@ -151,6 +151,28 @@ def test_a_sum_that_float16_cannot_hold(triton_device):
 
 
 @forms
+def test_steps_and_decays_may_be_zero(normalize, triton_device):
+    cases = draws(grid=(3, 5), normalize=normalize)
+    for case in cases:
+        case.tensors['dt'][:, ::3] = 0
+        case.tensors['A'][0] = 0
+    assert failures(cases, torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('name', ['x', 'dt', 'B', 'C', 'A'])
+@forms
+def test_nan_stays_nan_in_its_image(normalize, name, triton_device):
+    case = make_case(h=2, normalize=normalize)
+    place = case.tensors[name] if name == 'A' else case.tensors[name][0, 9]
+    place.view(-1)[1] = math.nan
+    tensors = case.cast(torch.float32, triton_device)
+    own, expected = (results(case, tensors, impl) for impl in ('triton', 'reference'))
+    for result, t in own.items():
+        assert t[expected[result].isnan()].isnan().all(), result
+        assert t.dim() == 1 or name == 'A' or t[1].isfinite().all(), result
+
+
+@forms
 def test_padding_may_hold_anything(normalize, triton_device):
     case = make_case(N=3, grid=(7, 9), normalize=normalize, masked=True)
     clean, poisoned = case.cast(torch.float32, triton_device), dict(case.tensors)

@@ -146,6 +146,47 @@ def test_extreme_steps(steps, dtype, triton_device):
     assert failures(case, dtype, triton_device) == ()
 
 
+def test_steps_and_decays_may_be_zero(triton_device):
+    """Of single tokens, of a tail of them, of a head: a state that stays as it is."""
+    cases = draws(L=40)
+    for case in cases:
+        case.tensors['dt'][0, ::3] = 0
+        case.tensors['dt'][0, 30:] = 0
+        case.tensors['A'][0] = 0
+    assert failures(cases, torch.float32, triton_device) == ()
+
+
+def test_what_float16_cannot_hold_is_infinite(triton_device):
+    """Nothing else is: what is summed on the way has the range of float32."""
+    case = make_case(L=20, h=2, steps=10)
+    case.tensors['x'] *= 1e4
+    tensors = case.cast(torch.float16, triton_device)
+    exact = results(case, {name: t.detach().double().requires_grad_()
+                           for name, t in tensors.items()}, 'reference')
+    for name, t in results(case, tensors, 'triton').items():
+        size = exact[name].abs() / torch.finfo(torch.float16).max
+        assert t[size < 0.99].isfinite().all(), name
+        assert t[size > 1.01].isinf().all(), name
+        assert name != 'y' or 0 < t.isinf().sum() < t.numel()
+
+
+@pytest.mark.parametrize(('name', 'reverse'), [
+    ('x', False), ('dt', True), ('B', False), ('C', True), ('A', False)])
+def test_nan_stays_nan_in_its_image(name, reverse, triton_device):
+    """Outputs of earlier chunks have nothing of it either."""
+    case = make_case(N=2, L=40, h=2, P=16, reverse=reverse)
+    T = case.options['chunk_size'] = autograd._tiles(12, 16).T
+    place = case.tensors[name] if name == 'A' else case.tensors[name][0, 3 if reverse else 36]
+    place.view(-1)[1] = torch.nan
+    tensors = case.cast(torch.float32, triton_device)
+    own, expected = (results(case, tensors, impl) for impl in ('triton', 'reference'))
+    for result, t in own.items():
+        assert t[expected[result].isnan()].isnan().all(), result
+        assert t.dim() == 1 or name == 'A' or t[1].isfinite().all(), result
+    earlier = own['y'][0, -T:] if reverse else own['y'][0, :T]
+    assert name == 'A' or earlier.isfinite().all()
+
+
 @directions
 def test_strides_do_not_matter(reverse, triton_device):
     """Parts of one tensor, as a projection gives them."""

@@ -85,7 +85,8 @@ def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
 @triton.jit
 def feature(b_t, m_t):
     """elu(t) + 1 inside the mask, 0 outside."""
-    return tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(tl.minimum(b_t, 0))), 0)
+    # exp of a positive number is dropped; a minimum before it would drop NaN
+    return tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(b_t)), 0)
 
 
 @triton.jit
