@@ -224,12 +224,13 @@ def test_expanded_inputs(reverse, triton_device):
 
 
 @pytest.mark.parametrize(('far', 'reverse'), [('images', False), ('tokens', False),
-                                              ('tokens', True), ('heads', False)])
+                                              ('tokens', True), ('heads', False),
+                                              ('channels', False)])
 def test_offsets_beyond_two_to_the_31(far, reverse, triton_device):
     """Elements up to 2**31 and more apart; memory that nobody touches takes no room."""
     shape = (2, 40, 2, 3)
     strides = {'images': (2**31, 6, 3, 1), 'tokens': (8, 2**26, 3, 1),
-               'heads': (120, 3, 2**31, 1)}[far]
+               'heads': (120, 3, 2**31, 1), 'channels': (80, 2, 1, 2**30)}[far]
     last = sum((size - 1) * stride for size, stride in zip(shape, strides))
     if triton_device == 'cuda' and torch.cuda.mem_get_info()[0] < 2 * 2 * last:
         pytest.skip('too little free GPU memory')

@@ -19,6 +19,8 @@ from mmvssd_kernels.triton_support import power_of_two, vector_stride
 
 #: Largest state size and head width.
 LARGEST = 128
+#: Tokens of a chunk at most.
+CHUNK = 32
 #: Elements of a state that one program carries over the segments.
 CARRIED = 256
 #: Channels that gradients take at a time: products of more of them would overflow the registers.
@@ -43,7 +45,7 @@ class Tiles(NamedTuple):
 def _tiles(S: int, P: int) -> Tiles:
     BS, BP = (max(16, power_of_two(size)) for size in (S, P))
     # on GPUs with little shared memory and registers, twice the tokens would not fit
-    return Tiles(32, BS, min(BP, 64), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
+    return Tiles(CHUNK, BS, min(BP, 64), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
 
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
@@ -83,6 +85,7 @@ def _forward(x, dt, A, B, C, D, reverse):
     y = _fake_forward(x, dt, A, B, C, D, reverse)
     if y.numel() == 0:
         return y
+    x, dt, B, C = map(_within_reach, (x, dt, B, C))
     launch = _Launch(x, B, C, reverse)
     x, dt, B, C, y_ = (launch.in_order(t) for t in (x, dt, B, C, y))
     starts = launch.starts(x, dt, A, B, backward=False)
@@ -107,6 +110,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     results = _fake_backward(dy, x, dt, A, B, C, D, reverse)
     if x.numel() == 0:
         return tuple(t.zero_() for t in results)
+    dy, x, dt, B, C = map(_within_reach, (dy, x, dt, B, C))
     launch = _Launch(x, B, C, reverse)
     G = B.shape[2]
     dx, ddt, dA, dB, dC, dD = results
@@ -133,6 +137,14 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
 
 
 register_backward('ssd_triton', tensors=6)
+
+
+def _within_reach(t: Tensor) -> Tensor:
+    """Return the tensor, or a copy if kernels cannot count its offsets within a chunk in 32 bits."""
+    reach = (CHUNK - 1) * t.stride(1)
+    if t.dim() == 4:  # heads are counted in 64 bits
+        reach += (t.shape[3] - 1) * t.stride(3)
+    return t if reach < 2**31 else t.contiguous()
 
 
 class _InOrder(NamedTuple):
