@@ -140,7 +140,7 @@ register_backward('ssd_triton', tensors=6)
 
 
 def _within_reach(t: Tensor) -> Tensor:
-    """Return the tensor, or a copy if kernels cannot count its offsets within a chunk in 32 bits."""
+    """Return the tensor, or a copy if 32 bits do not hold offsets within a chunk."""
     reach = (CHUNK - 1) * t.stride(1)
     if t.dim() == 4:  # heads are counted in 64 bits
         reach += (t.shape[3] - 1) * t.stride(3)
