@@ -118,17 +118,20 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
 
 
 @triton.jit
-def exp(b_x):
+def exp(b_x, LOW: tl.constexpr = True, HIGH: tl.constexpr = True):
     """Compute exp(x) to a last digit, exp(0) exactly; a GPU's own errs by up to two.
 
     2**n times a fitted polynomial of what is left, at most log(2) / 2. Below exp(-87) it loses
-    digits and becomes 0, above exp(88) it is infinite.
+    digits and becomes 0, above exp(88) it is infinite. Without LOW x is known to be at least -88.1,
+    without HIGH at most 89.
     """
     if b_x.dtype == tl.float64:
         b_e = tl.exp(b_x)
     else:
-        b_x = tl.maximum(b_x, -88.1, propagate_nan=tl.PropagateNan.ALL)
-        b_x = tl.minimum(b_x, 89, propagate_nan=tl.PropagateNan.ALL)
+        if LOW:
+            b_x = tl.maximum(b_x, -88.1, propagate_nan=tl.PropagateNan.ALL)
+        if HIGH:
+            b_x = tl.minimum(b_x, 89, propagate_nan=tl.PropagateNan.ALL)
         # at this size a float32 number has no digits behind the point, and n in its last bits
         b_t = b_x * LOG2_E + 12582912.0
         b_n = b_t - 12582912.0
@@ -174,14 +177,19 @@ def softplus(b_z, ACC: tl.constexpr):
         # log(1 + e) = log(w) + (what rounding took from w) / w
         b_log = tl.log(b_w) + (b_e - (b_w - 1)) / b_w
     else:
-        b_e = exp(-tl.abs(b_z))
+        b_e = exp(-tl.abs(b_z), HIGH=False)
         b_w = 1 + b_e
         b_log = log1p(b_e)
     b_share = tl.where(b_z > 0, 1, b_e)
-    b_inverse = 1 / b_w
-    b_slope = b_share * b_inverse
-    if tl.float64 != ACC:
-        # a GPU's division errs by up to two last digits, and rounding took some of w
+    if tl.float64 == ACC:
+        b_slope = b_share / b_w
+    else:
+        # 1 / w to a hundredth, then to its square, 1e-4, which the correction squares once more. A
+        # division would first look for what w, from 1 to 2, cannot be.
+        b_inverse = tl.fma(tl.fma(b_w, 32 / 99, -144 / 99), b_w, 210 / 99)
+        b_inverse = tl.fma(tl.fma(-b_w, b_inverse, 1.0), b_inverse, b_inverse)
+        b_slope = b_share * b_inverse
+        # rounding took some of w
         b_rest = tl.fma(-b_slope, b_w, b_share) - b_slope * (b_e - (b_w - 1))
         b_slope += b_rest * b_inverse
     return tl.maximum(b_z, 0) + b_log, b_slope

@@ -113,12 +113,13 @@ def test_images_of_real_size(kind, dtype):
 
 
 @pytest.mark.parametrize(('programs', 'shares'), [
-    (1, [(4, 1), (4, 1)]), (5, [(4, 1), (2, 1)]), (10, [(2, 1), (1, 1)]), (20, [(1, 1), (1, 1)]),
-    (10**6, [(4, 5), (4, 5)])])
+    ((1, 10), [(4, 1), (2, 1)]), ((10, 20), [(2, 1), (1, 1)]), ((20, 1), [(1, 1), (4, 1)]),
+    ((10**6, 10**6), [(4, 5), (4, 5)])])
 def test_sequences_channels_and_images_are_shared_out_in_any_way(programs, shares, monkeypatch,
                                                                  triton_device):
     """``shares`` are the sequences of a program and the chunks, forward and backward."""
-    for name, value in dict(PROGRAMS=programs, BACKWARD_PROGRAMS=programs, CHUNK=1).items():
+    forward, backward = programs
+    for name, value in dict(PROGRAMS=forward, BACKWARD_PROGRAMS=backward, CHUNK=1).items():
         monkeypatch.setattr(launch, name, value)
     found = []
     compute = launch.Scan._shares

@@ -17,8 +17,8 @@ LARGEST_STATE = 64
 LARGEST_RANK = 64
 #: Tokens of a tile: the fewest that tensor cores multiply.
 BL = 16
-#: Channels of a tile, one for each thread: forward takes the narrow one, backward the wide one.
-WIDE, NARROW = 64, 32
+#: Channels of a tile, one for each lane of its only warp.
+BD = 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
 #: Programs that keep a large GPU busy. If images and channels give fewer, the sequences of a grid
@@ -170,6 +170,9 @@ class Scan:
         mask = inputs.mask
         if mask is not None:
             mask = triton_support.load_mask(mask)
+        # a load takes both
+        projections = torch.promote_types(inputs.B.dtype, inputs.C.dtype)
+        inputs = inputs._replace(B=inputs.B.to(projections), C=inputs.C.to(projections))
         self.inputs = inputs._replace(
             mask=mask, **{name: _one_line(getattr(inputs, name)) for name in ('u', 'dt', 'B', 'C')})
         inputs, self.sequences = self.inputs, sequences
@@ -186,7 +189,7 @@ class Scan:
             DIRECTIONS=sequences.directions,
             TURNED=sum(turned[way // sequences.directions] << way
                        for way in range(len(turned) * sequences.directions)), SOFTPLUS=softplus,
-            MASKED=inputs.mask is not None, ACC=triton_support.language(self.dtype), BL=BL,
+            MASKED=inputs.mask is not None, ACC=triton_support.language(self.dtype), BL=BL, BD=BD,
             BR=0 if inputs.weight is None else max(16, triton_support.power_of_two(self.R)))
 
     def outputs(self, y: Tensor, view: Callable[[Tensor], Tensor], states: Tensor) -> None:
@@ -197,10 +200,9 @@ class Scan:
             view: Brings such a tensor to (N, G, rows, columns, D).
             states: Takes the states (K, N, tiles, S, D).
         """
-        width = dict(BD=NARROW, num_warps=1)
-        blocks = -(-self.D // NARROW)
+        blocks = -(-self.D // BD)
         each, chunks = self._shares(blocks, PROGRAMS)
-        carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, width, backward=False)
+        carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, backward=False)
         parts = self._parts(y, self.sequences.total // each, view)
         inputs, out = self.inputs, parts.view
         for axis, base, each_here in self._launches(each):
@@ -211,7 +213,7 @@ class Scan:
                 *inputs.C.stride(), *_mask_strides(inputs.mask), parts.whole.stride(0),
                 *out.stride(),
                 **self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
-                ONLY=axis, **self._flags, **self._products(), **width, num_stages=1)
+                ONLY=axis, **self._flags, **self._products(), num_warps=1, num_stages=1)
         self._add(parts, y)
 
     def gradients(self, dy: Tensor, states: Tensor, results: Gradients, by_input: Views) -> None:
@@ -225,13 +227,12 @@ class Scan:
         """
         dy = _one_line(dy)
         inputs = self.inputs
-        width = dict(BD=WIDE, num_warps=2)
-        blocks = -(-self.D // WIDE)
+        blocks = -(-self.D // BD)
         each, chunks = self._shares(blocks, BACKWARD_PROGRAMS)
         parts = self.sequences.total // each
         programs = self.N * self.G * blocks * parts * chunks
         images = min(self.N, max(1, programs // (4 * BACKWARD_PROGRAMS)))
-        carry = self._carry(dy, inputs.C, states, chunks, width, backward=True)
+        carry = self._carry(dy, inputs.C, states, chunks, backward=True)
         slots = chunks * -(-self.N // images)
         sums = states.new_empty(slots, self.K, 2 + self.S + self.R, self.D)
         du = self._parts(results.u, parts, by_input.u, once=each == 1)
@@ -249,14 +250,14 @@ class Scan:
                 *inputs.C.stride(), *_mask_strides(inputs.mask), *dy.stride(),
                 du.whole.stride(0), *du.view.stride(), *ddt.view.stride(), ddt.whole.stride(0),
                 *dB.view.stride(), dB.whole.stride(0), **known, ONLY=axis, **self._flags,
-                **self._products(gradients=True), **width, num_stages=1)
+                **self._products(gradients=True), num_warps=1, num_stages=1)
         for part, t in zip((du, ddt, dB, dC), (results.u, results.dt, results.B, results.C)):
             self._add(part, t)
         weight = results.A if results.weight is None else results.weight
-        BT, BD = 16, 64
-        self.kernels.add_slots[(-(-self.D // BD) * self.K * (2 + self.S + self.R), )](
+        BC = 64
+        self.kernels.add_slots[(-(-self.D // BC) * self.K * (2 + self.S + self.R), )](
             sums, results.bias, results.D, results.A, weight, slots, self.K, D=self.D, S=self.S,
-            R=self.R, BT=BT, BD=BD, ACC=self._flags['ACC'], num_warps=4, num_stages=1)
+            R=self.R, BT=16, BD=BC, ACC=self._flags['ACC'], num_warps=4, num_stages=1)
 
     def _shares(self, blocks: int, wanted: int) -> Tuple[int, int]:
         """Return how many sequences a program takes, and in how many chunks they are cut."""
@@ -279,7 +280,7 @@ class Scan:
             return [(axis, axis * of_axis, of_axis) for axis in range(len(self.sequences.turned))]
         return [(-1, 0, each)]
 
-    def _carry(self, u: Tensor, B: Tensor, states: Tensor, chunks: int, width: dict,
+    def _carry(self, u: Tensor, B: Tensor, states: Tensor, chunks: int,
                backward: bool) -> Tensor:
         """Return states before each chunk (K, N, chunks, S, D), or gradients of those after it.
 
@@ -290,14 +291,14 @@ class Scan:
         if chunks == 1:
             return carry
         ends, totals = states.new_empty(shape), states.new_empty(*shape[:3], self.D)
-        programs = self.N * self.G * self.sequences.of_axis * chunks * -(-self.D // width['BD'])
+        programs = self.N * self.G * self.sequences.of_axis * chunks * -(-self.D // BD)
         inputs = self.inputs
         for axis, base, _ in self._launches(self.sequences.total):
             self.kernels.chunk_ends[(programs, )](
                 u, *self._pointers(B)[1:], _pointer(inputs.mask, u), totals, ends, self.N, chunks,
                 base, self.rows, self.columns, *self._strides(u), *B.stride(),
                 *_mask_strides(inputs.mask), **self._distances(U=u, T=inputs.dt, B=B), ONLY=axis,
-                BACKWARD=backward, **self._flags, **self._products(), **width, num_stages=1)
+                BACKWARD=backward, **self._flags, **self._products(), num_warps=1, num_stages=1)
         BC, BE = 16, 64
         blocks = -(-self.S * self.D // BE)
         self.kernels.carry[(blocks * self.K * self.N, )](

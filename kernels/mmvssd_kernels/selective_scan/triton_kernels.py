@@ -24,7 +24,7 @@ p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import dot, exp, softplus
+from mmvssd_kernels.triton_math import dot, dot_of_parts, exp, softplus
 
 # What changes from image to image, or from rows to columns. To compile for multiples of 16 among
 # them would gain nothing: a grid of odd sides would only compile all kernels once more.
@@ -46,13 +46,6 @@ def follow(a_left, b_left, a_right, b_right):
 def follow_with_rest(a_left, b_left, c_left, a_right, b_right, c_right):
     """Join them, and c, which is b without the last step's own input: a_t h_{t-1}."""
     return a_left * a_right, a_right * b_left + b_right, a_right * b_left + c_right
-
-
-@triton.jit
-def follow_with_last(a_left, b_left, p_left, q_left, a_right, b_right, p_right, q_right):
-    """Join them, and g -> p g + q, which is without the last step's own decay."""
-    return (a_left * a_right, a_right * b_left + b_right, a_left * p_right,
-            p_right * b_left + q_right)
 
 
 @triton.jit
@@ -101,27 +94,19 @@ def row(b_t, t: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def run_back(b_e, b_a, b_after, SHARED: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
+def run_back(b_e, b_a, b_after, BL: tl.constexpr, ACC: tl.constexpr):
     """Run g_t = e_t + a_{t+1} g_{t+1} from the last row; return all g, and a_0 g_0.
 
-    SHARED: lanes share the rows, as they do of tokens that lie side by side in memory. If a thread
-    has them all, a reversed scan would still exchange numbers between lanes, so it goes row by row.
+    It goes row by row: a reversed scan would exchange numbers between lanes, though one has them
+    all.
     """
     o_l = tl.arange(0, BL)[:, None]
-    if SHARED:
-        b_e = tl.where(o_l == BL - 1, b_e + b_after[None, :], b_e)
-        _, b_back, _, b_g = tl.associative_scan(
-            (b_a, b_a * b_e, tl.full(b_e.shape, 1, dtype=ACC), b_e), 0, follow_with_last,
-            reverse=True)
-        b_first = row(b_back, 0, BL, ACC)
-    else:
-        b_row = row(b_e, BL - 1, BL, ACC) + b_after
-        b_g = tl.where(o_l == BL - 1, b_row[None, :], b_e)
-        for i in tl.static_range(1, BL):
-            b_row = tl.fma(row(b_a, BL - i, BL, ACC), b_row, row(b_e, BL - 1 - i, BL, ACC))
-            b_g = tl.where(o_l == BL - 1 - i, b_row[None, :], b_g)
-        b_first = row(b_a, 0, BL, ACC) * b_row
-    return b_g, b_first
+    b_row = row(b_e, BL - 1, BL, ACC) + b_after
+    b_g = tl.where(o_l == BL - 1, b_row[None, :], b_e)
+    for i in tl.static_range(1, BL):
+        b_row = tl.fma(row(b_a, BL - i, BL, ACC), b_row, row(b_e, BL - 1 - i, BL, ACC))
+        b_g = tl.where(o_l == BL - 1 - i, b_row[None, :], b_g)
+    return b_g, row(b_a, 0, BL, ACC) * b_row
 
 
 @triton.jit
@@ -171,26 +156,121 @@ def place(j, begin, count, per_line, TURN: tl.constexpr, REVERSE: tl.constexpr, 
     if REVERSE:
         j = count - 1 - j
     tile = begin + j
-    line = tile // per_line if TURN else (tile < 0).to(tl.int32)
-    start = tile % per_line * BL if TURN else tile * BL
+    if TURN:  # without a sign, division takes less
+        line = (tile.to(tl.uint32) // per_line.to(tl.uint32)).to(tl.int32)
+        start = (tile - line * per_line) * BL
+    else:
+        line = (tile < 0).to(tl.int32)
+        start = tile * BL
     return tile.to(tl.int64), line.to(tl.int64), start.to(tl.int64)
 
 
 @triton.jit
-def valid(p_mask, line, o_w, W, stride_mr, mk, MASKED: tl.constexpr):
-    """Tell which columns o_w of a line exist and are no padding."""
-    m_t = o_w < W
+def tokens_of(p_mask, line, start, o_t, W, stride_mr, mk, MASKED: tl.constexpr, BL: tl.constexpr):
+    """Tell how many of a tile's tokens its line has, which are no padding, and if all are there.
+
+    Nearly all tiles are whole. A branch for these costs less than a mask for each token.
+    """
+    left = tl.minimum(W - start, BL).to(tl.int32)
+    m_kept = tl.full((BL, ), 1, dtype=tl.int1)
     if MASKED:
-        m_t = m_t & (tl.load(p_mask + line * stride_mr + o_w.to(tl.int64) * mk, mask=m_t,
-                             other=0) != 0)
-    return m_t
+        m_kept = tl.load(p_mask + line * stride_mr + (start + o_t) * mk, mask=o_t < left,
+                         other=0) != 0
+    return left, m_kept, (left == BL) & (not MASKED)
 
 
 @triton.jit
-def load_tile(p, o_t, o_c, m_t, m_c, T, C):
-    """Load numbers of tokens and channels, T and C apart; 0 if there is none, or padding."""
-    return tl.load(p + o_c.to(tl.int64)[None, :] * C + o_t.to(tl.int64)[:, None] * T,
-                   mask=m_t[:, None] & m_c[None, :], other=0)
+def places(p, o_t, o_c, T, C):
+    """Return where numbers of a tile's tokens and channels lie, T and C apart."""
+    return p + o_c.to(tl.int64)[None, :] * C + o_t.to(tl.int64)[:, None] * T
+
+
+@triton.jit
+def by_channel(b_t, K: tl.constexpr, TURN: tl.constexpr):
+    """Hand a tile around so that a lane has all tokens of its channel: 16 of them, bit by bit.
+
+    If tokens lie side by side, lanes have loaded a channel's tokens together, and would exchange
+    numbers for each step of a scan.
+    """
+    if (K == 1) & (not TURN):
+        BL: tl.constexpr = b_t.shape[0]
+        BD: tl.constexpr = b_t.shape[1]
+        b_0, b_1 = tl.split(tl.reshape(tl.trans(b_t), (BD, 2, 2, 2, 2)))
+        b_00, b_10 = tl.split(b_0)
+        b_01, b_11 = tl.split(b_1)
+        b_000, b_100 = tl.split(b_00)
+        b_010, b_110 = tl.split(b_10)
+        b_001, b_101 = tl.split(b_01)
+        b_011, b_111 = tl.split(b_11)
+        b_0 = tl.join(tl.join(b_000, b_100), tl.join(b_010, b_110))
+        b_1 = tl.join(tl.join(b_001, b_101), tl.join(b_011, b_111))
+        b_t = tl.trans(tl.reshape(tl.join(b_0, b_1), (BD, BL)))
+    return b_t
+
+
+@triton.jit
+def load_tiles(p_u, p_dt, p_y, o_t, left, m_kept, m_d, m_c, m_y, whole, PADDING: tl.constexpr,
+               UK: tl.constexpr, TK: tl.constexpr, YK: tl.constexpr, TURN: tl.constexpr):
+    """Load three tiles, of channels m_d, m_c and m_y; 0 if there is no token, or it is padding.
+
+    PADDING: of the third padding is loaded too.
+    """
+    if whole:
+        b_u = tl.load(p_u, mask=m_d[None, :], other=0)
+        b_dt = tl.load(p_dt, mask=m_c[None, :], other=0)
+        b_y = tl.load(p_y, mask=m_y[None, :], other=0)
+    else:
+        m_line = o_t < left
+        m_t = m_line & m_kept
+        b_u = tl.load(p_u, mask=m_t[:, None] & m_d[None, :], other=0)
+        b_dt = tl.load(p_dt, mask=m_t[:, None] & m_c[None, :], other=0)
+        b_y = tl.load(p_y, mask=(m_line if PADDING else m_t)[:, None] & m_y[None, :], other=0)
+    return by_channel(b_u, UK, TURN), by_channel(b_dt, TK, TURN), by_channel(b_y, YK, TURN)
+
+
+@triton.jit
+def store_tile(p, b_t, o_t, rest, m_c, more, whole, ADD: tl.constexpr):
+    """Store a tile, padding too; with ADD on top of what is there, if there is ``more``.
+
+    The line's ``rest`` is told in 64 bits, not as ``left``: a compiler that sees the condition of
+    the loads again computes it for all tiles, ahead of the branches.
+    """
+    if whole:
+        if ADD:
+            b_t += tl.load(p, mask=(m_c & more)[None, :], other=0).to(b_t.dtype)
+        tl.store(p, b_t, mask=m_c[None, :])
+    else:
+        m_t = (o_t < rest)[:, None]
+        if ADD:
+            b_t += tl.load(p, mask=m_t & (m_c & more)[None, :], other=0).to(b_t.dtype)
+        tl.store(p, b_t, mask=m_t & m_c[None, :])
+
+
+@triton.jit
+def load_projections(p_B, p_C, m_t, ACC: tl.constexpr):
+    """Load B and C of a tile's tokens for an entry of the state; 0 if there is none, or padding.
+
+    Each lane loads and widens one number, and shared memory hands all to all. It takes both for
+    that: the compiler thinks less than a warp's worth so cheap that each lane loads them all. And
+    it takes a choice after the conversion, or that would come after the exchange.
+    """
+    p_both = tl.where((tl.arange(0, 2) == 0)[None, :], p_B[:, None], p_C[:, None])
+    b_both = tl.load(p_both, mask=m_t[:, None], other=0).to(ACC)
+    return tl.split(tl.where(m_t[:, None], b_both, 0))
+
+
+@triton.jit
+def sum_of_channels(b_t, BL: tl.constexpr, BD: tl.constexpr):
+    """Sum a tile over its channels.
+
+    Lanes have a channel each, and would exchange each token's number five times. Halves are split
+    off such that a lane gets a row of one token instead, by shared memory, and adds alone.
+    """
+    b_t = tl.reshape(b_t, (BL, BD // 16, 2, 2, 2, 2))
+    for _ in tl.static_range(4):
+        b_left, b_right = tl.split(b_t)
+        b_t = b_left + b_right
+    return tl.sum(b_t, axis=1)
 
 
 @triton.jit
@@ -216,18 +296,8 @@ def step_channels(o_d, m_d, R: tl.constexpr, BR: tl.constexpr):
 
 
 @triton.jit
-def load_tokens(p_u, p_dt, p_mask, line, start, o_t, o_d, m_d, o_c, m_c, W, stride_ur, uk,
-                stride_ud, stride_tr, tk, stride_tc, stride_mr, mk, MASKED: tl.constexpr):
-    """Load inputs and step sizes of a tile's tokens, and tell which of these there are."""
-    m_t = valid(p_mask, line, start + o_t, W, stride_mr, mk, MASKED)
-    b_u = load_tile(p_u + line * stride_ur + start * uk, o_t, o_d, m_t, m_d, uk, stride_ud)
-    b_dt = load_tile(p_dt + line * stride_tr + start * tk, o_t, o_c, m_t, m_c, tk, stride_tc)
-    return m_t, b_u, b_dt
-
-
-@triton.jit
-def steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS: tl.constexpr, BR: tl.constexpr,
-          DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constexpr,
+          BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute step sizes (BL, BD), 0 at padding, and their derivative by what softplus is of.
 
     They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
@@ -240,7 +310,37 @@ def steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS: tl.constexpr, BR: tl.constexpr,
     b_slope = tl.full(b_z.shape, 1, dtype=ACC)
     if SOFTPLUS:
         b_delta, b_slope = softplus(b_delta, ACC)
-    return tl.where(m_t[:, None], b_delta, 0), tl.where(m_t[:, None], b_slope, 0)
+    if not whole:
+        tl.debug_barrier()  # keeps the compiler from running this always, to choose afterwards
+        m_t = ((o_t < left) & m_kept)[:, None]
+        b_delta = tl.where(m_t, b_delta, 0)
+        b_slope = tl.where(m_t, b_slope, 0)
+    return b_delta, b_slope
+
+
+@triton.jit
+def load_A(p_A, o_d, m_d, stride_Ad, SOFTPLUS: tl.constexpr, ACC: tl.constexpr):
+    """Load A, and the step from which on exp(delta A) is 0, or if A is positive infinite.
+
+    Steps that softplus made are cut off there, which saves a bound on each side of each product.
+    """
+    b_A = load_vector(p_A, o_d, m_d, stride_Ad, ACC)
+    b_longest = b_A
+    if SOFTPLUS and tl.float32 == ACC:
+        b_A = tl.maximum(b_A, -1e38, propagate_nan=tl.PropagateNan.ALL)  # 0 times infinity is NaN
+        b_longest = tl.where(b_A < 0, 88.1, 89.0) / tl.maximum(tl.abs(b_A), 1e-36)
+    return b_A, b_longest
+
+
+@triton.jit
+def decay(b_delta, b_A, b_longest, SOFTPLUS: tl.constexpr, ACC: tl.constexpr):
+    """Compute exp(delta A)."""
+    if SOFTPLUS and tl.float32 == ACC:
+        b_delta = tl.minimum(b_delta, b_longest[None, :], propagate_nan=tl.PropagateNan.ALL)
+        b_a = exp(b_delta * b_A[None, :], LOW=False, HIGH=False)
+    else:
+        b_a = exp(b_delta * b_A[None, :])
+    return b_a
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -290,7 +390,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                 b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
                 at = (k * N + n) * chunks + c
                 p_h = p_end + at * S * D + o_d
-                b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
+                b_A, b_longest = load_A(p_A, k * D + o_d, m_d, stride_Ad, SOFTPLUS, ACC)
                 p_dtk = p_dt + n * stride_tn + k * stride_tg
                 b_before = tl.zeros((BD, ), dtype=ACC)
                 b_total = tl.zeros((BD, ), dtype=ACC)
@@ -300,23 +400,28 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                 for j in range(count):
                     _, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
                                            (way % DIRECTIONS == 1) != BACKWARD, BL)
-                    m_t, b_u, b_dt = load_tokens(
-                        p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
-                        stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
+                    left, m_kept, whole = tokens_of(p_maskn, line, start, o_t, W, mr, mk, MASKED,
+                                                    BL)
+                    p_tile = places(p_un + line * ur + start * uk, o_t, o_d, uk, stride_ud)
+                    b_u, b_dt, _ = load_tiles(
+                        p_tile, places(p_dtk + line * tr + start * tk, o_t, o_c, tk, stride_tc),
+                        p_tile, o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
+                        0 if BR else TK, UK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
-                    b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
-                                       ACC)
+                    b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
+                                       SOFTPLUS, BR, DTYPE, PRECISION, ACC)
                     b_total += tl.sum(b_delta, axis=0)
+                    m_t = m_kept & (start + o_t < W)
                     b_input = b_u if BACKWARD else b_delta * b_u
                     p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
                             + o_t.to(tl.int64) * B_k)
                     for s in range(S):
                         if S > 1:
-                            b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
-                                              ACC)
+                            b_A, b_longest = load_A(p_A + s * stride_As, k * D + o_d, m_d,
+                                                    stride_Ad, SOFTPLUS, ACC)
                             b_before = tl.load(p_h + s * D, mask=m_d, other=0)
                         b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
-                        b_a = exp(b_delta * b_A[None, :])
+                        b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                         b_b = b_input * b_B[:, None]
                         if BACKWARD:
                             b_b *= b_a
@@ -420,31 +525,31 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                                        R, BR)
                 b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
                 b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
-                b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
+                b_A, b_longest = load_A(p_A, k * D + o_d, m_d, stride_Ad, SOFTPLUS, ACC)
                 p_h = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
                 b_before = tl.load(p_h, mask=m_carried, other=0)
                 if S > 1:
                     for s in range(S):
                         tl.store(p_h + s * D, tl.zeros((BD, ), dtype=ACC), mask=m_d & (chunks == 1))
-                more = number > written
+                more = (number > written) & (AXES * COUNT * DIRECTIONS > 1)
                 p_dtk = p_dt + n * stride_tn + k * stride_tg
                 for j in range(count):
                     tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
                                               way % DIRECTIONS == 1, BL)
-                    m_t, b_u, b_dt = load_tokens(
-                        p_un, p_dtk, p_maskn, line, start, o_t, o_d, m_d, o_c, m_c, W, ur, uk,
-                        stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
+                    left, m_kept, whole = tokens_of(p_maskn, line, start, o_t, W, mr, mk, MASKED,
+                                                    BL)
+                    p_tile = places(p_yn + line * yr + start * yk, o_t, o_d, yk, stride_yd)
+                    b_u, b_dt, b_others = load_tiles(
+                        places(p_un + line * ur + start * uk, o_t, o_d, uk, stride_ud),
+                        places(p_dtk + line * tr + start * tk, o_t, o_c, tk, stride_tc), p_tile,
+                        o_t, left, m_kept, m_d, m_c, m_d & more, whole, True, UK,
+                        0 if BR else TK, YK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
-                    p_tile = (p_yn + line * yr + start * yk + o_t.to(tl.int64)[:, None] * yk
-                              + o_d[None, :] * stride_yd)
-                    # padding gets its zero
-                    m_y = (start + o_t < W)[:, None] & m_d[None, :]
-                    if AXES * COUNT * DIRECTIONS > 1:
-                        b_others = tl.load(p_tile, mask=m_y & more, other=0)
-                    b_delta, _ = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE, PRECISION,
-                                       ACC)
+                    b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
+                                       SOFTPLUS, BR, DTYPE, PRECISION, ACC)
                     b_delta_u = b_delta * b_u
-                    b_y = b_u * b_D[None, :]
+                    b_y = tl.fma(b_u, b_D[None, :], b_others.to(ACC))
+                    m_t = m_kept & (start + o_t < W)
                     p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
                             + o_t.to(tl.int64) * B_k)
                     p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * C_r + start * C_k
@@ -452,13 +557,13 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                     p_before = p_state + ((k * N + n) * tiles + tile) * S * D + o_d
                     for s in range(S):
                         if S > 1:
-                            b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
-                                              ACC)
+                            b_A, b_longest = load_A(p_A + s * stride_As, k * D + o_d, m_d,
+                                                    stride_Ad, SOFTPLUS, ACC)
                             b_before = tl.load(p_h + s * D, mask=m_d, other=0)
                         tl.store(p_before + s * D, b_before, mask=m_d)
-                        b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
-                        b_C = tl.load(p_Ck + s * stride_Cs, mask=m_t, other=0).to(ACC)
-                        b_a = exp(b_delta * b_A[None, :])
+                        b_B, b_C = load_projections(p_Bk + s * stride_Bs, p_Ck + s * stride_Cs,
+                                                    m_t, ACC)
+                        b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                         b_b = b_delta_u * b_B[:, None]
                         b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
                         _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
@@ -466,9 +571,8 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                         b_before = row(b_h, BL - 1, BL, ACC)
                         if S > 1:
                             tl.store(p_h + s * D, b_before, mask=m_d)
-                    if AXES * COUNT * DIRECTIONS > 1:
-                        b_y += b_others
-                    tl.store(p_tile, b_y, mask=m_y)
+                    # padding gets its zero
+                    store_tile(p_tile, b_y, o_t, W - start, m_d, more, whole, False)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -545,7 +649,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                        R, BR)
                 b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
                 b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
-                b_A = load_vector(p_A, k * D + o_d, m_d, stride_Ad, ACC)
+                b_A, b_longest = load_A(p_A, k * D + o_d, m_d, stride_Ad, SOFTPLUS, ACC)
                 p_sums = p_dparameters + (slot * K + k) * (2 + S + R) * D + o_d
                 b_dbias = tl.zeros((BD, ), dtype=ACC)
                 b_dD = tl.zeros((BD, ), dtype=ACC)
@@ -559,6 +663,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                     p_h = p_state + (k * N + n) * tiles * S * D + o_d
                     p_un = p_u + n * stride_un + group * stride_ug
                     p_dtk = p_dt + n * stride_tn + k * stride_tg
+                    p_dyn = p_dy + n * stride_yn + group * stride_yg
                     p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t.to(tl.int64) * B_k
                     p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t.to(tl.int64) * C_k
                     p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t.to(tl.int64) * pk
@@ -570,40 +675,44 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                     for j in range(count):
                         tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
                                                   way % DIRECTIONS == 0, BL)
-                        m_t, b_u, b_dt = load_tokens(
-                            p_un, p_dtk, p_mask + n * stride_mn, line, start, o_t, o_d, m_d, o_c,
-                            m_c, W, ur, uk, stride_ud, tr, tk, stride_tc, mr, mk, MASKED)
+                        left, m_kept, whole = tokens_of(p_mask + n * stride_mn, line, start, o_t,
+                                                        W, mr, mk, MASKED, BL)
+                        b_u, b_dt, b_dy = load_tiles(
+                            places(p_un + line * ur + start * uk, o_t, o_d, uk, stride_ud),
+                            places(p_dtk + line * tr + start * tk, o_t, o_c, tk, stride_tc),
+                            places(p_dyn + line * yr + start * yk, o_t, o_d, yk, stride_yd),
+                            o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
+                            0 if BR else TK, YK, TURNED >> way & 1)
                         b_u = b_u.to(ACC)
-                        b_dy = load_tile(p_dy + n * stride_yn + group * stride_yg + line * yr
-                                         + start * yk, o_t, o_d, m_t, m_d, yk, stride_yd).to(ACC)
-                        b_delta, b_slope = steps(b_dt, m_t, b_weight, b_bias, SOFTPLUS, BR, DTYPE,
-                                                 PRECISION, ACC)
+                        b_dy = b_dy.to(ACC)
+                        b_delta, b_slope = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
+                                                 SOFTPLUS, BR, DTYPE, PRECISION, ACC)
                         b_delta_u = b_delta * b_u
                         b_du = tl.zeros((BL, BD), dtype=ACC)
                         b_ddelta = tl.zeros((BL, BD), dtype=ACC)
                         m_w = start + o_t < W
+                        m_t = m_w & m_kept
                         for s in range(S):
                             if S > 1:
-                                b_A = load_vector(p_A + s * stride_As, k * D + o_d, m_d, stride_Ad,
-                                                  ACC)
+                                b_A, b_longest = load_A(p_A + s * stride_As, k * D + o_d, m_d,
+                                                        stride_Ad, SOFTPLUS, ACC)
                                 b_after = tl.load(p_g + s * D, mask=m_d, other=0)
                             b_before = tl.load(p_h + (tile * S + s) * D, mask=m_d, other=0)
-                            b_B = tl.load(p_Bk + line * B_r + start * B_k + s * stride_Bs,
-                                          mask=m_t, other=0).to(ACC)
-                            b_C = tl.load(p_Ck + line * C_r + start * C_k + s * stride_Cs,
-                                          mask=m_t, other=0).to(ACC)
-                            b_a = exp(b_delta * b_A[None, :])
+                            b_B, b_C = load_projections(
+                                p_Bk + line * B_r + start * B_k + s * stride_Bs,
+                                p_Ck + line * C_r + start * C_k + s * stride_Cs, m_t, ACC)
+                            b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                             b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                             b_b = b_delta_u * b_B[:, None] + b_c
                             _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
                             b_e = b_dy * b_C[:, None]
-                            b_g, b_after = run_back(b_e, b_a, b_after,
-                                                    (UK == 1) & ((TURNED >> way & 1) == 0), BL, ACC)
+                            b_g, b_after = run_back(b_e, b_a, b_after, BL, ACC)
                             b_w = b_g * b_c
-                            tl.store(p_dB + p_pk + line * pr + start * pk + s * stride_ps,
-                                     tl.sum(b_g * b_delta_u, axis=1), mask=m_w)
-                            tl.store(p_dC + p_pk + line * pr + start * pk + s * stride_ps,
-                                     tl.sum(b_h * b_dy, axis=1), mask=m_w)
+                            p_ps = p_pk + line * pr + start * pk + s * stride_ps
+                            b_dB = sum_of_channels(b_g * b_delta_u, BL, BD)
+                            b_dC = sum_of_channels(b_h * b_dy, BL, BD)
+                            tl.store(p_dB + p_ps, b_dB, mask=m_w)
+                            tl.store(p_dC + p_ps, b_dC, mask=m_w)
                             b_du += b_g * b_B[:, None]
                             b_ddelta += b_w * b_A[None, :]
                             b_sum = tl.sum(b_w * b_delta, axis=0)
@@ -616,25 +725,20 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_dz = (b_ddelta + b_du * b_u) * b_slope
                         b_dbias += tl.sum(b_dz, axis=0)
                         b_dD += tl.sum(b_dy * b_u, axis=0)
-                        m_td = m_w[:, None] & m_d[None, :]
-                        p_tile = (p_du + part * stride_xp + n * stride_xn + group * stride_xg
-                                  + line * xr + start * xk + o_t.to(tl.int64)[:, None] * xk
-                                  + o_d[None, :] * stride_xd)
                         b_du = b_du * b_delta + b_dy * b_D[None, :]
-                        if AXES * COUNT * DIRECTIONS > 1:
-                            b_du += tl.load(p_tile, mask=m_td & more, other=0).to(ACC)
-                        tl.store(p_tile, b_du, mask=m_td)
-                        p_ddtk = (p_ddt + n * stride_qn + k * stride_qg + line * qr
-                                  + start * qk)
+                        p_dun = p_du + part * stride_xp + n * stride_xn + group * stride_xg
+                        store_tile(places(p_dun + line * xr + start * xk, o_t, o_d, xk, stride_xd),
+                                   b_du, o_t, W - start, m_d, more, whole,
+                                   AXES * COUNT * DIRECTIONS > 1)
+                        p_ddtk = p_ddt + n * stride_qn + k * stride_qg + line * qr + start * qk
                         if BR:
-                            b_dweight += dot(tl.trans(b_dt), b_dz, GRAD_DTYPE, GRAD_PRECISION, ACC)
-                            b_ddt = dot(b_dz, tl.trans(b_weight), GRAD_DTYPE, GRAD_PRECISION, ACC)
-                            tl.store(p_ddtk + block * stride_qb + o_t.to(tl.int64)[:, None] * qk
-                                     + o_r[None, :] * stride_qc, b_ddt,
-                                     mask=m_w[:, None] & (o_r < R)[None, :])
-                        else:
-                            tl.store(p_ddtk + o_t.to(tl.int64)[:, None] * qk
-                                     + o_d[None, :] * stride_qc, b_dz, mask=m_td)
+                            b_dweight += dot_of_parts(tl.trans(b_dt), b_dz, GRAD_DTYPE,
+                                                      GRAD_PRECISION, ACC)
+                            b_dz = dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
+                                                GRAD_PRECISION, ACC)
+                            p_ddtk += block * stride_qb
+                        store_tile(places(p_ddtk, o_t, o_c, qk, stride_qc), b_dz, o_t, W - start,
+                                   m_c, False, whole, False)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)
                 if S == 1:
