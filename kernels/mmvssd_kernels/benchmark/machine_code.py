@@ -7,36 +7,22 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmvssd_kernels.benchmark import ttir
+from mmvssd_kernels.benchmark.control_flow import Flow, Instruction, Loop
 
 WARP = 32
 #: Share of a loop's accesses that the last compiler may have moved out of it, or made two of one.
 TOLERANCE = 0.25
-_MACHINE_LINE = re.compile(r'^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(\S+)(.*?);', re.MULTILINE)
+_MACHINE_LINE = re.compile(r'^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([^\s;]+)(.*?);',
+                           re.MULTILINE)
 _GLOBAL = ('LDG', 'STG', 'LDGSTS', 'ATOMG', 'RED')
+#: Operands of a branch that all take: where to, and no predicate.
+_PLACE = re.compile(r'\s*0x[0-9a-f]+\s*')
 _PTX_GLOBAL = re.compile(r'\b(?:ld|st|red|atom)\.(?:\w+\.)*global|cp\.async\.c[ag]')
-
-
-class Instruction(NamedTuple):
-    """An instruction of the machine, or of PTX.
-
-    Attributes:
-        access: Bytes that a lane loads from global memory, or stores there; 0 if it does neither.
-        target: Number of the instruction that it branches to, or None.
-    """
-
-    access: int = 0
-    target: Optional[int] = None
-
-
-class Loop(NamedTuple):
-    """Instructions ``first`` to ``last``, and loops inside."""
-
-    first: int
-    last: int
-    inner: List['Loop']
+_PTX_BRANCH = re.compile(r'\bbra(?:\.uni)?\s+(\$\w+);')
+_PTX_END = re.compile(r'(?:bra|ret|exit|trap)\b')
 
 
 class Usage(NamedTuple):
@@ -78,14 +64,19 @@ def instructions(cubin: bytes) -> List[Instruction]:
     """
     lines = _MACHINE_LINE.findall(_dump('-sass', cubin))
     places = {int(address, 16): i for i, (address, *_) in enumerate(lines)}
-    operations = [name.split('.')[0] for _, name, _ in lines]
-    called = [_target(rest, places) for (_, _, rest), name in zip(lines, operations)
+    operations = [name.split('.')[0] for _, _, name, _ in lines]
+    called = [_target(rest, places) for (*_, rest), name in zip(lines, operations)
               if name == 'CALL']
-    end = min((place for place in called if place is not None and _returns(operations[place:])),
-              default=len(lines))
-    return [Instruction(_width(name), _target(rest, places)
-                        if name.startswith('BRA') and i < end else None)
-            for i, (_, name, rest) in enumerate(lines)]
+    returning = {place for place in called if place is not None and _returns(operations[place:])}
+    end = min(returning, default=len(lines))
+    found = []
+    for i, (_, guard, name, rest) in enumerate(lines):
+        target = _target(rest, places) if operations[i] in ('BRA', 'CALL') and i < end else None
+        jumps = target is not None and target not in returning
+        leaves = operations[i] in ('EXIT', 'RET') or jumps and _PLACE.fullmatch(rest)
+        found.append(Instruction(_width(name), target if jumps else None,
+                                 not leaves or bool(guard), bool(guard)))
+    return found
 
 
 def _returns(operations: Sequence[str]) -> bool:
@@ -124,30 +115,10 @@ def ptx_instructions(text: str) -> List[Instruction]:
     places = {line.split(':')[0]: i for i, line in enumerate(lines) if line.startswith('$L__BB')}
     found = []
     for line in lines:
-        branch = re.search(r'\bbra(?:\.uni)?\s+(\$\w+);', line)
+        branch, guarded = _PTX_BRANCH.search(line), line.startswith('@')
         found.append(Instruction(int(bool(_PTX_GLOBAL.search(line))),
-                                 places.get(branch[1]) if branch else None))
-    return found
-
-
-def loops(code: Sequence[Instruction]) -> List[Loop]:
-    """Return the loops that branches back make, nested as they are."""
-    last: Dict[int, int] = {}
-    for i, instruction in enumerate(code):
-        if instruction.target is not None and instruction.target < i:
-            last[instruction.target] = i
-    return _nest(sorted(last.items()))
-
-
-def _nest(spans: Sequence[Tuple[int, int]]) -> List[Loop]:
-    found: List[Loop] = []
-    spans = list(spans)
-    while spans:
-        first, last = spans[0]
-        inside = [span for span in spans[1:] if span[0] <= last]
-        last = max([last, *(end for _, end in inside)])
-        found.append(Loop(first, last, _nest(inside)))
-        spans = spans[1 + len(inside):]
+                                 places.get(branch[1]) if branch else None,
+                                 guarded or not _PTX_END.match(line), guarded))
     return found
 
 
@@ -166,7 +137,7 @@ def work(code: Sequence[Instruction], ptx: Sequence[Instruction], program: ttir.
         programs: How many programs run.
     """
     counter = _Counter(code, ptx, programs)
-    counter.count(program.loops, loops(code), loops(ptx))
+    counter.count_all(program)
     runs = counter.runs
     return Work(sum(runs), sum(n for n, one in zip(runs, code) if one.access),
                 sum(n * one.access for n, one in zip(runs, code)) * WARP, counter.known)
@@ -178,23 +149,28 @@ class _Counter:
     def __init__(self, code: Sequence[Instruction], ptx: Sequence[Instruction],
                  programs: int) -> None:
         self.code, self.ptx = code, ptx
+        self.flow = Flow(code)
         self.runs = [float(programs)] * len(code)
         self.known = True
 
-    def count(self, expected: List[ttir.Loop], found: List[Loop], ptx: List[Loop]) -> None:
-        """Count loops beside each other."""
-        if len(expected) != len(ptx):  # what is compiled in may be no loop any more
-            expected = [loop for loop in expected if not loop.fixed]
-        if len(expected) != len(ptx) or any(loop.once and loop.inner and not source.inner
-                                            for loop, source in zip(expected, ptx)):
-            # and what runs once at most may be a branch
-            expected = [inner for loop in expected for inner in (loop.inner if loop.once
-                                                                 else [loop])]
-        if len(expected) != len(ptx):
-            self.known = not (expected or found) and self.known
+    def count_all(self, program: ttir.Program) -> None:
+        """Count loops and branches of a kernel."""
+        whole, source = (Loop(frozenset(range(len(code))), Flow(code).loops())
+                         for code in (self.code, self.ptx))
+        self._count(program.loops, program.branches, whole, source)
+
+    def _count(self, expected: List[ttir.Loop], branches: List[ttir.Branch], around: Loop,
+               source: Loop) -> None:
+        """Count what is in a loop, or in a kernel: loops beside each other, and branches."""
+        found, ptx = list(around.inner), source.inner
+        loops = self._merged(expected, ptx)
+        kept = {id(loop) for loop in loops}
+        gone = [loop for loop in expected if id(loop) not in kept]
+        self._share(around, [*branches, *(branch for loop in gone for branch in loop.branches)])
+        if len(loops) != len(ptx):
+            self.known = not (loops or found) and self.known
             return
-        found = list(found)
-        for i, (loop, source) in enumerate(zip(expected, ptx)):
+        for i, (loop, source) in enumerate(zip(loops, ptx)):
             rests = len(found) - len(ptx) + i
             unrolled = self._unrolled(found[0], source) if found else None
             if not unrolled or loop.runs is None:
@@ -202,19 +178,55 @@ class _Counter:
                 return
             body, *found = found
             self._run(body, loop.runs / unrolled)
-            if loop.inner or body.inner:  # PTX also has branches back that are no loops
-                self.count(loop.inner, body.inner, source.inner)
+            self._count(loop.inner, loop.branches, body, source)
             if unrolled > 1 and rests > 0 and self._unrolled(found[0], source) < unrolled:
                 rest, *found = found  # does what is left when rounds do not divide
                 self._run(rest, 0)
         self.known = self.known and not found
 
+    @staticmethod
+    def _merged(expected: List[ttir.Loop], ptx: List[Loop]) -> List[ttir.Loop]:
+        """Return expected loops without those that PTX cannot have."""
+        if len(expected) != len(ptx):  # what is compiled in may be no loop any more
+            expected = [loop for loop in expected if not loop.fixed]
+        if len(expected) != len(ptx) or any(loop.once and loop.inner and not source.inner
+                                            for loop, source in zip(expected, ptx)):
+            # and what runs once at most may be a branch
+            expected = [inner for loop in expected for inner in (loop.inner if loop.once
+                                                                 else [loop])]
+        return expected
+
     def _run(self, loop: Loop, times: float) -> None:
-        self.runs[loop.first:loop.last + 1] = [times] * (loop.last + 1 - loop.first)
+        for i in loop.instructions:
+            self.runs[i] = times
 
     def _unrolled(self, loop: Loop, source: Loop) -> int:
         """Return how many rounds of the source are one; 0 if it is no whole number."""
-        own, before = (sum(bool(one.access) for one in code[span.first:span.last + 1])
-                       for code, span in ((self.code, loop), (self.ptx, source)))
+        own, before = (sum(bool(code[i].access) for i in one.instructions)
+                       for code, one in ((self.code, loop), (self.ptx, source)))
         ratio = own / max(before, 1)
         return round(ratio) if abs(ratio - round(ratio)) <= TOLERANCE * ratio else 0
+
+    def _share(self, around: Loop, branches: Sequence[ttir.Branch]) -> None:
+        """Share runs out among the two sides of branches that are in no inner loop.
+
+        Sides that access no global memory are not found again: both count.
+        """
+        shares = {branch.plain for branch in branches}
+        plain = shares.pop() if len(shares) == 1 else None
+        if plain is None:
+            return
+        own = around.instructions.difference(*(loop.instructions for loop in around.inner))
+        for place, *sides in self.flow.branches():
+            if place in own and all(self._accesses(side) for side in sides):
+                plainer, other = sorted(sides, key=self._plainness)
+                for side, share in ((plainer, plain), (other, 1 - plain)):
+                    for i in side & around.instructions:
+                        self.runs[i] *= float(share)
+
+    def _accesses(self, instructions: Iterable[int]) -> List[Instruction]:
+        return [self.code[i] for i in instructions if self.code[i].access]
+
+    def _plainness(self, side: FrozenSet[int]) -> Tuple[int, int]:
+        """Return accesses with a predicate, and all instructions: the fewer, the plainer."""
+        return sum(one.predicated for one in self._accesses(side)), len(side)

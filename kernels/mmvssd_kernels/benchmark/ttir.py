@@ -1,35 +1,77 @@
-"""What a kernel's program says before it becomes machine code: trips of loops, bytes it asks for.
+"""What a kernel's program says before it becomes machine code: trips of loops, sides of branches.
 
-Reads Triton's intermediate representation (TTIR) as text. Numbers that follow from the launch are
-computed for all programs at once; what depends on loaded data stays unknown.
+Reads Triton's intermediate representation (TTIR) as text, and the bytes that it asks for. Numbers
+that follow from the launch are computed for all programs and all trips of loops at once. What
+depends on loaded data stays unknown.
 """
+import functools
+import math
 import re
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set
+from fractions import Fraction
+from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor
+
+#: Numbers that a tensor of programs and trips may have. With more, a loop's index is unknown.
+LIMIT = 2**22
 
 _NAME = r'%[\w.]+(?:#\d+)?'
 _RESULT = re.compile(rf'^({_NAME})(?::\d+)? = "?([\w.]+)"? ?(.*)')
 _FOR = re.compile(rf'^(?:({_NAME})(?::\d+)? = )?scf\.for ({_NAME}) = ({_NAME}) to ({_NAME}) '
                   rf'step ({_NAME})(?: iter_args\((.*?)\) ->)?')
-_ACCESS = re.compile(rf'(?:^|= )tt\.(load|store) ({_NAME})')
+_IF = re.compile(rf'^(?:({_NAME})(?::\d+)? = )?scf\.if ({_NAME})')
+_ACCESS = re.compile(r'(?:^|= )tt\.(load|store) ([^:{]*)')
 _POINTERS = re.compile(r'(?:tensor<((?:\d+x)+))?!tt\.ptr<([a-z]+)(\d+)')
+_CONSTANT = re.compile(r'(?:(-?\d+) : i\d+|(true)|false)$')
 _AXES = {'x': 0, 'y': 1, 'z': 2}
+#: Operands of an access without a mask, by operation.
+_UNMASKED = {'load': 1, 'store': 2}
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode='trunc')
 
 
-#: Arithmetic of whole numbers, by operation.
+def _choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(condition != 0, a, b)
+
+
+def _unsigned(a: Tensor) -> Tensor:
+    """Move numbers so that they compare as unsigned ones do."""
+    return a ^ torch.iinfo(torch.int64).min
+
+
+#: Arithmetic of whole numbers, by operation. A truth is 0 or 1.
 _ARITHMETIC = {
     'arith.addi': torch.add, 'arith.subi': torch.sub, 'arith.muli': torch.mul,
     'arith.divsi': _divide, 'arith.divui': _divide, 'arith.remsi': torch.fmod,
     'arith.remui': torch.fmod, 'arith.minsi': torch.minimum, 'arith.minui': torch.minimum,
     'arith.maxsi': torch.maximum, 'arith.maxui': torch.maximum,
+    'arith.andi': torch.bitwise_and, 'arith.ori': torch.bitwise_or,
+    'arith.xori': torch.bitwise_xor, 'arith.select': _choose,
     'arith.extsi': torch.clone, 'arith.extui': torch.clone, 'arith.trunci': torch.clone,
     'arith.index_cast': torch.clone}
+#: Comparisons of signed numbers, by predicate; those of unsigned ones begin with a u.
+_COMPARISONS = {'eq': torch.eq, 'ne': torch.ne, 'slt': torch.lt, 'sle': torch.le, 'sgt': torch.gt,
+                'sge': torch.ge}
+#: Conversions that do not keep a truth 0 or 1.
+_SIGNED = ('arith.extsi', 'arith.trunci')
+_TRUTH = re.compile(r': i1 to | to i1$')
+
+
+def _compare(predicate: str, a: Tensor, b: Tensor) -> Tensor:
+    if predicate.startswith('u'):
+        a, b, predicate = _unsigned(a), _unsigned(b), f's{predicate[1:]}'
+    return _COMPARISONS[predicate](a, b).long()
+
+
+def _trips(begin: Tensor, end: Tensor, stride: Tensor) -> Tensor:
+    return _divide(end - begin + stride - 1, stride).clamp_min(0)
+
+
+def _index(begin: Tensor, stride: Tensor, places: Tensor) -> Tensor:
+    return begin + stride * places
 
 
 class Access(NamedTuple):
@@ -48,6 +90,39 @@ class Access(NamedTuple):
     runs: Optional[int]
 
 
+class Side(NamedTuple):
+    """What a side of a branch has: accesses with a mask, lines, accesses."""
+
+    masks: int
+    lines: int
+    accesses: int
+
+
+class Branch(NamedTuple):
+    """A branch with accesses on both sides.
+
+    Attributes:
+        share: Share of its runs that go to ``then``; None if that is not known.
+        then: What runs if its condition holds.
+        otherwise: What runs if not.
+    """
+
+    share: Optional[Fraction]
+    then: Side
+    otherwise: Side
+
+    @property
+    def plain(self) -> Optional[Fraction]:
+        """Return the share of the plainer side, or None if that is not known.
+
+        It has fewer masks, or as many and fewer lines.
+        """
+        then, otherwise = self.then[:2], self.otherwise[:2]
+        if self.share is None or then == otherwise:
+            return None
+        return self.share if then < otherwise else 1 - self.share
+
+
 class Loop(NamedTuple):
     """A loop, and those inside it.
 
@@ -57,6 +132,7 @@ class Loop(NamedTuple):
         fixed: Whether its trips are compiled in.
         once: Whether no program that comes to it takes more than one trip.
         inner: Loops inside.
+        branches: Branches inside that are in no inner loop, and which some program comes to.
     """
 
     entries: Optional[int]
@@ -64,13 +140,15 @@ class Loop(NamedTuple):
     fixed: bool
     once: bool
     inner: List['Loop']
+    branches: List[Branch]
 
 
 class Program(NamedTuple):
-    """Loops and accesses of a kernel."""
+    """Loops and accesses of a kernel, and branches outside of loops."""
 
     loops: List[Loop]
     accesses: List[Access]
+    branches: List[Branch]
 
 
 def read(text: str, grid: Sequence[int], arguments: Dict[str, object]) -> Program:
@@ -84,117 +162,304 @@ def read(text: str, grid: Sequence[int], arguments: Dict[str, object]) -> Progra
     return _Reader(grid, arguments).read(text)
 
 
+def _fit(*numbers: Tensor) -> bool:
+    """Tell whether numbers may be computed for each other's programs and trips."""
+    return math.prod(torch.broadcast_shapes(*(number.shape for number in numbers))) <= LIMIT
+
+
+class _Number:
+    """A number that is computed if somebody asks for it: most are parts of addresses.
+
+    Its value has the programs as last dimension. Before it stand the trips of each loop around,
+    the innermost first. A dimension along which it does not change has the size 1, or is left out.
+    """
+
+    def __init__(self, compute: Callable[..., Optional[Tensor]], *operands: '_Number') -> None:
+        self.compute, self.operands = compute, operands
+
+    @functools.cached_property
+    def value(self) -> Optional[Tensor]:
+        """Return the value, or None if it is not known."""
+        values = [operand.value for operand in self.operands]
+        known = [value for value in values if value is not None]
+        return self.compute(*known) if len(known) == len(values) and _fit(*known) else None
+
+
+def _constant(value: Optional[Tensor]) -> _Number:
+    return _Number(lambda: value)
+
+
+class _Known(NamedTuple):
+    """What is known of a name.
+
+    Attributes:
+        number: What it stands for.
+        origins: The kernel's arguments that it points to.
+        fixed: Whether it is compiled in.
+    """
+
+    number: _Number = _constant(None)
+    origins: FrozenSet[str] = frozenset()
+    fixed: bool = False
+
+
+class _Trips(NamedTuple):
+    """Trips of a loop.
+
+    Attributes:
+        runs: How often each program runs the body; None if that is not known.
+        places: Numbers of the trips, if ``runs`` tells them from each other.
+    """
+
+    runs: Optional[Tensor] = None
+    places: Optional[Tensor] = None
+
+
+class _Block:
+    """A block around the line that is read.
+
+    Args:
+        runs: How often each program runs it.
+    """
+
+    def __init__(self, runs: Optional[Tensor]) -> None:
+        self.runs = runs
+        self.names: Dict[str, _Known] = {}
+
+
+class _LoopBlock(_Block):
+    """A loop around the line, and what is told of it."""
+
+    def __init__(self, runs: Optional[Tensor], loop: Loop) -> None:
+        super().__init__(runs)
+        self.loop = loop
+
+
+class _IfBlock(_Block):
+    """A branch around the line.
+
+    Args:
+        runs: How often each program comes to it.
+        condition: What decides between its sides.
+        result: Name of what it gives, if it gives anything.
+        passed: What the lines before it have.
+    """
+
+    def __init__(self, runs: Optional[Tensor], condition: _Number, result: Optional[str],
+                 passed: Side) -> None:
+        holds = condition.value
+        self.known = runs is not None and holds is not None and _fit(runs, holds)
+        self.other = runs
+        if runs is not None and holds is not None and self.known:
+            runs, self.other = runs * (holds != 0), runs * (holds == 0)
+        super().__init__(runs)
+        self.first, self.condition, self.result, self.passed = runs, condition, result, passed
+        self.sides: List[Side] = []
+        self.given: List[List[_Known]] = []
+
+    def turn(self, passed: Side) -> None:
+        """Go on to the other side."""
+        self.end_side(passed)
+        self.runs = self.other
+
+    def end_side(self, passed: Side) -> None:
+        """Note what a side has, by what all lines before its end have."""
+        self.sides.append(Side(*(after - before for after, before in zip(passed, self.passed))))
+        self.passed = passed
+
+    def results(self) -> List[_Known]:
+        """Return what is known of the results."""
+        return [_Known(_Number(_choose, self.condition, *(one.number for one in both)),
+                       frozenset().union(*(one.origins for one in both)))
+                for both in zip(*self.given)]
+
+
 class _Reader:
-    """Goes through the lines once; ``values`` are one number, or one for each program."""
+    """Goes through the lines once."""
 
     def __init__(self, grid: Sequence[int], arguments: Dict[str, object]) -> None:
         self.grid = [*grid, 1, 1][:3]
-        self.programs = torch.tensor(self.grid).prod()
-        self.values = {f'%{name}': torch.tensor(value) for name, value in arguments.items()
-                       if isinstance(value, int)}
-        self.fixed: Set[str] = set()
-        self.origins: Dict[str, Set[str]] = {
-            f'%{name}': {name} for name, value in arguments.items() if isinstance(value, Tensor)}
-        # how often each program runs a line here, from the outermost block in
-        self.runs: List[Optional[Tensor]] = [torch.tensor(1)]
-        self.found: List[List[Loop]] = [[]]
-        self.accesses: List[Access] = []
+        # programs, and most trips of each loop around, from the outermost in
+        self.sizes = [math.prod(self.grid)]
+        self.program = Program([], [], [])
+        self.passed = Side(0, 0, 0)
+        self.blocks = [_Block(torch.tensor(1))]
+        for name, value in arguments.items():
+            if isinstance(value, (int, Tensor)):
+                self._define(f'%{name}', _Known(origins=frozenset([name]))
+                             if isinstance(value, Tensor)
+                             else _Known(_constant(torch.tensor(int(value)))))
 
     def read(self, text: str) -> Program:
         body = text[text.index('tt.func'):]
-        loops: List[bool] = []  # of the blocks around a line which are loops
         for line in body.splitlines()[1:]:
             line = re.sub(r' loc\(.*', '', line.strip())
-            if line.startswith('}'):
-                if loops and not line.endswith('{') and loops.pop():
-                    self.runs.pop()
-                    self.found.pop()
-                continue
-            loop = _FOR.match(line)
-            if loop:
-                self._enter(*loop.groups())
-            elif 'scf.while' in line:
-                self._push(None, False)
-            else:
-                self._compute(line)
+            self.passed = self.passed._replace(lines=self.passed.lines + 1)
+            if not line.startswith('}'):
+                self._read_line(line)
+            elif line.endswith('{'):
+                self._turn()
+            elif len(self.blocks) > 1:
+                self._leave()
+        return self.program
+
+    def _read_line(self, line: str) -> None:
+        loop, branch = _FOR.match(line), _IF.match(line)
+        if loop:
+            self._enter_loop(*loop.groups())
+        elif branch:
+            self._enter_branch(*branch.groups())
+        elif 'scf.while' in line:
+            self._push(_Trips(), False)
+        else:
+            self._compute(line)
             if line.endswith('{'):
-                loops.append(bool(loop) or 'scf.while' in line)
-        return Program(self.found[0], self.accesses)
+                self.blocks.append(_Block(self._runs))
 
-    def _enter(self, result: Optional[str], index: str, first: str, stop: str, step: str,
-               carried: Optional[str]) -> None:
+    @property
+    def _runs(self) -> Optional[Tensor]:
+        """Return how often each program runs a line here, or None if that is not known."""
+        return self.blocks[-1].runs
+
+    def _look_up(self, name: str) -> _Known:
+        return next((block.names[name] for block in reversed(self.blocks) if name in block.names),
+                    _Known())
+
+    def _define(self, name: str, known: _Known) -> None:
+        self.blocks[-1].names[name] = known
+
+    def _define_results(self, result: Optional[str], results: Sequence[_Known]) -> None:
+        """Define what a block gives: one name, or a number behind it for each result."""
+        if result is not None:
+            for i, known in enumerate(results):
+                self._define(result if len(results) == 1 else f'{result}#{i}', known)
+
+    def _enter_loop(self, result: Optional[str], index: str, first: str, stop: str, step: str,
+                    carried: Optional[str]) -> None:
         """Enter a loop that counts."""
-        bounds = [self.values[name] for name in (first, stop, step) if name in self.values]
-        entries, runs = self.runs[-1], None
-        if entries is not None and len(bounds) == 3:
-            begin, end, stride = bounds
-            runs = entries * _divide(end - begin + stride - 1, stride).clamp_min(0)
-        self._forget(index)
-        for i, (inner, outer) in enumerate(re.findall(rf'({_NAME}) = ({_NAME})', carried or '')):
-            self._forget(inner)  # another one in each trip
-            self.origins[inner] = self.origins[f'{result}#{i}'] = self.origins.get(outer, set())
-            if result is not None:
-                self.origins[result] = self.origins[inner]
-        self._push(runs, {first, stop, step} <= self.fixed)
+        bounds = [self._look_up(name) for name in (first, stop, step)]
+        begin, _, stride = numbers = [bound.number for bound in bounds]
+        trips = self._trips_here(_Number(_trips, *numbers).value)
+        carry = re.findall(rf'({_NAME}) = ({_NAME})', carried or '')
+        # another number in each trip, which points to the same argument
+        results = [_Known(origins=self._look_up(outer).origins) for _, outer in carry]
+        self._define_results(result, results)
+        self._push(trips, all(bound.fixed for bound in bounds))
+        self._define(index, _Known(_Number(_index, begin, stride, _constant(trips.places))))
+        for (inner, _), known in zip(carry, results):
+            self._define(inner, known)
 
-    def _push(self, runs: Optional[Tensor], fixed: bool) -> None:
-        entries = self.runs[-1]
-        once = runs is not None and bool((runs <= entries).all())
-        loop = Loop(self._total(entries), self._total(runs), fixed, once, [])
-        self.found[-1].append(loop)
-        self.found.append(loop.inner)
-        self.runs.append(runs)
+    def _trips_here(self, trips: Optional[Tensor]) -> _Trips:
+        """Tell which trips of a loop programs take that come to it here."""
+        entries = self._runs
+        if entries is None or trips is None or not _fit(entries, trips):
+            return _Trips()
+        trips = trips * (entries > 0)
+        most = int(trips.max())
+        if most > LIMIT:
+            return _Trips(entries * trips)
+        places = torch.arange(max(most, 1)).reshape(-1, *[1] * len(self.sizes))
+        if bool(((trips == places.numel()) | (entries == 0)).all()):
+            return _Trips(entries, places)
+        if _fit(places, trips, entries):
+            return _Trips(entries * (places < trips), places)
+        return _Trips(entries * trips)
 
-    def _forget(self, name: str) -> None:
-        """Forget a name, which blocks beside each other may both use."""
-        self.values.pop(name, None)
-        self.origins.pop(name, None)
-        self.fixed.discard(name)
+    def _push(self, trips: _Trips, fixed: bool) -> None:
+        entries = self._total(self._runs)
+        loops, _ = self._around()
+        self.sizes.append(1 if trips.places is None else trips.places.numel())
+        once = trips.places is not None and trips.places.numel() == 1
+        loop = Loop(entries, self._total(trips.runs), fixed, once, [], [])
+        loops.append(loop)
+        self.blocks.append(_LoopBlock(trips.runs, loop))
+
+    def _around(self) -> Tuple[List[Loop], List[Branch]]:
+        """Return loops and branches of the loop around a line, or of the kernel."""
+        for block in reversed(self.blocks):
+            if isinstance(block, _LoopBlock):
+                return block.loop.inner, block.loop.branches
+        return self.program.loops, self.program.branches
+
+    def _enter_branch(self, result: Optional[str], condition: str) -> None:
+        self.blocks.append(_IfBlock(self._runs, self._look_up(condition).number, result,
+                                    self.passed))
+
+    def _turn(self) -> None:
+        """Go on to the next part of a block, such as ``else``, which has names of its own."""
+        block = self.blocks[-1]
+        block.names.clear()
+        if isinstance(block, _IfBlock):
+            block.turn(self.passed)
+
+    def _leave(self) -> None:
+        block = self.blocks.pop()
+        if isinstance(block, _LoopBlock):
+            self.sizes.pop()
+        elif isinstance(block, _IfBlock):
+            block.end_side(self.passed)
+            self._define_results(block.result, block.results())
+            self._note(block)
+
+    def _note(self, block: _IfBlock) -> None:
+        """Note a branch that has accesses on both sides."""
+        runs, first = self._total(self._runs), self._total(block.first)
+        if len(block.sides) == 2 and runs != 0 and all(side.accesses for side in block.sides):
+            share = Fraction(first or 0, runs) if block.known and runs is not None else None
+            self._around()[1].append(Branch(share, *block.sides))
 
     def _compute(self, line: str) -> None:
         """Note what a line gives, loads or stores."""
-        access = _ACCESS.search(line)
+        access, result = _ACCESS.search(line), _RESULT.match(line)
+        block = self.blocks[-1]
         if access:
-            pointers = _POINTERS.search(line)
-            assert pointers is not None, line
-            shape, _, bits = pointers.groups()
-            elements = 1
-            for size in (shape or '').split('x')[:-1]:
-                elements *= int(size)
-            self.accesses.append(Access(
-                access[1] == 'store', self.origins.get(access[2], set()),
-                elements * int(bits) // 8, self._total(self.runs[-1])))
-            return
-        result = _RESULT.match(line)
-        if not result:
-            return
-        name, operation, rest = result.groups()
-        operands = re.findall(_NAME, rest)
-        known = [self.values.get(operand) for operand in operands]
-        self._forget(name)
+            self._access(line, *access.groups())
+        elif result:
+            self._define(result[1], self._result(*result.groups()[1:]))
+        elif line.startswith('scf.yield') and isinstance(block, _IfBlock):
+            block.given.append([self._look_up(name) for name in re.findall(_NAME, line)])
+
+    def _access(self, line: str, operation: str, operands: str) -> None:
+        pointers = _POINTERS.search(line)
+        assert pointers is not None, line
+        names = re.findall(_NAME, operands)
+        shape, _, bits = pointers.groups()
+        elements = math.prod(int(size) for size in (shape or '').split('x')[:-1])
+        self.program.accesses.append(Access(
+            operation == 'store', set(self._look_up(names[0]).origins),
+            elements * int(bits) // 8, self._total(self._runs)))
+        masks = self.passed.masks + (len(names) > _UNMASKED[operation])
+        self.passed = self.passed._replace(masks=masks, accesses=self.passed.accesses + 1)
+
+    def _result(self, operation: str, rest: str) -> _Known:
+        """Return what is known of an operation's result."""
+        operands = [self._look_up(name) for name in re.findall(_NAME, rest)]
         if '!tt.ptr' in rest:
-            self.origins[name] = set().union(*(self.origins.get(o, set()) for o in operands))
-        elif operation == 'arith.constant':
-            constant = re.match(r'(-?\d+) : i\d+$', rest)
-            if constant:
-                self.values[name] = torch.tensor(int(constant[1]))
-                self.fixed.add(name)
-        elif operation in ('tt.get_program_id', 'tt.get_num_programs'):
-            axis = _AXES[rest[0]]
-            self.values[name] = (torch.tensor(self.grid[axis])
-                                 if operation == 'tt.get_num_programs' else self._index(axis))
-        elif operation in _ARITHMETIC and all(number is not None for number in known):
-            self.values[name] = _ARITHMETIC[operation](*known)
+            return _Known(origins=frozenset().union(*(one.origins for one in operands)))
+        numbers = [one.number for one in operands]
+        if operation == 'arith.constant':
+            constant = _CONSTANT.match(rest)
+            return _Known(_constant(torch.tensor(int(constant[1] or bool(constant[2])))),
+                          fixed=True) if constant else _Known()
+        if operation == 'tt.get_program_id':
+            return _Known(_constant(self._index(_AXES[rest[0]])))
+        if operation == 'tt.get_num_programs':
+            return _Known(_constant(torch.tensor(self.grid[_AXES[rest[0]]])))
+        if operation == 'arith.cmpi':
+            return _Known(_Number(functools.partial(_compare, rest.split(',')[0]), *numbers))
+        if operation in _ARITHMETIC and not (operation in _SIGNED and _TRUTH.search(rest)):
+            return _Known(_Number(_ARITHMETIC[operation], *numbers))
+        return _Known()
 
     def _index(self, axis: int) -> Tensor:
         """Return each program's number along an axis."""
-        number = torch.arange(self.programs)
+        number = torch.arange(math.prod(self.grid))
         for size in self.grid[:axis]:
             number = _divide(number, size)
         return number % self.grid[axis]
 
     def _total(self, runs: Optional[Tensor]) -> Optional[int]:
-        """Add up what each program does, or what all do alike."""
+        """Add up what programs do in all trips, or what they do alike."""
         if runs is None:
             return None
-        return int(runs.expand(self.programs).sum())
+        return int(runs.sum()) * (math.prod(self.sizes) // runs.numel())
