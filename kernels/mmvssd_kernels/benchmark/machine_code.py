@@ -15,6 +15,8 @@ from mmvssd_kernels.benchmark.control_flow import Flow, Instruction, Loop
 WARP = 32
 #: Share of a loop's accesses that the last compiler may have moved out of it, or made two of one.
 TOLERANCE = 0.25
+#: Share of its accesses that a loop which is not unrolled keeps at least.
+FEWEST = 0.5
 _MACHINE_LINE = re.compile(r'^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([^\s;]+)(.*?);',
                            re.MULTILINE)
 _GLOBAL = ('LDG', 'STG', 'LDGSTS', 'ATOMG', 'RED')
@@ -205,6 +207,8 @@ class _Counter:
         own, before = (sum(bool(code[i].access) for i in one.instructions)
                        for code, one in ((self.code, loop), (self.ptx, source)))
         ratio = own / max(before, 1)
+        if FEWEST <= ratio < 1:  # the others moved out of it, or have a mask that never holds
+            return 1
         return round(ratio) if abs(ratio - round(ratio)) <= TOLERANCE * ratio else 0
 
     def _share(self, around: Loop, branches: Sequence[ttir.Branch]) -> None:
