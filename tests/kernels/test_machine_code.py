@@ -1,36 +1,48 @@
 """Loops of machine code are found again in the program that it was made from."""
+from fractions import Fraction
+
 import pytest
 
 from mmvssd_kernels.benchmark import machine_code, ttir
-from mmvssd_kernels.benchmark.machine_code import Instruction, Loop
+from mmvssd_kernels.benchmark.control_flow import Flow, Instruction
 
 
 def code(text):
-    """Read a letter for each instruction: a for an access, ( for the head of a loop, ) its end."""
+    """Read a letter for each instruction.
+
+    a accesses memory, and p with a predicate; ( is the head of a loop, and ) its end. The branch
+    [ runs what follows or what follows on the |, which all leave to what follows on the ].
+    """
     found, heads = [], []
     for i, letter in enumerate(text):
+        target = None
         if letter == '(':
             heads.append(i)
-        found.append(Instruction(2 if letter == 'a' else 0, heads.pop() if letter == ')' else None))
+        elif letter == ')':
+            target = heads.pop()
+        elif letter == '[':
+            target = text.index('|', i) + 1
+        elif letter == '|':
+            target = text.index(']', i)
+        found.append(Instruction(2 if letter in 'ap' else 0, target, letter != '|', letter == 'p'))
     return found
 
 
-def counted(program, machine, ptx, programs=10):
+def counted(program, machine, ptx, programs=10, branches=()):
     """How often each instruction runs, and whether all loops are known."""
     counter = machine_code._Counter(code(machine), code(ptx), programs)
-    counter.count(program, *map(machine_code.loops, (counter.code, counter.ptx)))
+    counter.count_all(ttir.Program(program, [], list(branches)))
     return counter.runs, counter.known
 
 
-def loop(runs, *inner, fixed=False, once=False):
-    return ttir.Loop(10, runs, fixed, once, list(inner))
+def loop(runs, *inner, fixed=False, once=False, branches=()):
+    return ttir.Loop(10, runs, fixed, once, list(inner), list(branches))
 
 
-def test_loops_are_nested_as_they_are():
-    assert machine_code.loops(code('.(.(.)(.).).(.)')) == [
-        Loop(1, 10, [Loop(3, 5, []), Loop(6, 8, [])]), Loop(12, 14, [])]
-    # the compiler ends a kernel with a branch to itself
-    assert machine_code.loops([Instruction(), Instruction(target=1)]) == []
+def branch(share, masks=(0, 2), lines=(3, 5)):
+    """A branch with accesses on both sides, of which ``share`` goes to the first."""
+    one, other = (ttir.Side(*side, 2) for side in zip(masks, lines))
+    return ttir.Branch(share, one, other)
 
 
 def test_nested():
@@ -64,11 +76,84 @@ def test_a_loop_that_runs_once_may_be_a_branch():
     assert runs == [10, 20, 20, 20, 10, 30, 30, 30, 30]
 
 
-def test_an_access_that_moved_out_of_a_loop():
+def test_a_loop_that_is_compiled_in_may_be_gone_from_the_machine_alone():
+    """Its trips stand one after the other; what else there is keeps its place."""
+    runs, known = counted([loop(40, fixed=True), loop(30)], 'aaaaa(a)', 'a(a)(a)')
+    assert known
+    assert runs == [10] * 5 + [30] * 3
+
+
+def test_accesses_that_left_a_loop():
     assert counted([loop(30)], 'a(aaaaaaaaa)', '(aaaaaaaaaa)')[1]
+    # those of a mask that never holds do not reach the machine
+    assert counted([loop(30)], '(aa)', '(aaa)')[1]
+    assert not counted([loop(30)], '(a)', '(aaa)')[1]
+
+
+def test_a_branch_with_a_known_share():
+    text = '.(.[pp|a.a]a)a'
+    runs, known = counted([loop(40, branches=[branch(Fraction(3, 4))])], text, text)
+    assert known
+    # with fewer predicates is what the program gives fewer masks, whichever comes first
+    assert runs == [10] + [40] * 3 + [10] * 3 + [30] * 3 + [40] * 3 + [10]
+
+
+@pytest.mark.parametrize('share', [branch(Fraction(1, 4), masks=(2, 0)),
+                                   branch(Fraction(1, 4), masks=(1, 1), lines=(9, 5))])
+def test_the_plainer_side_may_be_the_second(share):
+    runs, _ = counted([], '[a|pp]', '[a|pp]', branches=[share])
+    assert runs == [10, 7.5, 7.5, 2.5, 2.5, 10]
+
+
+def test_with_as_many_predicates_the_shorter_side_is_plainer():
+    runs, _ = counted([], '[..pa|pa].', '[pa|pa]', branches=[branch(Fraction(1))])
+    assert runs == [10] + [0] * 5 + [10] * 4
+
+
+@pytest.mark.parametrize('branches', [
+    [],
+    [branch(None)],
+    [branch(Fraction(1)), branch(Fraction(1, 2))],
+    [branch(Fraction(1), masks=(1, 1), lines=(5, 5))],
+])
+def test_both_sides_count_if_it_is_not_known_which_runs(branches):
+    runs, known = counted([loop(40, branches=branches)], '([a|p])', '([a|p])')
+    assert known
+    assert runs == [40] * 7
+
+
+@pytest.mark.parametrize('text', ['([a|.])', '([.|a])', '([|a])'])
+def test_a_branch_with_one_side_counts(text):
+    runs, _ = counted([loop(40, branches=[branch(Fraction(1))])], text, text)
+    assert runs == [40] * len(text)
+
+
+def test_a_branch_belongs_to_its_loop():
+    """One around an inner loop shares out what is its own; trips of the inner one are known."""
+    text = '[p(a)|a]([a|p])'
+    runs, known = counted([loop(40), loop(30, branches=[branch(Fraction(1, 3))])], text, text,
+                          branches=[branch(Fraction(4, 5))])
+    assert known
+    assert runs == [10, 2, 40, 40, 40, 2, 8, 10, 30, 30, 10, 10, 20, 30, 30]
+
+
+def test_a_branch_out_of_a_loop_has_one_side_there():
+    text = '([a)|p]'
+    runs, _ = counted([loop(40, branches=[branch(Fraction(1))])], text, text)
+    assert runs == [40] * 4 + [10] * 3
+
+
+def test_a_branch_of_a_loop_that_is_none_any_more():
+    """It belongs to what is around: of a loop that runs once, or whose trips stand one by one."""
+    inside = [branch(Fraction(4, 5))]
+    for gone in (loop(5, once=True, branches=inside), loop(10, fixed=True, branches=inside)):
+        runs, known = counted([gone], '[a|p]', '[a|p]')
+        assert known
+        assert runs == [10, 8, 8, 2, 10]
 
 
 @pytest.mark.parametrize(('program', 'machine', 'ptx'), [
+    ([loop(40, fixed=True)], 'aaa', 'a(a)'),  # not all of its trips
     ([loop(None)], '(a)', '(a)'),  # trips follow from data
     ([loop(30)], '(aaa)', '(aa)'),  # one and a half rounds
     ([loop(30)], '..', '(a)'),
@@ -97,7 +182,7 @@ LISTING = """
         /*0010*/              @P0  LDG.E.128 R4, [R2.64] ;
         /*0020*/              @!P1 CALL.REL.NOINC 0x40 ;
         /*0030*/                   BRA 0x10 ;
-        /*0040*/                   EXIT ;
+        /*0040*/              @!P4 EXIT ;
         /*0050*/                   CALL.REL.NOINC 0x90 ;
         /*0060*/             @!UP2 STG.E.U16 [R2.64], R5 ;
         /*0070*/               @P3 BRA 0x50 ;
@@ -114,8 +199,34 @@ def test_a_listing(monkeypatch):
         '-sass': LISTING, '-res-usage': 'Function k:\n  REG:40 STACK:48 SHARED:16 LOCAL:0'}[option])
     found = machine_code.instructions(b'')
     assert [one.access for one in found] == [0, 16, 0, 0, 0, 0, 2, *[0] * 6]
-    assert machine_code.loops(found) == [Loop(1, 3, []), Loop(5, 7, [])]
+    assert [i for i, one in enumerate(found) if one.predicated] == [1, 2, 4, 6, 7, 10]
+    assert [i for i, one in enumerate(found) if not one.goes_on] == [3, 8, 11]
+    assert {i: one.target for i, one in enumerate(found) if one.target} == {2: 4, 3: 1, 7: 5}
+    assert [sorted(one.instructions) for one in Flow(found).loops()] == [[1, 2, 3], [5, 6, 7]]
     assert machine_code.usage(b'') == (40, 48)
+
+
+@pytest.mark.parametrize(('line', 'target', 'goes_on'), [
+    ('BRA 0x20', 2, False),
+    ('@P0 BRA 0x20', 2, True),
+    ('@!UP1 BRA 0x20', 2, True),
+    ('BRA P1, 0x20', 2, True),
+    ('@!P4 BRA P5, 0x20', 2, True),
+    ('BRA.U UP0, 0x20', 2, True),
+    ('BRA.DIV UR4, 0x20', 2, True),  # if lanes differ
+    ('CALL.REL.NOINC 0x20', 2, False),  # of what does not return
+    ('EXIT', None, False),
+    ('@!PT EXIT', None, True),
+    ('BSSY B0, 0x20', None, True),
+    ('BSYNC B0', None, True),
+    ('@P0 BREAK B0', None, True),
+    ('WARPSYNC.COLLECTIVE R5, 0x20', None, True),
+])
+def test_what_may_follow(line, target, goes_on, monkeypatch):
+    lines = [line, 'NOP', 'EXIT']
+    monkeypatch.setattr(machine_code, '_dump', lambda option, cubin: '\n'.join(
+        f'        /*{16 * i:04x}*/   {text} ;' for i, text in enumerate(lines)))
+    assert machine_code.instructions(b'')[0] == Instruction(0, target, goes_on, line[0] == '@')
 
 
 def test_ptx_of_a_kernel_only():
@@ -140,5 +251,7 @@ $L__BB1_1:
 """
     found = machine_code.ptx_instructions(text)
     assert [one.access for one in found].count(1) == 3
-    only, = machine_code.loops(found)
-    assert sum(bool(one.access) for one in found[only.first:only.last]) == 3
+    only, = Flow(found).loops()
+    assert sum(bool(found[i].access) for i in only.instructions) == 3
+    assert [one.predicated for one in found if one.access] == [True, False, False]
+    assert [one.goes_on for one in found].count(False) == 1

@@ -1,4 +1,6 @@
-"""Trips of loops and bytes of accesses are those of a program's text."""
+"""Trips of loops, sides of branches and bytes of accesses are those of a program's text."""
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -86,3 +88,154 @@ def test_what_is_not_known_is_not_guessed(missing):
     outer, _ = ttir.read(TEXT, (5, 3), arguments).loops
     assert outer.runs is None
     assert outer.inner[0].runs is None
+
+
+#: Lines of tokens in tiles of 16: a program takes ``tiles`` of them, of lines of W tokens. What
+#: a whole tile loads has no mask.
+BRANCHES = """
+  tt.func public @lines(%p: !tt.ptr<f32>, %q: !tt.ptr<f32>, %W: i32, %tiles: i32, %odd: i32) {
+    %c0 = arith.constant 0 : i32
+    %c1 = arith.constant 1 : i32
+    %c15 = arith.constant 15 : i32
+    %c16 = arith.constant 16 : i32
+    %true = arith.constant true
+    %pid = tt.get_program_id x : i32
+    %begin = arith.muli %pid, %tiles : i32
+    %0 = arith.addi %W, %c15 : i32
+    %per_line = arith.divsi %0, %c16 : i32
+    scf.for %j = %c0 to %tiles step %c1  : i32 {
+      %tile = arith.addi %begin, %j : i32
+      %place = arith.remsi %tile, %per_line : i32
+      %start = arith.muli %place, %c16 : i32
+      %1 = arith.subi %W, %start : i32
+      %left = arith.minsi %1, %c16 : i32
+      %2 = arith.cmpi eq, %left, %c16 : i32
+      %whole = arith.andi %2, %true : i1
+      %x:2 = scf.if %whole -> (tensor<16x!tt.ptr<f32>>, i32) {
+        %3 = tt.load %p : !tt.ptr<f32>
+        scf.yield %p, %c1 : !tt.ptr<f32>, i32
+      } else {
+        %m = arith.cmpi slt, %o, %left : tensor<16xi32>
+        %3 = tt.load %p, %m, %zero : !tt.ptr<f32>
+        scf.yield %q, %c16 : !tt.ptr<f32>, i32
+      }
+      scf.for %s = %c0 to %x#1 step %c1  : i32 {
+        tt.store %x#0, %3 : !tt.ptr<f32>
+      }
+    }
+    tt.return
+  }
+"""
+
+
+def lines(text=BRANCHES, programs=4, **arguments):
+    """Read the kernel of lines: of 56 tokens, 8 tiles a program, unless told."""
+    arguments = {**dict(p=torch.empty(1), q=torch.empty(1), W=56, tiles=8, odd=0), **arguments}
+    return ttir.read(text, (programs, ), arguments)
+
+
+def test_a_branch_of_whole_tiles():
+    """Of the four tiles of a line three are whole."""
+    program = lines()
+    outer, = program.loops
+    only, = outer.branches
+    assert (only.share, only.then, only.otherwise) == (
+        Fraction(3, 4), ttir.Side(0, 3, 1), ttir.Side(1, 4, 1))
+    assert only.plain == Fraction(3, 4)
+    assert [a.runs for a in program.accesses[:2]] == [24, 8]
+    assert program.branches == []
+
+
+def test_what_a_branch_gives():
+    """It is one of two numbers, and it points to either argument."""
+    program = lines()
+    inner, = program.loops[0].inner
+    assert (inner.entries, inner.runs) == (32, 24 * 1 + 8 * 16)
+    assert program.accesses[2][1:] == ({'p', 'q'}, 4, 24 + 8 * 16)
+
+
+def test_tiles_of_which_programs_take_other_shares():
+    """With 7 tiles a program the lines begin at other places in each."""
+    share = lines(tiles=7, programs=5).loops[0].branches[0].share
+    assert share == Fraction(sum(tile % 4 != 3 for tile in range(35)), 35)
+
+
+def test_trips_of_programs_may_differ():
+    text = BRANCHES.replace('to %tiles', 'to %pid')
+    only, = lines(text, tiles=0).loops[0].branches
+    assert only.share == 1  # tiles 0, 1 and 2 of the last program
+    # tiles 1, then 2 and 3, then 3, 4 and 5; every fourth one is not whole
+    assert lines(text, tiles=1).loops[0].branches[0].share == Fraction(4, 6)
+
+
+def test_an_unknown_condition_counts_both():
+    text = BRANCHES.replace('%whole = arith.andi %2, %true', '%whole = arith.cmpi eq, %a, %b')
+    outer, = lines(text).loops
+    assert outer.branches[0].share is None
+    assert outer.branches[0].plain is None
+    assert [a.runs for a in lines(text).accesses] == [32, 32, None]
+    assert outer.inner[0].runs is None
+
+
+def test_too_many_trips_are_multiplied(monkeypatch):
+    """Then nobody knows which of them go where."""
+    monkeypatch.setattr(ttir, 'LIMIT', 31)
+    outer, = lines().loops
+    assert (outer.runs, outer.branches[0].share) == (32, None)
+    monkeypatch.setattr(ttir, 'LIMIT', 32)
+    assert lines().loops[0].branches[0].share == Fraction(3, 4)
+
+
+def test_a_branch_that_nobody_comes_to_is_left_out():
+    outer, = lines(tiles=0).loops
+    assert (outer.runs, outer.once, outer.branches) == (0, True, [])
+
+
+def test_a_branch_with_accesses_on_one_side_is_left_out():
+    text = BRANCHES.replace('%3 = tt.load %p :', '%3 = tt.splat %p :')
+    program = lines(text)
+    assert program.loops[0].branches == []
+    assert program.accesses[0].runs == 8
+
+
+@pytest.mark.parametrize(('then', 'otherwise', 'plain'), [
+    ((0, 5), (1, 4), Fraction(3, 4)), ((1, 4), (0, 5), Fraction(1, 4)),
+    ((1, 4), (1, 5), Fraction(3, 4)), ((1, 5), (1, 4), Fraction(1, 4)), ((1, 4), (1, 4), None)])
+def test_the_plainer_side(then, otherwise, plain):
+    one, other = (ttir.Side(*side, 2) for side in (then, otherwise))
+    assert ttir.Branch(Fraction(3, 4), one, other).plain == plain
+
+
+@pytest.mark.parametrize(('operation', 'holds'), [
+    ('arith.cmpi eq, %c1, %c1 : i32', True), ('arith.cmpi ne, %c1, %c1 : i32', False),
+    ('arith.cmpi slt, %c0, %c1 : i32', True), ('arith.cmpi sle, %c1, %c0 : i32', False),
+    ('arith.cmpi sgt, %c1, %c0 : i32', True), ('arith.cmpi sge, %c0, %c1 : i32', False),
+    ('arith.cmpi slt, %odd, %c1 : i32', True), ('arith.cmpi ult, %odd, %c1 : i32', False),
+    ('arith.cmpi ule, %c1, %odd : i32', True), ('arith.cmpi ugt, %odd, %c1 : i32', True),
+    ('arith.cmpi uge, %c1, %odd : i32', False),
+    ('arith.ori %2, %true : i1', True), ('arith.xori %true, %true : i1', False),
+    ('arith.andi %true, %false : i1', False), ('arith.select %true, %false, %true : i1', False),
+    ('arith.select %false, %false, %true : i1', True),
+    ('arith.extsi %true : i1 to i32', None), ('arith.trunci %c16 : i32 to i1', None),
+])
+def test_arithmetic_of_conditions(operation, holds):
+    text = BRANCHES.replace('%whole = arith.andi %2, %true : i1', f'%whole = {operation}')
+    text = text.replace('%true = arith.constant true',
+                        '%true = arith.constant true\n%false = arith.constant false')
+    share = lines(text, odd=-5).loops[0].branches[0].share
+    assert share == (None if holds is None else holds)
+
+
+def test_a_result_may_have_a_name_that_a_block_before_had():
+    text = BRANCHES.replace('scf.if %whole', 'scf.if %n').replace('    scf.for %j', """
+    scf.for %i = %c0 to %c1 step %c1  : i32 {
+      %n = arith.constant true
+    }
+    %n = scf.while (%k = %true) : (i1) -> i1 {
+      scf.condition(%k) %k : i1
+    } do {
+      scf.yield %k : i1
+    }
+    scf.for %j""")
+    _, _, outer = lines(text).loops
+    assert outer.branches[0].share is None

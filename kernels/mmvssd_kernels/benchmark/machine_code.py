@@ -75,7 +75,8 @@ def instructions(cubin: bytes) -> List[Instruction]:
     for i, (_, guard, name, rest) in enumerate(lines):
         target = _target(rest, places) if operations[i] in ('BRA', 'CALL') and i < end else None
         jumps = target is not None and target not in returning
-        leaves = operations[i] in ('EXIT', 'RET') or jumps and _PLACE.fullmatch(rest)
+        leaves = operations[i] in ('EXIT', 'RET') or (
+            jumps and _PLACE.fullmatch(rest))
         found.append(Instruction(_width(name), target if jumps else None,
                                  not leaves or bool(guard), bool(guard)))
     return found
@@ -132,10 +133,13 @@ def work(code: Sequence[Instruction], ptx: Sequence[Instruction], program: ttir.
     unrolled, tells how many of its rounds are one there: as many as it has times the accesses. If
     that is no whole number, give or take what moved out of the loop, its trips are unknown.
 
+    A branch whose sides both access global memory is one of the program's branches in the same
+    loop. If these all go the same way, its plainer side runs as often as theirs.
+
     Args:
         code: The kernel's instructions.
         ptx: Those of the PTX that it was made from.
-        program: The program's loops, with their trips.
+        program: The program's loops and branches, with their trips.
         programs: How many programs run.
     """
     counter = _Counter(code, ptx, programs)
@@ -164,16 +168,21 @@ class _Counter:
     def _count(self, expected: List[ttir.Loop], branches: List[ttir.Branch], around: Loop,
                source: Loop) -> None:
         """Count what is in a loop, or in a kernel: loops beside each other, and branches."""
-        found, ptx = list(around.inner), source.inner
-        loops = self._merged(expected, ptx)
-        kept = {id(loop) for loop in loops}
-        gone = [loop for loop in expected if id(loop) not in kept]
-        self._share(around, [*branches, *(branch for loop in gone for branch in loop.branches)])
-        if len(loops) != len(ptx):
-            self.known = not (loops or found) and self.known
-            return
-        for i, (loop, source) in enumerate(zip(loops, ptx)):
-            rests = len(found) - len(ptx) + i
+        loops = self._merged(expected, source.inner)
+        paired = len(loops) == len(source.inner)
+        pairs = self._without_unrolled(list(zip(loops, source.inner)), around, source)
+        left = {id(loop) for loop, _ in pairs}
+        self._share(around, [*branches, *(branch for loop in expected if id(loop) not in left
+                                          for branch in loop.branches)])
+        if paired:
+            self._count_pairs(pairs, list(around.inner))
+        else:
+            self.known = not (loops or around.inner) and self.known
+
+    def _count_pairs(self, pairs: List[Tuple[ttir.Loop, Loop]], found: List[Loop]) -> None:
+        """Count loops beside each other, with those of PTX."""
+        for i, (loop, source) in enumerate(pairs):
+            rests = len(found) - len(pairs) + i
             unrolled = self._unrolled(found[0], source) if found else None
             if not unrolled or loop.runs is None:
                 self.known = False
@@ -185,6 +194,22 @@ class _Counter:
                 rest, *found = found  # does what is left when rounds do not divide
                 self._run(rest, 0)
         self.known = self.known and not found
+
+    def _without_unrolled(self, pairs: List[Tuple[ttir.Loop, Loop]], around: Loop,
+                          source: Loop) -> List[Tuple[ttir.Loop, Loop]]:
+        """Leave out loops of PTX that are none in the machine: their trips stand one by one.
+
+        Trips that are compiled in may, and the machine has the accesses of all of them.
+        """
+        left = [(loop, ptx) for loop, ptx in pairs if not loop.fixed]
+        if len(around.inner) >= len(pairs) or len(around.inner) < len(left):
+            return pairs
+        accesses = float(_accesses(self.ptx, _own(source)))
+        for loop, ptx in pairs:
+            if loop.fixed and loop.entries and loop.runs is not None:
+                accesses += loop.runs / loop.entries * _accesses(self.ptx, ptx.instructions)
+        ratio = _accesses(self.code, _own(around)) / max(accesses, 1)
+        return left if abs(ratio - 1) <= TOLERANCE else pairs
 
     @staticmethod
     def _merged(expected: List[ttir.Loop], ptx: List[Loop]) -> List[ttir.Loop]:
@@ -204,33 +229,43 @@ class _Counter:
 
     def _unrolled(self, loop: Loop, source: Loop) -> int:
         """Return how many rounds of the source are one; 0 if it is no whole number."""
-        own, before = (sum(bool(code[i].access) for i in one.instructions)
-                       for code, one in ((self.code, loop), (self.ptx, source)))
-        ratio = own / max(before, 1)
-        if FEWEST <= ratio < 1:  # the others moved out of it, or have a mask that never holds
-            return 1
-        return round(ratio) if abs(ratio - round(ratio)) <= TOLERANCE * ratio else 0
+        return _whole(_accesses(self.code, loop.instructions)
+                      / max(_accesses(self.ptx, source.instructions), 1))
 
     def _share(self, around: Loop, branches: Sequence[ttir.Branch]) -> None:
         """Share runs out among the two sides of branches that are in no inner loop.
 
-        Sides that access no global memory are not found again: both count.
+        Both count if the program's branches go different ways, or nobody knows which.
         """
         shares = {branch.plain for branch in branches}
         plain = shares.pop() if len(shares) == 1 else None
         if plain is None:
             return
-        own = around.instructions.difference(*(loop.instructions for loop in around.inner))
+        own = _own(around)
         for place, *sides in self.flow.branches():
-            if place in own and all(self._accesses(side) for side in sides):
+            sides = [side & around.instructions for side in sides]
+            if place in own and all(_accesses(self.code, side) for side in sides):
                 plainer, other = sorted(sides, key=self._plainness)
                 for side, share in ((plainer, plain), (other, 1 - plain)):
-                    for i in side & around.instructions:
+                    for i in side:
                         self.runs[i] *= float(share)
-
-    def _accesses(self, instructions: Iterable[int]) -> List[Instruction]:
-        return [self.code[i] for i in instructions if self.code[i].access]
 
     def _plainness(self, side: FrozenSet[int]) -> Tuple[int, int]:
         """Return accesses with a predicate, and all instructions: the fewer, the plainer."""
-        return sum(one.predicated for one in self._accesses(side)), len(side)
+        return _accesses(self.code, [i for i in side if self.code[i].predicated]), len(side)
+
+
+def _accesses(code: Sequence[Instruction], numbers: Iterable[int]) -> int:
+    return sum(bool(code[i].access) for i in numbers)
+
+
+def _own(loop: Loop) -> FrozenSet[int]:
+    """Return a loop's instructions that are in no loop inside."""
+    return loop.instructions.difference(*(inner.instructions for inner in loop.inner))
+
+
+def _whole(ratio: float) -> int:
+    """Return the whole number that a ratio of accesses stands for; 0 if it stands for none."""
+    if FEWEST <= ratio < 1:  # some moved out of the loop, or have a mask that never holds
+        return 1
+    return round(ratio) if abs(ratio - round(ratio)) <= TOLERANCE * ratio else 0
