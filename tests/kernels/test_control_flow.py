@@ -55,6 +55,11 @@ def test_loops_are_told_in_the_order_in_which_they_run():
     assert nested(Flow(code).loops()) == [([4, 5], []), ([1, 2], [])]
 
 
+def test_loops_of_two_sides_are_told_as_they_stand():
+    code = jumps({0: (4, True), 2: (1, True), 3: (6, False), 5: (4, True)})
+    assert nested(Flow([*code, Instruction()]).loops()) == [([1, 2], []), ([4, 5], [])]
+
+
 def test_ways_back_to_one_head_are_one_loop():
     code = jumps({2: (1, True), 4: (1, True)})
     assert nested(Flow(code).loops()) == [([1, 2, 3, 4], [])]

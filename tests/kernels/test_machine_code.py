@@ -143,6 +143,13 @@ def test_a_branch_out_of_a_loop_has_one_side_there():
     assert runs == [40] * 4 + [10] * 3
 
 
+def test_a_branch_in_a_loop_of_unknown_trips_counts_both():
+    """The branches around it tell nothing about it."""
+    runs, known = counted([loop(None)], '([a|p])', '([a|p])', branches=[branch(Fraction(1))])
+    assert not known
+    assert runs == [10] * 7
+
+
 def test_a_branch_of_a_loop_that_is_none_any_more():
     """It belongs to what is around: of a loop that runs once, or whose trips stand one by one."""
     inside = [branch(Fraction(4, 5))]

@@ -186,6 +186,30 @@ def test_too_many_trips_are_multiplied(monkeypatch):
     assert lines().loops[0].branches[0].share == Fraction(3, 4)
 
 
+def test_no_number_exceeds_the_limit(monkeypatch):
+    monkeypatch.setattr(ttir, 'LIMIT', 11)
+    trips = torch.arange(4)  # of programs: 3 trips at most
+    found = ttir._Reader((4, ), {})._trips_here(trips)
+    assert found.places is None
+    assert found.runs.tolist() == [0, 1, 2, 3]
+    one, other = (ttir._constant(t) for t in (trips, torch.arange(3)[:, None]))
+    assert ttir._Number(torch.add, one, other).value is None
+    assert ttir._Number(torch.add, one, one).value is not None
+
+
+def test_programs_that_do_not_come_to_a_loop_take_no_trips():
+    """Only the first one comes, which would take none."""
+    text = BRANCHES.replace('    scf.for %j', """
+    %few = arith.cmpi slt, %pid, %c1 : i32
+    scf.if %few {
+      scf.for %i = %c0 to %pid step %c1  : i32 {
+      }
+    }
+    scf.for %j""")
+    first = lines(text).loops[0]
+    assert (first.entries, first.runs, first.once) == (1, 0, True)
+
+
 def test_a_branch_that_nobody_comes_to_is_left_out():
     outer, = lines(tiles=0).loops
     assert (outer.runs, outer.once, outer.branches) == (0, True, [])
@@ -224,6 +248,17 @@ def test_arithmetic_of_conditions(operation, holds):
                         '%true = arith.constant true\n%false = arith.constant false')
     share = lines(text, odd=-5).loops[0].branches[0].share
     assert share == (None if holds is None else holds)
+
+
+def test_sides_of_a_branch_may_use_a_name_for_two_things():
+    text = BRANCHES.replace('%3 = tt.load %p :', """%n = arith.addi %c1, %c1 : i32
+        %3 = tt.load %p :""")
+    text = text.replace('scf.yield %q', """%n = tt.load %q : !tt.ptr<i32>
+        scf.for %i = %c0 to %n step %c1  : i32 {
+        }
+        scf.yield %q""")
+    unknown, _ = lines(text).loops[0].inner
+    assert (unknown.entries, unknown.runs) == (8, None)
 
 
 def test_a_result_may_have_a_name_that_a_block_before_had():

@@ -52,17 +52,16 @@ class Flow:
         Of two that follow, the one that stands first comes first.
         """
         left: List[int] = []
-        seen = {0}
-        ways = [(0, iter(sorted(self.following[0], reverse=True)))] if self.blocks else []
-        while ways:
-            block, following = ways[-1]
-            new = next((one for one in following if one not in seen), None)
+        seen: Set[int] = set()
+        path: List[Tuple[int, Iterator[int]]] = []
+        new: Optional[int] = 0 if self.blocks else None
+        while path or new is not None:
             if new is None:
-                left.append(block)
-                ways.pop()
+                left.append(path.pop()[0])
             else:
                 seen.add(new)
-                ways.append((new, iter(sorted(self.following[new], reverse=True))))
+                path.append((new, reversed(self.following[new])))
+            new = next((one for one in path[-1][1] if one not in seen), None) if path else None
         return left[::-1]
 
     def _dominators(self) -> Dict[int, Set[int]]:

@@ -1,4 +1,4 @@
-"""What a compiled kernel's machine code says: registers, stack, instructions, loops.
+"""What a compiled kernel's machine code says: registers, stack, how often instructions run.
 
 Reads what ``cuobjdump``, which Triton's wheel carries, prints of a cubin.
 """
@@ -42,6 +42,7 @@ class Work(NamedTuple):
         accesses: Those of them that access global memory.
         bytes: Bytes that these ask for, masked ones too.
         known: Whether the trips of all loops are known. If not, loops of unknown trips count once.
+            A branch may be unknown all the same: then both of its sides count.
     """
 
     instructions: float

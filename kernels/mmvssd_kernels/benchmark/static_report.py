@@ -79,11 +79,15 @@ class StaticReport(NamedTuple):
             'least MB: inputs once, outputs once; of copy: the time to copy these over the time.',
             'stack: bytes of a thread that registers had no room for, or of an array, as a sine '
             'has for large angles.',
-            'asked MB: what loads and stores ask for, masked lanes and repetitions too.',
+            'asked MB: what loads and stores ask for, masked lanes and repetitions too. If the '
+            "arguments tell which side of a branch runs, only that side's.",
             'An element is one of the output, once for each sequence. Instructions are those of '
-            'threads; a branch that some programs skip counts for all.',
+            'threads.',
             "Trips of loops follow from a launch's arguments. A `?` marks a kernel with a loop of "
             'unknown trips, which counts once: it takes longer than it says.',
+            'If both sides of a branch access memory, each counts as often as a launch runs it. If '
+            'its arguments do not tell how often, both count. A branch that some programs skip '
+            'counts for all.',
             'Left out: launching, waiting for a kernel before, what PyTorch computes beside the '
             "kernels, conflicts in shared memory, the tensor cores' own rate."]
 
