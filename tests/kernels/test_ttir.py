@@ -4,7 +4,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from mmvssd_kernels.benchmark import ttir
+from mmvssd_kernels.benchmark import ttir, whole_numbers
 
 # a stretch of tokens for each program of the grid's second axis; what is stored is added up
 TEXT = """
@@ -179,22 +179,24 @@ def test_an_unknown_condition_counts_both():
 
 def test_too_many_trips_are_multiplied(monkeypatch):
     """Then nobody knows which of them go where."""
-    monkeypatch.setattr(ttir, 'LIMIT', 31)
+    monkeypatch.setattr(whole_numbers, 'LIMIT', 31)
     outer, = lines().loops
     assert (outer.runs, outer.branches[0].share) == (32, None)
-    monkeypatch.setattr(ttir, 'LIMIT', 32)
+    monkeypatch.setattr(whole_numbers, 'LIMIT', 32)
     assert lines().loops[0].branches[0].share == Fraction(3, 4)
 
 
 def test_no_number_exceeds_the_limit(monkeypatch):
-    monkeypatch.setattr(ttir, 'LIMIT', 11)
+    monkeypatch.setattr(whole_numbers, 'LIMIT', 11)
     trips = torch.arange(4)  # of programs: 3 trips at most
     found = ttir._Reader((4, ), {})._trips_here(trips)
     assert found.places is None
     assert found.runs.tolist() == [0, 1, 2, 3]
-    one, other = (ttir._constant(t) for t in (trips, torch.arange(3)[:, None]))
-    assert ttir._Number(torch.add, one, other).value is None
-    assert ttir._Number(torch.add, one, one).value is not None
+    many = ttir._Reader((4, ), {})._trips_here(torch.tensor(10**12))
+    assert (many.runs, many.places) == (10**12, None)
+    one, other = (whole_numbers.constant(t) for t in (trips, torch.arange(3)[:, None]))
+    assert whole_numbers.Number(torch.add, one, other).value is None
+    assert whole_numbers.Number(torch.add, one, one).value is not None
 
 
 def test_programs_that_do_not_come_to_a_loop_take_no_trips():

@@ -8,13 +8,23 @@ import functools
 import math
 import re
 from fractions import Fraction
-from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor
 
-#: Numbers that a tensor of programs and trips may have. With more, a loop's index is unknown.
-LIMIT = 2**22
+from mmvssd_kernels.benchmark import whole_numbers
+from mmvssd_kernels.benchmark.whole_numbers import (
+    ARITHMETIC,
+    Number,
+    choose,
+    compare,
+    constant,
+    divide,
+    fit,
+    index_of,
+    trips_between,
+)
 
 _NAME = r'%[\w.]+(?:#\d+)?'
 _RESULT = re.compile(rf'^({_NAME})(?::\d+)? = "?([\w.]+)"? ?(.*)')
@@ -24,54 +34,12 @@ _IF = re.compile(rf'^(?:({_NAME})(?::\d+)? = )?scf\.if ({_NAME})')
 _ACCESS = re.compile(r'(?:^|= )tt\.(load|store) ([^:{]*)')
 _POINTERS = re.compile(r'(?:tensor<((?:\d+x)+))?!tt\.ptr<([a-z]+)(\d+)')
 _CONSTANT = re.compile(r'(?:(-?\d+) : i\d+|(true)|false)$')
-_AXES = {'x': 0, 'y': 1, 'z': 2}
-#: Operands of an access without a mask, by operation.
-_UNMASKED = {'load': 1, 'store': 2}
-
-
-def _divide(a: Tensor, b: Tensor) -> Tensor:
-    return torch.div(a, b, rounding_mode='trunc')
-
-
-def _choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(condition != 0, a, b)
-
-
-def _unsigned(a: Tensor) -> Tensor:
-    """Move numbers so that they compare as unsigned ones do."""
-    return a ^ torch.iinfo(torch.int64).min
-
-
-#: Arithmetic of whole numbers, by operation. A truth is 0 or 1.
-_ARITHMETIC = {
-    'arith.addi': torch.add, 'arith.subi': torch.sub, 'arith.muli': torch.mul,
-    'arith.divsi': _divide, 'arith.divui': _divide, 'arith.remsi': torch.fmod,
-    'arith.remui': torch.fmod, 'arith.minsi': torch.minimum, 'arith.minui': torch.minimum,
-    'arith.maxsi': torch.maximum, 'arith.maxui': torch.maximum,
-    'arith.andi': torch.bitwise_and, 'arith.ori': torch.bitwise_or,
-    'arith.xori': torch.bitwise_xor, 'arith.select': _choose,
-    'arith.extsi': torch.clone, 'arith.extui': torch.clone, 'arith.trunci': torch.clone,
-    'arith.index_cast': torch.clone}
-#: Comparisons of signed numbers, by predicate; those of unsigned ones begin with a u.
-_COMPARISONS = {'eq': torch.eq, 'ne': torch.ne, 'slt': torch.lt, 'sle': torch.le, 'sgt': torch.gt,
-                'sge': torch.ge}
 #: Conversions that do not keep a truth 0 or 1.
 _SIGNED = ('arith.extsi', 'arith.trunci')
 _TRUTH = re.compile(r': i1 to | to i1$')
-
-
-def _compare(predicate: str, a: Tensor, b: Tensor) -> Tensor:
-    if predicate.startswith('u'):
-        a, b, predicate = _unsigned(a), _unsigned(b), f's{predicate[1:]}'
-    return _COMPARISONS[predicate](a, b).long()
-
-
-def _trips(begin: Tensor, end: Tensor, stride: Tensor) -> Tensor:
-    return _divide(end - begin + stride - 1, stride).clamp_min(0)
-
-
-def _index(begin: Tensor, stride: Tensor, places: Tensor) -> Tensor:
-    return begin + stride * places
+_AXES = {'x': 0, 'y': 1, 'z': 2}
+#: Operands of an access without a mask, by operation.
+_UNMASKED = {'load': 1, 'store': 2}
 
 
 class Access(NamedTuple):
@@ -162,33 +130,6 @@ def read(text: str, grid: Sequence[int], arguments: Dict[str, object]) -> Progra
     return _Reader(grid, arguments).read(text)
 
 
-def _fit(*numbers: Tensor) -> bool:
-    """Tell whether numbers may be computed for each other's programs and trips."""
-    return math.prod(torch.broadcast_shapes(*(number.shape for number in numbers))) <= LIMIT
-
-
-class _Number:
-    """A number that is computed if somebody asks for it: most are parts of addresses.
-
-    Its value has the programs as last dimension. Before it stand the trips of each loop around,
-    the innermost first. A dimension along which it does not change has the size 1, or is left out.
-    """
-
-    def __init__(self, compute: Callable[..., Optional[Tensor]], *operands: '_Number') -> None:
-        self.compute, self.operands = compute, operands
-
-    @functools.cached_property
-    def value(self) -> Optional[Tensor]:
-        """Return the value, or None if it is not known."""
-        values = [operand.value for operand in self.operands]
-        known = [value for value in values if value is not None]
-        return self.compute(*known) if len(known) == len(values) and _fit(*known) else None
-
-
-def _constant(value: Optional[Tensor]) -> _Number:
-    return _Number(lambda: value)
-
-
 class _Known(NamedTuple):
     """What is known of a name.
 
@@ -198,7 +139,7 @@ class _Known(NamedTuple):
         fixed: Whether it is compiled in.
     """
 
-    number: _Number = _constant(None)
+    number: Number = constant(None)
     origins: FrozenSet[str] = frozenset()
     fixed: bool = False
 
@@ -245,10 +186,10 @@ class _IfBlock(_Block):
         passed: What the lines before it have.
     """
 
-    def __init__(self, runs: Optional[Tensor], condition: _Number, result: Optional[str],
+    def __init__(self, runs: Optional[Tensor], condition: Number, result: Optional[str],
                  passed: Side) -> None:
         holds = condition.value
-        self.known = runs is not None and holds is not None and _fit(runs, holds)
+        self.known = runs is not None and holds is not None and fit(runs, holds)
         self.other = runs
         if runs is not None and holds is not None and self.known:
             runs, self.other = runs * (holds != 0), runs * (holds == 0)
@@ -269,7 +210,7 @@ class _IfBlock(_Block):
 
     def results(self) -> List[_Known]:
         """Return what is known of the results."""
-        return [_Known(_Number(_choose, self.condition, *(one.number for one in both)),
+        return [_Known(Number(choose, self.condition, *(one.number for one in both)),
                        frozenset().union(*(one.origins for one in both)))
                 for both in zip(*self.given)]
 
@@ -288,7 +229,7 @@ class _Reader:
             if isinstance(value, (int, Tensor)):
                 self._define(f'%{name}', _Known(origins=frozenset([name]))
                              if isinstance(value, Tensor)
-                             else _Known(_constant(torch.tensor(int(value)))))
+                             else _Known(constant(torch.tensor(int(value)))))
 
     def read(self, text: str) -> Program:
         body = text[text.index('tt.func'):]
@@ -339,29 +280,29 @@ class _Reader:
         """Enter a loop that counts."""
         bounds = [self._look_up(name) for name in (first, stop, step)]
         begin, _, stride = numbers = [bound.number for bound in bounds]
-        trips = self._trips_here(_Number(_trips, *numbers).value)
+        trips = self._trips_here(Number(trips_between, *numbers).value)
         carry = re.findall(rf'({_NAME}) = ({_NAME})', carried or '')
         # another number in each trip, which points to the same argument
         results = [_Known(origins=self._look_up(outer).origins) for _, outer in carry]
         self._define_results(result, results)
         self._push(trips, all(bound.fixed for bound in bounds))
-        self._define(index, _Known(_Number(_index, begin, stride, _constant(trips.places))))
+        self._define(index, _Known(Number(index_of, begin, stride, constant(trips.places))))
         for (inner, _), known in zip(carry, results):
             self._define(inner, known)
 
     def _trips_here(self, trips: Optional[Tensor]) -> _Trips:
         """Tell which trips of a loop programs take that come to it here."""
         entries = self._runs
-        if entries is None or trips is None or not _fit(entries, trips):
+        if entries is None or trips is None or not fit(entries, trips):
             return _Trips()
         trips = trips * (entries > 0)
         most = int(trips.max())
-        if most > LIMIT:
+        if most > whole_numbers.LIMIT:
             return _Trips(entries * trips)
         places = torch.arange(max(most, 1)).reshape(-1, *[1] * len(self.sizes))
         if bool(((trips == places.numel()) | (entries == 0)).all()):
             return _Trips(entries, places)
-        if _fit(places, trips, entries):
+        if fit(places, trips, entries):
             return _Trips(entries * (places < trips), places)
         return _Trips(entries * trips)
 
@@ -438,24 +379,24 @@ class _Reader:
             return _Known(origins=frozenset().union(*(one.origins for one in operands)))
         numbers = [one.number for one in operands]
         if operation == 'arith.constant':
-            constant = _CONSTANT.match(rest)
-            return _Known(_constant(torch.tensor(int(constant[1] or bool(constant[2])))),
-                          fixed=True) if constant else _Known()
+            found = _CONSTANT.match(rest)
+            return _Known(constant(torch.tensor(int(found[1] or bool(found[2])))),
+                          fixed=True) if found else _Known()
         if operation == 'tt.get_program_id':
-            return _Known(_constant(self._index(_AXES[rest[0]])))
+            return _Known(constant(self._program(_AXES[rest[0]])))
         if operation == 'tt.get_num_programs':
-            return _Known(_constant(torch.tensor(self.grid[_AXES[rest[0]]])))
+            return _Known(constant(torch.tensor(self.grid[_AXES[rest[0]]])))
         if operation == 'arith.cmpi':
-            return _Known(_Number(functools.partial(_compare, rest.split(',')[0]), *numbers))
-        if operation in _ARITHMETIC and not (operation in _SIGNED and _TRUTH.search(rest)):
-            return _Known(_Number(_ARITHMETIC[operation], *numbers))
+            return _Known(Number(functools.partial(compare, rest.split(',')[0]), *numbers))
+        if operation in ARITHMETIC and not (operation in _SIGNED and _TRUTH.search(rest)):
+            return _Known(Number(ARITHMETIC[operation], *numbers))
         return _Known()
 
-    def _index(self, axis: int) -> Tensor:
+    def _program(self, axis: int) -> Tensor:
         """Return each program's number along an axis."""
         number = torch.arange(math.prod(self.grid))
         for size in self.grid[:axis]:
-            number = _divide(number, size)
+            number = divide(number, size)
         return number % self.grid[axis]
 
     def _total(self, runs: Optional[Tensor]) -> Optional[int]:
