@@ -33,7 +33,7 @@ CLASSIFIERS = {
 }
 DETECTORS = {
     MICRO_DETECTOR: ('33.22', '219.53'),
-    'detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py': ('43.91', '265.28'),  # that of VSSD-S takes seconds more
+    'detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py': ('43.91', '265.28'),
 }
 SEGMENTORS = {
     MICRO_SEGMENTOR: ('42.38', '892.85'),  # that of VSSD-T takes half a minute
