@@ -325,6 +325,32 @@ def tool_server():
         server.stop()
 
 
+@pytest.fixture(scope='module')
+def forking_python(tmp_path_factory):
+    """Make a folder for ``PATH``, whose ``python`` is a fork of a process that has done imports.
+
+    ``forking_python(*preloaded, env)``: the names of modules, and the variables while it imports
+    them. There are as many such Pythons at a time as a job starts.
+    """
+    servers = []
+
+    def start(*preloaded, env):
+        folder = tmp_path_factory.mktemp('forking')
+        servers.append(subprocess.Popen(
+            [sys.executable, ROOT / 'tests' / 'tool_server.py', '--socket', folder / 'socket',
+             *preloaded], env=env, stdin=subprocess.DEVNULL, start_new_session=True))
+        client = ROOT / 'tests' / 'forked_python.py'
+        (folder / 'python').write_text(
+            f"#!/bin/sh\nexec '{sys.executable}' -IS '{client}' '{folder / 'socket'}' \"$@\"\n")
+        (folder / 'python').chmod(0o755)
+        return folder
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
 @pytest.fixture(scope='session')
 def run_anew():
     """Run ``python *command`` where neither the project nor a host is imported: in a fork.

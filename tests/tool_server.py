@@ -2,7 +2,7 @@
 
     python tool_server.py [MODULE...]
     python tool_server.py --libraries
-    python tool_server.py MODULE... -- TOOL [ARGUMENT...]
+    python tool_server.py --socket PATH MODULE...
 
 It reads requests from stdin, a JSON object a line, and answers with the exit status. The fork is
 as fresh as a process that has just done its imports, which take several seconds: nothing was built,
@@ -10,13 +10,14 @@ computed or set, and no thread started.
 
 torchrun forks too, where it would start Python anew for each process, and again after a restart.
 Such forks are its children like any other: it waits for them, stops them and starts them again.
-With a tool the process itself becomes that tool, which is for torchrun.
+At a socket any number of tools run side by side, for processes that forked_python.py stands for.
 
 A server of libraries has imported neither the hosts nor the project. Its forks do what a new
 process does, but for these imports of others, which take most of its time.
 """
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -24,6 +25,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -146,16 +148,58 @@ def next_request():
     sys.exit()
 
 
+def next_client(path):
+    """Answer clients by forks of this process; returns in a fork, with its request."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
+    while True:
+        client, _ = listener.accept()
+        if os.fork():
+            client.close()
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener.close()
+        _, files, *_ = socket.recv_fds(client, 1, 4)
+        request = json.loads(client.makefile().readline())
+        child = os.fork()
+        if child == 0:
+            client.close()
+            os.setsid()
+            *standard, network = files
+            enter_network(network)
+            return {**request, 'files': standard}
+        for file in files:
+            os.close(file)
+        client.sendall(b'%d\n' % child)
+        _, status = os.waitpid(child, 0)
+        client.sendall(b'%d\n' % os.waitstatus_to_exitcode(status))
+        os._exit(0)
+
+
+def enter_network(namespace):
+    """Be in the network namespace of an open file, which needs root if it is another."""
+    if os.fstat(namespace).st_ino == os.stat('/proc/self/ns/net').st_ino:
+        return
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, 0):
+        raise OSError(ctypes.get_errno(), 'setns')
+
+
 def become(request):
-    """Take the place of ``python tool *arguments``, with stdout and stderr in one file."""
+    """Take the place of ``python tool *arguments``, with stdout and stderr in one file or given."""
     os.chdir(request['folder'])
     change_path(os.environ.get('PYTHONPATH'), request['environment'].get('PYTHONPATH'))
     os.environ.clear()
     os.environ.update(request['environment'])
-    output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+    files = request.get('files')
+    if not files:
+        output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        files = [os.open(os.devnull, os.O_RDONLY), output, output]
+    for target, source in enumerate(files):
         os.dup2(source, target)
+    if 'files' in request:  # others wait until nobody holds these open
+        os.closerange(3, os.sysconf('SC_OPEN_MAX'))
     sys.argv = request['command']
 
 
@@ -194,15 +238,13 @@ class Exit:
 
 
 def main(end):
-    if '--' in sys.argv:
-        split = sys.argv.index('--')
-        preload(sys.argv[1:split])
-        prepare(end)
-        sys.argv = sys.argv[split + 1:]
-    else:
-        preload(LIBRARIES if sys.argv[1:] == ['--libraries'] else sys.argv[1:] or PRELOADED)
-        prepare(end)
-        become(next_request())
+    names = sys.argv[1:]
+    path = names[1] if names[:1] == ['--socket'] else None
+    if path:
+        names = names[2:]
+    preload(LIBRARIES if names == ['--libraries'] else names or PRELOADED)
+    prepare(end)
+    become(next_client(path) if path else next_request())
     run_tool()
 
 

@@ -89,15 +89,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def forking(folder):
-    """Variables of jobs whose processes are forks of torchrun, which has done their imports."""
-    python = folder / 'forking' / 'python'
-    python.parent.mkdir()
-    python.write_text(f"""#!/bin/sh
-exec '{sys.executable}' '{ROOT / 'tests' / 'tool_server.py'}' {' '.join(PRELOADED)} -- "$@"
-""")
-    python.chmod(0o755)
-    return dict(PATH=os.pathsep.join([str(python.parent), os.environ['PATH']]))
+def forking(folder, forking_python):
+    """Variables of jobs whose processes are forks of one that has done their imports."""
+    env = {**os.environ, 'PYTHONPATH': str(folder), 'CUDA_VISIBLE_DEVICES': '',
+           'OMP_NUM_THREADS': '1'}
+    return dict(PATH=os.pathsep.join([str(forking_python(*PRELOADED, env=env)),
+                                      os.environ['PATH']]))
 
 
 def free_port():
@@ -122,9 +119,8 @@ class Job:
     def __init__(self, folder, name, processes=2, options=(),
                  nodes=({}, ), within=((), ()), **env):
         self.work_dir = folder / name
-        self.mark = f'{folder}/{name}'
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
-        common = {**os.environ, 'PATH': path, 'PYTHONPATH': str(folder), 'MMVSSD_JOB': self.mark,
+        common = {**os.environ, 'PATH': path, 'PYTHONPATH': str(folder),
                   'CUDA_VISIBLE_DEVICES': '', 'PORT': free_port(), 'OMP_NUM_THREADS': '1', **env}
         self.outputs = [folder / f'{name}_{index}.txt' for index in range(len(nodes))]
         self.agents = []
@@ -151,11 +147,11 @@ class Job:
         return statuses, [output.read_text() for output in self.outputs]
 
     def running(self):
-        """Process ids of whatever of it is left."""
-        found, mark = [], f'MMVSSD_JOB={self.mark}'.encode()
+        """Process ids of whatever of it is left, by where they write to."""
+        found, written_to = [], {str(output) for output in self.outputs}
         for entry in Path('/proc').glob('[0-9]*'):
             try:
-                if mark in (entry / 'environ').read_bytes().split(b'\0'):
+                if written_to & {os.readlink(entry / 'fd' / number) for number in '12'}:
                     found.append(int(entry.name))
             except OSError:  # it has just ended, or is another user's
                 continue
