@@ -277,7 +277,8 @@ class ToolServer:
     """Runs Python tools in forks of a process that has done their imports; see tool_server.py.
 
     Args:
-        preloaded: Modules that it imports; none are all that tools of the project need.
+        preloaded: Modules that it imports; none are all that tools of the project need. Of
+            ``--libraries`` it imports what the hosts and the project import of others.
         env: Its environment while it imports them, by default that of the tests.
     """
 
@@ -324,12 +325,68 @@ def tool_server():
         server.stop()
 
 
+@pytest.fixture(scope='module')
+def forking_python(tmp_path_factory):
+    """Make a folder for ``PATH``, whose ``python`` is a fork of a process that has done imports.
+
+    ``forking_python(*preloaded, env)``: the names of modules, and the variables while it imports
+    them. There are as many such Pythons at a time as a job starts.
+    """
+    servers = []
+
+    def start(*preloaded, env):
+        folder = tmp_path_factory.mktemp('forking')
+        servers.append(subprocess.Popen(
+            [sys.executable, ROOT / 'tests' / 'tool_server.py', '--socket', folder / 'socket',
+             *preloaded], env=env, stdin=subprocess.DEVNULL, start_new_session=True))
+        client = ROOT / 'tests' / 'forked_python.py'
+        (folder / 'python').write_text(
+            f"#!/bin/sh\nexec '{sys.executable}' -IS '{client}' '{folder / 'socket'}' \"$@\"\n")
+        (folder / 'python').chmod(0o755)
+        return folder
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
 @pytest.fixture(scope='session')
-def tool_runner(tmp_path_factory):
-    """Run ``python tool *arguments``: each tool first in a fresh process, then in forks.
+def run_anew():
+    """Run ``python *command`` where neither the project nor a host is imported: in a fork.
+
+    ``run_anew(command, folder, environment, timeout)`` returns a completed process, with stdout and
+    stderr together in its ``stdout``. The process that forks has imported what these import of
+    others, so that their own imports take a second. Python starts really anew if a variable says
+    what it reads as it starts, or if there is a GPU, which works in no fork.
+    """
+    server = ToolServer('--libraries')
+
+    def run(command, folder, environment, timeout=600):
+        command = [str(part) for part in command]
+        if torch.cuda.is_available() or read_at_start(environment, but='PYTHONPATH'):
+            return subprocess.run([sys.executable, *command], cwd=folder, env=environment,
+                                  timeout=timeout, text=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, check=False)
+        return server.run(command, folder, environment, timeout)
+
+    yield run
+    server.stop()
+
+
+def read_at_start(environment, but=None):
+    """Of the variables that differ here, list those that a fork is past the time of reading."""
+    return [name for name in {*environment, *os.environ}
+            if environment.get(name) != os.environ.get(name) and name != but
+            and name.startswith(('PYTHON', 'OMP_', 'TRITON_', 'MMVSSD_PATCHES'))]
+
+
+@pytest.fixture(scope='session')
+def tool_runner(tmp_path_factory, run_anew):
+    """Run ``python tool *arguments``: each tool first by ``run_anew``, then where all is imported.
 
     The first is that of all processes that share the tests. A tool of the tests' own is in a fork
-    from the first.
+    that has imported all from the first.
     """
     server, started = ToolServer(), tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -344,17 +401,9 @@ def tool_runner(tmp_path_factory):
         return True
 
     def run(command, folder, environment, timeout, of_tests=False):
-        changed = {name for name in {*environment, *os.environ}
-                   if environment.get(name) != os.environ.get(name)}
-        # a fork is past the time when these are read, and CUDA works in no fork
-        fresh = (torch.cuda.is_available()
-                 or any(name.startswith(('PYTHON', 'OMP_', 'TRITON_')) for name in changed)
-                 or (not of_tests and is_first(command[0])))
-        if not fresh:
-            return server.run(command, folder, environment, timeout)
-        return subprocess.run([sys.executable, *command], cwd=folder, env=environment,
-                              timeout=timeout, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, check=False)
+        anew = (torch.cuda.is_available() or read_at_start(environment)
+                or (not of_tests and is_first(command[0])))
+        return (run_anew if anew else server.run)(command, folder, environment, timeout)
 
     yield run
     server.stop()

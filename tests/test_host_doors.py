@@ -1,7 +1,8 @@
 """The hosts' own tools and inferencers on our recipes, in their own processes and a foreign folder.
 
-Nothing imports ``mmvssd`` in these processes: the host is imported first. A host's training and its
-inferencer have fresh processes. Its other tools run in forks of one that has imported the host.
+Nothing imports ``mmvssd`` in these processes. The first host's training and inferencer start Python
+anew. All else runs in forks of a process that has imported neither a host nor this project, only
+what these import of others.
 """
 import functools
 import json
@@ -31,9 +32,6 @@ SAMPLES = dict(
     mmpretrain=('vssd-nano_1xb64_digits.py', 'accuracy/top1', 'imagenet/val'),
     mmdet=('mask-rcnn_vssd-nano_fpn_1xb8_digits.py', 'coco/segm_mAP', 'coco/val2017'),
     mmseg=('upernet_vssd-nano_1xb8_digits.py', 'mIoU', 'ade20k/images/validation'))
-
-#: Of each host, what its tools import sooner or later.
-PARTS = ('apis', 'datasets', 'engine', 'evaluation', 'models', 'visualization')
 
 #: What a user writes for each host's inferencer.
 INFERENCERS = dict(
@@ -94,19 +92,24 @@ def run(folder, *command, expect=0):
 
 
 @pytest.fixture(scope='module')
-def run_after(tool_server):
-    """The same where the host is imported already: ``run_after(host, folder, *command)``."""
-    servers = {host: tool_server(*(f'{host}.{part}' for part in PARTS), env=outside())
-               for host in SAMPLES}
+def run_forked(tool_server):
+    """The same in a fork of a process that has imported what hosts import of others."""
+    server = tool_server('--libraries', env=outside())
 
-    def start(host, folder, *command, expect=0):
+    def start(folder, *command, expect=0):
         if torch.cuda.is_available():  # it works in no fork
             return run(folder, *command, expect=expect)
-        done = servers[host].run([*map(str, command)], folder, outside(), 600)
+        done = server.run([*map(str, command)], folder, outside(), 600)
         assert done.returncode == expect, done.stdout[-5000:]
         return done.stdout
 
     return start
+
+
+@pytest.fixture(scope='module')
+def run_once_anew(run_forked):
+    """Run the first host's command in a fresh process, as users do, and the others' in forks."""
+    return lambda host, *command: (run if host == next(iter(SAMPLES)) else run_forked)(*command)
 
 
 def tool(host, name):
@@ -133,25 +136,26 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module', params=SAMPLES)
-def trained(request, folder):
+def trained(request, folder, run_once_anew):
     """Each host, its recipe by absolute path, and a checkpoint that the host's tool trained."""
     host = request.param
     if find_spec(host) is None:
         pytest.skip(f'{host} is not installed')
     recipe = configs_dir() / 'samples' / SAMPLES[host][0]
-    out = run(folder, tool(host, 'train.py'), recipe, '--work-dir', host, *settings())
+    out = run_once_anew(host, folder, tool(host, 'train.py'), recipe, '--work-dir', host,
+                        *settings())
     assert f'{SAMPLES[host][1]}:' in out
     assert ALL_GUARDS in out
     return host, recipe, folder / host / 'epoch_1.pth'
 
 
 @pytest.fixture(scope='module')
-def predictions(folder, trained, run_after):
+def predictions(folder, trained, run_forked):
     """What the host's test tool writes: a file, from MMSegmentation a folder of label maps."""
     host, recipe, weights = trained
     place = folder / f'{host}_predictions.pkl'
-    out = run_after(host, folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested',
-                    '--out', place, *settings())
+    out = run_forked(folder, tool(host, 'test.py'), recipe, weights, '--work-dir', 'tested',
+                     '--out', place, *settings())
     assert f'{SAMPLES[host][1]}:' in out
     for name, entry in GUARDS.items():
         assert not entry.in_tests or f'{entry.hook.__name__} ' in out, name
@@ -162,13 +166,14 @@ def test_the_hosts_test(predictions):
     assert predictions.exists()
 
 
-def test_the_hosts_inferencer(folder, trained):
+def test_the_hosts_inferencer(folder, trained, run_once_anew):
     """An image by path and as an array: the same predictions, and a picture of each."""
     host, recipe, weights = trained
     image = sorted((folder / 'data' / 'sample_digits' / SAMPLES[host][2]).rglob('*.jpg'))[0]
     place = folder / f'{host}_inferred'
     place.mkdir()
-    run(place, '-c', SCRIPT + INFERENCERS[host], recipe, weights, image, place / 'out.json')
+    run_once_anew(host, place, '-c', SCRIPT + INFERENCERS[host], recipe, weights, image,
+                  place / 'out.json')
     name, (by_path, as_array) = json.loads((place / 'out.json').read_text())
     assert name in ('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
                     'eight', 'nine')
@@ -214,7 +219,7 @@ def tools_of(host, recipe, weights, predictions):
             ['analysis_tools/confusion_matrix.py', recipe, weights, *settings()]])[host]
 
 
-def test_the_hosts_other_tools(folder, trained, predictions, run_after):
+def test_the_hosts_other_tools(folder, trained, predictions, run_forked):
     """Each runs, one after the other in one process; those not named show their help."""
     host, recipe, weights = trained
     place = folder / f'{host}_tools'
@@ -222,26 +227,26 @@ def test_the_hosts_other_tools(folder, trained, predictions, run_after):
     (place / 'data').symlink_to(folder / 'data')
     commands = [[str(part) for part in command]
                 for command in tools_of(host, recipe, weights, predictions)]
-    out = run_after(host, place, HOST_TOOLS, host, json.dumps(commands))
+    out = run_forked(place, HOST_TOOLS, host, json.dumps(commands))
     assert 'params' in out.lower()
     shown = [path for path in (place / 'browsed').rglob('*') if path.suffix in ('.jpg', '.png')]
     assert len(shown) == dict(mmdet=8, mmseg=16, mmpretrain=9)[host]
     assert host == 'mmpretrain' or (place / 'matrix' / 'confusion_matrix.png').is_file()
     if host == 'mmseg':  # it imports PyTorch only
-        run(place, tool(host, 'misc/publish_model.py'), weights, 'published.pth')
+        run_forked(place, tool(host, 'misc/publish_model.py'), weights, 'published.pth')
     published, = place.glob('published*.pth')
     content = torch.load(published, weights_only=True)
     assert 'backbone.stem' in ' '.join(content['state_dict'])
     assert 'optimizer' not in content
 
 
-def test_one_line_brings_the_guards(folder, run_after, tool_runner):
+def test_one_line_brings_the_guards(folder, run_forked, tool_runner):
     """A config of the host's, by the host's tool with the line and without, and by ours.
 
     With it the host's tool trains what ours does, which needs no line.
     """
     pytest.importorskip('mmpretrain')
-    weights, script = {}, tool('mmpretrain', 'train.py')
+    weights = {}
 
     def ours(*command):
         script = str(ROOT / 'tools' / 'train.py')
@@ -249,10 +254,9 @@ def test_one_line_brings_the_guards(folder, run_after, tool_runner):
         assert done.returncode == 0, done.stdout[-5000:]
         return done.stdout
 
-    bare, with_line = (functools.partial(start, folder, script)
-                       for start in (functools.partial(run_after, 'mmpretrain'), run))
-    for name, start, line in (('bare', bare, ''), ('ours', ours, ''),
-                              ('line', with_line, "runner_type = 'mmvssd.GuardedRunner'")):
+    hosts = functools.partial(run_forked, folder, tool('mmpretrain', 'train.py'))
+    for name, start, line in (('bare', hosts, ''), ('ours', ours, ''),
+                              ('line', hosts, "runner_type = 'mmvssd.GuardedRunner'")):
         (folder / f'{name}.py').write_text(f"""
 _base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
 custom_imports = dict(imports=['mmvssd'])
@@ -276,22 +280,22 @@ randomness = dict(seed=3)
                    for key, value in weights['bare'].items())
 
 
-def test_a_recipe_that_inherits_resumes(folder, run_after):
+def test_a_recipe_that_inherits_resumes(folder, run_forked):
     """A user's own recipe on ours, from the folder where it lies; both runs by the host's tool."""
     pytest.importorskip('mmpretrain')
     base = configs_dir() / 'samples' / SAMPLES['mmpretrain'][0]
     (folder / 'mine.py').write_text(f'_base_ = {str(base)!r}\nmodel = dict(head=dict('
                                     'loss=dict(label_smooth_val=0.1, type="LabelSmoothLoss")))\n')
     for options in ((), ('--resume', )):
-        out = run_after('mmpretrain', folder, tool('mmpretrain', 'train.py'), 'mine.py', *options,
-                        *settings(f'train_cfg.max_epochs={1 + len(options)}'))
+        out = run_forked(folder, tool('mmpretrain', 'train.py'), 'mine.py', *options,
+                         *settings(f'train_cfg.max_epochs={1 + len(options)}'))
     assert 'resumed epoch: 1' in out
     assert (folder / 'work_dirs' / 'mine' / 'epoch_2.pth').is_file()
 
 
-def test_bad_labels_are_named_by_the_hosts_tools_too(folder, run_after):
+def test_bad_labels_are_named_by_the_hosts_tools_too(folder, run_forked):
     pytest.importorskip('mmpretrain')
     recipe = configs_dir() / 'samples' / SAMPLES['mmpretrain'][0]
-    out = run_after('mmpretrain', folder, tool('mmpretrain', 'train.py'), recipe, '--work-dir',
-                    'bad', *settings('model.head.num_classes=5'), expect=1)
+    out = run_forked(folder, tool('mmpretrain', 'train.py'), recipe, '--work-dir', 'bad',
+                     *settings('model.head.num_classes=5'), expect=1)
     assert 'labels that no class has, 0 to 4 fit' in out[-1000:]

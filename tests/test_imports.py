@@ -1,6 +1,7 @@
 """Imports go one way, and the backbones need none of the hosts."""
 import ast
 import importlib
+import os
 import subprocess
 import sys
 import types
@@ -60,36 +61,44 @@ for model in (VSSD(**settings), MODELS.build(dict(type='mmvssd.VSSD', **settings
     assert done.stdout.count('torch.Size([2, 32, 4, 4])') == 2, done.stderr
 
 
-#: Builds models in the scope of each host, in a fork: the other hosts are not imported there.
+#: Builds models in the scope of a host.
 FIND = """
-import importlib, os, sys
+import importlib, sys
 import mmvssd  # what the hosts need on this PyTorch
-for scope in sys.argv[1:]:
-    if os.fork():
-        os.wait()
-        continue
-    MODELS = importlib.import_module(f'{scope}.registry').MODELS
-    with MODELS.switch_scope_and_registry(scope) as registry:
-        print(scope, registry.build(dict(type='mmvssd.VSSD', arch='micro')).dims, end=' ')
-        print(type(registry.build(dict(
-            type='mmvssd.MESAClassifier', mesa_weight=1.,
-            backbone=dict(type='mmvssd.VSSD', arch='micro'),
-            data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
-            head=dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=384,
-                      loss=dict(type='mmpretrain.CrossEntropyLoss'))))).__name__, flush=True)
-    os._exit(0)
+MODELS = importlib.import_module(f'{sys.argv[1]}.registry').MODELS
+with MODELS.switch_scope_and_registry(sys.argv[1]) as registry:
+    dims = registry.build(dict(type='mmvssd.VSSD', arch='micro')).dims
+    print(dims, type(registry.build(dict(
+        type='mmvssd.MESAClassifier', mesa_weight=1.,
+        backbone=dict(type='mmvssd.VSSD', arch='micro'),
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=384,
+                  loss=dict(type='mmpretrain.CrossEntropyLoss'))))).__name__)
 """
 
 
 @pytest.mark.slow
-def test_found_from_a_hosts_scope(tmp_path):
-    """In fresh processes and a foreign folder, where nobody has imported a host by hand."""
+def test_found_from_a_hosts_scope(tmp_path, run_anew):
+    """Each in a process and a foreign folder of its own, where nobody has imported a host."""
     pytest.importorskip('mmpretrain')
-    scopes = sorted(host for host in HOSTS if find_spec(host))
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', FIND, *scopes], cwd=tmp_path,
-                          text=True, capture_output=True, check=False)
-    for scope in scopes:
-        assert f'{scope} (48, 96, 192, 384) MESAClassifier\n' in done.stdout, done.stderr
+    for scope in sorted(host for host in HOSTS if find_spec(host)):
+        done = run_anew(['-c', FIND, scope], tmp_path, dict(os.environ))
+        assert done.stdout.endswith('(48, 96, 192, 384) MESAClassifier\n'), done.stdout
+
+
+@pytest.mark.slow
+def test_what_is_run_anew_has_imported_neither_hosts_nor_project(tmp_path, run_anew):
+    """Otherwise a tool that misses an import of its own would run in the tests."""
+    (tmp_path / 'of_a_folder.py').touch()
+    done = run_anew(['-c', 'import sys; print(*sys.modules, sep="\\n"); import of_a_folder'],
+                    tmp_path, {**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert done.returncode == 0, done.stdout
+    found = {tuple(name.split('.')[:2]) for name in done.stdout.splitlines()}
+    assert ('torch', 'nn') in found
+    assert not {name for name, *_ in found} & {*HOSTS, 'mmengine', 'mmcv', 'mmvssd_kernels'}
+    # an installed project brings its patches before PyTorch
+    assert {part for name, *part in found if name == 'mmvssd' for part in part} <= {
+        'compat', 'errors', 'import_errors', 'version'}
 
 
 def test_models_for_timm_say_what_is_missing(monkeypatch):

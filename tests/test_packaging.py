@@ -174,11 +174,15 @@ def test_what_python_runs_as_it_starts_comes_and_goes(kind, build, tmp_path):
 
 
 #: Prints where a host's registry finds the backbones, for each host in a fork: the other hosts are
-#: not imported there, and what comes before a host is imported once.
+#: not imported there, and what comes before a host is imported once, most of it other packages.
 FIND = """
-import inspect, os, sys
+import importlib.util, inspect, os, sys
 import mmvssd
 from mmengine.registry import init_default_scope
+for name in ('matplotlib.pyplot', 'scipy.stats', 'sklearn.manifold', 'torch.distributed.optim',
+             'torchvision'):
+    if importlib.util.find_spec(name.partition('.')[0]):
+        importlib.import_module(name)
 for host in sys.argv[1:]:
     if os.fork():
         _, status = os.wait()

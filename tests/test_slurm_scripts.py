@@ -75,7 +75,7 @@ def test_what_stops_it(run_tool, slurm):
 
 
 @pytest.mark.slow
-def test_two_tasks_train_and_test(run_tool, tmp_path, slurm, without_mmdet):
+def test_two_tasks_train_and_one_tests(run_tool, tmp_path, slurm, without_mmdet, forking_python):
     make_sample_data(tmp_path / 'data' / 'sample_digits', num_scenes=(1, 1), num_crops=(8, 4),
                      progress=False)
     options = ['--cfg-options', 'train_dataloader.batch_size=4', 'train_cfg.max_epochs=1',
@@ -83,8 +83,13 @@ def test_two_tasks_train_and_test(run_tool, tmp_path, slurm, without_mmdet):
                *(f'{phase}_dataloader.{setting}' for phase in ('train', 'val', 'test')
                  for setting in ('num_workers=0', 'persistent_workers=False'))]
     env = dict(without_mmdet, GPUS='2', CUDA_VISIBLE_DEVICES='', MASTER_PORT='29613')
+    python = forking_python(
+        'mmvssd.cli.launch', 'mmvssd.engine', 'mmvssd.models', 'mmpretrain.models',
+        'mmpretrain.datasets', 'mmpretrain.evaluation', env={**os.environ, **env})
+    env['PATH'] = os.pathsep.join([str(python), os.environ['PATH']])
     out = run_tool('slurm_train.sh', 'part', 'job', RECIPE, '--work-dir', 'run', *options, env=env)
     assert 'the process group runs on gloo' in out
     assert 'Epoch(train) [1][1/1]' in out  # eight images, two tasks of four
-    out = run_tool('slurm_test.sh', 'part', 'job', RECIPE, 'run/epoch_1.pth', *options, env=env)
+    out = run_tool('slurm_test.sh', 'part', 'job', RECIPE, 'run/epoch_1.pth', *options,
+                   env=dict(env, GPUS='1'))
     assert 'accuracy/top1' in out

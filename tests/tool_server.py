@@ -1,7 +1,8 @@
 """A process that has imported all that tools need, and forks one for each run of a tool.
 
     python tool_server.py [MODULE...]
-    python tool_server.py MODULE... -- TOOL [ARGUMENT...]
+    python tool_server.py --libraries
+    python tool_server.py --socket PATH MODULE...
 
 It reads requests from stdin, a JSON object a line, and answers with the exit status. The fork is
 as fresh as a process that has just done its imports, which take several seconds: nothing was built,
@@ -9,10 +10,14 @@ computed or set, and no thread started.
 
 torchrun forks too, where it would start Python anew for each process, and again after a restart.
 Such forks are its children like any other: it waits for them, stops them and starts them again.
-With a tool the process itself becomes that tool, which is for torchrun.
+At a socket any number of tools run side by side, for processes that forked_python.py stands for.
+
+A server of libraries has imported neither the hosts nor the project. Its forks do what a new
+process does, but for these imports of others, which take most of its time.
 """
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -20,9 +25,11 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import traceback
+import types
 
 HOSTS = ('mmpretrain', 'mmdet', 'mmseg')
 
@@ -31,6 +38,13 @@ PRELOADED = [
     'torch.distributed.run', 'mmvssd.cli.command_line', 'mmvssd.engine', 'mmvssd.models',
     *(f'{host}.{part}' for host in HOSTS for part in ('models', 'datasets', 'engine', 'evaluation',
                                                       'visualization', 'apis'))]
+
+#: What the hosts and the project import of others: nine tenths of the time that their imports take.
+LIBRARIES = [
+    'torch', 'torchvision', 'torch.distributed.run', 'torch.distributed.optim',
+    'torch.utils.tensorboard', 'cv2', 'ftfy', 'matplotlib.pyplot', 'numba', 'pycocotools.mask',
+    'rich.console', 'scipy.stats', 'sklearn.manifold', 'sklearn.metrics', 'sklearn.mixture',
+    'sympy', 'yapf']
 
 
 def preload(names):
@@ -108,9 +122,19 @@ def join_job(args, env, end):
 
 
 def run_tool():
-    """Run the script that ``sys.argv`` names, as Python does."""
-    sys.path[0] = os.path.dirname(sys.argv[0])
-    runpy.run_path(sys.argv[0], run_name='__main__')
+    """Run what ``sys.argv`` names, as Python does: a script, ``-c CODE`` or ``-m MODULE``."""
+    if sys.argv[0] in ('-c', '-m'):
+        option, what = sys.argv[:2]
+        sys.argv[:2] = [option]
+        sys.path[0] = '' if option == '-c' else os.getcwd()
+        if option == '-m':
+            runpy.run_module(what, run_name='__main__', alter_sys=True)
+        else:
+            sys.modules['__main__'] = script = types.ModuleType('__main__')
+            exec(compile(what, '<string>', 'exec'), vars(script))
+    else:
+        sys.path[0] = os.path.dirname(sys.argv[0])
+        runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def next_request():
@@ -124,16 +148,67 @@ def next_request():
     sys.exit()
 
 
+def next_client(path):
+    """Answer clients by forks of this process; returns in a fork, with its request."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
+    while True:
+        client, _ = listener.accept()
+        if os.fork():
+            client.close()
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener.close()
+        _, files, *_ = socket.recv_fds(client, 1, 4)
+        request = json.loads(client.makefile().readline())
+        child = os.fork()
+        if child == 0:
+            client.close()
+            os.setsid()
+            *standard, network = files
+            enter_network(network)
+            return {**request, 'files': standard}
+        for file in files:
+            os.close(file)
+        client.sendall(b'%d\n' % child)
+        _, status = os.waitpid(child, 0)
+        client.sendall(b'%d\n' % os.waitstatus_to_exitcode(status))
+        os._exit(0)
+
+
+def enter_network(namespace):
+    """Be in the network namespace of an open file, which needs root if it is another."""
+    if os.fstat(namespace).st_ino == os.stat('/proc/self/ns/net').st_ino:
+        return
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, 0):
+        raise OSError(ctypes.get_errno(), 'setns')
+
+
 def become(request):
-    """Take the place of ``python tool *arguments``, with stdout and stderr in one file."""
+    """Take the place of ``python tool *arguments``, with stdout and stderr in one file or given."""
     os.chdir(request['folder'])
+    change_path(os.environ.get('PYTHONPATH'), request['environment'].get('PYTHONPATH'))
     os.environ.clear()
     os.environ.update(request['environment'])
-    output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+    files = request.get('files')
+    if not files:
+        output = os.open(request['output'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        files = [os.open(os.devnull, os.O_RDONLY), output, output]
+    for target, source in enumerate(files):
         os.dup2(source, target)
+    if 'files' in request:  # others wait until nobody holds these open
+        os.closerange(3, os.sysconf('SC_OPEN_MAX'))
     sys.argv = request['command']
+
+
+def change_path(old, new):
+    """Put the folders of another import path where Python has put those of this one."""
+    if old != new:
+        old, new = ([os.path.abspath(folder) for folder in path.split(os.pathsep)] if path else []
+                    for path in (old, new))
+        sys.path[1:] = [*new, *(folder for folder in sys.path[1:] if folder not in old)]
 
 
 class Exit:
@@ -163,15 +238,13 @@ class Exit:
 
 
 def main(end):
-    if '--' in sys.argv:
-        split = sys.argv.index('--')
-        preload(sys.argv[1:split])
-        prepare(end)
-        sys.argv = sys.argv[split + 1:]
-    else:
-        preload(sys.argv[1:] or PRELOADED)
-        prepare(end)
-        become(next_request())
+    names = sys.argv[1:]
+    path = names[1] if names[:1] == ['--socket'] else None
+    if path:
+        names = names[2:]
+    preload(LIBRARIES if names == ['--libraries'] else names or PRELOADED)
+    prepare(end)
+    become(next_client(path) if path else next_request())
     run_tool()
 
 

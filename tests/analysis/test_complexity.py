@@ -34,7 +34,6 @@ CLASSIFIERS = {
 DETECTORS = {
     MICRO_DETECTOR: ('33.22', '219.53'),
     'detection/mask-rcnn_vssd-tiny_fpn_1x_coco.py': ('43.91', '265.28'),
-    'detection/mask-rcnn_vssd-small_fpn_1x_coco.py': ('59.71', '325.25'),
 }
 SEGMENTORS = {
     MICRO_SEGMENTOR: ('42.38', '892.85'),  # that of VSSD-T takes half a minute

@@ -1,7 +1,6 @@
 """The doctor says what works, what does not and why, and its exit status agrees."""
 import importlib
 import os
-import subprocess
 import sys
 
 import pytest
@@ -16,19 +15,25 @@ from mmvssd_kernels import dispatch
 HAS_ALL = all(versions.installed(name) for name in doctor.HOSTS.values())
 
 
-def run_doctor(*first_on_path):
-    """Run it in a fresh process, as users do; returns the status and the lines, unwrapped."""
-    path = os.pathsep.join([*map(str, first_on_path), *filter(None, sys.path)])
+@pytest.fixture(scope='module')
+def run_doctor(tool_server):
+    """Run it where neither a host nor the project is imported: its status and lines, unwrapped."""
+    path = os.pathsep.join(filter(None, sys.path))
     env = dict(os.environ, PYTHONPATH=path, COLUMNS='200')
     env.pop('TRITON_INTERPRET', None)
-    done = subprocess.run([sys.executable, '-m', 'mmvssd.doctor'], capture_output=True, text=True,
-                          env=env, timeout=240, check=False)
-    return done.returncode, done.stdout
+    server = tool_server('--libraries', env=env)
+
+    def run(*first_on_path):
+        its_own = dict(env, PYTHONPATH=os.pathsep.join([*map(str, first_on_path), path]))
+        done = server.run(['-m', 'mmvssd.doctor'], os.getcwd(), its_own, 240)
+        return done.returncode, done.stdout
+
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_ALL, reason='a host is not installed')
-def test_a_whole_installation():
+def test_a_whole_installation(run_doctor):
     status, text = run_doctor()
     assert status == 0, text
     assert 'PROBLEM' not in text
@@ -41,7 +46,7 @@ def test_a_whole_installation():
 
 
 @pytest.mark.slow
-def test_a_broken_and_an_absent_host(tmp_path):
+def test_a_broken_and_an_absent_host(run_doctor, tmp_path):
     """One line for each, and the rest is still tried."""
     for host, statement in dict(mmdet='raise RuntimeError("broken [on] purpose")',
                                 mmseg='raise ModuleNotFoundError("No module named mmseg")').items():

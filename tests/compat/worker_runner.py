@@ -2,6 +2,8 @@
 
 ``python worker_runner.py '{"work_dir": ..., "start": "fork", "persistent": true}'`` prints the ids
 of its workers at the second step, and goes on without an end.
+
+A worker that is no fork imports this module: only what a data set needs is imported at its top.
 """
 import json
 import multiprocessing
@@ -9,14 +11,7 @@ import sys
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import Dataset
-
-from mmvssd.cli.command_line import run
-from mmvssd.engine.record import RunRecordHook
 
 
 class Large(Dataset):
@@ -29,30 +24,33 @@ class Large(Dataset):
         return dict(inputs=torch.ones(2), mask=np.ones(200_000, np.uint8).tobytes())
 
 
-class Toy(BaseModel):
-    """A regression."""
+def build(options):
+    """Build the training."""
+    from mmengine.hooks import Hook
+    from mmengine.model import BaseModel
+    from mmengine.runner import Runner
 
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
+    from mmvssd.engine.record import RunRecordHook
 
-    def forward(self, inputs, mask=None, mode='tensor'):
-        return dict(loss=self.layer(torch.stack(inputs)).square().mean())
+    class Toy(BaseModel):
+        """A regression."""
 
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
 
-class Tell(Hook):
-    """Say which workers there are."""
+        def forward(self, inputs, mask=None, mode='tensor'):
+            return dict(loss=self.layer(torch.stack(inputs)).square().mean())
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter == 1:
-            children = [child.pid for child in multiprocessing.active_children()]
-            print('workers', *children, flush=True)
+    class Tell(Hook):
+        """Say which workers there are."""
 
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter == 1:
+                children = [child.pid for child in multiprocessing.active_children()]
+                print('workers', *children, flush=True)
 
-def main():
-    """Train."""
-    options = json.loads(sys.argv[1])
-    runner = Runner(
+    return Runner(
         model=Toy(), work_dir=options['work_dir'],
         train_dataloader=dict(
             batch_size=1, num_workers=2, dataset=Large(),
@@ -64,8 +62,8 @@ def main():
         train_cfg=dict(by_epoch=True, max_epochs=1_000_000),
         default_hooks=dict(logger=dict(type='LoggerHook', interval=100_000)),
         custom_hooks=[Tell(), RunRecordHook()])
-    runner.train()
 
 
 if __name__ == '__main__':
-    run(main)
+    from mmvssd.cli.command_line import run
+    run(lambda: build(json.loads(sys.argv[1])).train())

@@ -30,13 +30,13 @@ DOCS = project_root() / 'docs' / 'deployment.md'
 RECIPES = {'mmdet': 'samples/mask-rcnn_vssd-nano_fpn_1xb8_digits.py',
            'mmseg': 'samples/upernet_vmamba-nano_1xb8_digits.py',
            'mmpretrain': 'samples/vmamba-nano_1xb64_digits.py'}
-#: Settings of a classifier of one block, and of a segmentor of two, which scan in one order.
+#: Settings of a classifier and of a segmentor of one block, which scans in one order.
 SMALLER = {
     'mmpretrain': {
         'model.backbone.arch': dict(embed_dims=8, depths=(1, ), pattern='unidirectional'),
         'model.backbone.out_indices': (0, ), 'model.head.in_channels': 8},
     'mmseg': {
-        'model.backbone.arch': dict(embed_dims=8, depths=(1, 1), pattern='unidirectional'),
+        'model.backbone.arch': dict(embed_dims=8, depths=(1, 0), pattern='unidirectional'),
         'model.backbone.out_indices': (0, 1),
         'model.decode_head.in_channels': [8, 16], 'model.decode_head.in_index': [0, 1],
         'model.auxiliary_head.in_channels': 8, 'model.auxiliary_head.in_index': 0}}

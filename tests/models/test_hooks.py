@@ -10,7 +10,7 @@ from mmvssd.models.layers.conv import ReLU, is_watched
 
 
 def images():
-    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def parts(model):

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -244,8 +243,18 @@ def arguments(run, **instead):
     return command
 
 
+@pytest.fixture(scope='module')
+def run_as_step(tool_server):
+    """Run ``python *command`` as the script does, where libraries are imported already."""
+    env = {**os.environ, 'PYTHONPATH': f'{ROOT}/kernels:{ROOT}', 'OMP_NUM_THREADS': '1',
+           'MMVSSD_REPLAY': 'off'}
+    env.pop('TRITON_INTERPRET', None)
+    server = tool_server('--libraries', env=env)
+    return lambda command: server.run(command, str(ROOT), env, 240)
+
+
 @pytest.mark.slow
-def test_the_steps_run_on_a_cpu(check, tmp_path, summary):
+def test_the_steps_run_on_a_cpu(check, tmp_path, summary, run_as_step):
     """Each step's own command, so that none fails on a GPU for what a CPU shows."""
     out, asked = check()
     *compiled, tests, kernels, ops, backbones, models, replays = asked
@@ -258,13 +267,9 @@ def test_the_steps_run_on_a_cpu(check, tmp_path, summary):
                           steps=['1'], **{'train-amp': ['bfloat16']})]
     # a CUDA graph needs a GPU
     commands.append([word for word in arguments(backbones, **few) if 'cudagraph' not in word])
-    env = {**os.environ, 'PYTHONPATH': f'{ROOT}/kernels:{ROOT}', 'OMP_NUM_THREADS': '1',
-           'MMVSSD_REPLAY': 'off'}
-    env.pop('TRITON_INTERPRET', None)
     for command in commands:
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True,
-                              text=True)
-        assert done.returncode == 0, (command, done.stderr[-2000:])
+        done = run_as_step(command)
+        assert done.returncode == 0, (command, done.stdout[-2000:])
         if command is commands[0]:
             (tmp_path / 'out put' / 'compile.log').write_text(done.stdout)
     folder = tmp_path / 'out put'
@@ -277,13 +282,12 @@ def test_the_steps_run_on_a_cpu(check, tmp_path, summary):
     assert (folder / 'backbone_kernels.json').exists()
 
 
-def test_the_tests_need_no_more(check):
+def test_the_tests_need_no_more(check, run_as_step):
     """What runs on the GPU finds all its fixtures without those of tests/, which import hosts."""
     out, asked = check()
     tests = next(run for run in asked if 'pytest' in run)
     command = tests[:tests.index('-q')]
     # as the script runs it: from the checkout; the arguments are files and --confcutdir
     command += ['--setup-plan', '-q', '-p', 'no:cacheprovider']
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, 'PYTHONPATH': f'{ROOT}/kernels:{ROOT}'})
+    done = run_as_step(command)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -90,13 +90,13 @@ def sample_data(tmp_path_factory):
                             crop_size=32, progress=False)
 
 
-def train(family, data, work_dir, rate, load_from=None, amp=False):
-    """Losses of 200 iterations at a rate that stays after its warm-up, and what was logged."""
+def train(family, data, work_dir, rate, epochs, load_from=None, amp=False):
+    """Losses of all iterations at a rate that stays after its warm-up, and what was logged."""
     options = {'train_dataloader.dataset.pipeline.1.crop_size': 32,
                'model.backbone.arch.embed_dims': 8, 'model.head.in_channels': 64,
                'optim_wrapper.optimizer.lr': rate, 'param_scheduler.1.eta_min': rate,
-               'train_cfg.max_epochs': 8, 'train_cfg.val_begin': 9,
-               'default_hooks.checkpoint.interval': 8, 'load_from': load_from}
+               'train_cfg.max_epochs': epochs, 'train_cfg.val_begin': epochs + 1,
+               'default_hooks.checkpoint.interval': epochs, 'load_from': load_from}
     loader = {'batch_size': 16, 'num_workers': 0, 'persistent_workers': False,
               'dataset.data_root': str(data / 'imagenet')}
     for phase in ('train', 'val'):
@@ -107,7 +107,7 @@ def train(family, data, work_dir, rate, load_from=None, amp=False):
     kept = Losses()
     runner.register_hook(kept)
     runner.train()
-    assert len(kept.losses) == 200
+    assert len(kept.losses) == 25 * epochs
     log, = work_dir.glob('*/*.log')
     return torch.tensor(kept.losses), log.read_text()
 
@@ -122,12 +122,12 @@ def test_bfloat16_learns_what_float32_learns(family, sample_data, tmp_path):
     millionth come to losses up to 5 % apart.
     """
     pytest.importorskip('mmpretrain')
-    train(family, sample_data, tmp_path / 'begin', rate=2e-3)
+    train(family, sample_data, tmp_path / 'begin', 2e-3, epochs=8)
     begin = str(tmp_path / 'begin' / 'epoch_8.pth')
-    exact, exact_log = train(family, sample_data, tmp_path / 'float32', 5e-4, begin)
-    narrow, log = train(family, sample_data, tmp_path / 'bfloat16', 5e-4, begin, amp=True)
-    assert exact[-50:].mean() < 0.95 * exact[:50].mean()
+    exact, exact_log = train(family, sample_data, tmp_path / 'float32', 5e-4, 4, begin)
+    narrow, log = train(family, sample_data, tmp_path / 'bfloat16', 5e-4, 4, begin, amp=True)
+    assert exact[-25:].mean() < 0.95 * exact[:25].mean()
     assert not torch.equal(narrow, exact)
-    assert abs(narrow[-50:].mean() / exact[-50:].mean() - 1) < 0.02
+    assert abs(narrow[-25:].mean() / exact[-25:].mean() - 1) < 0.01
     assert len(re.findall('--amp: autocast to bfloat16 .* loss scaling off', log)) == 1
     assert '--amp' not in exact_log

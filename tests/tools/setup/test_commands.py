@@ -72,10 +72,11 @@ def test_a_terminal_shows_the_last_telling_line(setup, commands):
 def test_an_interruption_reaches_what_a_command_started(setup, commands, tmp_path):
     """As Ctrl-C does, sent to this process only: the grandchild ends too."""
     started = tmp_path / 'started'
-    script = f'sleep 60 & echo $! >"{started}.tmp"; mv "{started}.tmp" "{started}"; wait'
+    # no program in the foreground: bash would go on after one that ends as the signal comes
+    script = f'sleep 60 & echo $! >"{started}"; wait'
 
     def interrupt():
-        while not started.exists():
+        while not (started.exists() and started.read_text()):
             pass
         os.kill(os.getpid(), signal.SIGINT)
 
