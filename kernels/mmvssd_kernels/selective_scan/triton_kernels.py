@@ -180,6 +180,12 @@ def tokens_of(p_mask, line, start, o_t, W, stride_mr, mk, MASKED: tl.constexpr, 
 
 
 @triton.jit
+def entry(s, stride):
+    """Return how far entry s of the state lies from the first, in 64 bits."""
+    return (tl.full((), 0, dtype=tl.int64) + s) * stride
+
+
+@triton.jit
 def places(p, o_t, o_c, T, C):
     """Return where numbers of a tile's tokens and channels lie, T and C apart."""
     return p + o_c.to(tl.int64)[None, :] * C + o_t.to(tl.int64)[:, None] * T
@@ -229,8 +235,8 @@ def load_tiles(p_u, p_dt, p_y, o_t, left, m_kept, m_d, m_c, m_y, whole, PADDING:
 
 
 @triton.jit
-def store_tile(p, b_t, o_t, rest, m_c, more, whole, ADD: tl.constexpr):
-    """Store a tile, padding too; with ADD on top of what is there, if there is ``more``.
+def store_tile(p, b_t, o_t, rest, m_kept, m_c, more, whole, ADD: tl.constexpr):
+    """Store a tile, 0 at padding; with ADD on top of what is there, if there is ``more``.
 
     The line's ``rest`` is told in 64 bits, not as ``left``: a compiler that sees the condition of
     the loads again computes it for all tiles, ahead of the branches.
@@ -241,6 +247,7 @@ def store_tile(p, b_t, o_t, rest, m_c, more, whole, ADD: tl.constexpr):
         tl.store(p, b_t, mask=m_c[None, :])
     else:
         m_t = (o_t < rest)[:, None]
+        b_t = tl.where(m_kept[:, None], b_t, 0)
         if ADD:
             b_t += tl.load(p, mask=m_t & (m_c & more)[None, :], other=0).to(b_t.dtype)
         tl.store(p, b_t, mask=m_t & m_c[None, :])
@@ -417,10 +424,10 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                             + o_t.to(tl.int64) * B_k)
                     for s in range(S):
                         if S > 1:
-                            b_A, b_longest = load_A(p_A + s * stride_As, k * D + o_d, m_d,
+                            b_A, b_longest = load_A(p_A + entry(s, stride_As), k * D + o_d, m_d,
                                                     stride_Ad, SOFTPLUS, ACC)
                             b_before = tl.load(p_h + s * D, mask=m_d, other=0)
-                        b_B = tl.load(p_Bk + s * stride_Bs, mask=m_t, other=0).to(ACC)
+                        b_B = tl.load(p_Bk + entry(s, stride_Bs), mask=m_t, other=0).to(ACC)
                         b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                         b_b = b_input * b_B[:, None]
                         if BACKWARD:
@@ -449,7 +456,7 @@ def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride
     from_last = (k >= forward) != BACKWARD
     o_e = pid % blocks * BE + tl.arange(0, BE)
     m_e = o_e < S * D
-    o_s = o_e // D
+    o_s = (o_e // D).to(tl.int64)
     o_d = o_e % D
     b_A = tl.load(p_A + (k * D + o_d) * stride_Ad + o_s * stride_As, mask=m_e, other=0).to(ACC)
     b_state = tl.zeros((BE, ), dtype=ACC)
@@ -557,12 +564,12 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                     p_before = p_state + ((k * N + n) * tiles + tile) * S * D + o_d
                     for s in range(S):
                         if S > 1:
-                            b_A, b_longest = load_A(p_A + s * stride_As, k * D + o_d, m_d,
+                            b_A, b_longest = load_A(p_A + entry(s, stride_As), k * D + o_d, m_d,
                                                     stride_Ad, SOFTPLUS, ACC)
                             b_before = tl.load(p_h + s * D, mask=m_d, other=0)
                         tl.store(p_before + s * D, b_before, mask=m_d)
-                        b_B, b_C = load_projections(p_Bk + s * stride_Bs, p_Ck + s * stride_Cs,
-                                                    m_t, ACC)
+                        b_B, b_C = load_projections(p_Bk + entry(s, stride_Bs),
+                                                    p_Ck + entry(s, stride_Cs), m_t, ACC)
                         b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                         b_b = b_delta_u * b_B[:, None]
                         b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
@@ -571,8 +578,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                         b_before = row(b_h, BL - 1, BL, ACC)
                         if S > 1:
                             tl.store(p_h + s * D, b_before, mask=m_d)
-                    # padding gets its zero
-                    store_tile(p_tile, b_y, o_t, W - start, m_d, more, whole, False)
+                    store_tile(p_tile, b_y, o_t, W - start, m_kept, m_d, more, whole, False)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -694,13 +700,13 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         m_t = m_w & m_kept
                         for s in range(S):
                             if S > 1:
-                                b_A, b_longest = load_A(p_A + s * stride_As, k * D + o_d, m_d,
+                                b_A, b_longest = load_A(p_A + entry(s, stride_As), k * D + o_d, m_d,
                                                         stride_Ad, SOFTPLUS, ACC)
                                 b_after = tl.load(p_g + s * D, mask=m_d, other=0)
                             b_before = tl.load(p_h + (tile * S + s) * D, mask=m_d, other=0)
                             b_B, b_C = load_projections(
-                                p_Bk + line * B_r + start * B_k + s * stride_Bs,
-                                p_Ck + line * C_r + start * C_k + s * stride_Cs, m_t, ACC)
+                                p_Bk + line * B_r + start * B_k + entry(s, stride_Bs),
+                                p_Ck + line * C_r + start * C_k + entry(s, stride_Cs), m_t, ACC)
                             b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                             b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                             b_b = b_delta_u * b_B[:, None] + b_c
@@ -708,11 +714,11 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                             b_e = b_dy * b_C[:, None]
                             b_g, b_after = run_back(b_e, b_a, b_after, BL, ACC)
                             b_w = b_g * b_c
-                            p_ps = p_pk + line * pr + start * pk + s * stride_ps
+                            p_ps = p_pk + line * pr + start * pk + entry(s, stride_ps)
                             b_dB = sum_of_channels(b_g * b_delta_u, BL, BD)
                             b_dC = sum_of_channels(b_h * b_dy, BL, BD)
-                            tl.store(p_dB + p_ps, b_dB, mask=m_w)
-                            tl.store(p_dC + p_ps, b_dC, mask=m_w)
+                            tl.store(p_dB + p_ps, tl.where(m_kept, b_dB, 0), mask=m_w)
+                            tl.store(p_dC + p_ps, tl.where(m_kept, b_dC, 0), mask=m_w)
                             b_du += b_g * b_B[:, None]
                             b_ddelta += b_w * b_A[None, :]
                             b_sum = tl.sum(b_w * b_delta, axis=0)
@@ -728,7 +734,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_du = b_du * b_delta + b_dy * b_D[None, :]
                         p_dun = p_du + part * stride_xp + n * stride_xn + group * stride_xg
                         store_tile(places(p_dun + line * xr + start * xk, o_t, o_d, xk, stride_xd),
-                                   b_du, o_t, W - start, m_d, more, whole,
+                                   b_du, o_t, W - start, m_kept, m_d, more, whole,
                                    AXES * COUNT * DIRECTIONS > 1)
                         p_ddtk = p_ddt + n * stride_qn + k * stride_qg + line * qr + start * qk
                         if BR:
@@ -738,7 +744,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                                 GRAD_PRECISION, ACC)
                             p_ddtk += block * stride_qb
                         store_tile(places(p_ddtk, o_t, o_c, qk, stride_qc), b_dz, o_t, W - start,
-                                   m_c, False, whole, False)
+                                   m_kept, m_c, False, whole, False)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)
                 if S == 1:
