@@ -134,7 +134,7 @@ def test_a_step_of_minus_infinity_before_softplus_is_no_step(triton_device):
     assert failures([case], torch.float32, triton_device) == ()
 
 
-def test_strides_do_not_matter(triton_device, same_sums):
+def test_strides_do_not_matter(triton_device, same):
     tensors = make_case(N=2, K=2, D=8, S=3, L=70).cast(torch.float32, triton_device)
     dense = {name: t.detach().clone().requires_grad_() for name, t in tensors.items()}
     tensors['B'] = tensors['B'].detach()[:, :1].expand(-1, 2, -1, -1).requires_grad_()
@@ -145,7 +145,29 @@ def test_strides_do_not_matter(triton_device, same_sums):
     strided = {name: t.requires_grad_() for name, t in strided.items()}
     expected, got = (results(Case('selective_scan', {}), t, 'triton') for t in (dense, strided))
     for name, t in expected.items():
-        assert same_sums(got[name], t), name
+        assert same(got[name], t), name
+
+
+def in_nan(t, order):
+    """The same numbers among NaN, which lies between them too; ``order`` is that in memory."""
+    room = t.new_full([size + 2 for size in t.permute(order).shape], torch.nan)
+    room[tuple(slice(1, -1) for _ in order)] = t.detach().permute(order)
+    inner = room[tuple(slice(1, -1) for _ in order)]
+    return inner.permute([order.index(dim) for dim in range(t.dim())]).requires_grad_()
+
+
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('beside', ['tokens', 'channels', 'tokens of u', 'tokens of delta'])
+def test_nothing_beside_the_inputs_is_read(beside, masked, triton_device, same):
+    case = make_case(N=2, D=33, L=18, masked=masked)
+    tensors = case.cast(torch.float32, triton_device)
+    orders = {name: (0, 1, 2) if beside in ('tokens', f'tokens of {name}') else (0, 2, 1)
+              for name in ('u', 'delta')}
+    orders.update(B=(0, 1, 2, 3), C=(0, 3, 1, 2), A=(1, 0))
+    expected, got = (results(case, {**tensors, **own}, 'triton') for own in (
+        {}, {name: in_nan(tensors[name], order) for name, order in orders.items()}))
+    for name, t in expected.items():
+        assert same(got[name], t), name
 
 
 def test_strides_of_the_gradient_do_not_matter(triton_device, same):
@@ -236,6 +258,22 @@ def test_half_inputs_beside_float32_parameters(dtype, triton_device):
     for name, t in mixed.items():
         assert got[name].dtype == t.dtype
         assert torch.equal(got[name], expected[name].to(t.dtype))
+
+
+@pytest.mark.parametrize('dtypes', [
+    (torch.bfloat16, torch.float16), (torch.float32, torch.bfloat16)], ids=str)
+@pytest.mark.parametrize('D', [12, 33])
+def test_projections_may_have_a_dtype_each(D, dtypes, triton_device):
+    wide = make_case(D=D, L=20, S=2).cast(torch.float32, triton_device)
+    for name, dtype in zip('BC', dtypes):
+        wide[name] = wide[name].detach().to(dtype).float().requires_grad_()
+    mixed = {**wide, **{name: wide[name].detach().to(dtype).requires_grad_()
+                        for name, dtype in zip('BC', dtypes)}}
+    expected, got = (results(Case('selective_scan', {}), t, 'triton') for t in (wide, mixed))
+    assert torch.equal(got['y'], expected['y'])
+    for name, t in mixed.items():
+        assert got[name].dtype == t.dtype
+        assert torch.equal(got[name], expected[name].to(t.dtype)), name
 
 
 @pytest.mark.parametrize('kind', [dict(L=0), dict(L=1), dict(L=20, S=3)], ids=options)

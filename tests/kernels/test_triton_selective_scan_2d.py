@@ -167,7 +167,7 @@ def test_a_padded_image_has_what_it_has_alone(pattern, triton_device):
         torch.testing.assert_close(gradient, t.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_strides_do_not_matter(triton_device, same_sums):
+def test_strides_do_not_matter(triton_device, same):
     """Parts of one projection, channels-first, transposed, and expanded inputs."""
     case = make_case(N=2, grid=(4, 5), S=2)
     dense = {name: t.detach() for name, t in case.cast(torch.float32, triton_device).items()}
@@ -180,7 +180,7 @@ def test_strides_do_not_matter(triton_device, same_sums):
     expected, got = (results(case, {name: t.requires_grad_() for name, t in tensors.items()},
                              'triton') for tensors in (dense, strided))
     for name, t in expected.items():
-        assert same_sums(got[name], t), name
+        assert same(got[name], t), name
 
 
 def by_columns(t):
