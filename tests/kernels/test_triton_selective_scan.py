@@ -196,6 +196,22 @@ def test_offsets_beyond_31_bits(triton_device):
     assert torch.equal(selective_scan(**{**tensors, 'u': u}, impl='triton')[1, 1], expected[1, 1])
 
 
+@pytest.mark.parametrize(('name', 'shape', 'strides'), [
+    ('B', (1, 1, 4, 5), (0, 0, 2**30, 1)), ('A', (3, 4), (1, 2**30))])
+def test_entries_of_the_state_far_apart(name, shape, strides, triton_device):
+    """Their number times their distance takes more than 31 bits, though each takes fewer."""
+    if triton_device == 'cuda':
+        pytest.skip('a GPU has no memory that is reserved and not used')
+    tensors = make_case(D=3, L=5, S=4).cast(torch.float32)
+    memory = torch.empty(2**32 + 2**20, dtype=torch.int32).view(torch.float32)
+    far = memory.as_strided(shape, strides)
+    far.copy_(tensors[name].detach())
+    expected, got = (results(Case('selective_scan', {}), t, 'triton')
+                     for t in (tensors, {**tensors, name: far.requires_grad_()}))
+    for result, t in expected.items():
+        assert torch.equal(got[result], t), result
+
+
 def test_every_number_is_written(poisoned_memory, triton_device):
     for kind in (dict(L=70), dict(L=5, S=6)):
         assert failures(draws(**kind), torch.float32, triton_device) == ()

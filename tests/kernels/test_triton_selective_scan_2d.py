@@ -167,6 +167,17 @@ def test_a_padded_image_has_what_it_has_alone(pattern, triton_device):
         torch.testing.assert_close(gradient, t.grad, rtol=1e-5, atol=1e-5)
 
 
+def test_padding_has_no_share_in_nan(triton_device):
+    """The state of its image has it, before and after; outputs and gradients of padding are 0."""
+    case = make_case(grid=(2, 3), D=5)
+    case.tensors['mask'] = torch.ones(1, 2, 3, dtype=torch.bool)
+    case.tensors['mask'][0, 1, 1] = False
+    case.tensors['x'][0, 0, 0, 2] = torch.nan
+    got = results(case, case.cast(torch.float32, triton_device), 'triton')
+    for name in ('y', *LOCAL):
+        assert (got[name][0, 1, 1] == 0).all(), name
+
+
 def test_strides_do_not_matter(triton_device, same):
     """Parts of one projection, channels-first, transposed, and expanded inputs."""
     case = make_case(N=2, grid=(4, 5), S=2)
