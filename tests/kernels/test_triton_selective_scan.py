@@ -212,6 +212,20 @@ def test_entries_of_the_state_far_apart(name, shape, strides, triton_device):
         assert torch.equal(got[result], t), result
 
 
+@pytest.mark.parametrize('chunk', [1, 10**6])
+def test_a_decay_of_minus_infinity_forgets(chunk, monkeypatch, triton_device):
+    """Each output is that of its token alone, in chunks too."""
+    monkeypatch.setattr(launch, 'CHUNK', chunk)
+    tensors = make_case(D=2, L=70).cast(torch.float32, triton_device)
+    tensors = {name: t.detach() for name, t in tensors.items()}
+    tensors['A'][1] = -torch.inf
+    alone = {name: t[..., -1:] if name in ('u', 'delta', 'B', 'C') else t
+             for name, t in tensors.items()}
+    y = selective_scan(**tensors, impl='triton')
+    torch.testing.assert_close(y[:, 1, -1:], selective_scan(**alone, impl='reference')[:, 1])
+    assert y.isfinite().all()
+
+
 def test_every_number_is_written(poisoned_memory, triton_device):
     for kind in (dict(L=70), dict(L=5, S=6)):
         assert failures(draws(**kind), torch.float32, triton_device) == ()

@@ -167,6 +167,19 @@ def test_a_padded_image_has_what_it_has_alone(pattern, triton_device):
         torch.testing.assert_close(gradient, t.grad, rtol=1e-5, atol=1e-5)
 
 
+def test_ranks_of_the_weight_far_apart(triton_device):
+    if triton_device == 'cuda':
+        pytest.skip('a GPU has no memory that is reserved and not used')
+    case = make_case(grid=(2, 3), D=3, R=4)
+    tensors = {name: t.detach() for name, t in case.cast(torch.float32).items()}
+    memory = torch.empty(2**32 + 2**20, dtype=torch.int32).view(torch.float32)
+    far = memory.as_strided((4, 3, 4), (12, 1, 2**30))
+    far.copy_(tensors['dt_weight'])
+    expected, got = (case.run({**tensors, 'dt_weight': weight}, 'triton')
+                     for weight in (tensors['dt_weight'], far))
+    assert torch.equal(got, expected)
+
+
 def test_padding_has_no_share_in_nan(triton_device):
     """The state of its image has it, before and after; outputs and gradients of padding are 0."""
     case = make_case(grid=(2, 3), D=5)

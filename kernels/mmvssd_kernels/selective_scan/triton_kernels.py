@@ -290,7 +290,7 @@ def load_vector(p, o, m, stride, ACC: tl.constexpr):
 def load_weight(p_weight, o_d, m_d, stride_wd, stride_wr, R: tl.constexpr, BR: tl.constexpr):
     """Load the weight that widens step sizes, (BR, BD)."""
     o_r = tl.arange(0, BR if BR else 1)
-    return tl.load(p_weight + o_d[None, :] * stride_wd + o_r[:, None] * stride_wr,
+    return tl.load(p_weight + o_d[None, :] * stride_wd + o_r.to(tl.int64)[:, None] * stride_wr,
                    mask=(o_r < R)[:, None] & m_d[None, :], other=0)
 
 
@@ -326,6 +326,12 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
 
 
 @triton.jit
+def finite(b_A):
+    """Return A without negative infinity, which would make NaN of a step of 0."""
+    return tl.maximum(b_A, -1e38, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def load_A(p_A, o_d, m_d, stride_Ad, SOFTPLUS: tl.constexpr, ACC: tl.constexpr):
     """Load A, and the step from which on exp(delta A) is 0, or if A is positive infinite.
 
@@ -334,7 +340,7 @@ def load_A(p_A, o_d, m_d, stride_Ad, SOFTPLUS: tl.constexpr, ACC: tl.constexpr):
     b_A = load_vector(p_A, o_d, m_d, stride_Ad, ACC)
     b_longest = b_A
     if SOFTPLUS and tl.float32 == ACC:
-        b_A = tl.maximum(b_A, -1e38, propagate_nan=tl.PropagateNan.ALL)  # 0 times infinity is NaN
+        b_A = finite(b_A)
         b_longest = tl.where(b_A < 0, 88.1, 89.0) / tl.maximum(tl.abs(b_A), 1e-36)
     return b_A, b_longest
 
@@ -459,6 +465,8 @@ def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride
     o_s = (o_e // D).to(tl.int64)
     o_d = o_e % D
     b_A = tl.load(p_A + (k * D + o_d) * stride_Ad + o_s * stride_As, mask=m_e, other=0).to(ACC)
+    if tl.float32 == ACC:
+        b_A = finite(b_A)
     b_state = tl.zeros((BE, ), dtype=ACC)
     for start in range(0, chunks, BC):
         o_c = start + tl.arange(0, BC)
