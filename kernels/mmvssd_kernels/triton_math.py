@@ -21,7 +21,11 @@ def dot(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexp
     if _WIDEN and tl.bfloat16 == DTYPE:
         b_a = b_a.to(tl.float32)
         b_b = b_b.to(tl.float32)
-    return tl.dot(b_a, b_b, b_sum, input_precision=PRECISION, out_dtype=ACC)
+    if b_sum is None:  # Triton before 3.4 takes no None for it
+        b_product = tl.dot(b_a, b_b, input_precision=PRECISION, out_dtype=ACC)
+    else:
+        b_product = tl.dot(b_a, b_b, b_sum, input_precision=PRECISION, out_dtype=ACC)
+    return b_product
 
 
 @triton.jit

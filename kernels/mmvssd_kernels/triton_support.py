@@ -19,8 +19,10 @@ from torch import Tensor
 from mmvssd_kernels import compile_ahead, dispatch
 from mmvssd_kernels.numerics import tf32_allowed
 
-#: The oldest Triton with all that the kernels use: reversed scans, precisions of products.
+#: The oldest Triton with all that the kernels use: scans, precisions of products.
 VERSION = (3, 0)
+#: The oldest Triton whose compiler takes all kernels. Those before end the process at some.
+COMPILER_VERSION = (3, 3)
 #: Before the reference.
 PRIORITY = 100
 #: The oldest GPUs that Triton and the kernels' tests know, Turing.
@@ -91,6 +93,9 @@ def _version_obstacle() -> Optional[str]:
         needed = '.'.join(map(str, VERSION))
         return (f'Triton {version} is installed, {needed} is needed: '
                 f"pip install 'triton>={needed}'")
+    if not interpreted() and release < COMPILER_VERSION:
+        return (f"Triton {version}'s compiler ends the process at some kernels: "
+                f"{'.'.join(map(str, COMPILER_VERSION))} is needed, which PyTorch 2.7 brings")
     if interpreted() and release < (3, 2) and importlib.metadata.version('numpy') >= '2':
         return f"Triton {version}'s interpreter writes nothing with NumPy 2: it needs NumPy 1"
     return None

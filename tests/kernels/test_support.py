@@ -48,6 +48,15 @@ def test_versions_that_fit(installed, version):
     assert triton_support.obstacle(GRID) is None
 
 
+@pytest.mark.parametrize(('version', 'fits'), [('3.0.0', False), ('3.2.0+git1', False),
+                                               ('3.3.0', True), ('3.7.1', True)])
+def test_a_compiler_that_ends_the_process(installed, monkeypatch, version, fits):
+    installed(version)
+    monkeypatch.setenv('TRITON_INTERPRET', '0')
+    reason = triton_support.obstacle(GRID)
+    assert ('3.3 is needed, which PyTorch 2.7 brings' in reason) is not fits
+
+
 @pytest.mark.parametrize(('version', 'numpy', 'fits'), [
     ('3.0.0', '1.26.4', True), ('3.1.0+git1', '2.2.6', False), ('3.2.0', '2.0.0', True)])
 def test_an_interpreter_that_writes_nothing(installed, monkeypatch, version, numpy, fits):
