@@ -83,7 +83,7 @@ def scores(work_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('options', 'kills', 'last'), [
-    ({}, ['iter:3', 'save', 'val:2', 'save:2', 1.5, 'val'], 'epoch_3.pth'),
+    ({}, ['iter:3', 'save', 'val:2', 'save:2', 0.5, 'val'], 'epoch_3.pth'),
     (BY_ITERATION, ['iter:5', 'save', 'val'], 'iter_12.pth'),
     # from within an epoch: the best checkpoint would bring another at its end
     ({**ITERATIONS, 'default_hooks.checkpoint.save_best': None}, ['iter:8', 'save'],
