@@ -87,15 +87,11 @@ def drawback(*args, **kwargs) -> Optional[str]:
 def _version_obstacle() -> Optional[str]:
     if not INSTALLED:
         return 'Triton is not installed: pip install triton'
-    version = _version()
-    release = tuple(map(int, re.findall(r'\d+', version)[:2]))
+    version, release = _version(), _release()
     if release < VERSION:
         needed = '.'.join(map(str, VERSION))
         return (f'Triton {version} is installed, {needed} is needed: '
                 f"pip install 'triton>={needed}'")
-    if not interpreted() and release < COMPILER_VERSION:
-        return (f"Triton {version}'s compiler ends the process at some kernels: "
-                f"{'.'.join(map(str, COMPILER_VERSION))} is needed, which PyTorch 2.7 brings")
     if interpreted() and release < (3, 2) and importlib.metadata.version('numpy') >= '2':
         return f"Triton {version}'s interpreter writes nothing with NumPy 2: it needs NumPy 1"
     return None
@@ -110,10 +106,21 @@ def _version() -> str:
         return importlib.import_module('triton').__version__
 
 
+def _release() -> Tuple[int, ...]:
+    return tuple(map(int, re.findall(r'\d+', _version())[:2]))
+
+
+def _compiler_obstacle() -> Optional[str]:
+    if _release() >= COMPILER_VERSION:
+        return None
+    return (f"Triton {_version()}'s compiler ends the process at some kernels: "
+            f"{'.'.join(map(str, COMPILER_VERSION))} is needed, which PyTorch 2.7 brings")
+
+
 # a tracer shall not see the query
 @torch.compiler.assume_constant_result
 def _device_obstacle(index: Optional[int]) -> Optional[str]:
-    return _query(index)
+    return _compiler_obstacle() or _query(index)
 
 
 @functools.cache

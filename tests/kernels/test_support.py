@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,8 +54,11 @@ def test_versions_that_fit(installed, version):
 def test_a_compiler_that_ends_the_process(installed, monkeypatch, version, fits):
     installed(version)
     monkeypatch.setenv('TRITON_INTERPRET', '0')
-    reason = triton_support.obstacle(GRID)
-    assert ('3.3 is needed, which PyTorch 2.7 brings' in reason) is not fits
+    monkeypatch.setattr(triton_support, '_query', lambda index: None)
+    x = SimpleNamespace(device=torch.device('cuda', 0), dtype=torch.float32)
+    reason = triton_support.obstacle(x)
+    assert reason is None if fits else '3.3 is needed, which PyTorch 2.7 brings' in reason
+    assert 'needs a CUDA GPU' in triton_support.obstacle(GRID)
 
 
 @pytest.mark.parametrize(('version', 'numpy', 'fits'), [

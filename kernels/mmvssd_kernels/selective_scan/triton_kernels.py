@@ -586,7 +586,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                         b_before = row(b_h, BL - 1, BL, ACC)
                         if S > 1:
                             tl.store(p_h + s * D, b_before, mask=m_d)
-                    store_tile(p_tile, b_y, o_t, W - start, m_kept, m_d, more, whole, False)
+                    store_tile(p_tile, b_y, o_t, W - start, m_kept, m_d, False, whole, False)
 
 
 @triton.jit(do_not_specialize=VARYING)
