@@ -4,11 +4,7 @@ Per channel and entry s of the state, in the order in which a sequence runs::
 
     h_t = exp(delta_t A_s) h_{t-1} + delta_t B_{t,s} u_t,   y_t = sum_s C_{t,s} h_t + D u_t
 
-A grid has lines of W tokens: its rows as one line, or its columns. A tile is BL tokens of a line
-and BD channels.
-A program takes the tiles of a chunk one after the other, and the state along. Lanes of a warp lie
-side by side along channels, so that a scan along the tokens of a tile stays in the registers of a
-thread. Places beyond the end of a line have a step of 0, with which the state passes as it is.
+A program takes the tiles (``triton_tiles.py``) of a chunk one after the other, and the state along.
 
 Along each of AXES axes run COUNT sequences forward, and with two DIRECTIONS as many reversed. An
 axis and direction is a way, and bit ``way`` of TURNED tells whether it runs down columns. The
@@ -24,7 +20,35 @@ p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import dot, dot_of_parts, exp, softplus
+from mmvssd_kernels.selective_scan.triton_tiles import (
+    channels,
+    decay,
+    distances,
+    entry,
+    finite,
+    follow,
+    follow_with_rest,
+    lines_of,
+    load_A,
+    load_projections,
+    load_tiles,
+    load_vector,
+    load_weight,
+    number_of,
+    order,
+    part_of_work,
+    place,
+    places,
+    present,
+    row,
+    run_back,
+    step_channels,
+    steps,
+    store_tile,
+    sum_of_channels,
+    tokens_of,
+)
+from mmvssd_kernels.triton_math import dot_of_parts, exp
 
 # What changes from image to image, or from rows to columns. To compile for multiples of 16 among
 # them would gain nothing: a grid of odd sides would only compile all kernels once more.
@@ -34,326 +58,6 @@ VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'base', '
            'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn', 'stride_ur',
            'stride_tr', 'stride_Br', 'stride_Cr', 'stride_yr', 'stride_xr', 'stride_qr',
            'stride_pr', 'stride_pb', 'stride_yp', 'stride_xp']
-
-
-@triton.jit
-def follow(a_left, b_left, a_right, b_right):
-    """Join two stretches of h -> a h + b."""
-    return a_left * a_right, a_right * b_left + b_right
-
-
-@triton.jit
-def follow_with_rest(a_left, b_left, c_left, a_right, b_right, c_right):
-    """Join them, and c, which is b without the last step's own input: a_t h_{t-1}."""
-    return a_left * a_right, a_right * b_left + b_right, a_right * b_left + c_right
-
-
-@triton.jit
-def last(left, right):
-    """Make a scan that changes no number, only how threads share them: as all scans here want it.
-
-    Without it, the layout of a product would spread over all that follows from it.
-    """
-    return right
-
-
-@triton.jit
-def channels(block, BD: tl.constexpr):
-    """Number a block's channels, of which a lane takes one.
-
-    They are contiguous, and marked as not aligned: the next lanes take the next channels, not the
-    next tokens.
-    """
-    return tl.multiple_of(block * BD + tl.arange(0, BD), 1)
-
-
-@triton.jit
-def present(o_d, D: tl.constexpr, BD: tl.constexpr):
-    """Tell which channels there are: all, and the compiler knows it, if blocks divide them."""
-    return (o_d < D) | (D % BD == 0)
-
-
-@triton.jit
-def order(REVERSE: tl.constexpr, BL: tl.constexpr):
-    """Return places of a tile's tokens on their line, in the order of the sequence."""
-    o_l = tl.arange(0, BL)
-    if REVERSE:
-        o_l = BL - 1 - o_l
-    return o_l
-
-
-@triton.jit
-def row(b_t, t: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
-    """Return row t of a tile, bit for bit.
-
-    Its thread has it: of a sum of bits with zeros the compiler leaves nothing.
-    """
-    BITS: tl.constexpr = tl.int64 if tl.float64 == ACC else tl.int32
-    m_row = (tl.arange(0, BL) == t)[:, None]
-    return tl.sum(tl.where(m_row, b_t.to(BITS, bitcast=True), 0), axis=0).to(ACC, bitcast=True)
-
-
-@triton.jit
-def run_back(b_e, b_a, b_after, BL: tl.constexpr, ACC: tl.constexpr):
-    """Run g_t = e_t + a_{t+1} g_{t+1} from the last row; return all g, and a_0 g_0.
-
-    It goes row by row: a reversed scan would exchange numbers between lanes, though one has them
-    all.
-    """
-    o_l = tl.arange(0, BL)[:, None]
-    b_row = row(b_e, BL - 1, BL, ACC) + b_after
-    b_g = tl.where(o_l == BL - 1, b_row[None, :], b_e)
-    for i in tl.static_range(1, BL):
-        b_row = tl.fma(row(b_a, BL - i, BL, ACC), b_row, row(b_e, BL - 1 - i, BL, ACC))
-        b_g = tl.where(o_l == BL - 1 - i, b_row[None, :], b_g)
-    return b_g, row(b_a, 0, BL, ACC) * b_row
-
-
-@triton.jit
-def part_of_work(pid, blocks, chunks, images, SEQUENCES: tl.constexpr):
-    """Tell which part of the work is a program's: block of channels, chunk, images, group, part."""
-    block = (pid % blocks).to(tl.int64)
-    c = pid // blocks % chunks
-    image = pid // blocks // chunks % images
-    rest = (pid // blocks // chunks // images).to(tl.int64)
-    group = rest if SEQUENCES == 1 else rest * 0
-    part = rest * 0 if SEQUENCES == 1 else rest
-    return block, c, image, group, part
-
-
-@triton.jit
-def lines_of(rows, columns, chunks, TURN: tl.constexpr, BL: tl.constexpr):
-    """Return tokens of a line, tiles of a line, tiles of all lines, and tiles of a chunk."""
-    W = rows if TURN else rows * columns
-    per_line = tl.cdiv(W, BL)
-    tiles = columns * per_line if TURN else per_line
-    return W, per_line, tiles, tl.cdiv(tiles, chunks)
-
-
-@triton.jit
-def number_of(place, group, way: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
-              DIRECTIONS: tl.constexpr):
-    """Return a sequence's number, of its place in the order in which programs take them."""
-    axis: tl.constexpr = way // DIRECTIONS
-    return group + axis + (place - axis * COUNT * DIRECTIONS) * AXES
-
-
-@triton.jit
-def distances(K: tl.constexpr, stride_r, stride_k, TURN: tl.constexpr):
-    """Return how far lines, and a line's tokens, lie from each other; K is compiled in, or 0."""
-    stride_k = K if K else stride_k
-    line, token = (stride_k, stride_r) if TURN else (stride_r, stride_k)
-    return line, token
-
-
-@triton.jit
-def place(j, begin, count, per_line, TURN: tl.constexpr, REVERSE: tl.constexpr, BL: tl.constexpr):
-    """Return number, line and first token of a chunk's tile j, in the sequence's order.
-
-    If nobody runs down columns, the line is 0, which the compiler must not know: of what follows
-    it would have lanes load several numbers of a token, and so share a tile's tokens.
-    """
-    if REVERSE:
-        j = count - 1 - j
-    tile = begin + j
-    if TURN:  # without a sign, division takes less
-        line = (tile.to(tl.uint32) // per_line.to(tl.uint32)).to(tl.int32)
-        start = (tile - line * per_line) * BL
-    else:
-        line = (tile < 0).to(tl.int32)
-        start = tile * BL
-    return tile.to(tl.int64), line.to(tl.int64), start.to(tl.int64)
-
-
-@triton.jit
-def tokens_of(p_mask, line, start, o_t, W, stride_mr, mk, MASKED: tl.constexpr, BL: tl.constexpr):
-    """Tell how many of a tile's tokens its line has, which are no padding, and if all are there.
-
-    Nearly all tiles are whole. A branch for these costs less than a mask for each token.
-    """
-    left = tl.minimum(W - start, BL).to(tl.int32)
-    m_kept = tl.full((BL, ), 1, dtype=tl.int1)
-    if MASKED:
-        m_kept = tl.load(p_mask + line * stride_mr + (start + o_t) * mk, mask=o_t < left,
-                         other=0) != 0
-    return left, m_kept, (left == BL) & (not MASKED)
-
-
-@triton.jit
-def entry(s, stride):
-    """Return how far entry s of the state lies from the first, in 64 bits."""
-    return (tl.full((), 0, dtype=tl.int64) + s) * stride
-
-
-@triton.jit
-def places(p, o_t, o_c, T, C):
-    """Return where numbers of a tile's tokens and channels lie, T and C apart."""
-    return p + o_c.to(tl.int64)[None, :] * C + o_t.to(tl.int64)[:, None] * T
-
-
-@triton.jit
-def by_channel(b_t, K: tl.constexpr, TURN: tl.constexpr):
-    """Hand a tile around so that a lane has all tokens of its channel: 16 of them, bit by bit.
-
-    If tokens lie side by side, lanes have loaded a channel's tokens together, and would exchange
-    numbers for each step of a scan.
-    """
-    if (K == 1) & (not TURN):
-        BL: tl.constexpr = b_t.shape[0]
-        BD: tl.constexpr = b_t.shape[1]
-        b_0, b_1 = tl.split(tl.reshape(tl.trans(b_t), (BD, 2, 2, 2, 2)))
-        b_00, b_10 = tl.split(b_0)
-        b_01, b_11 = tl.split(b_1)
-        b_000, b_100 = tl.split(b_00)
-        b_010, b_110 = tl.split(b_10)
-        b_001, b_101 = tl.split(b_01)
-        b_011, b_111 = tl.split(b_11)
-        b_0 = tl.join(tl.join(b_000, b_100), tl.join(b_010, b_110))
-        b_1 = tl.join(tl.join(b_001, b_101), tl.join(b_011, b_111))
-        b_t = tl.trans(tl.reshape(tl.join(b_0, b_1), (BD, BL)))
-    return b_t
-
-
-@triton.jit
-def load_tiles(p_u, p_dt, p_y, o_t, left, m_kept, m_d, m_c, m_y, whole, PADDING: tl.constexpr,
-               UK: tl.constexpr, TK: tl.constexpr, YK: tl.constexpr, TURN: tl.constexpr):
-    """Load three tiles, of channels m_d, m_c and m_y; 0 if there is no token, or it is padding.
-
-    PADDING: of the third padding is loaded too.
-    """
-    if whole:
-        b_u = tl.load(p_u, mask=m_d[None, :], other=0)
-        b_dt = tl.load(p_dt, mask=m_c[None, :], other=0)
-        b_y = tl.load(p_y, mask=m_y[None, :], other=0)
-    else:
-        m_line = o_t < left
-        m_t = m_line & m_kept
-        b_u = tl.load(p_u, mask=m_t[:, None] & m_d[None, :], other=0)
-        b_dt = tl.load(p_dt, mask=m_t[:, None] & m_c[None, :], other=0)
-        b_y = tl.load(p_y, mask=(m_line if PADDING else m_t)[:, None] & m_y[None, :], other=0)
-    return by_channel(b_u, UK, TURN), by_channel(b_dt, TK, TURN), by_channel(b_y, YK, TURN)
-
-
-@triton.jit
-def store_tile(p, b_t, o_t, rest, m_kept, m_c, more, whole, ADD: tl.constexpr):
-    """Store a tile, 0 at padding; with ADD on top of what is there, if there is ``more``.
-
-    The line's ``rest`` is told in 64 bits, not as ``left``: a compiler that sees the condition of
-    the loads again computes it for all tiles, ahead of the branches.
-    """
-    if whole:
-        if ADD:
-            b_t += tl.load(p, mask=(m_c & more)[None, :], other=0).to(b_t.dtype)
-        tl.store(p, b_t, mask=m_c[None, :])
-    else:
-        m_t = (o_t < rest)[:, None]
-        b_t = tl.where(m_kept[:, None], b_t, 0)
-        if ADD:
-            b_t += tl.load(p, mask=m_t & (m_c & more)[None, :], other=0).to(b_t.dtype)
-        tl.store(p, b_t, mask=m_t & m_c[None, :])
-
-
-@triton.jit
-def load_projections(p_B, p_C, m_t, ACC: tl.constexpr):
-    """Load B and C of a tile's tokens for an entry of the state; 0 if there is none, or padding.
-
-    Each lane loads and widens one number, and shared memory hands all to all. It takes both for
-    that: the compiler thinks less than a warp's worth so cheap that each lane loads them all. And
-    it takes a choice after the conversion, or that would come after the exchange.
-    """
-    p_both = tl.where((tl.arange(0, 2) == 0)[None, :], p_B[:, None], p_C[:, None])
-    b_both = tl.load(p_both, mask=m_t[:, None], other=0).to(ACC)
-    return tl.split(tl.where(m_t[:, None], b_both, 0))
-
-
-@triton.jit
-def sum_of_channels(b_t, BL: tl.constexpr, BD: tl.constexpr):
-    """Sum a tile over its channels.
-
-    Lanes have a channel each, and would exchange each token's number five times. Halves are split
-    off such that a lane gets a row of one token instead, by shared memory, and adds alone.
-    """
-    b_t = tl.reshape(b_t, (BL, BD // 16, 2, 2, 2, 2))
-    for _ in tl.static_range(4):
-        b_left, b_right = tl.split(b_t)
-        b_t = b_left + b_right
-    return tl.sum(b_t, axis=1)
-
-
-@triton.jit
-def load_vector(p, o, m, stride, ACC: tl.constexpr):
-    """Load numbers of a vector as ACC; 0 if there is none."""
-    return tl.load(p + o * stride, mask=m, other=0).to(ACC)
-
-
-@triton.jit
-def load_weight(p_weight, o_d, m_d, stride_wd, stride_wr, R: tl.constexpr, BR: tl.constexpr):
-    """Load the weight that widens step sizes, (BR, BD)."""
-    o_r = tl.arange(0, BR if BR else 1)
-    return tl.load(p_weight + o_d[None, :] * stride_wd + o_r.to(tl.int64)[:, None] * stride_wr,
-                   mask=(o_r < R)[:, None] & m_d[None, :], other=0)
-
-
-@triton.jit
-def step_channels(o_d, m_d, R: tl.constexpr, BR: tl.constexpr):
-    """Number what a token's step sizes are given as: one a channel, or with BR > 0 the ranks."""
-    o_c = tl.arange(0, BR) if BR else o_d
-    m_c = o_c < R if BR else m_d
-    return o_c, m_c
-
-
-@triton.jit
-def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constexpr,
-          BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """Compute step sizes (BL, BD), 0 at padding, and their derivative by what softplus is of.
-
-    They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
-    """
-    if BR:
-        b_z = tl.associative_scan(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 0, last)
-    else:
-        b_z = b_dt.to(ACC)
-    b_delta = b_z + b_bias[None, :]
-    b_slope = tl.full(b_z.shape, 1, dtype=ACC)
-    if SOFTPLUS:
-        b_delta, b_slope = softplus(b_delta, ACC)
-    if not whole:
-        tl.debug_barrier()  # keeps the compiler from running this always, to choose afterwards
-        m_t = ((o_t < left) & m_kept)[:, None]
-        b_delta = tl.where(m_t, b_delta, 0)
-        b_slope = tl.where(m_t, b_slope, 0)
-    return b_delta, b_slope
-
-
-@triton.jit
-def finite(b_A):
-    """Return A without negative infinity, which would make NaN of a step of 0."""
-    return tl.maximum(b_A, -1e38, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def load_A(p_A, o_d, m_d, stride_Ad, SOFTPLUS: tl.constexpr, ACC: tl.constexpr):
-    """Load A, and the step from which on exp(delta A) is 0, or if A is positive infinite.
-
-    Steps that softplus made are cut off there, which saves a bound on each side of each product.
-    """
-    b_A = load_vector(p_A, o_d, m_d, stride_Ad, ACC)
-    b_longest = b_A
-    if SOFTPLUS and tl.float32 == ACC:
-        b_A = finite(b_A)
-        b_longest = tl.where(b_A < 0, 88.1, 89.0) / tl.maximum(tl.abs(b_A), 1e-36)
-    return b_A, b_longest
-
-
-@triton.jit
-def decay(b_delta, b_A, b_longest, SOFTPLUS: tl.constexpr, ACC: tl.constexpr):
-    """Compute exp(delta A)."""
-    if SOFTPLUS and tl.float32 == ACC:
-        b_delta = tl.minimum(b_delta, b_longest[None, :], propagate_nan=tl.PropagateNan.ALL)
-        b_a = exp(b_delta * b_A[None, :], LOW=False, HIGH=False)
-    else:
-        b_a = exp(b_delta * b_A[None, :])
-    return b_a
 
 
 @triton.jit(do_not_specialize=VARYING)
