@@ -19,13 +19,15 @@ COLUMNS = 128
 def allocate(x: Tensor, B: Tensor, C: Tensor, grid: List[int]) -> Tuple[Tensor, ...]:
     """Allocate what forward keeps for backward.
 
-    These are the states (N, h, S, P) with sums of keys (N, h, S) behind them, and what the softmax
-    subtracts and multiplies by (N, h, 2). The rotary table (2, positions, S / 4) serves rows and
-    columns.
+    These are the states (parts, N, h, S, P) with sums of keys (parts, N, h, S) behind each part,
+    and what the softmax subtracts and multiplies by (N, h, 2). The rotary table
+    (2, positions, S / 4) serves rows and columns.
     """
     (N, _, h, P), S = x.shape, B.shape[3]
     dtype = sum_dtype(x.dtype)
-    return (x.new_empty(N * h * S * (P + 1), dtype=dtype), x.new_empty((N, h, 2), dtype=dtype),
+    count, kind = (2, torch.bfloat16) if triton_support.halves(x, B, C) else (1, dtype)
+    return (x.new_empty((count, N * h * S * (P + 1)), dtype=kind),
+            x.new_empty((N, h, 2), dtype=dtype),
             x.new_empty((2, torch.sym_max(*grid), S // 4), dtype=dtype))
 
 
@@ -43,7 +45,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[
     parts = call.parts(state)
     call.kernels.partial_states[call.grid](
         x, B, mask, table, dt, A, softmax, dt, parts, *call.lengths, *call.aligned(x),
-        *B.stride()[:2], *dt.stride()[:2], BACKWARD=False, **call.options)
+        *B.stride()[:2], *dt.stride()[:2], BACKWARD=False, WHOLE=parts is state, **call.options)
     call.combine(parts, state)
     call.kernels.outputs[call.grid](
         x, C, D, mask, table, state, y, *call.lengths, *call.aligned(x), *C.stride()[:2],
@@ -60,7 +62,7 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     N, L, h, _ = x.shape
     tile = call.narrow()
     tiles = -(-L // tile['BL'])
-    weights = state.new_empty((2, N, L, h))
+    weights = softmax.new_empty((2, N, L, h))
     call.kernels.query_gradients[tiles, N](
         C, mask, table, state, dy, dC, weights, L, *call.lengths[2:], *C.stride()[:2],
         *call.aligned(dy), **tile)
@@ -68,19 +70,19 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     parts = call.parts(dstate)
     call.kernels.partial_states[call.grid](
         dy, C, mask, table, dt, A, softmax, weights, parts, *call.lengths, *call.aligned(dy),
-        *C.stride()[:2], *dt.stride()[:2], BACKWARD=True, **call.options)
+        *C.stride()[:2], *dt.stride()[:2], BACKWARD=True, WHOLE=parts is dstate, **call.options)
     call.combine(parts, dstate)
-    dm, sums = state.new_empty((N, L, h)), state.new_empty((2, h, N, tiles))
+    dw, sums = softmax.new_empty((N, L, h)), softmax.new_empty((2, h, N, tiles))
     if call.options['BS'] > 16:
         tile['num_stages'] = 1  # what is loaded ahead would leave too few registers
     call.kernels.gradients[tiles, N](
-        x, dt, A, B, D, mask, table, state, softmax, dstate, dy, dx, dm, dB, sums, L,
+        x, dt, A, B, D, mask, table, softmax, dstate, dy, dx, dw, dB, sums, L,
         *call.lengths[2:], *call.aligned(x), *dt.stride()[:2], *B.stride()[:2],
         *call.aligned(dy), SKIP=call.SKIP, TENSOR_MEMORY=call.tensor_memory, **tile)
     stretches = -(-L // _STRETCH)
-    stretch_sums = state.new_empty((2, h, N, stretches))
+    stretch_sums = softmax.new_empty((2, h, N, stretches))
     call.kernels.step_gradients[h, stretches, N](
-        dt, A, mask, softmax, dm, sums, ddt, stretch_sums, L, tiles, *dt.stride()[:2], h=h,
+        dt, A, mask, softmax, dw, sums, ddt, stretch_sums, L, tiles, *dt.stride()[:2], h=h,
         SKIP=call.SKIP, MASKED=call.options['MASKED'], BL=_STRETCH, BT=_STRETCH // tile['BL'],
         ACC=call.options['ACC'], num_warps=4)
     call.add_parameters(stretch_sums, dA, dD)

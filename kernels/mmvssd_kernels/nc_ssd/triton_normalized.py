@@ -7,13 +7,14 @@ heads. A token stride of x, dy and y is a multiple of ALIGN, which is what it is
 
 b_k and b_q are features, b_kr and b_qr features after rotation. States (N, h, S, P) have sums of
 keys (N, h, S) behind them, gradients of states those of keys, and stretches give such parts each.
+With HALVES all these are two bfloat16 numbers each, as those of the plain form.
 Weights of the softmax are exp(m - p_softmax[0]) * p_softmax[1].
 """
 import triton
 import triton.language as tl
 
 from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, total, valid_tokens
-from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse
+from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse, load_state, store_state
 
 # the distance of images counts in steps that are aligned
 _VARYING = [*VARYING, 'stride_xn', 'stride_yn']
@@ -125,11 +126,13 @@ def denominators(b_q, b_keys, scale):
 def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p_states, L,
                    split_length, W, positions, stride_xn, stride_xl, stride_Bn, stride_Bl,
                    stride_dn, stride_dl, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
-                   K: tl.constexpr, BACKWARD: tl.constexpr, ALIGN: tl.constexpr,
-                   MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
-                   BH: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+                   K: tl.constexpr, BACKWARD: tl.constexpr, WHOLE: tl.constexpr,
+                   ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr,
+                   BS: tl.constexpr, BH: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
                    PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
     """Sum a stretch of tokens, weighted by the softmax.
+
+    WHOLE: the only stretch there is, so that p_states are the states.
 
     BACKWARD: with p_weights (2, N, L, h), for states and for sums of keys, in its place. x and B
     are then dy and C, and the sums are gradients.
@@ -185,16 +188,20 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
         p_B += tl.cast(BL, tl.int64) * stride_Bl
 
     p_states += split.to(tl.int64) * (images * h * S * (P + 1))
-    store_states(p_states, images, n, b_state, tl.sum(b_keys, axis=0), h, P, S, BS, BH, BP)
+    low = images * h * S * (P + 1)
+    o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
+    store_state(p_states, o_state, low, b_state, m_state, HALVES and WHOLE)
+    store_state(p_states, o_keys, low, tl.sum(b_keys, axis=0), m_keys, HALVES and WHOLE)
 
 
 @triton.jit
-def store_states(p_states, images, n, b_state, b_keys, h: tl.constexpr, P: tl.constexpr,
-                 S: tl.constexpr, BS: tl.constexpr, BH: tl.constexpr, BP: tl.constexpr):
-    """Store a tile's states (BS, BH * BP) and sums of keys (BH, BS)."""
-    o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
-    tl.store(p_states + o_state, b_state, mask=m_state)
-    tl.store(p_states + o_keys, b_keys, mask=m_keys)
+def load_keys(p_states, o_keys, low, m_keys, ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Load sums of keys, or their gradients, as one number each."""
+    b_high, b_low = load_state(p_states, o_keys, low, m_keys, HALVES)
+    b_keys = b_high
+    if HALVES:
+        b_keys = b_high.to(ACC) + b_low.to(ACC)
+    return b_keys
 
 
 @triton.jit
@@ -234,11 +241,11 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
     o_y = (o_l * (h * P))[:, None, None] + o_hp
     p_C += n * stride_Cn + first * stride_Cl
     o_C = o_row[:, None] * stride_Cl + o_s[None, :]
-    o_state, m_state, o_keys, m_keys = places(tl.num_programs(2).to(tl.int64), n,
-                                              tl.program_id(0), h, P, S, BS, BH, BP)
-    b_state = tl.load(p_states + o_state, mask=m_state, other=0)
-    b_keys = tl.load(p_states + o_keys, mask=m_keys, other=0)
-    b_high, b_low = parts(b_state, HALVES)
+    images = tl.num_programs(2).to(tl.int64)
+    low = images * h * S * (P + 1)
+    o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
+    b_high, b_low = load_state(p_states, o_state, low, m_state, HALVES)
+    b_keys = load_keys(p_states, o_keys, low, m_keys, ACC, HALVES)
     scale = tl.full((), 1, dtype=ACC) / (h * P)
     if SKIP:
         b_D = tl.load(p_D + o_h, mask=m_h, other=0).to(ACC)
@@ -298,16 +305,16 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
     p_dy += (n * stride_yn + first * stride_yl) * ALIGN
     o_dy = o_row[:, None] * (stride_yl * ALIGN) + o_p[None, :]
     p_weights += (n * L + first) * h
+    low = images * h * S * (P + 1)
+    o_state = o_s[:, None] * P + o_p[None, :]
     p_keys = p_states + images * (h * S * P)
     scale = tl.full((), 1, dtype=ACC) / (h * P)
 
     for j in range(h):
         head = n * h + j
-        b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
-        b_state = tl.load(p_states + head * (S * P) + o_s[:, None] * P + o_p[None, :], mask=m_sp,
-                          other=0)
-        b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
-        b_high, b_low = parts(b_state, HALVES)
+        b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0)
+        b_high, b_low = load_state(p_states + head * (S * P), o_state, low, m_sp, HALVES)
+        b_keys = load_keys(p_keys + head * S, o_s, low, m_s, ACC, HALVES)
         # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
         b_factor = inverse(scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6)
         b_weight = scale * b_factor
@@ -326,17 +333,17 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
 
 
 @triton.jit(do_not_specialize=_VARYING)
-def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_dstates, p_dy,
-              p_dx, p_dm, p_dB, p_sums, L, W, positions, stride_xn, stride_xl, stride_dn,
+def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p_dy, p_dx, p_dw,
+              p_dB, p_sums, L, W, positions, stride_xn, stride_xl, stride_dn,
               stride_dl, stride_Bn, stride_Bl, stride_yn, stride_yl, h: tl.constexpr,
               P: tl.constexpr, S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr,
               ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr,
               BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
               ACC: tl.constexpr, HALVES: tl.constexpr, TENSOR_MEMORY: tl.constexpr):
-    """Compute gradients of x, of m and of B over a tile of tokens, one head after the other.
+    """Compute gradients of x, w and B over a tile of tokens, one head after the other.
 
-    p_dx (N, L, h, P), p_dm (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
-    adds to the sum of dm, and to dD.
+    p_dx (N, L, h, P), p_dw (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
+    adds to the sum of w dw, and to dD.
     """
     tile, tiles, images = tl.program_id(0), tl.num_programs(0), tl.num_programs(1).to(tl.int64)
     n = images - 1 - tl.program_id(1)
@@ -363,9 +370,9 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_
     o_dx = o_l[:, None] * (h * P) + o_p[None, :]
     o_state = o_s[:, None] * P + o_p[None, :]
     p_dt += n * stride_dn + first * stride_dl
-    p_dm += (n * L + first) * h
+    p_dw += (n * L + first) * h
     p_sums += n * tiles + tile
-    p_keys = p_states + images * (h * S * P)
+    low = images * h * S * (P + 1)
     p_dkeys = p_dstates + images * (h * S * P)
 
     for j in range(h):
@@ -374,23 +381,16 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_
         b_dt = tl.load(p_dt + o_row * stride_dl + j, mask=m_l, other=0).to(ACC)
         b_w = softmax(-tl.load(p_A + j).to(ACC) * b_dt, tl.load(p_softmax + head * 2),
                       tl.load(p_softmax + head * 2 + 1), m_l)
-        b_dstate = tl.load(p_dstates + head * (S * P) + o_state, mask=m_sp, other=0)
-        b_dkeys = tl.load(p_dkeys + head * S + o_s, mask=m_s, other=0)
-        b_high, b_low = parts(b_dstate, HALVES)
+        b_high, b_low = load_state(p_dstates + head * (S * P), o_state, low, m_sp, HALVES)
+        b_dkeys = load_keys(p_dkeys + head * S, o_s, low, m_s, ACC, HALVES)
         # dR k_l = w_l dstate x_l, dw_l = R_l k_l . dstate x_l + k_l . dkeys
         b_t = tl.zeros((BL, BS), dtype=ACC)
         b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
         b_dw = tl.sum(b_t * b_kr, axis=1) + tl.sum(b_k * b_dkeys[None, :], axis=1)
         b_dkr += b_w[:, None] * b_t
         b_dk += b_w[:, None] * b_dkeys[None, :]
-        # softmax: dm_l = w_l (dw_l - mean) with
-        # mean = sum_i w_i dw_i = state . dstate + keys . dkeys
-        b_state = tl.load(p_states + head * (S * P) + o_state, mask=m_sp, other=0)
-        b_keys = tl.load(p_keys + head * S + o_s, mask=m_s, other=0)
-        mean = tl.sum(tl.sum(b_state * b_dstate, axis=1) + b_keys * b_dkeys, axis=0)
-        b_dm = b_w * (b_dw - mean)
-        tl.store(p_dm + o_l * h + j, b_dm, mask=m_stop)
-        tl.store(p_sums + j * images * tiles, total(b_dm, TENSOR_MEMORY))
+        tl.store(p_dw + o_l * h + j, b_dw, mask=m_stop)
+        tl.store(p_sums + j * images * tiles, total(b_w * b_dw, TENSOR_MEMORY))
         # dx_l = w_l R_l k_l . dstate + D dy_l
         b_dx = tl.zeros((BL, BP), dtype=ACC)
         b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES) * b_w[:, None]
@@ -408,15 +408,14 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_states, p_softmax, p_
 
 
 @triton.jit(do_not_specialize=_VARYING)
-def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dm, p_sums, p_ddt, p_dA, L, tiles, stride_dn,
+def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dw, p_sums, p_ddt, p_dA, L, tiles, stride_dn,
                    stride_dl, h: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr,
                    BL: tl.constexpr, BT: tl.constexpr, ACC: tl.constexpr):
-    """From dm (N, L, h) of m = -dt A to p_ddt (N, L, h), and to what stretches add to dA and dD.
+    """From dw (N, L, h) to p_ddt (N, L, h), and to what stretches add to dA and dD.
 
+    Through the softmax of m = -dt A come dm_l = w_l (dw_l - mean), mean = sum_i w_i dw_i. They must
+    add up to 0, which dA would show: so the mean is of these very dw, not of states and gradients.
     p_dA (2, h, N, stretches) has less to add than p_sums (2, h, N, tiles); a stretch has BT tiles.
-
-    Gradients through a softmax add up to 0. Those of :func:`gradients` do so up to the rounding of
-    two large sums, which dA would show: what they add up to is taken off.
     """
     stretch, stretches = tl.program_id(1), tl.num_programs(1)
     j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
@@ -428,16 +427,16 @@ def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dm, p_sums, p_ddt, p_dA, L, t
     A = tl.load(p_A + j).to(ACC)
     p_sums += (j * images + n) * tiles
     p_dA += (j * images + n) * stretches + stretch
-    b_surplus = tl.zeros((BT, ), dtype=ACC)
+    b_mean = tl.zeros((BT, ), dtype=ACC)
     for start in range(0, tiles, BT):
-        b_surplus += tl.load(p_sums + start + o_t, mask=start + o_t < tiles, other=0)
+        b_mean += tl.load(p_sums + start + o_t, mask=start + o_t < tiles, other=0)
     b_dt = tl.load(p_dt + n * stride_dn + first * stride_dl + j + o_l.to(tl.int64) * stride_dl,
                    mask=m_l, other=0).to(ACC)
     base = tl.load(p_softmax + (n * h + j) * 2)
     scale = tl.load(p_softmax + (n * h + j) * 2 + 1)
     b_w = softmax(-A * b_dt, base, scale, m_l)
     o_lh = (n * L + first) * h + j + o_l * h
-    b_dm = tl.load(p_dm + o_lh, mask=m_l, other=0) - b_w * tl.sum(b_surplus, axis=0)
+    b_dm = b_w * (tl.load(p_dw + o_lh, mask=m_l, other=0) - tl.sum(b_mean, axis=0))
     tl.store(p_ddt + o_lh, (-A * b_dm).to(p_ddt.dtype.element_ty), mask=stretch * BL + o_l < L)
     tl.store(p_dA, -tl.sum(b_dt * b_dm, axis=0))
     if SKIP:
