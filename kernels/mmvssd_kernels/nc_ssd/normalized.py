@@ -78,7 +78,8 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     call.kernels.gradients[tiles, N](
         x, dt, A, B, D, mask, table, softmax, dstate, dy, dx, dw, dB, sums, L,
         *call.lengths[2:], *call.aligned(x), *dt.stride()[:2], *B.stride()[:2],
-        *call.aligned(dy), SKIP=call.SKIP, TENSOR_MEMORY=call.tensor_memory, **tile)
+        *call.aligned(dy), SKIP=call.SKIP, H=power_of_two(h),
+        TENSOR_MEMORY=call.tensor_memory, **tile)
     stretches = -(-L // _STRETCH)
     stretch_sums = softmax.new_empty((2, h, N, stretches))
     call.kernels.step_gradients[h, stretches, N](

@@ -76,11 +76,22 @@ def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.con
 
 
 @triton.jit
+def settled(b_t, BL: tl.constexpr, BS: tl.constexpr):
+    """Return numbers as they are, (BL, BS), as sums over an axis of length one.
+
+    A compiler hands a sum's result to the lanes that need it. What is no sum or product, each of
+    them computes anew, which is more work if these are many numbers of wide states. And a factor
+    that follows from a join has its parts in an order that takes moves before each product.
+    """
+    return tl.sum(tl.reshape(b_t, (BL, BS, 1)), axis=2)
+
+
+@triton.jit
 def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
     """Turn the channel pairs (2j, 2j + 1) of b_t (BL, BS)."""
     b_even, b_odd = tl.split(tl.reshape(b_t, (BL, BS // 2, 2)))
     b_turned = tl.join(b_even * b_cos - b_odd * b_sin, b_even * b_sin + b_odd * b_cos)
-    return tl.reshape(b_turned, (BL, BS))
+    return settled(b_turned, BL, BS)
 
 
 @triton.jit
@@ -169,6 +180,8 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
         m_ls, m_lh = m_l[:, None] & m_s[None, :], m_l[:, None] & m_h[None, :]
         b_x = tl.load(p_x + o_x, mask=m_l[:, None, None] & m_hp[None], other=0).to(ACC)
         b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls)
+        if BS > 32:
+            b_k = settled(b_k, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         if BACKWARD:
             b_w = tl.load(p_weights + o_w, mask=m_lh, other=0)
@@ -255,6 +268,8 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls = m_l[:, None] & m_s[None, :]
         b_q = feature(tl.load(p_C + o_C, mask=m_ls, other=0).to(ACC), m_ls)
+        if BS > 32:
+            b_q = settled(b_q, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         b_factor = scale / denominators(b_q, b_keys, scale)
         # y_l = (s R_l q_l . state) / denom_l + D x_l
@@ -337,9 +352,10 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
               p_dB, p_sums, L, W, positions, stride_xn, stride_xl, stride_dn,
               stride_dl, stride_Bn, stride_Bl, stride_yn, stride_yl, h: tl.constexpr,
               P: tl.constexpr, S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr,
-              ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr,
-              BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-              ACC: tl.constexpr, HALVES: tl.constexpr, TENSOR_MEMORY: tl.constexpr):
+              ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, H: tl.constexpr,
+              BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+              PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr,
+              TENSOR_MEMORY: tl.constexpr):
     """Compute gradients of x, w and B over a tile of tokens, one head after the other.
 
     p_dx (N, L, h, P), p_dw (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
@@ -374,13 +390,20 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     p_sums += n * tiles + tile
     low = images * h * S * (P + 1)
     p_dkeys = p_dstates + images * (h * S * P)
+    # once for all heads: what is computed for one, each lane that needs a number would repeat
+    o_h = tl.arange(0, H)
+    m_h = o_h < h
+    m_lh = m_l[:, None] & m_h[None, :]
+    b_dt = tl.load(p_dt + o_row[:, None] * stride_dl + o_h[None, :], mask=m_lh, other=0).to(ACC)
+    b_A = tl.load(p_A + o_h, mask=m_h, other=0).to(ACC)
+    p_softmax += (n * h + o_h) * 2
+    b_base, b_scale = tl.load(p_softmax, m_h, other=0), tl.load(p_softmax + 1, m_h, other=0)
+    b_weights = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh)
 
     for j in range(h):
         head = n * h + j
         b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
-        b_dt = tl.load(p_dt + o_row * stride_dl + j, mask=m_l, other=0).to(ACC)
-        b_w = softmax(-tl.load(p_A + j).to(ACC) * b_dt, tl.load(p_softmax + head * 2),
-                      tl.load(p_softmax + head * 2 + 1), m_l)
+        b_w = tl.sum(tl.where(o_h[None, :] == j, b_weights, 0), axis=1)
         b_high, b_low = load_state(p_dstates + head * (S * P), o_state, low, m_sp, HALVES)
         b_dkeys = load_keys(p_dkeys + head * S, o_s, low, m_s, ACC, HALVES)
         # dR k_l = w_l dstate x_l, dw_l = R_l k_l . dstate x_l + k_l . dkeys
@@ -397,7 +420,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
         if SKIP:
             b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
             b_dx += tl.load(p_D + j).to(ACC) * b_dy
-            b_dD = tl.sum(b_x.to(ACC) * b_dy, axis=1)
+            b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
             tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
         tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
                  mask=m_stop[:, None] & m_p[None, :])
