@@ -78,8 +78,7 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     call.kernels.gradients[tiles, N](
         x, dt, A, B, D, mask, table, softmax, dstate, dy, dx, dw, dB, sums, L,
         *call.lengths[2:], *call.aligned(x), *dt.stride()[:2], *B.stride()[:2],
-        *call.aligned(dy), SKIP=call.SKIP, H=power_of_two(h),
-        TENSOR_MEMORY=call.tensor_memory, **tile)
+        *call.aligned(dy), SKIP=call.SKIP, **tile)
     stretches = -(-L // _STRETCH)
     stretch_sums = softmax.new_empty((2, h, N, stretches))
     call.kernels.step_gradients[h, stretches, N](
@@ -124,11 +123,13 @@ class _Call(launch.Call):
     def narrow(self) -> dict:
         """Return the options of kernels with one head at a time and two sums of a tile's features.
 
-        More tokens, or fewer warps, and the sums overflow the registers.
+        More tokens, or fewer warps, and the sums overflow the registers. Hopper's products of 64
+        tokens leave room.
         """
         HALVES, BS = self.options['HALVES'], self.options['BS']
-        tokens = (32 if HALVES else 16) * (2 if BS == 16 else 1)
+        tokens = (32 if HALVES else 16) * (2 if BS == 16 or (HALVES and self.hopper) else 1)
         options = {**self.options, 'BL': tokens,
+                   'H': max(16 if HALVES else 1, power_of_two(self.options['h'])),
                    'num_warps': 8 if BS == 64 and not self.hopper else 4,
                    # the next head is loaded while one is computed
                    'num_stages': 2 if HALVES and self.hopper else 1}

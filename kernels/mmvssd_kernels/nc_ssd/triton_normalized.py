@@ -13,7 +13,7 @@ Weights of the softmax are exp(m - p_softmax[0]) * p_softmax[1].
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, total, valid_tokens
+from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
 from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse, load_state, store_state
 
 # the distance of images counts in steps that are aligned
@@ -208,16 +208,6 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
 
 
 @triton.jit
-def load_keys(p_states, o_keys, low, m_keys, ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Load sums of keys, or their gradients, as one number each."""
-    b_high, b_low = load_state(p_states, o_keys, low, m_keys, HALVES)
-    b_keys = b_high
-    if HALVES:
-        b_keys = b_high.to(ACC) + b_low.to(ACC)
-    return b_keys
-
-
-@triton.jit
 def places(images, n, tile, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr, BS: tl.constexpr,
            BH: tl.constexpr, BP: tl.constexpr):
     """Return the places of a tile's states and sums of keys, and which of them exist."""
@@ -258,7 +248,9 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
     low = images * h * S * (P + 1)
     o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
     b_high, b_low = load_state(p_states, o_state, low, m_state, HALVES)
-    b_keys = load_keys(p_states, o_keys, low, m_keys, ACC, HALVES)
+    b_keys, b_rest = load_state(p_states, o_keys, low, m_keys, HALVES)
+    if HALVES:
+        b_keys = b_keys.to(ACC) + b_rest.to(ACC)
     scale = tl.full((), 1, dtype=ACC) / (h * P)
     if SKIP:
         b_D = tl.load(p_D + o_h, mask=m_h, other=0).to(ACC)
@@ -288,13 +280,52 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
         p_y += BL * h * P
 
 
+@triton.jit
+def read_keys(b_sum, b_t, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+              ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Add t_l . keys_j of all tokens (BL, S) and heads (H, S) to b_sum (BL, H).
+
+    Without HALVES no product of matrices, whose parts would be many and its errors too large.
+    """
+    if HALVES:
+        b_sum = add_dot(b_sum, b_t, tl.trans(b_keys), tl.trans(b_rest), DTYPE, PRECISION, ACC,
+                        HALVES)
+    else:
+        b_sum += tl.sum(b_t[:, None, :] * b_keys[None, :, :], axis=2)
+    return b_sum
+
+
+@triton.jit
+def add_keys(b_w, b_keys, b_rest, BL: tl.constexpr, BS: tl.constexpr, DTYPE: tl.constexpr,
+             PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Sum w_lj keys_j over the heads (BL, H), (BL, S); see :func:`read_keys`."""
+    if HALVES:
+        b_sum = add_dot(tl.zeros((BL, BS), dtype=ACC), b_w, b_keys, b_rest, DTYPE, PRECISION, ACC,
+                        HALVES)
+    else:
+        b_sum = tl.sum(b_w[:, :, None] * b_keys[None, :, :], axis=1)
+    return b_sum
+
+
+@triton.jit
+def column(b_t, o_h, j):
+    """Return the numbers of head j, (BL, ), of those of all heads o_h, (BL, H)."""
+    return tl.sum(tl.where(o_h[None, :] == j, b_t, 0), axis=1)
+
+
+@triton.jit
+def with_column(b_t, o_h, j, b_numbers):
+    """Return the numbers of all heads with those of head j replaced; see :func:`column`."""
+    return tl.where(o_h[None, :] == j, b_numbers[:, None], b_t)
+
+
 @triton.jit(do_not_specialize=_VARYING)
 def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W, positions,
                     stride_Cn, stride_Cl, stride_yn, stride_yl, h: tl.constexpr, P: tl.constexpr,
                     S: tl.constexpr, K: tl.constexpr, ALIGN: tl.constexpr, MASKED: tl.constexpr,
-                    FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
-                    DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-                    HALVES: tl.constexpr):
+                    FAR: tl.constexpr, H: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
+                    BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+                    ACC: tl.constexpr, HALVES: tl.constexpr):
     """Compute gradients of C over a tile of tokens, p_dC (N, L, S), one head after the other.
 
     p_weights (2, N, L, h) are the weights of dy in gradients of states, and of features in those of
@@ -315,33 +346,39 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
     b_q = feature(b_C, m_ls)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_qr = rotate(b_q, b_cos, b_sin, BL, BS)
-    b_dqr = tl.zeros((BL, BS), dtype=ACC)
-    b_dq = tl.zeros((BL, BS), dtype=ACC)
     p_dy += (n * stride_yn + first * stride_yl) * ALIGN
     o_dy = o_row[:, None] * (stride_yl * ALIGN) + o_p[None, :]
-    p_weights += (n * L + first) * h
     low = images * h * S * (P + 1)
     o_state = o_s[:, None] * P + o_p[None, :]
-    p_keys = p_states + images * (h * S * P)
+    # of all heads at once: what is computed for one, each lane that needs a number would repeat
+    o_h = tl.arange(0, H)
+    m_h = o_h < h
+    o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
+    b_keys, b_rest = load_state(p_states, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
     scale = tl.full((), 1, dtype=ACC) / (h * P)
+    b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, DTYPE, PRECISION,
+                           ACC, HALVES)
+    b_weights = scale * inverse(scale * b_products + 1e-6)
+    b_key_weights = tl.zeros((BL, H), dtype=ACC)
+    b_dqr = tl.zeros((BL, BS), dtype=ACC)
 
     for j in range(h):
-        head = n * h + j
         b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0)
-        b_high, b_low = load_state(p_states + head * (S * P), o_state, low, m_sp, HALVES)
-        b_keys = load_keys(p_keys + head * S, o_s, low, m_s, ACC, HALVES)
+        b_high, b_low = load_state(p_states + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
         # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
-        b_factor = inverse(scale * tl.sum(b_q * b_keys[None, :], axis=1) + 1e-6)
-        b_weight = scale * b_factor
         b_h = tl.zeros((BL, BS), dtype=ACC)
         b_h = add_dot(b_h, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
-        b_h *= b_weight[:, None]
+        b_h *= column(b_weights, o_h, j)[:, None]
         b_dqr += b_h
-        b_key_weight = -b_weight * tl.sum(b_h * b_qr, axis=1)
-        b_dq += b_key_weight[:, None] * b_keys[None, :]
-        tl.store(p_weights + o_l * h + j, b_weight, mask=m_stop)
-        tl.store(p_weights + images * L * h + o_l * h + j, b_key_weight, mask=m_stop)
+        b_key_weights = with_column(b_key_weights, o_h, j, tl.sum(b_h * b_qr, axis=1))
 
+    b_key_weights *= -b_weights
+    p_weights += (n * L + first) * h
+    o_w = o_l[:, None] * h + o_h[None, :]
+    m_w = m_stop[:, None] & m_h[None, :]
+    tl.store(p_weights + o_w, b_weights, mask=m_w)
+    tl.store(p_weights + images * L * h + o_w, b_key_weights, mask=m_w)
+    b_dq = add_keys(b_key_weights, b_keys, b_rest, BL, BS, DTYPE, PRECISION, ACC, HALVES)
     b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
     tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dC.to(p_dC.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
@@ -354,8 +391,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
               P: tl.constexpr, S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr,
               ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, H: tl.constexpr,
               BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-              PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr,
-              TENSOR_MEMORY: tl.constexpr):
+              PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
     """Compute gradients of x, w and B over a tile of tokens, one head after the other.
 
     p_dx (N, L, h, P), p_dw (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
@@ -372,12 +408,11 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     m_l = valid_tokens(p_mask, n, tile * BL + o_l, L, L, MASKED)
     m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
     p_B += n * stride_Bn + first * stride_Bl
-    b_B = tl.load(p_B + o_row[:, None] * stride_Bl + o_s[None, :], mask=m_ls, other=0).to(ACC)
-    b_k = feature(b_B, m_ls)
+    o_B = o_row[:, None] * stride_Bl + o_s[None, :]
+    b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
     b_dkr = tl.zeros((BL, BS), dtype=ACC)
-    b_dk = tl.zeros((BL, BS), dtype=ACC)
     p_x += (n * stride_xn + first * stride_xl) * ALIGN
     p_dy += (n * stride_yn + first * stride_yl) * ALIGN
     p_dx += (n * L + first) * (h * P)
@@ -386,37 +421,34 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     o_dx = o_l[:, None] * (h * P) + o_p[None, :]
     o_state = o_s[:, None] * P + o_p[None, :]
     p_dt += n * stride_dn + first * stride_dl
-    p_dw += (n * L + first) * h
     p_sums += n * tiles + tile
     low = images * h * S * (P + 1)
-    p_dkeys = p_dstates + images * (h * S * P)
-    # once for all heads: what is computed for one, each lane that needs a number would repeat
+    # of all heads at once, as in query_gradients
     o_h = tl.arange(0, H)
     m_h = o_h < h
-    m_lh = m_l[:, None] & m_h[None, :]
-    b_dt = tl.load(p_dt + o_row[:, None] * stride_dl + o_h[None, :], mask=m_lh, other=0).to(ACC)
+    b_dt = tl.load(p_dt + o_row[:, None] * stride_dl + o_h[None, :],
+                   mask=m_l[:, None] & m_h[None, :], other=0).to(ACC)
     b_A = tl.load(p_A + o_h, mask=m_h, other=0).to(ACC)
     p_softmax += (n * h + o_h) * 2
     b_base, b_scale = tl.load(p_softmax, m_h, other=0), tl.load(p_softmax + 1, m_h, other=0)
-    b_weights = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh)
+    b_weights = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :],
+                        m_l[:, None] & m_h[None, :])
+    b_dw = tl.zeros((BL, H), dtype=ACC)
 
     for j in range(h):
-        head = n * h + j
         b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
-        b_w = tl.sum(tl.where(o_h[None, :] == j, b_weights, 0), axis=1)
-        b_high, b_low = load_state(p_dstates + head * (S * P), o_state, low, m_sp, HALVES)
-        b_dkeys = load_keys(p_dkeys + head * S, o_s, low, m_s, ACC, HALVES)
-        # dR k_l = w_l dstate x_l, dw_l = R_l k_l . dstate x_l + k_l . dkeys
+        b_w = column(b_weights, o_h, j)
+        b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
+        # dR k_l = w_l dstate x_l
         b_t = tl.zeros((BL, BS), dtype=ACC)
         b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
-        b_dw = tl.sum(b_t * b_kr, axis=1) + tl.sum(b_k * b_dkeys[None, :], axis=1)
         b_dkr += b_w[:, None] * b_t
-        b_dk += b_w[:, None] * b_dkeys[None, :]
-        tl.store(p_dw + o_l * h + j, b_dw, mask=m_stop)
-        tl.store(p_sums + j * images * tiles, total(b_w * b_dw, TENSOR_MEMORY))
         # dx_l = w_l R_l k_l . dstate + D dy_l
         b_dx = tl.zeros((BL, BP), dtype=ACC)
-        b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES) * b_w[:, None]
+        b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+        # dw_l = (R_l k_l . dstate) . x_l + k_l . dkeys, whose second part follows
+        b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
+        b_dx *= b_w[:, None]
         if SKIP:
             b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
             b_dx += tl.load(p_D + j).to(ACC) * b_dy
@@ -425,6 +457,17 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
         tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
                  mask=m_stop[:, None] & m_p[None, :])
 
+    # loaded anew: they would take a quarter of the registers all along
+    b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
+    b_k = feature(b_B, m_ls)
+    b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
+    o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
+    b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
+    b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+    o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
+    tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
+    tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
+    b_dk = add_keys(b_weights, b_dkeys, b_rest, BL, BS, DTYPE, PRECISION, ACC, HALVES)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
     tl.store(p_dB + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
