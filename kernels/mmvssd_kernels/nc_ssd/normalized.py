@@ -116,9 +116,14 @@ class _Call(launch.Call):
         self.options.update(K=B.shape[3] // 4, ALIGN=self.align, BH=BH, num_stages=2)
 
     def wide(self) -> dict:
-        """Return the options of the outputs, which hold little but their tile."""
-        wide = self.options['HALVES'] and self.options['BS'] <= 32
-        return {**self.options, 'BL': 64 if wide else self.options['BL']}
+        """Return the options of the outputs, which hold little but their tile.
+
+        On Hopper that of a wider state fits the registers of 8 warps.
+        """
+        HALVES, BS = self.options['HALVES'], self.options['BS']
+        many = HALVES and self.hopper and BS > 16
+        tokens = 64 if many or (HALVES and BS <= 32) else self.options['BL']
+        return {**self.options, 'BL': tokens, 'num_warps': 8 if many else 4}
 
     def narrow(self) -> dict:
         """Return the options of kernels with one head at a time and two sums of a tile's features.
