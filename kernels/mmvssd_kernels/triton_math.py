@@ -52,13 +52,13 @@ def load_state(p_state, o_state, low, m_state, HALVES: tl.constexpr):
 
 @triton.jit
 def store_state(p_state, o_state, low, b_state, m_state, HALVES: tl.constexpr):
-    """Reverse of :func:`load_state`."""
+    """Reverse of :func:`load_state`; return what that would load."""
+    b_high, b_low = b_state, b_state
     if HALVES:
         b_high, b_low = halves(b_state)
-        tl.store(p_state + o_state, b_high, mask=m_state)
         tl.store(p_state + low + o_state, b_low, mask=m_state)
-    else:
-        tl.store(p_state + o_state, b_state, mask=m_state)
+    tl.store(p_state + o_state, b_high, mask=m_state)
+    return b_high, b_low
 
 
 @triton.jit

@@ -18,15 +18,14 @@ TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'kernel_re
 #: The last stages of VSSD-T at the paper's batch: they are the widest.
 SHAPE = ':2:128x224x224'
 #: Mean bytes that a lane moves at least by an access, of the kernels that touch all tokens.
-WIDTHS = {'nc_ssd.partial_states': 8, 'nc_ssd.outputs': 12, 'nc_ssd.partial_state_gradients': 12,
-          'nc_ssd.gradients': 8, 'nc_ssd.normalized.partial_states': 4,
+WIDTHS = {'nc_ssd.whole_heads': 12, 'nc_ssd.partial_state_gradients': 12, 'nc_ssd.gradients': 8,
+          'nc_ssd.normalized.partial_states': 4,
           'nc_ssd.normalized.outputs': 4, 'nc_ssd.normalized.query_gradients': 4,
           'nc_ssd.normalized.gradients': 4}
 #: Bytes of stack at most, of the kernels that have any: a sine keeps an array for large angles, and
 #: large tiles that spill were measured to be quicker than small ones.
 STACKS = {'nc_ssd.normalized.prepare': 48, 'nc_ssd.normalized.partial_states': 576,
-          'nc_ssd.normalized.outputs': 32, 'nc_ssd.normalized.gradients': 320,
-          'nc_ssd.normalized.query_gradients': 32}
+          'nc_ssd.normalized.gradients': 64}
 
 
 def workload(op, name):
@@ -73,9 +72,8 @@ def test_bytes_are_those_of_the_tensors(report):
     op, found = launches(report, PLAIN.name)
     N, L, h, P, S = (PLAIN.sizes[axis] for axis in 'NLhPS')
     x, steps, projection = 2 * N * L * h * P, 2 * N * L * h, 2 * N * L * S
-    state, first = 4 * N * h * S * P, found['nc_ssd.partial_states', False]
-    assert first['once'] == x + steps + projection + 4 * h + state * first['programs'] // (N * h)
-    assert found['nc_ssd.outputs', False]['once'] == 2 * x + projection + state + 4 * h
+    state, first = 4 * N * h * S * P, found['nc_ssd.whole_heads', False]
+    assert first['once'] == 2 * x + steps + 2 * projection + 8 * h + state
     assert op['forward']['bytes'] == sum(one['once'] for one in op['launches']
                                          if not one['backward'])
     assert op['forward']['least_bytes'] == PLAIN.least_bytes(torch.bfloat16, False)
@@ -123,7 +121,7 @@ def test_launches_are_those_for_a_capability():
     def halves(capability):
         return {launch.options['HALVES']
                 for launch in compilation.launches_of(PLAIN, torch.float16, capability)
-                if launch.kernel.__name__ == 'outputs'}
+                if launch.kernel.__name__ == 'whole_heads'}
 
     assert halves(75) == {False}
     assert halves(80) == {True}

@@ -118,11 +118,11 @@ class _Call(launch.Call):
     def wide(self) -> dict:
         """Return the options of the outputs, which hold little but their tile.
 
-        On Hopper that of a wider state fits the registers of 8 warps.
+        On Hopper 8 warps have room for that of a state of up to 32.
         """
         HALVES, BS = self.options['HALVES'], self.options['BS']
-        many = HALVES and self.hopper and BS > 16
-        tokens = 64 if many or (HALVES and BS <= 32) else self.options['BL']
+        tokens = 64 if HALVES and BS <= 32 else self.options['BL']
+        many = HALVES and self.hopper and BS == 32
         return {**self.options, 'BL': tokens, 'num_warps': 8 if many else 4}
 
     def narrow(self) -> dict:

@@ -23,10 +23,15 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[
     """Write y and states."""
     call = _Call(x, dt, A, B, C, D, mask)
     x, dt, A, B, C, D, mask = call.tensors
+    if call.grid[1] == 1:
+        call.kernels.whole_heads[call.grid](
+            x, dt, A, B, C, D, mask, state, y, call.lengths[0], *x.stride()[:2],
+            *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2], SKIP=call.SKIP, **call.options)
+        return
     parts = call.parts(state)
     call.kernels.partial_states[call.grid](
         x, dt, A, B, mask, parts, *call.lengths, *x.stride()[:2], *dt.stride()[:2],
-        *B.stride()[:2], WHOLE=parts is state, **call.options)
+        *B.stride()[:2], **call.options)
     call.combine(parts, state)
     call.kernels.outputs[call.grid](
         x, C, D, mask, state, y, *call.lengths, *x.stride()[:2], *C.stride()[:2],

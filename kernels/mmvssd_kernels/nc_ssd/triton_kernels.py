@@ -53,21 +53,13 @@ def total(b_t, TENSOR_MEMORY: tl.constexpr):
     return t
 
 
-@triton.jit(do_not_specialize=VARYING)
-def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_states, L, split_length, stride_xn, stride_xl,
-                   stride_dn, stride_dl, stride_Bn, stride_Bl, h: tl.constexpr, P: tl.constexpr,
-                   S: tl.constexpr, G: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
-                   WHOLE: tl.constexpr,
-                   BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-                   PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Sum a stretch of tokens: p_states (splits, N, h, S, P) in ACC.
-
-    WHOLE: the only stretch there is, so that p_states are the states.
-    """
-    split = tl.program_id(1)
-    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
-    start = split * split_length
-    stop = tl.minimum(start + split_length, L)
+@triton.jit
+def sum_state(p_x, p_dt, p_A, p_B, p_mask, n, j, start, stop, L, stride_xn, stride_xl, stride_dn,
+              stride_dl, stride_Bn, stride_Bl, P: tl.constexpr, S: tl.constexpr, G: tl.constexpr,
+              MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
+              BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+              HALVES: tl.constexpr):
+    """Sum what the tokens from ``start`` to ``stop`` add to a head's state, (BS, BP)."""
     first = start.to(tl.int64)
     o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
     o_row = rows(o_l, FAR)
@@ -94,16 +86,28 @@ def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_states, L, split_length, strid
         p_x += tl.cast(BL, tl.int64) * stride_xl
         p_B += tl.cast(BL, tl.int64) * stride_Bl
         p_dt += tl.cast(BL, tl.int64) * stride_dl
+    return b_state
 
-    head = n * h + j
-    o_state = head * S * P + o_s[:, None] * P + o_p[None, :]
+
+@triton.jit(do_not_specialize=VARYING)
+def partial_states(p_x, p_dt, p_A, p_B, p_mask, p_states, L, split_length, stride_xn, stride_xl,
+                   stride_dn, stride_dl, stride_Bn, stride_Bl, h: tl.constexpr, P: tl.constexpr,
+                   S: tl.constexpr, G: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
+                   BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+                   PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Sum a stretch of tokens: p_states (splits, N, h, S, P) in ACC."""
+    split = tl.program_id(1)
+    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    start = split * split_length
+    b_state = sum_state(p_x, p_dt, p_A, p_B, p_mask, n, j, start,
+                        tl.minimum(start + split_length, L), L, stride_xn, stride_xl, stride_dn,
+                        stride_dl, stride_Bn, stride_Bl, P, S, G, MASKED, FAR, BL, BS, BP, DTYPE,
+                        PRECISION, ACC, HALVES)
+    o_s, o_p = tl.arange(0, BS), tl.arange(0, BP)
+    o_state = (n * h + j) * S * P + o_s[:, None] * P + o_p[None, :]
     images = tl.num_programs(2).to(tl.int64)
-    if WHOLE:
-        store_state(p_states, o_state, images * h * S * P, b_state, m_s[:, None] & m_p[None, :],
-                    HALVES)
-    else:
-        tl.store(p_states + split * images * h * S * P + o_state, b_state,
-                 mask=m_s[:, None] & m_p[None, :])
+    tl.store(p_states + split * images * h * S * P + o_state, b_state,
+             mask=(o_s < S)[:, None] & (o_p < P)[None, :])
 
 
 @triton.jit(do_not_specialize=['splits'])
@@ -120,6 +124,52 @@ def combine(p_parts, p_states, splits, size, BE: tl.constexpr, ACC: tl.constexpr
     store_state(p_states, o_e, size, b_state, m_e, HALVES)
 
 
+@triton.jit
+def read_state(p_x, p_C, p_D, p_mask, p_y, b_high, b_low, n, j, start, stop, L, stride_xn,
+               stride_xl, stride_Cn, stride_Cl, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
+               G: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
+               BACK: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
+               DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+               HALVES: tl.constexpr):
+    """Let the tokens from ``start`` to ``stop`` read a head's state, both of its parts (BS, BP).
+
+    BACK: the last tile first.
+    """
+    steps = tl.cdiv(stop - start, BL)
+    tile, step = start, BL
+    if BACK:
+        tile, step = start + (steps - 1) * BL, -BL
+    first = tile.to(tl.int64)
+    o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
+    o_row = rows(o_l, FAR)
+    m_s, m_p = o_s < S, o_p < P
+    p_x += n * stride_xn + first * stride_xl + j * P
+    o_x = o_row[:, None] * stride_xl + o_p[None, :]
+    p_y += ((n * L + first) * h + j) * P
+    o_y = o_l[:, None] * (h * P) + o_p[None, :]
+    p_C += n * stride_Cn + first * stride_Cl + (j % G) * S
+    o_C = o_row[:, None] * stride_Cl + o_s[None, :]
+    D = 0.
+    if SKIP:
+        D = tl.load(p_D + j).to(ACC)
+
+    for i in range(steps):
+        o_token = tile + i * step + o_l
+        m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
+        b_C = tl.load(p_C + o_C, mask=m_l[:, None] & m_s[None, :], other=0)
+        # y_l = C_l . state + D x_l
+        b_y = add_dot(tl.zeros((BL, BP), dtype=ACC), b_C, b_high, b_low, DTYPE, PRECISION, ACC,
+                      HALVES)
+        if SKIP:
+            b_y += D * tl.load(p_x + o_x, mask=m_l[:, None] & m_p[None, :], other=0).to(ACC)
+        # padding is written too, as zeros
+        tl.store(p_y + o_y, b_y.to(p_y.dtype.element_ty),
+                 mask=(o_token < stop)[:, None] & m_p[None, :])
+        p_x += tl.cast(step, tl.int64) * stride_xl
+        p_C += tl.cast(step, tl.int64) * stride_Cl
+        p_y += step * h * P
+
+
 @triton.jit(do_not_specialize=VARYING)
 def outputs(p_x, p_C, p_D, p_mask, p_states, p_y, L, split_length, stride_xn, stride_xl, stride_Cn,
             stride_Cl, h: tl.constexpr, P: tl.constexpr, S: tl.constexpr, G: tl.constexpr,
@@ -131,39 +181,38 @@ def outputs(p_x, p_C, p_D, p_mask, p_states, p_y, L, split_length, stride_xn, st
     j, images = tl.program_id(0).to(tl.int64), tl.num_programs(2).to(tl.int64)
     n = images - 1 - tl.program_id(2)
     start = split * split_length
-    stop = tl.minimum(start + split_length, L)
-    first = start.to(tl.int64)
-    o_l, o_s, o_p = tl.arange(0, BL), tl.arange(0, BS), tl.arange(0, BP)
-    o_row = rows(o_l, FAR)
-    m_s, m_p = o_s < S, o_p < P
-    p_x += n * stride_xn + first * stride_xl + j * P
-    o_x = o_row[:, None] * stride_xl + o_p[None, :]
-    p_y += ((n * L + first) * h + j) * P
-    o_y = o_l[:, None] * (h * P) + o_p[None, :]
-    p_C += n * stride_Cn + first * stride_Cl + (j % G) * S
-    o_C = o_row[:, None] * stride_Cl + o_s[None, :]
+    o_s, o_p = tl.arange(0, BS), tl.arange(0, BP)
     b_high, b_low = load_state(
         p_states, (n * h + j) * S * P + o_s[:, None] * P + o_p[None, :], images * h * S * P,
-        m_s[:, None] & m_p[None, :], HALVES)
-    D = 0.
-    if SKIP:
-        D = tl.load(p_D + j).to(ACC)
+        (o_s < S)[:, None] & (o_p < P)[None, :], HALVES)
+    read_state(p_x, p_C, p_D, p_mask, p_y, b_high, b_low, n, j, start,
+               tl.minimum(start + split_length, L), L, stride_xn, stride_xl, stride_Cn, stride_Cl,
+               h, P, S, G, SKIP, MASKED, FAR, False, BL, BS, BP, DTYPE, PRECISION, ACC, HALVES)
 
-    for i in range(tl.cdiv(stop - start, BL)):
-        o_token = start + i * BL + o_l
-        m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
-        b_C = tl.load(p_C + o_C, mask=m_l[:, None] & m_s[None, :], other=0)
-        # y_l = C_l . state + D x_l
-        b_y = add_dot(tl.zeros((BL, BP), dtype=ACC), b_C, b_high, b_low, DTYPE, PRECISION, ACC,
-                      HALVES)
-        if SKIP:
-            b_y += D * tl.load(p_x + o_x, mask=m_l[:, None] & m_p[None, :], other=0).to(ACC)
-        # padding is written too, as zeros
-        tl.store(p_y + o_y, b_y.to(p_y.dtype.element_ty),
-                 mask=(o_token < stop)[:, None] & m_p[None, :])
-        p_x += tl.cast(BL, tl.int64) * stride_xl
-        p_C += tl.cast(BL, tl.int64) * stride_Cl
-        p_y += BL * h * P
+
+@triton.jit(do_not_specialize=VARYING)
+def whole_heads(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_y, L, stride_xn, stride_xl,
+                stride_dn, stride_dl, stride_Bn, stride_Bl, stride_Cn, stride_Cl, h: tl.constexpr,
+                P: tl.constexpr, S: tl.constexpr, G: tl.constexpr, SKIP: tl.constexpr,
+                MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
+                BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+                HALVES: tl.constexpr):
+    """Sum the state of all tokens of a head, and let them read it: p_states and p_y.
+
+    The last tiles are read again first, as long as a cache has them. The grid is (h, 1, N).
+    """
+    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    images = tl.num_programs(2).to(tl.int64)
+    b_state = sum_state(p_x, p_dt, p_A, p_B, p_mask, n, j, tl.program_id(1), L, L, stride_xn,
+                        stride_xl, stride_dn, stride_dl, stride_Bn, stride_Bl, P, S, G, MASKED,
+                        FAR, BL, BS, BP, DTYPE, PRECISION, ACC, HALVES)
+    o_s, o_p = tl.arange(0, BS), tl.arange(0, BP)
+    b_high, b_low = store_state(
+        p_states, (n * h + j) * S * P + o_s[:, None] * P + o_p[None, :], images * h * S * P,
+        b_state, (o_s < S)[:, None] & (o_p < P)[None, :], HALVES)
+    read_state(p_x, p_C, p_D, p_mask, p_y, b_high, b_low, n, j, tl.program_id(1), L, L, stride_xn,
+               stride_xl, stride_Cn, stride_Cl, h, P, S, G, SKIP, MASKED, FAR, True, BL, BS, BP,
+               DTYPE, PRECISION, ACC, HALVES)
 
 
 @triton.jit(do_not_specialize=VARYING)
