@@ -100,11 +100,11 @@ class _Call(launch.Call):
                  *others: Tensor) -> None:
         BP = max(16, power_of_two(x.shape[3]))
         halves = triton_support.halves(x, B, C)
-        # what a tile holds shall fit the registers: less of it if states are large, or parts three
-        size, small = B.shape[3], 32 if halves else 16
-        columns = COLUMNS if size <= small else COLUMNS // 2
+        # what a tile holds shall fit the registers: less of it if states are large, and not halves
+        size = B.shape[3]
+        columns = COLUMNS if halves or size <= 16 else COLUMNS // 2
         # measured: on Hopper more columns are quicker, even if some of them are spilled
-        if halves and size <= 64 and triton_support.capability(x.device)[0] == launch.HOPPER:
+        if halves and triton_support.capability(x.device)[0] == launch.HOPPER:
             columns = 2 * COLUMNS
         BH = min(max(1, columns // BP), power_of_two(x.shape[2]))
         super().__init__(x, dt, A, B, C, D, mask, *others, heads=BH, halves=halves,

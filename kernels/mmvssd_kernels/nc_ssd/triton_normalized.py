@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
-from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse, load_state, store_state
+from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse, last, load_state, store_state
 
 # the distance of images counts in steps that are aligned
 _VARYING = [*VARYING, 'stride_xn', 'stride_yn']
@@ -84,6 +84,16 @@ def settled(b_t, BL: tl.constexpr, BS: tl.constexpr):
     that follows from a join has its parts in an order that takes moves before each product.
     """
     return tl.sum(tl.reshape(b_t, (BL, BS, 1)), axis=2)
+
+
+@triton.jit
+def handed_out(b_t):
+    """Return few numbers as they are, (BL, H), as a scan over heads that changes none.
+
+    Of numbers of fewer lanes than there are, lanes compute sums like those of :func:`settled` anew,
+    but no scan.
+    """
+    return tl.associative_scan(b_t, 1, last)
 
 
 @triton.jit
@@ -184,12 +194,12 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_k = settled(b_k, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         if BACKWARD:
-            b_w = tl.load(p_weights + o_w, mask=m_lh, other=0)
-            b_v = tl.load(p_weights + images * L * h + o_w, mask=m_lh, other=0)
+            b_w = handed_out(tl.load(p_weights + o_w, mask=m_lh, other=0))
+            b_v = handed_out(tl.load(p_weights + images * L * h + o_w, mask=m_lh, other=0))
             p_weights += BL * h
         else:
             b_dt = tl.load(p_dt + o_dt, mask=m_lh, other=0).to(ACC)
-            b_w = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh)
+            b_w = handed_out(softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh))
             b_v = b_w
             p_dt += tl.cast(BL, tl.int64) * stride_dl
         b_keys += b_v[:, :, None] * b_k[:, None, :]

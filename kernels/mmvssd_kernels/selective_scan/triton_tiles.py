@@ -8,7 +8,7 @@ which the state passes as it is.
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import dot, exp, softplus
+from mmvssd_kernels.triton_math import dot, exp, last, softplus
 
 
 @triton.jit
@@ -21,15 +21,6 @@ def follow(a_left, b_left, a_right, b_right):
 def follow_with_rest(a_left, b_left, c_left, a_right, b_right, c_right):
     """Join them, and c, which is b without the last step's own input: a_t h_{t-1}."""
     return a_left * a_right, a_right * b_left + b_right, a_right * b_left + c_right
-
-
-@triton.jit
-def last(left, right):
-    """Make a scan that changes no number, only how threads share them: as all scans here want it.
-
-    Without it, the layout of a product would spread over all that follows from it.
-    """
-    return right
 
 
 @triton.jit
@@ -285,6 +276,7 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
     They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
     """
     if BR:
+        # numbers as the scans want them: the layout of a product would spread over all that follows
         b_z = tl.associative_scan(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 0, last)
     else:
         b_z = b_dt.to(ACC)
