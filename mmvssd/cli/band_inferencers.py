@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement
 
+from mmvssd.cli.augmented import AugmentedSegmentor
 from mmvssd.cli.inferencers import HOSTS, Inferencer
 from mmvssd.cli.inputs import Input
 from mmvssd.cli.tile_sources import NO_FRAMES, TileSource, band_image
@@ -48,9 +49,14 @@ class _Bands:
         return super().picture(pixels, sample)  # type: ignore[misc]
 
 
-def inferencer_class(cfg: Config) -> Type[Inferencer]:
-    """Return the class that predicts with a recipe of one of the hosts."""
-    kind = HOSTS[cfg.default_scope]
+def inferencer_class(cfg: Config, tta: bool = False) -> Type[Inferencer]:
+    """Return the class that predicts with a recipe of one of the hosts.
+
+    Args:
+        cfg: The recipe.
+        tta: Whether :func:`~mmvssd.cli.augmented.augmented` made it.
+    """
+    kind = AugmentedSegmentor if tta else HOSTS[cfg.default_scope]
     pipeline = cfg.test_dataloader.dataset.get('pipeline') or [{}]
     first = pipeline[0].get('type')
     if str(getattr(first, '__name__', first)).rpartition('.')[2] != 'LoadBands':

@@ -282,10 +282,15 @@ def _test_weights(cfg: Config, kind: str) -> None:
     cfg.custom_hooks = [*hooks, dict(type='mmvssd.TestedWeightsHook', kind=kind)]
 
 
-def _use_tta(cfg: Config) -> None:
+def require_tta(cfg: Config) -> None:
+    """Raise ConfigError unless a recipe says how to augment images of a test."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         raise ConfigError(f'--tta: the recipe has no {" and no ".join(missing)}')
+
+
+def _use_tta(cfg: Config) -> None:
+    require_tta(cfg)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 

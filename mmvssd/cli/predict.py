@@ -73,6 +73,7 @@ class Options(NamedTuple):
         tile: Side of the tiles that images are cut into; None takes images whole. ``max_pixels``
             are then those of a tile.
         overlap: Pixels that neighbouring tiles share at least; None takes an eighth of a tile.
+        tta: Take the mean over the recipe's augmentations of an image; of segmentors.
     """
 
     score_thr: float = 0.3
@@ -83,6 +84,7 @@ class Options(NamedTuple):
     resume: bool = False
     tile: Optional[int] = None
     overlap: Optional[int] = None
+    tta: bool = False
 
     def check(self) -> None:
         """Raise ConfigError for an option that does not fit."""
@@ -109,7 +111,11 @@ class Options(NamedTuple):
     @property
     def settings(self) -> Dict[str, object]:
         """Those that the predictions depend on."""
-        return dict(score_thr=self.score_thr, tile=self.tile, overlap=self.shared)
+        settings: Dict[str, object] = dict(
+            score_thr=self.score_thr, tile=self.tile, overlap=self.shared)
+        if self.tta:  # former versions knew no such setting
+            settings['tta'] = True
+        return settings
 
 
 DEFAULTS = Options()
@@ -151,6 +157,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
         SystemExit: SIGINT, SIGTERM or SIGHUP came; the status is 128 and its number.
     """
     # these need mmcv, which an exported file does not
+    from mmvssd.cli.augmented import augmented
     from mmvssd.cli.band_inferencers import inferencer_class
     from mmvssd.cli.inferencers import HOSTS
     scope = cfg.get('default_scope')
@@ -160,11 +167,13 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
     if device is not None:
         check_device(device)
     require(cfg, 'test_dataloader')
+    if options.tta:
+        cfg = augmented(cfg)
     weights = read_checkpoint(checkpoint)
-    settings = {**recipe_settings(cfg, checkpoint), **options.settings}
+    settings = {**options.settings, **recipe_settings(cfg, checkpoint)}
     inputs = _find(images, Path(out_dir), options, settings)
-    inferencer = inferencer_class(cfg)(cfg, checkpoint, dataset_meta(checkpoint, weights),
-                                       options.score_thr, device)
+    inferencer = inferencer_class(cfg, options.tta)(
+        cfg, checkpoint, dataset_meta(checkpoint, weights), options.score_thr, device)
     require_fit(checkpoint, weights, inferencer.model)
     inferencer.check_classes()
     BatchCheck.watch(inferencer.model)
@@ -188,6 +197,9 @@ def predict_with_file(model: str, images: str, out_dir: str, *, options: Options
         SystemExit: The same.
     """
     _check_options(out_dir, options)
+    if options.tta:
+        raise ConfigError('--tta: does not go with --model: an exported file holds no '
+                          'augmentations; predict with the recipe and a checkpoint')
     inferencer = file_inferencer(model, options.score_thr)
     settings = {**model_settings(model), **options.settings}
     inputs = _find(images, Path(out_dir), options, settings)

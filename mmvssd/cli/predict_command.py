@@ -42,7 +42,7 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('--resume', action='store_true',
                         help="continue the folder's predictions.json: skip the images that it has, "
                         'and go on with one that was cut into tiles; recipe, checkpoint, '
-                        '--score-thr and tiles must be the same')
+                        '--score-thr, --tta and tiles must be the same')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N',
                         help='run up to N images of one shape together (default: %(default)s)')
     parser.add_argument('--workers', type=int, metavar='N',
@@ -54,6 +54,9 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('--overlap', type=int, metavar='PIXELS',
                         help='least overlap of neighbouring tiles; choose it larger than your '
                         'objects; default: an eighth of --tile')
+    parser.add_argument('--tta', action='store_true',
+                        help="predict with the recipe's test-time augmentations, averaged, of "
+                        'segmentors; takes as many times as long as there are')
     args = parser.parse_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
     keep_details_off()

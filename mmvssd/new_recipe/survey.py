@@ -266,7 +266,9 @@ def _note_size(item: Item, size: tuple, upright: tuple, stored: tuple,
                              'turns', text,
                       'Write the images turned, without the EXIF entry, and annotate them so')
     else:
-        findings.stop(where, f'{{}} {what} are of another size than their image', text)
+        findings.stop(where, f'{{}} {what} are of another size than their image', text,
+                      'Export them anew, or resize them to their images by the nearest pixel'
+                      if item.label_map is not None else '')
 
 
 def _check_items(data: Data, where: str, findings: Findings) -> None:

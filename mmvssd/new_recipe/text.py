@@ -26,6 +26,8 @@ from mmvssd.paths import project_root
 COCO_SHORT, COCO_LONG, SMALLEST = 800, 1333, 256
 #: Side of the crops that UperNet is trained on.
 CROP = 512
+#: Shares of the single scale that --tta averages over, as in ADE20K's recipe.
+TTA_SHARES = (0.75, 1, 1.25)
 #: Sides are multiples of the backbone's coarsest stride.
 STRIDE = 32
 #: Channels of a photograph.
@@ -295,6 +297,7 @@ def _segmentation_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
                        schedule: Schedule) -> str:
     side = crop_of(survey)
     scale = (4 * side, side)
+    augmented = tuple((4 * short, short) for short in (round(side * share) for share in TTA_SHARES))
     colours = '' if survey.bands else "    dict(type='PhotoMetricDistortion'),\n"
     pipelines = f"""\
 train_pipeline = [
@@ -310,6 +313,19 @@ test_pipeline = [
     dict(type='Resize', scale={scale}, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
+]
+# --tta: the mean over three sizes, each as it is and mirrored
+tta_pipeline = [
+    {_load(survey)},
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=scale, keep_ratio=True)
+             for scale in {augmented}],
+            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ]),
 ]"""
     zero = ('reduce_zero_label=True,  # 0 is not labelled, classes count from 1'
             if survey.data.ignore_zero else 'reduce_zero_label=False,')

@@ -83,6 +83,8 @@ def test_tiles_of_bands(untrained):
     assert [one['category'] for one in tiled[0]] == [one['category'] for one in whole[0]]
     if untrained.default_scope == 'mmseg':
         assert tiled == whole
+        untrained.tta_pipeline[0] = LOAD
+        assert run(tta=True)[1] == (80, 96, 3)
     found = run(tile=48, overlap=16)
     assert {tuple(one['segmentation']['size']) for one in found[0]} == {(80, 96)}
     np.save('images/b.npy', pixels)

@@ -85,6 +85,10 @@ def test_the_model_gets_the_bands_normalized(make, options, count, host, tmp_pat
             assert sample['inputs'].shape[0] == count
             assert sample['inputs'].dtype == torch.float32
             assert abs(sample['inputs'].mean()) < 1
+        if host == 'mmseg':
+            cfg.val_dataloader.dataset.pipeline = cfg.tta_pipeline
+            augmented = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
+            assert {inputs.shape[0] for inputs in augmented} == {count}
         preprocessor = MODELS.build(cfg.model.get('data_preprocessor') or dict(
             cfg.data_preprocessor, type='ClsDataPreprocessor'))
         assert not getattr(preprocessor, '_enable_normalize', False)

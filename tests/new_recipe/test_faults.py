@@ -162,6 +162,20 @@ def lossy(root):
         path.with_suffix('.jpeg').unlink()
 
 
+def shades_as_jpeg(root):
+    made.make_label_maps(root, halves=(0, 200))
+    for path in sorted((root / 'masks').iterdir()):
+        shades = Image.open(path).rotate(3)  # edges across the blocks of JPEG
+        path.unlink()
+        shades.convert('L').save(path.with_suffix('.jpg'))
+
+
+def label_maps_of_other_names(root):
+    made.make_label_maps(root)
+    for path in sorted((root / 'masks').iterdir()):
+        path.rename(path.with_name(f'map{path.name}'))
+
+
 def two_files(root):
     made.make_coco(root)
     (root / 'other.json').write_bytes((root / 'instances.json').read_bytes())
@@ -183,6 +197,9 @@ CASES = {
                                                            'up to 999999999', 'val0.txt']),
     'two COCO files': (two_files, ['2 COCO files', 'instances.json, other.json', '--val']),
     'a mask of endless size': (bomb_in_a_mask, ['masks cannot be read', '1.json']),
+    'shades as JPEG': (shades_as_jpeg, ['stand for no classes', 'as PNG', '.jpg']),
+    'label maps of other names': (label_maps_of_other_names, [
+        'no label map has the name of an image: images/0.jpg, masks/map0.png', '--task cls']),
     'label maps as JPEG': (lossy, ['stand for no classes', 'as PNG', '.jpg']),
     'CSV of another encoding': (another_encoding, ['not encoded in UTF-8', 'labels of all.csv']),
     'empty folder': (lambda root: root.mkdir(), ['no data of a known format', 'it is empty']),
@@ -222,7 +239,8 @@ CASES = {
     'folder only of validation': (folders_without('train', 'dog'),
                                   ['classes that the training data lack', 'val/dog']),
     'label map of another size': (label_maps(lambda masks: made.label_map(
-        masks / '2.png', made.np.zeros((9, 9), made.np.uint8))), ['another size', '9 x 9']),
+        masks / '2.png', made.np.zeros((9, 9), made.np.uint8))),
+        ['another size', '9 x 9', 'by the nearest pixel']),
     'label map that is none': (label_maps(lambda masks: (masks / '2.png').write_bytes(b'x')),
                                ['cannot be read', '2.png']),
     'a photograph for a label map': (label_maps(lambda masks: made.picture(masks / '2.png')),
@@ -387,3 +405,18 @@ def test_a_table_that_disagrees_with_folders(tmp_path):
             assert recognize(Tree(root))[0] == 'csv'
     made.make_csv(tmp_path / 'one')
     assert recognize(Tree(tmp_path / 'one'))[0] == 'csv'
+
+
+def test_label_maps_of_other_names_that_are_asked_for(tmp_path, capsys):
+    """They are no classes called images and masks, unless somebody says so."""
+    label_maps_of_other_names(tmp_path / 'data')
+    for options in (dict(task='seg'), dict(form='label_maps')):
+        assert 'no label map has the name of an image' in message_of(tmp_path / 'data', **options)
+    new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano', task='cls')
+    assert 'images 5 + 1, masks 5 + 1' in capsys.readouterr().out
+
+
+def test_folders_of_classes_may_have_words_of_label_maps(tmp_path, capsys):
+    made.make_class_folders(tmp_path / 'data', classes=('mask', 'nothing'))
+    new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano')
+    assert 'Format: class folders' in capsys.readouterr().out

@@ -254,6 +254,15 @@ def test_values_of_label_maps(tmp_path, capsys):
         assert sorted(np.unique(entry['gt_seg_map'])) == values, halves
 
 
+def test_augmentations_of_a_test_have_the_size_of_the_data(tmp_path):
+    made.make_label_maps(tmp_path / 'data', count=4)
+    cfg = write(tmp_path / 'data', tmp_path / 'r.py')
+    single = min(built(cfg, 'val')[0]['inputs'].shape[-2:])
+    cfg.val_dataloader.dataset.pipeline = cfg.tta_pipeline
+    sides = [min(inputs.shape[-2:]) for inputs in built(cfg, 'val')[0]['inputs']]
+    assert sides == [share * single for share in (0.75, 1, 1.25) for _ in range(2)]
+
+
 @pytest.mark.parametrize('kind', ['coco', 'yolo-polygons', 'labelme'])
 def test_label_maps_are_painted_from_outlines(kind, make, tmp_path):
     cfg = write(make(kind), tmp_path / 'r.py', task='seg')

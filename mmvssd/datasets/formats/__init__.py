@@ -87,8 +87,9 @@ def recognize(tree: Tree, task: Optional[str] = None,
             raise DataError(f'--format {name} is of --task {FORMATS[name].task}, got --task {task}')
         found = FORMATS[name].find(tree)
         if found is None:
+            why = label_maps.strangers(tree) if name == 'label_maps' else ''
             raise DataError(f'{tree.file or tree.root}: holds no data of the format {name} '
-                            f'({_contents(tree)})')
+                            f'({why or _contents(tree)})')
         return name, found
     among = {key: one for key, one in FORMATS.items() if task in (None, one.task)}
     # of outlines label maps can be painted, if there are none
@@ -104,6 +105,10 @@ def recognize(tree: Tree, task: Optional[str] = None,
     broken = [str(error) for error in map(tree.json, tree.others.get('.json', ()))
               if isinstance(error, DataError)]
     weak = _found(tree, {key: one for key, one in among.items() if one.weak})
+    unpaired = label_maps.strangers(tree) if 'label_maps' in among else ''
+    if unpaired and set(weak) <= {'class_folders'}:
+        advice = '. If the folders are classes, say --task cls' if weak else ''
+        raise DataError(f'{tree.root}: {unpaired}{advice}')
     if len(weak) > 1 and _disagree(tree, weak):
         _ask(tree, weak)
     for key, found in weak.items():

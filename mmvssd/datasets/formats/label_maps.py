@@ -3,7 +3,7 @@ import os
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
@@ -25,6 +25,30 @@ def find(tree: Tree) -> Optional[Found]:
         return None
     return Found([maps[0] for _, maps in pairs], f'{len(pairs)} images have a label map, such as '
                  f'{tree.relative(pairs[0][0])} with {tree.relative(pairs[0][1][0])}', 'likely')
+
+
+def strangers(tree: Tree) -> str:
+    """Say that images and label maps lie in folders called so, but share no name; else ''."""
+    pairs, alone = _pairs(tree)
+    others = set(tree.images) - set(alone)
+    if pairs or not alone or not others or not all(
+            _words(Path(tree.relative(path)).parent) & IMAGE_WORDS for path in others):
+        return ''
+    return (f'no label map has the name of an image: {tree.relative(min(others))}, '
+            f'{tree.relative(min(alone))}. Call label maps as their images, as a.png beside a.jpg')
+
+
+def _unlabelled(tree: Tree, pairs: List[Tuple[Path, List[Path]]]) -> List[Path]:
+    """Return the images without a label map in folders that hold images with one."""
+    labelled = {path for path, _ in pairs}
+    used = labelled.union(*(maps for _, maps in pairs))
+    folders = {path.parent for path in labelled}
+    return [path for path in tree.images if path.parent in folders and path not in used
+            and not _role(Path(tree.relative(path)))[1]]
+
+
+def _words(path: Path) -> Set[str]:
+    return set(re.split(r'[\W_]+', str(path).lower()))
 
 
 def _pairs(tree: Tree) -> Tuple[List[Tuple[Path, List[Path]]], List[Path]]:
@@ -72,6 +96,9 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
     pairs, alone = _pairs(tree)
     for path in alone:
         findings.warn(str(tree.root), '{} label maps have no image', str(path))
+    for path in _unlabelled(tree, pairs):
+        findings.warn(str(tree.root), '{} images have no label map and are left out, though others '
+                      'beside them have one', str(path))
     for path, maps in pairs:
         if len(maps) > 1:
             findings.stop(str(tree.root), '{} images have several label maps',

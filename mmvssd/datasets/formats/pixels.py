@@ -104,7 +104,8 @@ class Pixels:
     """
 
     def __init__(self, items: Sequence[Item], findings: Findings, where: str):
-        self.stop = Place(findings, where).stop
+        place = Place(findings, where)
+        self.stop, self.warn = place.stop, place.warn
         paths = [str(item.label_map) for item in items]
         self.facts = FileFacts(None, math.inf).read('label map', label_map, paths)
         self.items = [item for item in items if isinstance(self._fact(item), dict)]
@@ -116,7 +117,8 @@ class Pixels:
                           'which the host does not read', str(item.label_map),
                           'Cut them and their images into tiles')
             else:
-                self.stop('{} label maps cannot be read as an image', str(item.label_map))
+                self.stop('{} label maps cannot be read as an image', str(item.label_map),
+                          'Save them as PNG')
 
     def code_like(self, like: Data) -> Code:
         """Take the meaning of other data's pixels."""
@@ -203,7 +205,8 @@ class Pixels:
             if len(item.values) > MOST_CLASSES:
                 self.stop(f'{{}} label maps have more than {MOST_CLASSES} colours, which stand for '
                           'no classes', str(item.label_map),
-                          'A label map has one colour a class, without blending or compression')
+                          'A label map has one colour a class, without blending or compression. '
+                          'Save it as PNG')
         seen = set().union(*(item.values for item in self.items))
         void = len(seen) > 2 and VOID not in map(_packed, listed or ())
         known = ([_packed(colour) for colour in listed] if listed
@@ -228,8 +231,9 @@ class Pixels:
                 self.stop('{} label maps have colours that the file of names lacks',
                           f'{item.label_map}: {_shown(unknown[0])}')
         if len(known) > MOST_CLASSES:
-            self.stop(f'the label maps have {len(known)} colours, which stand for no classes',
-                      advice='A label map has one colour a class')
+            if all(len(item.values) <= MOST_CLASSES for item in self.items):  # else it is said
+                self.stop(f'the label maps have {len(known)} colours, which stand for no classes',
+                          advice='A label map has one colour a class')
         elif names is not None and len(names) != len(known):
             self.stop(f'the label maps have {len(known)} colours, and {len(names)} classes are '
                       f'named: {some(list(map(_shown, known)))}')
@@ -240,13 +244,17 @@ class Pixels:
         values = self._read_values()
         lossy = any(item.label_map.suffix.lower() in LOSSY for item in self.items)
         recoding, own_names, note = _recoded(values, names, lossy)
-        if recoding is None and len(values) > (SMALL if lossy else MOST_CLASSES):
+        blurred = lossy and not (recoding and recoding.black_and_white)
+        if (blurred and len(values) > SMALL) or (recoding is None and len(values) > MOST_CLASSES):
             worst = max(self.items, key=lambda item: len(item.values))
             self.stop(f'the label maps have {len(values)} values, which stand for no classes',
                       str(worst.label_map),
                       'A JPEG file does not keep values; save label maps as PNG' if lossy else
                       'A label map has one value a class')
             return Code(names or [])
+        if blurred:
+            self.warn(f'label maps are JPEG files, which do not keep values: {some(sorted(values))}'
+                      ' are taken as they are', advice='Save label maps as PNG')
         if recoding is None:
             return self._numbers(values, names, ade20ks, ignore_zero)
         names = names or own_names

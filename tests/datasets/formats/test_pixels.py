@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmvssd.datasets.formats import FORMATS, Tree
-from mmvssd.engine.data.findings import STOP, Findings
+from mmvssd.engine.data.findings import STOP, WARN, Findings
 
 FILE = Path(__file__).parents[2] / 'new_recipe' / 'made_data.py'
 spec = importlib.util.spec_from_file_location('made_data', FILE)
@@ -105,3 +105,40 @@ def test_values_are_whole_numbers(value, tmp_path):
     _, (fault, ) = read(tmp_path)
     assert '1 label maps have values that are not whole numbers' in fault
     assert '0.tif' in fault
+
+
+def doubts(root):
+    """Return what is doubtful of label maps."""
+    tree, findings = Tree(root), Findings()
+    form = FORMATS['label_maps']
+    form.read(tree, form.find(tree), findings)
+    assert not findings.of(STOP)
+    return list(map(str, findings.of(WARN)))
+
+
+def test_few_values_of_a_jpeg_file_are_doubtful(tmp_path):
+    write(tmp_path, (0, 1), (2, 2), ending='.jpg')
+    assert any('JPEG files, which do not keep values: 0, 1, 2' in text for text in doubts(tmp_path))
+    write(tmp_path / 'png', (0, 1), (2, 2))
+    assert not doubts(tmp_path / 'png')
+
+
+def test_images_without_a_label_map_beside_others_with_one(tmp_path):
+    """Those of a folder without any are images to predict on."""
+    write(tmp_path, (0, 1), (1, 0))
+    made.picture(tmp_path / 'others' / 'b.jpg')
+    assert not doubts(tmp_path)
+    made.picture(tmp_path / 'images' / 'a.jpg')
+    text, = doubts(tmp_path)
+    assert '1 images have no label map' in text
+    assert 'images/a.jpg' in text
+
+
+def test_too_many_colours_are_one_fault(tmp_path):
+    write(tmp_path, (0, 1), (1, 0))
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    for file in (tmp_path / 'masks').iterdir():
+        Image.fromarray(noise).save(file)
+    _, faults = read(tmp_path)
+    assert len(faults) == 1
+    assert 'as PNG' in faults[0]
