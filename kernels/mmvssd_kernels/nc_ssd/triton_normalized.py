@@ -194,7 +194,7 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_k = settled(b_k, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         if BACKWARD:
-            b_w = handed_out(tl.load(p_weights + o_w, mask=m_lh, other=0))
+            b_w = tl.load(p_weights + o_w, mask=m_lh, other=0)
             b_v = handed_out(tl.load(p_weights + images * L * h + o_w, mask=m_lh, other=0))
             p_weights += BL * h
         else:
