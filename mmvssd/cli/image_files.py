@@ -14,7 +14,7 @@ from mmvssd.bands.kinds import any_header
 from mmvssd.engine.record.pictures import FORMATS
 from mmvssd.errors import DataError
 from mmvssd.foreign_files import LFS_POINTER, kind_of
-from mmvssd.phrases import emptiness
+from mmvssd.phrases import counted, emptiness
 
 #: Endings of arrays, which LoadBands reads; a folder with images is one of images.
 ARRAYS = ('.npy', )
@@ -40,10 +40,14 @@ class Limits(NamedTuple):
         return cls(pixels, pixels, pixels // 4)
 
 
-def find_images(path: str) -> List[Path]:
+def find_images(path: str, for_folders: str = '') -> List[Path]:
     """List an image file, or the images of a folder by name, whatever these are.
 
     What a folder holds besides is counted in the log.
+
+    Args:
+        path: The file or the folder.
+        for_folders: What the error advises if the folder holds no image, but folders.
 
     Raises:
         DataError: There is no such file or folder, or no image in it.
@@ -61,10 +65,12 @@ def find_images(path: str) -> List[Path]:
         raise DataError(f'{path}: cannot be listed ({error.strerror})') from error
     images = ([file for file in files if file.suffix.lower() in FORMATS]
               or [file for file in files if file.suffix.lower() in ARRAYS])
-    others = _count([file for file in files if file not in images])
+    others = counted_by_ending([file for file in files if file not in images])
     if not images:
         raise DataError(f'{path}: holds no image ({", ".join(FORMATS)})'
-                        + f'; it holds {others}' * bool(others))
+                        + f'; it holds {others}' * bool(others)
+                        + f'. {for_folders}' * (for_folders != '' and any(
+                            file.is_dir() for file in files)))
     if others:
         print_log(f'{path}: not looked at: {others}', logger='current')
     return images
@@ -77,10 +83,12 @@ def _is_folder(path):
         raise DataError(f'{path}: cannot be looked at ({error.strerror})') from error
 
 
-def _count(files: Sequence[Path]) -> str:
+def counted_by_ending(files: Sequence[Path]) -> str:
+    """Count files by their ending, and folders, in words; empty if there are none."""
     kinds = Counter('folder' if file.is_dir() else file.suffix or 'without ending'
                     for file in files)
-    return ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
+    return ', '.join(counted(count, kind) if kind == 'folder' else f'{count} {kind}'
+                     for kind, count in sorted(kinds.items()))
 
 
 def obstacle(file: Path, steps: Sequence, limits: Limits) -> Optional[str]:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from mmvssd.cli.image_files import ARRAYS, find_images
+from mmvssd.cli.image_files import ARRAYS, counted_by_ending, find_images
 from mmvssd.engine.record.pictures import FORMATS, picture_names
 from mmvssd.errors import DataError
 
@@ -169,7 +169,7 @@ def find_inputs(path: str, *, recursive: bool = False, without: Optional[Path] =
             return ImageFiles(_listed(root))
         if suffix in VIDEOS:
             return Video(root)
-    return ImageFiles(find_images(path))
+    return ImageFiles(find_images(path, 'Take the images of its folders with --recursive'))
 
 
 def _below(root: Path, without: Optional[Path]) -> List[Path]:
@@ -187,6 +187,10 @@ def _below(root: Path, without: Optional[Path]) -> List[Path]:
     if not files:
         raise DataError(f'{root}: neither it nor a folder below it holds an image '
                         f'({", ".join(FORMATS)})')
+    taken = set(files)
+    others = counted_by_ending([file for file in found if file not in taken])
+    if others:
+        print_log(f'{root} and its folders: not looked at: {others}', logger='current')
     return files
 
 

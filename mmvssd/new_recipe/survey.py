@@ -37,7 +37,7 @@ from mmvssd.errors import DataError, UnreadableImageError, printable
 from mmvssd.new_recipe.bands import Bands, common_kind, measure
 from mmvssd.new_recipe.dividing import divide
 from mmvssd.new_recipe.painting import to_segmentation
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, some
 
 #: Names of tasks in sentences.
 TASKS = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
@@ -151,6 +151,9 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     if task == SEGMENTATION and data.task == DETECTION:
         to_segmentation(data, str(path), findings)
     _leave_out_unlabelled_test(data)
+    if tree.unread:
+        data.notes.append(f'{counted(len(tree.unread), "photograph")} of formats that are not '
+                          f'read, such as {tree.unread[0]}: convert them to JPEG')
     sizes = _look_at_images(data, findings)
     kind = common_kind(data, str(path), findings)
     for loop in tree.loops:
@@ -306,6 +309,10 @@ def _set_aside(data: Data, fraction: float, seed: int) -> str:
     if len(whole.items) < 2:
         raise DataError(f'there is only one image of training, {whole.items[0].image}; name data '
                         'of validation with --val')
+    if data.task == CLASSIFICATION and len({item.label for item in whole.items}) == len(
+            whole.items):
+        raise DataError(f'each of the {len(whole.items)} classes has only one image, which '
+                        'training needs. Add images, or name data of validation with --val')
     trained, validated = divide(whole.items, fraction, seed)
     data.parts = {TRAIN: Part(trained), VAL: Part(validated), **_test_part(data)}
     return (f'made here, {fraction:.0%} of the images at random with the seed {seed}'

@@ -49,11 +49,12 @@ def test_all_that_is_named_like_an_image_is_found(tmp_path, caplog):
     (' ', "images: got ' '; "),
     ('gone', 'gone: no such image or folder'),
     ('n' * 300, 'nnn: cannot be looked at|nnn: no such image'),
-    ('empty', 'empty: holds no image .*; it holds 1 .txt, 1 folder$'),
+    ('empty', 'empty: holds no image .*; it holds 1 .txt, 2 folders$'),
 ])
 def test_nothing_to_predict_on(tmp_path, monkeypatch, path, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'empty' / 'sub').mkdir(parents=True)
+    for name in ('sub', 'other'):
+        (tmp_path / 'empty' / name).mkdir(parents=True)
     (tmp_path / 'empty' / 'a.txt').touch()
     with pytest.raises(DataError, match=message):
         find_images(path)

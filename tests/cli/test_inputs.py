@@ -38,14 +38,19 @@ def test_an_empty_list(tmp_path, content):
         find_inputs(str(tmp_path / 'list.txt'))
 
 
-def test_sub_folders(tmp_path):
+def test_sub_folders(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmvssd.cli.inputs.print_log', lambda text, **_: said.append(text))
     touched(tmp_path, 'b.png', 'x/a.JPG', 'x/y/a.jpg', 'x/notes.md', 'z/c.tif',
             'out/pictures/b.png')
     (tmp_path / 'x' / 'round').symlink_to(tmp_path)
     inputs = find_inputs(str(tmp_path), recursive=True, without=tmp_path / 'out' / 'pictures')
     assert files(inputs) == [str(tmp_path / name) for name in (
         'b.png', 'x/a.JPG', 'x/y/a.jpg', 'z/c.tif')]
+    assert said == [f'{tmp_path} and its folders: not looked at: 1 .md']
     assert files(find_inputs(str(tmp_path))) == [str(tmp_path / 'b.png')]
+    with pytest.raises(DataError, match='1 folder. Take the images of its folders with --rec'):
+        find_inputs(str(tmp_path / 'out'))
     with pytest.raises(DataError, match='neither it nor a folder below it holds an image'):
         find_inputs(str(tmp_path / 'out'), recursive=True, without=tmp_path / 'out' / 'pictures')
     with pytest.raises(DataError, match='is not a folder, and --recursive needs one'):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmvssd.datasets.formats import Tree, recognize
+from mmvssd.datasets.formats import MARK, Tree, recognize
 from mmvssd.engine.data import file_facts
 from mmvssd.errors import DataError
 from mmvssd.new_recipe import new_recipe
@@ -192,6 +192,25 @@ def endless_numbers(root):
     (root / 'labels' / 'val' / 'val0.txt').write_text('999999999 0.5 0.5 0.2 0.2')
 
 
+def renamed_in_validation(root):
+    made.make_class_folders(root, parts=('train', 'val'))
+    (root / 'val' / 'dog').rename(root / 'val' / 'Dog')
+
+
+def one_image_a_class(root):
+    made.make_class_folders(root, count=1)
+
+
+def images_without_classes(root):
+    made.picture(root / 'IMG_1.jpg')
+
+
+def heic_photographs(root):
+    for name in ('cat', 'dog'):
+        (root / name).mkdir(parents=True)
+        (root / name / 'IMG_1.HEIC').write_bytes(b'x')
+
+
 CASES = {
     'numbers of classes without names': (endless_numbers, ['no file names the classes',
                                                            'up to 999999999', 'val0.txt']),
@@ -237,7 +256,15 @@ CASES = {
     'YAML, no folder': (yaml_file('train: images/training\nval: images/val\nnames: [a, b]\n'),
                         ['is not there', 'images/training']),
     'folder only of validation': (folders_without('train', 'dog'),
-                                  ['classes that the training data lack', 'val/dog']),
+                                  ['classes that the training data lack', 'val/dog',
+                                   'Rename or remove such folders. Training has cat']),
+    'folder named otherwise in validation': (renamed_in_validation, [
+        'val/Dog', 'Training has cat, dog; did you mean dog?']),
+    'one image a class': (one_image_a_class, ['each of the 2 classes has only one image', '--val']),
+    'images without classes': (images_without_classes, [
+        'it holds 1 image)', 'put the images of each class into a folder of its name']),
+    'photographs of a telephone': (heic_photographs, ['it holds 2 .heic',
+                                                      '.HEIC is not read: convert']),
     'label map of another size': (label_maps(lambda masks: made.label_map(
         masks / '2.png', made.np.zeros((9, 9), made.np.uint8))),
         ['another size', '9 x 9', 'by the nearest pixel']),
@@ -264,6 +291,27 @@ def test_each_fault_names_its_file(case, tmp_path, monkeypatch):
     for text in texts:
         assert text in message, message
     assert not list(tmp_path.rglob('called'))
+
+
+def test_what_is_no_class_is_said(tmp_path, capsys):
+    """An empty folder beside those of the classes, and photographs that are not read."""
+    root = tmp_path / 'data'
+    made.make_class_folders(root)
+    for name in ('zebra', '.cache', '__MACOSX'):
+        (root / name).mkdir()
+    (root / 'r_data').mkdir()
+    (root / 'r_data' / MARK).write_text('{}')
+    (root / 'cat' / 'IMG_1.HEIC').write_bytes(b'x')
+    new_recipe(str(root), str(tmp_path / 'r.py'), arch='vssd-nano')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'Note: 1 folder beside those of the classes without an image that is read, so no ' \
+           'class: zebra Note: ' in said
+    assert f'1 photograph of formats that are not read, such as {root}/cat/IMG_1.HEIC' in said
+    made.make_class_folders(tmp_path / 'parts', parts=('train', 'val'))
+    for part in ('train', 'val'):
+        (tmp_path / 'parts' / part / 'zebra').mkdir()
+    new_recipe(str(tmp_path / 'parts'), str(tmp_path / 's.py'), arch='vssd-nano')
+    assert 'so no class: zebra Training' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_validation_has_a_category_that_training_lacks(tmp_path):

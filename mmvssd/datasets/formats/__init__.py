@@ -29,7 +29,7 @@ from mmvssd.datasets.formats.records import (
 from mmvssd.datasets.formats.tree import MARK, Tree
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, some
 
 __all__ = ['CLASSIFICATION', 'DETECTION', 'FORMATS', 'MARK', 'SEGMENTATION', 'TEST', 'TRAIN', 'VAL',
            'WHOLE', 'Data', 'Format', 'Found', 'Item', 'Part', 'Tree', 'recognize']
@@ -122,6 +122,7 @@ def recognize(tree: Tree, task: Optional[str] = None,
     there = ''.join(f'. It holds {FORMATS[key].title}, which is of --task {FORMATS[key].task}'
                     for key in others)
     there += f'. JSON files that cannot be read: {some(broken)}' if broken else ''
+    there += _advice(tree, among)
     raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}){there}. '
                     f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
 
@@ -175,8 +176,17 @@ def _ask(tree: Tree, found: Dict[str, Found]) -> None:
                                *lines]))
 
 
+def _advice(tree: Tree, among: Dict[str, Format]) -> str:
+    """Say what is missing of files that are no data yet; empty if nothing is known of them."""
+    if tree.images and 'class_folders' in among:
+        return '. For a classifier, put the images of each class into a folder of its name'
+    if tree.unread and not tree.images:
+        return f'. {tree.unread[0].suffix} is not read: convert these photographs to JPEG'
+    return ''
+
+
 def _contents(tree: Tree) -> str:
-    counts: List[str] = [f'{len(tree.images)} images'] if tree.images else []
+    counts: List[str] = [counted(len(tree.images), 'image')] if tree.images else []
     counts += [f'{len(files)} {ending or "files without ending"}'
                for ending, files in sorted(tree.others.items()) if files]
     return f'it holds {some(counts)}' if counts else 'it is empty'

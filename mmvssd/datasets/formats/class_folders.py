@@ -13,10 +13,11 @@ from mmvssd.datasets.formats.records import (
     Item,
     Part,
 )
-from mmvssd.datasets.formats.tree import PARTS, Tree
+from mmvssd.datasets.formats.tree import MARK, PARTS, Tree
 from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.listings.folders import is_hidden
 from mmvssd.errors import DataError
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, some, suggestion
 
 #: Endings that MMPreTrain's CustomDataset reads, in either case.
 READ_IN_PLACE = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -25,7 +26,7 @@ READ_IN_PLACE = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 def find(tree: Tree) -> Optional[Found]:
     """Find folders of classes, which hold images."""
     try:
-        _, by_part = _folders(tree)
+        _, _, by_part = _folders(tree)
     except DataError:  # reading says why
         return Found([], 'folders of images, which may be parts or classes', 'a guess')
     if not by_part:
@@ -34,8 +35,8 @@ def find(tree: Tree) -> Optional[Found]:
     return Found([], f'a folder of images for each of {len(names)} classes', 'likely')
 
 
-def _folders(tree: Tree) -> Tuple[Path, Dict[str, Dict[str, List[Path]]]]:
-    """Return the folder that holds parts or classes, and the images by part and class.
+def _folders(tree: Tree) -> Tuple[Path, bool, Dict[str, Dict[str, List[Path]]]]:
+    """Return the folder that holds parts or classes, if it holds parts, and the images by both.
 
     It is the root, or a single folder in it.
     """
@@ -53,7 +54,7 @@ def _folders(tree: Tree) -> Tuple[Path, Dict[str, Dict[str, List[Path]]]]:
             by_part[part][parts[divided]].append(path)
     if len(by_part) == 1 and divided:  # one part is a whole
         by_part = {WHOLE: by_part.popitem()[1]}
-    return base, by_part
+    return base, divided, by_part
 
 
 def _is_divided(base: Path, places: Sequence[Tuple[str, ...]]) -> bool:
@@ -85,7 +86,7 @@ def _part(name: str) -> Optional[str]:
 def read(tree: Tree, found: Found, findings: Findings,
          classes: Optional[Sequence[str]] = None) -> Data:
     """Read the folders of all parts; see :func:`mmvssd.datasets.formats.coco.read`."""
-    base, by_part = _folders(tree)
+    base, divided, by_part = _folders(tree)
     names = sorted({name for folders in by_part.values() for name in folders})
     if classes is not None:
         for name in names:
@@ -100,7 +101,8 @@ def read(tree: Tree, found: Found, findings: Findings,
         for name, files in folders.items():
             if trained and name not in trained:
                 findings.stop(str(tree.root), '{} classes that the training data lack',
-                              str(files[0].parent))
+                              str(files[0].parent), 'Rename or remove such folders. Training has '
+                              f'{some(sorted(trained))}{suggestion(name, trained)}')
         items = [Item(path, label=names.index(name) if name in names else 0,
                       source=str(path.parent))
                  for name, files in folders.items() for path in files]
@@ -109,7 +111,21 @@ def read(tree: Tree, found: Found, findings: Findings,
     beside = [path for path in tree.images if path not in read_images]
     notes = [f'{len(beside)} images lie in no folder of a class and are not read, such as '
              f'{beside[0]}'] if beside else []
+    empty = _without_images(tree, base, divided, names)
+    if empty:
+        notes.append(f'{counted(len(empty), "folder")} beside those of the classes without an '
+                     f'image that is read, so no class: {some(empty)}')
     return Data(CLASSIFICATION, names, parts, listed=False, notes=notes)
+
+
+def _without_images(tree: Tree, base: Path, divided: bool, names: Sequence[str]) -> List[str]:
+    """List folders that lie where those of classes do, and hold no image of any class."""
+    parents = [entry for entry in base.iterdir() if entry.is_dir() and _part(entry.name) is not None
+               ] if divided else [base]
+    used = {parent for path in tree.images for parent in path.parents}
+    return sorted({entry.name for parent in parents for entry in parent.iterdir()
+                   if entry.is_dir() and entry not in used and not is_hidden(entry.name)
+                   and not (entry / MARK).exists()} - set(names))
 
 
 def _in_place(base: Path, part: str, folders: Dict[str, List[Path]],

@@ -19,6 +19,9 @@ PARTS = {'train': TRAIN, 'training': TRAIN, 'val': VAL, 'valid': VAL, 'validatio
          'eval': VAL, 'test': TEST, 'testing': TEST}
 #: File in a folder that was written from data: what lies there is not looked at as data again.
 MARK = 'made_by_new_recipe.json'
+#: Endings of photographs that are not read, as of telephones and cameras.
+UNREAD = ('.heic', '.heif', '.avif', '.jxl', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.raf',
+          '.rw2')
 #: Names of files that are looked at to find the folder of images.
 PROBED = 50
 
@@ -76,6 +79,11 @@ class Tree:
         self.images.sort()
         for files in self.others.values():
             files.sort()
+
+    @property
+    def unread(self) -> List[Path]:
+        """The photographs in formats that are not read."""
+        return [path for ending in UNREAD for path in self.others.get(ending, ())]
 
     def annotations(self, *endings: str) -> List[Path]:
         """Return the annotation file that was named, or all files of some endings."""
