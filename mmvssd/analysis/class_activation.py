@@ -30,6 +30,7 @@ from mmvssd.checkpoint import read_checkpoint
 from mmvssd.errors import ConfigError, NumericalFault
 from mmvssd.files import strict_json
 from mmvssd.models.backbones.base import BaseBackbone
+from mmvssd.phrases import some, suggestion
 
 FILE = 'class_activation.json'
 CAPTION = ('Red: places whose features speak for the class. A map says what moves this one score, '
@@ -117,6 +118,26 @@ def check_settings(settings: Settings) -> None:
     for option, number in (('--stage', settings.stage), ('--category', settings.category)):
         if number is not None and number < 0:
             raise ConfigError(f'{option}: got {number}, expected 0 or more')
+
+
+def category_of(text: str, name: ModelName) -> int:
+    """Return the number of a class that is given by its number, or by its name.
+
+    Raises:
+        ConfigError: The model's checkpoint knows no class of this name.
+        CheckpointError: The checkpoint cannot be read.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        classes = list(map(str, _classes(name)))
+    if text in classes:
+        return classes.index(text)
+    if not classes:
+        raise ConfigError(f'--category: got {text!r}, and {name.label} has no names of classes; '
+                          'give the number')
+    raise ConfigError(f'--category: got {text!r}, and the classes of {name.label} '
+                      f'are {some(classes)}{suggestion(text, classes)}')
 
 
 def find_subject(name: ModelName, settings: Settings) -> Subject:

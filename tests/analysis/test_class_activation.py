@@ -14,6 +14,7 @@ from mmvssd.analysis.class_activation import (
     Activations,
     Settings,
     Subject,
+    category_of,
     check_settings,
     draw_all,
     explain,
@@ -196,6 +197,18 @@ def test_classes_and_stages_that_are_not_there(changes, message):
     pytest.importorskip('mmpretrain')
     with pytest.raises(ConfigError, match=message):
         find_subject(ModelName.parse(RECIPE), SMALL._replace(**changes))
+
+
+def test_a_class_by_its_name(tmp_path):
+    torch.save(dict(state_dict={}, meta=dict(dataset_meta=dict(classes=('red car', 'bowl')))),
+               tmp_path / 'names.pth')
+    name = ModelName.parse(f'{RECIPE}@{tmp_path}/names.pth')
+    assert [category_of(text, name) for text in ('bowl', 'red car', '1', '-1')] == [1, 0, 1, -1]
+    with pytest.raises(ConfigError, match=r"got 'Bowl', and the classes of .* are red car, bowl; "
+                                          r'did you mean bowl\?'):
+        category_of('Bowl', name)
+    with pytest.raises(ConfigError, match="got 'bowl', and vssd-micro has no names of classes"):
+        category_of('bowl', ModelName.parse('vssd-micro'))
 
 
 def test_a_size_beyond_the_memory():
@@ -429,6 +442,8 @@ def test_command(run_tool, photographs, checkpoint, tmp_path):
     (tmp_path / 'file').touch()
     for extra, message in (
             (['--category', 10], 'ConfigError: --category: got 10, expected 0 to 9'),
+            (['--category', 'ten'], "ConfigError: --category: got 'ten', and the classes of"),
+            (['--category', -1], 'ConfigError: --category: got -1, expected 0 or more'),
             (['--out', 'file'], 'ConfigError: --out: file cannot be made'),
             (['--images', 'none.png'], 'none.png: no such image'),
             (['--stage', -1], 'ConfigError: --stage: got -1'),

@@ -17,6 +17,7 @@ from rich.table import Table
 from mmvssd.analysis import result_files
 from mmvssd.analysis.class_activation import (
     Settings,
+    category_of,
     check_settings,
     draw_all,
     find_subject,
@@ -33,12 +34,15 @@ from mmvssd.version import __version__
 
 def main() -> None:
     args = _arguments()
-    settings = Settings(args.size, args.stage, args.category, args.seed, args.device)
+    settings = Settings(args.size, args.stage, None, args.seed, args.device)
     check_settings(settings)
     check_device(args.device)
     check_seed(args.seed)
     name = _model(args.model, args.checkpoint)
     check_models([name], args.size)
+    if args.category is not None:
+        settings = settings._replace(category=category_of(args.category, name))
+        check_settings(settings)
     files = choose_photographs(args.images, args.num_images, args.seed)
     subject = find_subject(name, settings)
     check_writable(args.out, '--out')
@@ -94,8 +98,9 @@ def _arguments() -> argparse.Namespace:
                         help='side of the images (default: %(default)s)')
     parser.add_argument('--stage', type=int, help='stage whose activations are taken, from 0 '
                         '(default: the last)')
-    parser.add_argument('--category', type=int, metavar='N',
-                        help='number of the class (default: the one with the best score)')
+    parser.add_argument('--category', type=named, metavar='CLASS',
+                        help='number of the class, or its name if the checkpoint knows it '
+                        '(default: the one with the best score)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='such as cpu or cuda:0; default: a GPU if there is one')
     return parser.parse_args()
