@@ -190,6 +190,26 @@ def test_openvino(made, folder, tmp_path):
         file_inferencer(str(tmp_path / 'model.xml'), 0.3)
 
 
+@pytest.mark.parametrize('name', ['a.png', 'b.jpg'])
+def test_an_example_with_numpy_and_pillow(made, folder, tmp_path, monkeypatch, capsys, name):
+    """The docs' example of a classifier resizes and crops as the recipe, and finds the same."""
+    _, _, file = made('classifier')
+    monkeypatch.chdir(tmp_path)
+    Path('model.onnx').symlink_to(file)
+    Path('photo.jpg').symlink_to(folder / 'images' / name)
+    page = (project_root() / 'docs' / 'deployment.md').read_text()
+    example = next(block for block in re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+                   if "'ResizeEdge'" in block)
+    assert 'cv2' not in example
+    assert 'torch' not in example
+    names = {}
+    exec(compile(example, 'deployment.md', 'exec'), names)
+    (entry, ) = read(predict_with_file(file, 'photo.jpg', 'out'))
+    best = entry['classes'][0]
+    assert names['classes'][names['best']] == best['category']
+    assert names['scores'].max() == pytest.approx(best['score'], abs=1e-4)
+
+
 def test_an_example_with_numpy_and_opencv(made, folder, tmp_path, monkeypatch):
     """The docs' example finds what the file finds."""
     _, _, file = made('detector')

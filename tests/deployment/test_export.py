@@ -91,7 +91,8 @@ def test_a_classifier_that_normalizes(untrained, tmp_path, monkeypatch, capsys):
     # the docs' example runs on it, and finds the same
     monkeypatch.chdir(file.parent)
     file.rename('model.onnx')
-    cv2.imwrite('image.png', pixels[0, ::-1].transpose(1, 2, 0))
+    cv2.imwrite('pixels.png', pixels[0, ::-1].transpose(1, 2, 0))
+    os.rename('pixels.png', 'photo.jpg')  # a PNG, which keeps values
     example, *_ = re.findall(r'```python\n(import json.*?)```', DOCS.read_text(), re.DOTALL)
     exec(compile(example, str(DOCS), 'exec'), {})
     name, score = capsys.readouterr().out.split()[-2:]
