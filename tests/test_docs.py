@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 
 from mmvssd.datasets import make_sample_data
 from mmvssd.families import FAMILIES
@@ -29,6 +30,23 @@ def converted(tmp_path):
     torch.save(dict(state_dict=weights), tmp_path / 'checkpoints' / 'vssd-micro_in1k.pth')
 
 
+@pytest.fixture
+def trained(tmp_path):
+    """A recipe of new_recipe's and its checkpoint, where a page expects them."""
+    for name in ('cat', 'dog'):
+        (tmp_path / 'photos' / name).mkdir(parents=True)
+        for index in range(2):
+            Image.new('RGB', (64, 64)).save(tmp_path / 'photos' / name / f'{index}.jpg')
+    recipe = str(tmp_path / 'mine' / 'recipe.py')
+    new_recipe(str(tmp_path / 'photos'), recipe, arch='vssd-nano')
+    settings = Config.fromfile(recipe).model.backbone
+    settings.pop('type')
+    weights = {f'backbone.{name}': value for name, value in VSSD(**settings).state_dict().items()}
+    (tmp_path / 'work_dirs' / 'recipe').mkdir(parents=True)
+    torch.save(dict(state_dict=weights), tmp_path / 'work_dirs' / 'recipe' / 'epoch_5.pth')
+    return weights
+
+
 def run_blocks(page):
     """Run a page's blocks of Python, in their order; return the names that they leave."""
     names = {}
@@ -37,8 +55,9 @@ def run_blocks(page):
     return names
 
 
-def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
+def test_backbone_page(converted, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     names = run_blocks('backbone.md')
     printed = capsys.readouterr().out
     assert '(2, 48, 50, 84)\n(2, 96, 25, 42)\n(2, 192, 13, 21)\n(2, 384, 7, 11)\n' in printed
@@ -48,6 +67,9 @@ def test_backbone_page(converted, tmp_path, monkeypatch, capsys):
     assert '(1, 24, 32, 32)\n(2, 24, 3, 3, 3)\n' in printed
     assert '(2, 21, 96, 120)' in printed.replace('[', '(').replace(']', ')')
     assert torch.isfinite(names['loss'])
+    own = names['own'].state_dict()
+    assert len(own) == len(trained)
+    assert all(torch.equal(own[name.removeprefix('backbone.')], trained[name]) for name in trained)
     assert FAMILIES.pop('mine').type == 'mmvssd.Mine'
 
 

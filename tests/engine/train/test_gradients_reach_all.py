@@ -101,7 +101,7 @@ def test_every_parameter_gets_a_gradient(recipe, backbone):
 def test_the_page_has_a_config_of_each_kind():
     assert {name.split('/')[0] for name in HOSTS_CONFIGS} == {
         'mmdet::mask_rcnn', 'mmdet::retinanet', 'mmdet::dino', 'mmseg::segformer', 'mmseg::fcn',
-        'mmseg::upernet'}
+        'mmseg::upernet', 'mmpretrain::resnet'}
 
 
 @pytest.mark.parametrize('name', HOSTS_CONFIGS)
@@ -109,7 +109,7 @@ def test_the_pages_configs_of_hosts_take_a_step(name, tmp_path):
     torch.manual_seed(0)
     text = HOSTS_CONFIGS[name]
     # the page asks for that
-    if name.startswith(('mmdet::retinanet', 'mmseg::fcn', 'mmseg::upernet')):
+    if name.startswith(('mmdet::retinanet', 'mmseg::fcn', 'mmseg::upernet', 'mmpretrain::resnet')):
         text += ADAMW
     (tmp_path / 'mine.py').write_text(text)
     cfg = Config.fromfile(tmp_path / 'mine.py')
@@ -119,11 +119,13 @@ def test_the_pages_configs_of_hosts_take_a_step(name, tmp_path):
             cfg.merge_from_dict(dict(model=settings))
     assert cfg.model.backbone.init_cfg.checkpoint == 'checkpoints/vssd-tiny_in1k.pth'
     cfg.model.backbone.init_cfg = None  # nothing is published here
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     init_default_scope(host)
     model = MODELS.build(cfg.model).train()
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     assert type(optimizer).__name__ == 'AdamW'
-    samples = SAMPLES[dict(mmdet='detection', mmseg='segmentation')[host]]()
+    samples = SAMPLES[dict(mmdet='detection', mmseg='segmentation',
+                           mmpretrain='classification')[host]]()
     assert without_gradient(model, samples) == []
     optimizer.step()
     assert all(torch.isfinite(p).all() for p in model.parameters())
