@@ -20,14 +20,16 @@ from mmvssd.engine.data.names import doubled
 from mmvssd.errors import ConfigError, printable
 from mmvssd.new_recipe.bands import Bands
 from mmvssd.new_recipe.conversion import convert
-from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint
+from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint, unknown_arch
 from mmvssd.new_recipe.schedule import Schedule, choose
 from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
 from mmvssd.new_recipe.text import recipe_text
-from mmvssd.phrases import emptiness, some, suggestion
+from mmvssd.phrases import emptiness, some
 
 #: What a first try without a GPU takes: the smallest backbone, and a few epochs.
 FIRST_ARCH, FIRST_EPOCHS = 'vssd-nano', 5
+#: Archs that are small enough for it.
+NANOS = (FIRST_ARCH, 'vmamba-nano')
 
 
 def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[str] = None,
@@ -110,8 +112,7 @@ def _check_options(data: str, out: str, arch: str, fraction: float, seed: int,
     if Path(out).suffix != '.py':
         raise ConfigError(f'--out: got {out}, expected a name that ends with .py')
     if arch not in archs():
-        raise ConfigError(f'--arch: got {arch!r}{suggestion(arch, archs(), longer=True)} Known: '
-                          f'{", ".join(archs())}')
+        raise ConfigError(unknown_arch(arch))
     if not 0 < fraction < 1:
         raise ConfigError(f'--val-fraction: got {fraction}, expected a share between 0 and 1')
     check_seed(seed)
@@ -183,7 +184,7 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
 
 def _without_gpu(arch: str, schedule: Schedule) -> List[str]:
     """Return what makes a first try short on a machine without an accelerator."""
-    options = ['--arch', FIRST_ARCH] * (arch != FIRST_ARCH)
+    options = ['--arch', FIRST_ARCH] * (arch not in NANOS)
     options += ['--epochs', str(FIRST_EPOCHS)] * (schedule.epochs > FIRST_EPOCHS)
     if accelerator() or not options:
         return []

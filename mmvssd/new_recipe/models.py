@@ -54,6 +54,12 @@ def archs() -> List[str]:
     return sorted(file.stem for file in (configs_dir() / '_base_' / 'backbones').glob('*.py'))
 
 
+def unknown_arch(name: str) -> str:
+    """Return what is said of a name that no arch has."""
+    return (f'--arch: got {name!r}{suggestion(name, archs(), longer=True) or "."} Known: '
+            f'{", ".join(archs())}')
+
+
 def find_arch(name: str, task: str) -> Arch:
     """Find an arch and its recipe.
 
@@ -61,8 +67,7 @@ def find_arch(name: str, task: str) -> Arch:
         ConfigError: There is no such arch.
     """
     if name not in archs():
-        raise ConfigError(f'--arch: got {name!r}{suggestion(name, archs(), longer=True)} Known: '
-                          f'{", ".join(archs())}')
+        raise ConfigError(unknown_arch(name))
     file = configs_dir() / '_base_' / 'backbones' / f'{name}.py'
     backbone = Config.fromfile(file)
     folder, pattern = RECIPES[task]

@@ -207,7 +207,7 @@ def test_an_example_with_numpy_and_pillow(made, folder, tmp_path, monkeypatch, c
     (entry, ) = read(predict_with_file(file, 'photo.jpg', 'out'))
     best = entry['classes'][0]
     assert names['classes'][names['best']] == best['category']
-    assert names['scores'].max() == pytest.approx(best['score'], abs=1e-4)
+    assert names['scores'].max() == pytest.approx(best['score'], abs=4e-6)
 
 
 def test_an_example_with_numpy_and_opencv(made, folder, tmp_path, monkeypatch):

@@ -396,7 +396,7 @@ def test_a_first_try_without_a_gpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, 'accelerator', lambda: None)
     assert hint().endswith(' For a first try: --arch vssd-nano --epochs 5 --overwrite')
     assert hint(arch='vssd-nano').endswith(' For a first try: --epochs 5 --overwrite')
-    assert hint(arch='vssd-nano', epochs=5) == ''
+    assert hint(arch='vssd-nano', epochs=5) == hint(arch='vmamba-nano', epochs=5) == ''
     monkeypatch.setattr(command, 'accelerator', lambda: 'MMEngine runs on cuda')
     assert hint() == ''
 
@@ -493,6 +493,7 @@ def test_a_recipe_within_the_data(make):
 
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(arch='vssd-tinny'), "--arch: got 'vssd-tinny'; did you mean vssd-tiny"),
+    (dict(arch='resnet50'), "--arch: got 'resnet50'. Known: vmamba-base"),
     (dict(val_fraction=1.5), '--val-fraction: got 1.5'),
     (dict(epochs=0), '--epochs: got 0'),
     (dict(batch_size=0), '--batch-size: got 0'),

@@ -130,6 +130,26 @@ def check_heads(model: nn.Module, classes: Sequence[str], where: str, findings: 
                                  f'num_classes={head.num_classes}', advice=SET_BOTH)
 
 
+def check_top_k(metrics: Sequence, model: nn.Module, where: str, findings: Findings) -> None:
+    """Note accuracies among more classes than there are; MMPreTrain raises after the first epoch.
+
+    Args:
+        metrics: Of an evaluator.
+        model: Whose heads have the classes.
+        where: The setting of the evaluator.
+        findings: Where faults are noted.
+    """
+    sizes = [size for _, head in heads_of(model) for size in sizes_of(head)]
+    for metric in metrics:
+        top = getattr(metric, 'topk', None)
+        if type(metric).__name__ != 'Accuracy' or not isinstance(top, tuple) or not sizes:
+            continue
+        if max(top) > min(sizes):
+            findings.stop(where, f'topk={top}, and the model has {min(sizes)} classes',
+                          advice='Set val_evaluator = dict(topk=(1, )) and test_evaluator = '
+                                 'val_evaluator')
+
+
 def doubled(names: Sequence) -> List[str]:
     """Return the names that occur more than once."""
     return sorted(str(name) for name, count in Counter(map(str, names)).items() if count > 1)

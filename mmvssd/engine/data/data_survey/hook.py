@@ -9,7 +9,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-from mmvssd.engine.data import batches
+from mmvssd.engine.data import batches, names
 from mmvssd.engine.data.data_survey.built import Built
 from mmvssd.engine.data.data_survey.files import Files
 from mmvssd.engine.data.data_survey.leaves import (
@@ -21,6 +21,7 @@ from mmvssd.engine.data.data_survey.leaves import (
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
+from mmvssd.host_internals import built_loop
 from mmvssd.registry import HOOKS
 
 #: File of the work dir that remembers what was read.
@@ -59,7 +60,11 @@ class DataSurveyHook(Hook):
             setattr(runner, name, partial(self._build, runner, phase, getattr(runner, name)))
 
     def _look_at_built(self, runner) -> None:
-        self._built(runner).check(list(leaves_of(runner, self.findings)))
+        built = self._built(runner)
+        built.check(list(leaves_of(runner, self.findings)))
+        for phase in ('val', 'test'):
+            metrics = getattr(getattr(built_loop(runner, phase), 'evaluator', None), 'metrics', ())
+            names.check_top_k(metrics, built.model, f'{phase}_evaluator', self.findings)
 
     def _built(self, runner) -> Built:
         return Built(runner.model, loaders_of(runner), self.findings,

@@ -65,6 +65,14 @@ def survey(cfg):
     return hook
 
 
+def test_an_accuracy_among_more_classes_than_there_are(recipe):
+    """Before the first step: MMPreTrain raises at the first validation."""
+    pytest.importorskip('mmpretrain')
+    with pytest.raises(DataError, match=r'val_evaluator: topk=\(1, 11\), and the model has 10 '
+                                        r'classes. Set val_evaluator = dict\(topk=\(1, \)\)'):
+        survey(recipe(CLASSIFIER, val_evaluator__topk=(1, 11)))
+
+
 @pytest.mark.parametrize('name', KINDS)
 def test_healthy_data(recipe, said, tmp_path, name):
     pytest.importorskip(load_config(name).default_scope)
