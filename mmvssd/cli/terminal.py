@@ -31,6 +31,8 @@ OWN_WAYS = (
     '"FileClient" will be deprecated in future. Please use io functions in ',
     '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated in future.',
 )
+#: End of MMEngine's warning at each frozen parameter, of which frozen_stages makes a hundred.
+FROZEN = ' is skipped since its requires_grad=False'
 #: Warnings of Python's at what the hosts do themselves: the module that warns, and the start.
 OWN_WARNINGS = (
     ('mmcv.image.photometric', "Only use 'alpha' for pillow backend."),
@@ -141,4 +143,5 @@ def _is_file(handler: logging.Handler) -> bool:
 
 def _is_wanted(record: logging.LogRecord) -> bool:
     quiet = OWN_WAYS if record.levelno >= logging.WARNING else DETAILS
-    return not record.getMessage().startswith(quiet)
+    message = record.getMessage()
+    return not (message.startswith(quiet) or message.endswith(FROZEN))

@@ -71,6 +71,16 @@ def test_debugging_prints_all(details_off, tmp_path, capsys):
     assert [text for text in (*DETAILS, *DEPRECATED) if text not in shown] == []
 
 
+def test_frozen_parameters_are_no_news(details_off, tmp_path, capsys):
+    MMLogger.get_instance('frozen', log_file=str(tmp_path / 'run.log'))
+    model = Model(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    model[0].requires_grad_(False)
+    DefaultOptimWrapperConstructor(
+        dict(optimizer=dict(type='SGD', lr=1, weight_decay=0.1)), dict(norm_decay_mult=0))(model)
+    assert 'requires_grad' not in capsys.readouterr().out
+    assert (tmp_path / 'run.log').read_text().count('requires_grad=False') == 2
+
+
 def test_a_logger_without_a_file(details_off, capsys):
     logger = MMLogger('no file', log_level='INFO')
     tell_of_details(logger)
