@@ -54,9 +54,9 @@ def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stri
     tl.store(p_softmax + 1, tl.where(total > 0, inverse(total), 0))
 
     o_k = tl.arange(0, BK)
-    b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
     program = tl.program_id(1) * h + j
     for position in range(program, positions, h * tl.num_programs(1)):
+        b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
         b_angle = b_frequency * position
         o_table = position * K + o_k
         tl.store(p_table + o_table, tl.cos(b_angle).to(ACC), mask=o_k < K)
@@ -183,7 +183,7 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
         b_base, b_scale = tl.load(p_softmax, m_h, other=0), tl.load(p_softmax + 1, m_h, other=0)
 
     b_state = tl.zeros((BS, BH * BP), dtype=ACC)
-    b_keys = tl.zeros((BL, BH, BS), dtype=ACC)
+    b_keys = tl.zeros((BL // 8, BH, BS), dtype=ACC)
     for i in range(tl.cdiv(stop - start, BL)):
         o_token = start + i * BL + o_l
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
@@ -202,7 +202,9 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_w = handed_out(softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh))
             b_v = b_w
             p_dt += tl.cast(BL, tl.int64) * stride_dl
-        b_keys += b_v[:, :, None] * b_k[:, None, :]
+        # each token's own sums would take too many registers
+        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
+        b_keys += tl.sum(b_products, axis=0)
         # state = sum_l R_l k_l (outer) w_l x_l
         b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
         b_high, b_low = parts(tl.reshape(b_w[:, :, None] * b_x, (BL, BH * BP)), HALVES)
