@@ -64,24 +64,12 @@ def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stri
 
 
 @triton.jit
-def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.constexpr):
-    """Load cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
-    pair = tl.arange(0, BS // 2)[None, :]
-    by_row = pair < K
-    o_table = (tl.where(by_row, (o_token // W)[:, None], (o_token % W)[:, None]) * K
-               + tl.where(by_row, pair, pair - K))
-    m_table = m_l[:, None] & (pair < 2 * K)
-    return (tl.load(p_table + o_table, mask=m_table, other=1.0),
-            tl.load(p_table + positions * K + o_table, mask=m_table, other=0.0))
-
-
-@triton.jit
 def settled(b_t, BL: tl.constexpr, BS: tl.constexpr):
     """Return numbers as they are, (BL, BS), as sums over an axis of length one.
 
     A compiler hands a sum's result to the lanes that need it. What is no sum or product, each of
-    them computes anew, which is more work if these are many numbers of wide states. And a factor
-    that follows from a join has its parts in an order that takes moves before each product.
+    them computes anew. And a factor that follows from a join has its parts in an order that takes
+    moves before each product.
     """
     return tl.sum(tl.reshape(b_t, (BL, BS, 1)), axis=2)
 
@@ -97,6 +85,18 @@ def handed_out(b_t):
 
 
 @triton.jit
+def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.constexpr):
+    """Load cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
+    pair = tl.arange(0, BS // 2)[None, :]
+    by_row = pair < K
+    o_table = (tl.where(by_row, (o_token // W)[:, None], (o_token % W)[:, None]) * K
+               + tl.where(by_row, pair, pair - K))
+    m_table = m_l[:, None] & (pair < 2 * K)
+    return (tl.load(p_table + o_table, mask=m_table, other=1.0),
+            tl.load(p_table + positions * K + o_table, mask=m_table, other=0.0))
+
+
+@triton.jit
 def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
     """Turn the channel pairs (2j, 2j + 1) of b_t (BL, BS)."""
     b_even, b_odd = tl.split(tl.reshape(b_t, (BL, BS // 2, 2)))
@@ -105,10 +105,10 @@ def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
 
 
 @triton.jit
-def feature(b_t, m_t):
-    """elu(t) + 1 inside the mask, 0 outside."""
+def feature(b_t, m_t, BL: tl.constexpr, BS: tl.constexpr):
+    """elu(t) + 1 inside the mask, 0 outside, (BL, BS)."""
     # exp of a positive number is dropped; a minimum before it would drop NaN
-    return tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(b_t)), 0)
+    return settled(tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(b_t)), 0), BL, BS)
 
 
 @triton.jit
@@ -189,9 +189,7 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls, m_lh = m_l[:, None] & m_s[None, :], m_l[:, None] & m_h[None, :]
         b_x = tl.load(p_x + o_x, mask=m_l[:, None, None] & m_hp[None], other=0).to(ACC)
-        b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls)
-        if BS > 32:
-            b_k = settled(b_k, BL, BS)
+        b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         if BACKWARD:
             b_w = tl.load(p_weights + o_w, mask=m_lh, other=0)
@@ -271,9 +269,7 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
         o_token = start + i * BL + o_l
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls = m_l[:, None] & m_s[None, :]
-        b_q = feature(tl.load(p_C + o_C, mask=m_ls, other=0).to(ACC), m_ls)
-        if BS > 32:
-            b_q = settled(b_q, BL, BS)
+        b_q = feature(tl.load(p_C + o_C, mask=m_ls, other=0).to(ACC), m_ls, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         b_factor = scale / denominators(b_q, b_keys, scale)
         # y_l = (s R_l q_l . state) / denom_l + D x_l
@@ -355,7 +351,7 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
     m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
     p_C += n * stride_Cn + first * stride_Cl
     b_C = tl.load(p_C + o_row[:, None] * stride_Cl + o_s[None, :], mask=m_ls, other=0).to(ACC)
-    b_q = feature(b_C, m_ls)
+    b_q = feature(b_C, m_ls, BL, BS)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_qr = rotate(b_q, b_cos, b_sin, BL, BS)
     p_dy += (n * stride_yn + first * stride_yl) * ALIGN
@@ -421,7 +417,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
     p_B += n * stride_Bn + first * stride_Bl
     o_B = o_row[:, None] * stride_Bl + o_s[None, :]
-    b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls)
+    b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls, BL, BS)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
     b_dkr = tl.zeros((BL, BS), dtype=ACC)
@@ -471,7 +467,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
 
     # loaded anew: they would take a quarter of the registers all along
     b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
-    b_k = feature(b_B, m_ls)
+    b_k = feature(b_B, m_ls, BL, BS)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
     b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
