@@ -6,7 +6,7 @@ import torch
 import torch._dynamo.testing
 
 from mmvssd_kernels import dispatch, nc_ssd
-from mmvssd_kernels.nc_ssd import launch
+from mmvssd_kernels.nc_ssd import launch, normalized
 from mmvssd_kernels.parity import Case, failures, results
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -124,6 +124,23 @@ def test_stretches_of_several_tiles(normalize, triton_device):
     # the second image's first stretches are tokens, its last ones padding
     case = make_case(N=3, grid=(16, 33), h=2, P=16, S=16, normalize=normalize, masked=True)
     assert failures(case, torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_a_softmax_over_stretches(dtype, monkeypatch, triton_device):
+    """Of many tokens, programs take the softmax over a stretch each, some of which are padding."""
+    if dtype == torch.float64 and triton_device != 'cpu':
+        pytest.skip('on a GPU float64 is for the reference')
+    monkeypatch.setattr(normalized, '_LANES', 16)
+    monkeypatch.setattr(normalized, '_LEAST_STRETCH', 16)
+    kind = dict(N=3, grid=(7, 15), h=3, P=8, S=8, normalize=True, masked=True)
+    for steps in (1.0, 30.0):
+        assert failures(make_case(**kind, steps=steps), dtype, triton_device) == ()
+    case = make_case(**kind)
+    case.tensors['dt'][1, 50] = math.nan
+    found = results(case, case.cast(torch.float32, triton_device), 'triton')
+    assert found['y'][1].isnan().any()
+    assert not found['y'][0].isnan().any()
 
 
 @pytest.mark.parametrize('dtype', DTYPES)

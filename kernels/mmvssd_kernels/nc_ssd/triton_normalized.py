@@ -20,47 +20,82 @@ from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse, last, load
 _VARYING = [*VARYING, 'stride_xn', 'stride_yn']
 
 
-@triton.jit(do_not_specialize=_VARYING)
-def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stride_dl,
-            h: tl.constexpr, K: tl.constexpr, LOG_BASE: tl.constexpr, MASKED: tl.constexpr,
-            BK: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
-    """Compute the softmax's maximum and 1 / sum, p_softmax (N, h, 2), and the rotary table.
+@triton.jit
+def with_more(b_largest, b_total, b_m, b_sum):
+    """Join maxima of m, and sums of exp(m) as shares of exp(maximum), with further ones."""
+    b_before = b_largest
+    b_largest = tl.maximum(b_largest, b_m)
+    # as long as all tokens were padding any finite number will do
+    b_base = tl.where(b_largest == -float('inf'), 0, b_largest)
+    return b_largest, b_total * exp(b_before - b_base) + b_sum * exp(b_m - b_base)
 
+
+@triton.jit
+def store_softmax(p_softmax, o, m, b_largest, b_total):
+    """Store the maximum and 1 / sum. Of no token at all every weight is 0."""
+    tl.store(p_softmax + o * 2, tl.where(b_largest == -float('inf'), 0, b_largest), mask=m)
+    tl.store(p_softmax + o * 2 + 1, tl.where(b_total > 0, inverse(b_total), 0), mask=m)
+
+
+@triton.jit(do_not_specialize=_VARYING)
+def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, split_length, positions, stride_dn,
+            stride_dl, h: tl.constexpr, K: tl.constexpr, LOG_BASE: tl.constexpr,
+            MASKED: tl.constexpr, WHOLE: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr,
+            ACC: tl.constexpr):
+    """Compute the softmax's maximum and sum over a stretch of tokens, and the rotary table.
+
+    p_softmax is (splits, N, h, 2). WHOLE: the only stretch there is, of which 1 / sum is stored.
     p_table (2, positions, K): cosines and sines of position * base ** (-k / K), in float64 before
     they are stored.
     """
-    j, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    j, split, n = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    images = tl.num_programs(2).to(tl.int64)
     o_l = tl.arange(0, BL)
     A = tl.load(p_A + j).to(ACC)
     p_dt += n * stride_dn + j
+    begin = split * split_length
+    stop = tl.minimum(begin + split_length, L)
     # a maximum and a sum for each lane, joined at last
     b_largest = tl.full((BL, ), -float('inf'), dtype=ACC)
     b_total = tl.zeros((BL, ), dtype=ACC)
-    for start in range(0, L, BL):
-        m_l = valid_tokens(p_mask, n, start + o_l, L, L, MASKED)
+    for start in range(begin, stop, BL):
+        m_l = valid_tokens(p_mask, n, start + o_l, L, stop, MASKED)
         b_dt = tl.load(p_dt + (start + o_l).to(tl.int64) * stride_dl, mask=m_l, other=0)
         b_m = tl.where(m_l, -A * b_dt.to(ACC), -float('inf'))
-        b_before = b_largest
-        b_largest = tl.maximum(b_largest, b_m)
-        # as long as all tokens were padding any finite number will do
-        b_base = tl.where(b_largest == -float('inf'), 0, b_largest)
-        b_total = b_total * exp(b_before - b_base) + exp(b_m - b_base)
+        b_largest, b_total = with_more(b_largest, b_total, b_m, 1.0)
     largest = tl.max(b_largest, axis=0)
     base = tl.where(largest == -float('inf'), 0, largest)
     total = tl.sum(b_total * exp(b_largest - base), axis=0)
-    p_softmax += (n * h + j) * 2
-    tl.store(p_softmax, base)
-    # no token at all: every weight is 0
-    tl.store(p_softmax + 1, tl.where(total > 0, inverse(total), 0))
+    o_softmax = (split * images + n) * h + j
+    if WHOLE:
+        store_softmax(p_softmax, o_softmax, True, largest, total)
+    else:
+        tl.store(p_softmax + o_softmax * 2, largest)
+        tl.store(p_softmax + o_softmax * 2 + 1, total)
 
     o_k = tl.arange(0, BK)
-    program = tl.program_id(1) * h + j
-    for position in range(program, positions, h * tl.num_programs(1)):
+    program = (tl.program_id(2) * tl.num_programs(1) + split) * h + j
+    for position in range(program, positions, h * tl.num_programs(1) * tl.num_programs(2)):
         b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
         b_angle = b_frequency * position
         o_table = position * K + o_k
         tl.store(p_table + o_table, tl.cos(b_angle).to(ACC), mask=o_k < K)
         tl.store(p_table + positions * K + o_table, tl.sin(b_angle).to(ACC), mask=o_k < K)
+
+
+@triton.jit(do_not_specialize=['splits'])
+def join_softmax(p_parts, p_softmax, splits, size, BE: tl.constexpr, ACC: tl.constexpr):
+    """Join the maxima and sums (splits, size, 2) of all stretches in their order."""
+    o_e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
+    m_e = o_e < size
+    b_largest = tl.full((BE, ), -float('inf'), dtype=ACC)
+    b_total = tl.zeros((BE, ), dtype=ACC)
+    for _ in range(splits):
+        b_m = tl.load(p_parts + o_e * 2, mask=m_e, other=-float('inf'))
+        b_sum = tl.load(p_parts + o_e * 2 + 1, mask=m_e, other=0)
+        b_largest, b_total = with_more(b_largest, b_total, b_m, b_sum)
+        p_parts += size * 2
+    store_softmax(p_softmax, o_e, m_e, b_largest, b_total)
 
 
 @triton.jit
