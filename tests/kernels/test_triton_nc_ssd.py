@@ -69,10 +69,23 @@ def options(case):
     dict(grid=(2, 1)), dict(grid=(3, 5)), dict(grid=(4, 4)),
     dict(grid=(1, 17)), dict(grid=(9, 7), N=1, h=1, S=24, P=20), dict(S=4, P=1),
     dict(grid=(2, 5), P=64, S=64, h=1), dict(grid=(3, 3), P=48, S=40, masked=True),
-    dict(skip=False), dict(grid=(14, 14), N=1, h=1, S=12, P=24),
+    dict(skip=False), dict(grid=(14, 14), N=1, h=1, S=12, P=24), dict(h=35, P=4, masked=True),
 ], ids=options)
 def test_is_the_reference(kind, normalize, dtype, triton_device):
     assert failures(draws(**kind, normalize=normalize), dtype, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', DTYPES[:2])
+def test_blocks_do_not_grow_with_heads(dtype, triton_device):
+    """Any number of heads compiles, within shared memory."""
+    found = []
+    for h in (16, 256):
+        case = make_case(normalize=True, N=1, h=h, P=1, S=64)
+        tensors = case.cast(dtype, triton_device)
+        given = [tensors[name] for name in ('x', 'dt', 'A', 'B', 'C', 'D')]
+        call = normalized._Call(*given, None, [3, 5])
+        found.append([{**options, 'h': None} for options in (call.wide(), call.narrow())])
+    assert found[0] == found[1]
 
 
 # a state of one token cancels against the denominator: its gradient is rounding alone in half

@@ -14,6 +14,9 @@ from mmvssd_kernels.triton_support import power_of_two
 BL = 32
 #: Channels of a tile, those of some heads.
 COLUMNS = 128
+#: Heads whose weights the gradients compute at once: as many as a product takes, and as published
+#: models have. Blocks of any number of heads would overflow registers and shared memory.
+HEADS = 16
 
 
 def allocate(x: Tensor, B: Tensor, C: Tensor, grid: List[int]) -> Tuple[Tensor, ...]:
@@ -151,7 +154,7 @@ class _Call(launch.Call):
         HALVES, BS = self.options['HALVES'], self.options['BS']
         tokens = (32 if HALVES else 16) * (2 if BS == 16 or (HALVES and self.hopper) else 1)
         options = {**self.options, 'BL': tokens,
-                   'H': max(16 if HALVES else 1, power_of_two(self.options['h'])),
+                   'H': HEADS if HALVES else min(HEADS, power_of_two(self.options['h'])),
                    'num_warps': 8 if BS == 64 and not self.hopper else 4,
                    # the next head is loaded while one is computed
                    'num_stages': 2 if HALVES and self.hopper else 1}

@@ -326,7 +326,7 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
 @triton.jit
 def read_keys(b_sum, b_t, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
               ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Add t_l . keys_j of all tokens (BL, S) and heads (H, S) to b_sum (BL, H).
+    """Add t_l . keys_j of tokens (BL, S) and H heads (H, S) to b_sum (BL, H).
 
     Without HALVES no product of matrices, whose parts would be many and its errors too large.
     """
@@ -339,26 +339,25 @@ def read_keys(b_sum, b_t, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.con
 
 
 @triton.jit
-def add_keys(b_w, b_keys, b_rest, BL: tl.constexpr, BS: tl.constexpr, DTYPE: tl.constexpr,
-             PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Sum w_lj keys_j over the heads (BL, H), (BL, S); see :func:`read_keys`."""
+def add_keys(b_sum, b_w, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+             ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Add w_lj keys_j of H heads (BL, H) to b_sum (BL, S); see :func:`read_keys`."""
     if HALVES:
-        b_sum = add_dot(tl.zeros((BL, BS), dtype=ACC), b_w, b_keys, b_rest, DTYPE, PRECISION, ACC,
-                        HALVES)
+        b_sum = add_dot(b_sum, b_w, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
     else:
-        b_sum = tl.sum(b_w[:, :, None] * b_keys[None, :, :], axis=1)
+        b_sum += tl.sum(b_w[:, :, None] * b_keys[None, :, :], axis=1)
     return b_sum
 
 
 @triton.jit
 def column(b_t, o_h, j):
-    """Return the numbers of head j, (BL, ), of those of all heads o_h, (BL, H)."""
+    """Return the numbers of head j, (BL, ), of those of heads o_h, (BL, H)."""
     return tl.sum(tl.where(o_h[None, :] == j, b_t, 0), axis=1)
 
 
 @triton.jit
 def with_column(b_t, o_h, j, b_numbers):
-    """Return the numbers of all heads with those of head j replaced; see :func:`column`."""
+    """Return the numbers of heads o_h with those of head j replaced; see :func:`column`."""
     return tl.where(o_h[None, :] == j, b_numbers[:, None], b_t)
 
 
@@ -393,35 +392,40 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
     o_dy = o_row[:, None] * (stride_yl * ALIGN) + o_p[None, :]
     low = images * h * S * (P + 1)
     o_state = o_s[:, None] * P + o_p[None, :]
-    # of all heads at once: what is computed for one, each lane that needs a number would repeat
-    o_h = tl.arange(0, H)
-    m_h = o_h < h
-    o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-    b_keys, b_rest = load_state(p_states, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
     scale = tl.full((), 1, dtype=ACC) / (h * P)
-    b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, DTYPE, PRECISION,
-                           ACC, HALVES)
-    b_weights = scale * inverse(scale * b_products + 1e-6)
-    b_key_weights = tl.zeros((BL, H), dtype=ACC)
-    b_dqr = tl.zeros((BL, BS), dtype=ACC)
-
-    for j in range(h):
-        b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0)
-        b_high, b_low = load_state(p_states + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
-        # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
-        b_h = tl.zeros((BL, BS), dtype=ACC)
-        b_h = add_dot(b_h, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
-        b_h *= column(b_weights, o_h, j)[:, None]
-        b_dqr += b_h
-        b_key_weights = with_column(b_key_weights, o_h, j, tl.sum(b_h * b_qr, axis=1))
-
-    b_key_weights *= -b_weights
     p_weights += (n * L + first) * h
-    o_w = o_l[:, None] * h + o_h[None, :]
-    m_w = m_stop[:, None] & m_h[None, :]
-    tl.store(p_weights + o_w, b_weights, mask=m_w)
-    tl.store(p_weights + images * L * h + o_w, b_key_weights, mask=m_w)
-    b_dq = add_keys(b_key_weights, b_keys, b_rest, BL, BS, DTYPE, PRECISION, ACC, HALVES)
+    b_dqr = tl.zeros((BL, BS), dtype=ACC)
+    b_dq = tl.zeros((BL, BS), dtype=ACC)
+
+    for start in range(0, h, H):
+        # of H heads at once: what is computed for one, each lane that needs a number would repeat
+        o_h = start + tl.arange(0, H)
+        m_h = o_h < h
+        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
+        b_keys, b_rest = load_state(p_states, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
+        b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, DTYPE, PRECISION,
+                               ACC, HALVES)
+        b_weights = scale * inverse(scale * b_products + 1e-6)
+        b_key_weights = tl.zeros((BL, H), dtype=ACC)
+
+        for j in range(start, tl.minimum(start + H, h)):
+            b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0)
+            b_high, b_low = load_state(p_states + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
+            # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
+            b_h = tl.zeros((BL, BS), dtype=ACC)
+            b_h = add_dot(b_h, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
+                          HALVES)
+            b_h *= column(b_weights, o_h, j)[:, None]
+            b_dqr += b_h
+            b_key_weights = with_column(b_key_weights, o_h, j, tl.sum(b_h * b_qr, axis=1))
+
+        b_key_weights *= -b_weights
+        o_w = o_l[:, None] * h + o_h[None, :]
+        m_w = m_stop[:, None] & m_h[None, :]
+        tl.store(p_weights + o_w, b_weights, mask=m_w)
+        tl.store(p_weights + images * L * h + o_w, b_key_weights, mask=m_w)
+        b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+
     b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
     tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dC.to(p_dC.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
@@ -452,7 +456,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
     p_B += n * stride_Bn + first * stride_Bl
     o_B = o_row[:, None] * stride_Bl + o_s[None, :]
-    b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls, BL, BS)
+    b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
+    b_k = feature(b_B, m_ls, BL, BS)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
     b_dkr = tl.zeros((BL, BS), dtype=ACC)
@@ -466,51 +471,58 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     p_dt += n * stride_dn + first * stride_dl
     p_sums += n * tiles + tile
     low = images * h * S * (P + 1)
-    # of all heads at once, as in query_gradients
-    o_h = tl.arange(0, H)
-    m_h = o_h < h
-    b_dt = tl.load(p_dt + o_row[:, None] * stride_dl + o_h[None, :],
-                   mask=m_l[:, None] & m_h[None, :], other=0).to(ACC)
-    b_A = tl.load(p_A + o_h, mask=m_h, other=0).to(ACC)
-    p_softmax += (n * h + o_h) * 2
-    b_base, b_scale = tl.load(p_softmax, m_h, other=0), tl.load(p_softmax + 1, m_h, other=0)
-    b_weights = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :],
-                        m_l[:, None] & m_h[None, :])
-    b_dw = tl.zeros((BL, H), dtype=ACC)
+    b_dk = tl.zeros((BL, BS), dtype=ACC)
 
-    for j in range(h):
-        b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
-        b_w = column(b_weights, o_h, j)
-        b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
-        # dR k_l = w_l dstate x_l
-        b_t = tl.zeros((BL, BS), dtype=ACC)
-        b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
-        b_dkr += b_w[:, None] * b_t
-        # dx_l = w_l R_l k_l . dstate + D dy_l
-        b_dx = tl.zeros((BL, BP), dtype=ACC)
-        b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
-        # dw_l = (R_l k_l . dstate) . x_l + k_l . dkeys, whose second part follows
-        b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
-        b_dx *= b_w[:, None]
-        if SKIP:
-            b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
-            b_dx += tl.load(p_D + j).to(ACC) * b_dy
-            b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
-            tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
-        tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
-                 mask=m_stop[:, None] & m_p[None, :])
+    for start in range(0, h, H):
+        # of H heads at once, as in query_gradients
+        o_h = start + tl.arange(0, H)
+        m_h = o_h < h
+        b_dt = tl.load(p_dt + o_row[:, None] * stride_dl + o_h[None, :],
+                       mask=m_l[:, None] & m_h[None, :], other=0).to(ACC)
+        b_A = tl.load(p_A + o_h, mask=m_h, other=0).to(ACC)
+        o_softmax = (n * h + o_h) * 2
+        b_base = tl.load(p_softmax + o_softmax, m_h, other=0)
+        b_scale = tl.load(p_softmax + o_softmax + 1, m_h, other=0)
+        b_weights = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :],
+                            m_l[:, None] & m_h[None, :])
+        b_dw = tl.zeros((BL, H), dtype=ACC)
 
-    # loaded anew: they would take a quarter of the registers all along
-    b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
-    b_k = feature(b_B, m_ls, BL, BS)
+        for j in range(start, tl.minimum(start + H, h)):
+            b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
+            b_w = column(b_weights, o_h, j)
+            b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp,
+                                       HALVES)
+            # dR k_l = w_l dstate x_l
+            b_t = tl.zeros((BL, BS), dtype=ACC)
+            b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
+                          HALVES)
+            b_dkr += b_w[:, None] * b_t
+            # dx_l = w_l R_l k_l . dstate + D dy_l
+            b_dx = tl.zeros((BL, BP), dtype=ACC)
+            b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+            # dw_l = (R_l k_l . dstate) . x_l + k_l . dkeys, whose second part follows
+            b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
+            b_dx *= b_w[:, None]
+            if SKIP:
+                b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
+                b_dx += tl.load(p_D + j).to(ACC) * b_dy
+                b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
+                tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
+            tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
+                     mask=m_stop[:, None] & m_p[None, :])
+
+        # loaded anew: they would take a quarter of the registers all along
+        b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
+        b_k = feature(b_B, m_ls, BL, BS)
+        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
+        b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
+        b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
+        tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
+        tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
+        b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
-    o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-    b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
-    b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
-    o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
-    tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
-    tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
-    b_dk = add_keys(b_weights, b_dkeys, b_rest, BL, BS, DTYPE, PRECISION, ACC, HALVES)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
     tl.store(p_dB + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
