@@ -24,7 +24,7 @@ WIDTHS = {'nc_ssd.whole_heads': 12, 'nc_ssd.partial_state_gradients': 12, 'nc_ss
           'nc_ssd.normalized.gradients': 4}
 #: Bytes of stack at most, of the kernels that have any: a sine keeps an array for large angles, and
 #: large tiles that spill were measured to be quicker than small ones.
-STACKS = {'nc_ssd.normalized.prepare': 48, 'nc_ssd.normalized.partial_states': 540,
+STACKS = {'nc_ssd.normalized.prepare': 48, 'nc_ssd.normalized.partial_states': 310,
           'nc_ssd.normalized.gradients': 60}
 
 

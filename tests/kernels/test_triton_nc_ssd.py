@@ -6,7 +6,7 @@ import torch
 import torch._dynamo.testing
 
 from mmvssd_kernels import dispatch, nc_ssd
-from mmvssd_kernels.nc_ssd import launch
+from mmvssd_kernels.nc_ssd import launch, normalized
 from mmvssd_kernels.parity import Case, failures, results
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -69,10 +69,23 @@ def options(case):
     dict(grid=(2, 1)), dict(grid=(3, 5)), dict(grid=(4, 4)),
     dict(grid=(1, 17)), dict(grid=(9, 7), N=1, h=1, S=24, P=20), dict(S=4, P=1),
     dict(grid=(2, 5), P=64, S=64, h=1), dict(grid=(3, 3), P=48, S=40, masked=True),
-    dict(skip=False), dict(grid=(14, 14), N=1, h=1, S=12, P=24),
+    dict(skip=False), dict(grid=(14, 14), N=1, h=1, S=12, P=24), dict(h=35, P=4, masked=True),
 ], ids=options)
 def test_is_the_reference(kind, normalize, dtype, triton_device):
     assert failures(draws(**kind, normalize=normalize), dtype, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', DTYPES[:2])
+def test_blocks_do_not_grow_with_heads(dtype, triton_device):
+    """Any number of heads compiles, within shared memory."""
+    found = []
+    for h in (16, 256):
+        case = make_case(normalize=True, N=1, h=h, P=1, S=64)
+        tensors = case.cast(dtype, triton_device)
+        given = [tensors[name] for name in ('x', 'dt', 'A', 'B', 'C', 'D')]
+        call = normalized._Call(*given, None, [3, 5])
+        found.append([{**options, 'h': None} for options in (call.wide(), call.narrow())])
+    assert found[0] == found[1]
 
 
 # a state of one token cancels against the denominator: its gradient is rounding alone in half
@@ -124,6 +137,23 @@ def test_stretches_of_several_tiles(normalize, triton_device):
     # the second image's first stretches are tokens, its last ones padding
     case = make_case(N=3, grid=(16, 33), h=2, P=16, S=16, normalize=normalize, masked=True)
     assert failures(case, torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_a_softmax_over_stretches(dtype, monkeypatch, triton_device):
+    """Of many tokens, programs take the softmax over a stretch each, some of which are padding."""
+    if dtype == torch.float64 and triton_device != 'cpu':
+        pytest.skip('on a GPU float64 is for the reference')
+    monkeypatch.setattr(normalized, '_LANES', 16)
+    monkeypatch.setattr(normalized, '_LEAST_STRETCH', 16)
+    kind = dict(N=3, grid=(7, 15), h=3, P=8, S=8, normalize=True, masked=True)
+    for steps in (1.0, 30.0):
+        assert failures(make_case(**kind, steps=steps), dtype, triton_device) == ()
+    case = make_case(**kind)
+    case.tensors['dt'][1, 50] = math.nan
+    found = results(case, case.cast(torch.float32, triton_device), 'triton')
+    assert found['y'][1].isnan().any()
+    assert not found['y'][0].isnan().any()
 
 
 @pytest.mark.parametrize('dtype', DTYPES)

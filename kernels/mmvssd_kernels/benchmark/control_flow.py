@@ -5,6 +5,8 @@ what can come back to its head.
 """
 from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+import networkx as nx  # which PyTorch needs
+
 
 class Instruction(NamedTuple):
     """An instruction of the machine, or of PTX.
@@ -39,42 +41,23 @@ class Flow:
     def __init__(self, code: Sequence[Instruction]) -> None:
         self.blocks = _blocks(code)
         self.following = _following(code, self.blocks)
-        self.order = self._in_order()
-        self.before: Dict[int, List[int]] = {block: [] for block in self.order}
-        for block in self.order:
-            for following in self.following[block]:
-                self.before[following].append(block)
+        graph = nx.DiGraph()
+        # the last way first: so that, of two blocks that follow, the one that stands first comes
+        # first in the order below
+        graph.add_edges_from((block, way) for block, ways in enumerate(self.following)
+                             for way in reversed(ways))
+        graph.add_nodes_from([0] if self.blocks else [])
+        #: Blocks that can run, each before those that follow, but for ways back.
+        self.order = [*nx.dfs_postorder_nodes(graph, 0)][::-1] if self.blocks else []
+        self.graph = graph.subgraph(self.order)
         self.dominators = self._dominators()
-
-    def _in_order(self) -> List[int]:
-        """Return blocks that can run, each before those that follow, but for ways back.
-
-        Of two that follow, the one that stands first comes first.
-        """
-        left: List[int] = []
-        seen: Set[int] = set()
-        path: List[Tuple[int, Iterator[int]]] = []
-        new: Optional[int] = 0 if self.blocks else None
-        while path or new is not None:
-            if new is None:
-                left.append(path.pop()[0])
-            else:
-                seen.add(new)
-                path.append((new, reversed(self.following[new])))
-            new = next((one for one in path[-1][1] if one not in seen), None) if path else None
-        return left[::-1]
 
     def _dominators(self) -> Dict[int, Set[int]]:
         """Return, for each block, those that every way to it goes through, and itself."""
-        found = {block: set(self.order) for block in self.order}
-        found.update({block: {block} for block in self.order[:1]})
-        changed = True
-        while changed:
-            changed = False
-            for block in self.order[1:]:
-                through = {block} | set.intersection(*(found[one] for one in self.before[block]))
-                changed = changed or through != found[block]
-                found[block] = through
+        found = {block: {block} for block in self.order}
+        nearest = nx.immediate_dominators(self.graph, 0) if self.order else {}
+        for block in self.order[1:]:  # a dominator comes before what it dominates
+            found[block] |= found[nearest[block]]
         return found
 
     def loops(self) -> List[Loop]:
@@ -88,13 +71,10 @@ class Flow:
 
     def _ways_back(self, last: int, head: int) -> Set[int]:
         """Return blocks from which the last can come without going through the head."""
-        found, left = {head}, [last]
-        while left:
-            block = left.pop()
-            if block not in found:
-                found.add(block)
-                left += self.before[block]
-        return found
+        if last == head:
+            return {head}
+        inside = self.graph.subgraph(block for block in self.order if block != head)
+        return {head, last} | nx.ancestors(inside, last)
 
     def _nest(self, spans: Sequence[Tuple[int, Set[int]]]) -> List[Loop]:
         found = []
@@ -115,7 +95,7 @@ class Flow:
         """
         for block in self.order:
             ways = self.following[block]
-            if len(ways) == 2 and all(self.before[way] == [block] for way in ways):
+            if len(ways) == 2 and all(self.graph.in_degree(way) == 1 for way in ways):
                 one, other = (self._instructions({inside for inside in self.order
                                                   if way in self.dominators[inside]})
                               for way in ways)

@@ -14,6 +14,9 @@ from mmvssd_kernels.triton_support import power_of_two
 BL = 32
 #: Channels of a tile, those of some heads.
 COLUMNS = 128
+#: Heads whose weights the gradients compute at once: as many as a product takes, and as published
+#: models have. Blocks of any number of heads would overflow registers and shared memory.
+HEADS = 16
 
 
 def allocate(x: Tensor, B: Tensor, C: Tensor, grid: List[int]) -> Tuple[Tensor, ...]:
@@ -38,10 +41,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[
     call = _Call(x, dt, A, B, C, D, mask, grid)
     x, dt, A, B, C, D, mask = call.tensors
     N, L, h, _ = x.shape
-    call.kernels.prepare[h, N](
-        dt, A, mask, softmax, table, L, table.shape[1], *dt.stride()[:2], h=h,
-        K=call.options['K'], LOG_BASE=math.log(10000), MASKED=call.options['MASKED'],
-        BK=power_of_two(table.shape[2]), BL=1024, ACC=call.options['ACC'], num_warps=4)
+    _prepare(call, dt, A, mask, softmax, table)
     parts = call.parts(state)
     call.kernels.partial_states[call.grid](
         x, B, mask, table, dt, A, softmax, dt, parts, *call.lengths, *call.aligned(x),
@@ -50,6 +50,24 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[
     call.kernels.outputs[call.grid](
         x, C, D, mask, table, state, y, *call.lengths, *call.aligned(x), *C.stride()[:2],
         SKIP=call.SKIP, **call.wide())
+
+
+def _prepare(call: '_Call', dt: Tensor, A: Tensor, mask: Tensor, softmax: Tensor,
+             table: Tensor) -> None:
+    """Write what the softmax subtracts and multiplies by, and the rotary table."""
+    N, L, h = dt.shape
+    length = -(-L // max(1, min(launch.PROGRAMS // (N * h), L // _LEAST_STRETCH)))
+    length = -(-length // _LANES) * _LANES
+    splits = -(-L // length)
+    parts = softmax if splits == 1 else softmax.new_empty((splits, *softmax.shape))
+    call.kernels.prepare[h, splits, N](
+        dt, A, mask, parts, table, L, length, table.shape[1], *dt.stride()[:2], h=h,
+        K=call.options['K'], LOG_BASE=math.log(10000), MASKED=call.options['MASKED'],
+        WHOLE=parts is softmax, BK=power_of_two(table.shape[2]), BL=_LANES,
+        ACC=call.options['ACC'], num_warps=4)
+    if parts is not softmax:
+        call.kernels.join_softmax[-(-N * h // 128), ](
+            parts, softmax, splits, N * h, BE=128, ACC=call.options['ACC'], num_warps=4)
 
 
 def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
@@ -90,6 +108,8 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
 
 #: Tokens that a program corrects the gradients of steps of.
 _STRETCH = 1024
+#: Tokens that a program takes at once for the softmax, and those that it takes at least.
+_LANES, _LEAST_STRETCH = 1024, 4096
 
 
 class _Call(launch.Call):
@@ -134,7 +154,7 @@ class _Call(launch.Call):
         HALVES, BS = self.options['HALVES'], self.options['BS']
         tokens = (32 if HALVES else 16) * (2 if BS == 16 or (HALVES and self.hopper) else 1)
         options = {**self.options, 'BL': tokens,
-                   'H': max(16 if HALVES else 1, power_of_two(self.options['h'])),
+                   'H': HEADS if HALVES else min(HEADS, power_of_two(self.options['h'])),
                    'num_warps': 8 if BS == 64 and not self.hopper else 4,
                    # the next head is loaded while one is computed
                    'num_stages': 2 if HALVES and self.hopper else 1}

@@ -20,59 +20,82 @@ from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse, last, load
 _VARYING = [*VARYING, 'stride_xn', 'stride_yn']
 
 
-@triton.jit(do_not_specialize=_VARYING)
-def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, positions, stride_dn, stride_dl,
-            h: tl.constexpr, K: tl.constexpr, LOG_BASE: tl.constexpr, MASKED: tl.constexpr,
-            BK: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
-    """Compute the softmax's maximum and 1 / sum, p_softmax (N, h, 2), and the rotary table.
+@triton.jit
+def with_more(b_largest, b_total, b_m, b_sum):
+    """Join maxima of m, and sums of exp(m) as shares of exp(maximum), with further ones."""
+    b_before = b_largest
+    b_largest = tl.maximum(b_largest, b_m)
+    # as long as all tokens were padding any finite number will do
+    b_base = tl.where(b_largest == -float('inf'), 0, b_largest)
+    return b_largest, b_total * exp(b_before - b_base) + b_sum * exp(b_m - b_base)
 
+
+@triton.jit
+def store_softmax(p_softmax, o, m, b_largest, b_total):
+    """Store the maximum and 1 / sum. Of no token at all every weight is 0."""
+    tl.store(p_softmax + o * 2, tl.where(b_largest == -float('inf'), 0, b_largest), mask=m)
+    tl.store(p_softmax + o * 2 + 1, tl.where(b_total > 0, inverse(b_total), 0), mask=m)
+
+
+@triton.jit(do_not_specialize=_VARYING)
+def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, split_length, positions, stride_dn,
+            stride_dl, h: tl.constexpr, K: tl.constexpr, LOG_BASE: tl.constexpr,
+            MASKED: tl.constexpr, WHOLE: tl.constexpr, BK: tl.constexpr, BL: tl.constexpr,
+            ACC: tl.constexpr):
+    """Compute the softmax's maximum and sum over a stretch of tokens, and the rotary table.
+
+    p_softmax is (splits, N, h, 2). WHOLE: the only stretch there is, of which 1 / sum is stored.
     p_table (2, positions, K): cosines and sines of position * base ** (-k / K), in float64 before
     they are stored.
     """
-    j, n = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    j, split, n = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    images = tl.num_programs(2).to(tl.int64)
     o_l = tl.arange(0, BL)
     A = tl.load(p_A + j).to(ACC)
     p_dt += n * stride_dn + j
+    begin = split * split_length
+    stop = tl.minimum(begin + split_length, L)
     # a maximum and a sum for each lane, joined at last
     b_largest = tl.full((BL, ), -float('inf'), dtype=ACC)
     b_total = tl.zeros((BL, ), dtype=ACC)
-    for start in range(0, L, BL):
-        m_l = valid_tokens(p_mask, n, start + o_l, L, L, MASKED)
+    for start in range(begin, stop, BL):
+        m_l = valid_tokens(p_mask, n, start + o_l, L, stop, MASKED)
         b_dt = tl.load(p_dt + (start + o_l).to(tl.int64) * stride_dl, mask=m_l, other=0)
         b_m = tl.where(m_l, -A * b_dt.to(ACC), -float('inf'))
-        b_before = b_largest
-        b_largest = tl.maximum(b_largest, b_m)
-        # as long as all tokens were padding any finite number will do
-        b_base = tl.where(b_largest == -float('inf'), 0, b_largest)
-        b_total = b_total * exp(b_before - b_base) + exp(b_m - b_base)
+        b_largest, b_total = with_more(b_largest, b_total, b_m, 1.0)
     largest = tl.max(b_largest, axis=0)
     base = tl.where(largest == -float('inf'), 0, largest)
     total = tl.sum(b_total * exp(b_largest - base), axis=0)
-    p_softmax += (n * h + j) * 2
-    tl.store(p_softmax, base)
-    # no token at all: every weight is 0
-    tl.store(p_softmax + 1, tl.where(total > 0, inverse(total), 0))
+    o_softmax = (split * images + n) * h + j
+    if WHOLE:
+        store_softmax(p_softmax, o_softmax, True, largest, total)
+    else:
+        tl.store(p_softmax + o_softmax * 2, largest)
+        tl.store(p_softmax + o_softmax * 2 + 1, total)
 
     o_k = tl.arange(0, BK)
-    b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
-    program = tl.program_id(1) * h + j
-    for position in range(program, positions, h * tl.num_programs(1)):
+    program = (tl.program_id(2) * tl.num_programs(1) + split) * h + j
+    for position in range(program, positions, h * tl.num_programs(1) * tl.num_programs(2)):
+        b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
         b_angle = b_frequency * position
         o_table = position * K + o_k
         tl.store(p_table + o_table, tl.cos(b_angle).to(ACC), mask=o_k < K)
         tl.store(p_table + positions * K + o_table, tl.sin(b_angle).to(ACC), mask=o_k < K)
 
 
-@triton.jit
-def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.constexpr):
-    """Load cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
-    pair = tl.arange(0, BS // 2)[None, :]
-    by_row = pair < K
-    o_table = (tl.where(by_row, (o_token // W)[:, None], (o_token % W)[:, None]) * K
-               + tl.where(by_row, pair, pair - K))
-    m_table = m_l[:, None] & (pair < 2 * K)
-    return (tl.load(p_table + o_table, mask=m_table, other=1.0),
-            tl.load(p_table + positions * K + o_table, mask=m_table, other=0.0))
+@triton.jit(do_not_specialize=['splits'])
+def join_softmax(p_parts, p_softmax, splits, size, BE: tl.constexpr, ACC: tl.constexpr):
+    """Join the maxima and sums (splits, size, 2) of all stretches in their order."""
+    o_e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
+    m_e = o_e < size
+    b_largest = tl.full((BE, ), -float('inf'), dtype=ACC)
+    b_total = tl.zeros((BE, ), dtype=ACC)
+    for _ in range(splits):
+        b_m = tl.load(p_parts + o_e * 2, mask=m_e, other=-float('inf'))
+        b_sum = tl.load(p_parts + o_e * 2 + 1, mask=m_e, other=0)
+        b_largest, b_total = with_more(b_largest, b_total, b_m, b_sum)
+        p_parts += size * 2
+    store_softmax(p_softmax, o_e, m_e, b_largest, b_total)
 
 
 @triton.jit
@@ -80,8 +103,8 @@ def settled(b_t, BL: tl.constexpr, BS: tl.constexpr):
     """Return numbers as they are, (BL, BS), as sums over an axis of length one.
 
     A compiler hands a sum's result to the lanes that need it. What is no sum or product, each of
-    them computes anew, which is more work if these are many numbers of wide states. And a factor
-    that follows from a join has its parts in an order that takes moves before each product.
+    them computes anew. And a factor that follows from a join has its parts in an order that takes
+    moves before each product.
     """
     return tl.sum(tl.reshape(b_t, (BL, BS, 1)), axis=2)
 
@@ -97,6 +120,18 @@ def handed_out(b_t):
 
 
 @triton.jit
+def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.constexpr):
+    """Load cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
+    pair = tl.arange(0, BS // 2)[None, :]
+    by_row = pair < K
+    o_table = (tl.where(by_row, (o_token // W)[:, None], (o_token % W)[:, None]) * K
+               + tl.where(by_row, pair, pair - K))
+    m_table = m_l[:, None] & (pair < 2 * K)
+    return (tl.load(p_table + o_table, mask=m_table, other=1.0),
+            tl.load(p_table + positions * K + o_table, mask=m_table, other=0.0))
+
+
+@triton.jit
 def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
     """Turn the channel pairs (2j, 2j + 1) of b_t (BL, BS)."""
     b_even, b_odd = tl.split(tl.reshape(b_t, (BL, BS // 2, 2)))
@@ -105,10 +140,10 @@ def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
 
 
 @triton.jit
-def feature(b_t, m_t):
-    """elu(t) + 1 inside the mask, 0 outside."""
+def feature(b_t, m_t, BL: tl.constexpr, BS: tl.constexpr):
+    """elu(t) + 1 inside the mask, 0 outside, (BL, BS)."""
     # exp of a positive number is dropped; a minimum before it would drop NaN
-    return tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(b_t)), 0)
+    return settled(tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(b_t)), 0), BL, BS)
 
 
 @triton.jit
@@ -183,15 +218,13 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
         b_base, b_scale = tl.load(p_softmax, m_h, other=0), tl.load(p_softmax + 1, m_h, other=0)
 
     b_state = tl.zeros((BS, BH * BP), dtype=ACC)
-    b_keys = tl.zeros((BL, BH, BS), dtype=ACC)
+    b_keys = tl.zeros((BL // 8, BH, BS), dtype=ACC)
     for i in range(tl.cdiv(stop - start, BL)):
         o_token = start + i * BL + o_l
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls, m_lh = m_l[:, None] & m_s[None, :], m_l[:, None] & m_h[None, :]
         b_x = tl.load(p_x + o_x, mask=m_l[:, None, None] & m_hp[None], other=0).to(ACC)
-        b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls)
-        if BS > 32:
-            b_k = settled(b_k, BL, BS)
+        b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         if BACKWARD:
             b_w = tl.load(p_weights + o_w, mask=m_lh, other=0)
@@ -202,7 +235,9 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_w = handed_out(softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh))
             b_v = b_w
             p_dt += tl.cast(BL, tl.int64) * stride_dl
-        b_keys += b_v[:, :, None] * b_k[:, None, :]
+        # each token's own sums would take too many registers
+        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
+        b_keys += tl.sum(b_products, axis=0)
         # state = sum_l R_l k_l (outer) w_l x_l
         b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
         b_high, b_low = parts(tl.reshape(b_w[:, :, None] * b_x, (BL, BH * BP)), HALVES)
@@ -269,9 +304,7 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
         o_token = start + i * BL + o_l
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls = m_l[:, None] & m_s[None, :]
-        b_q = feature(tl.load(p_C + o_C, mask=m_ls, other=0).to(ACC), m_ls)
-        if BS > 32:
-            b_q = settled(b_q, BL, BS)
+        b_q = feature(tl.load(p_C + o_C, mask=m_ls, other=0).to(ACC), m_ls, BL, BS)
         b_cos, b_sin = load_angles(p_table, positions, o_token, m_l, W, K, BS)
         b_factor = scale / denominators(b_q, b_keys, scale)
         # y_l = (s R_l q_l . state) / denom_l + D x_l
@@ -293,7 +326,7 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
 @triton.jit
 def read_keys(b_sum, b_t, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
               ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Add t_l . keys_j of all tokens (BL, S) and heads (H, S) to b_sum (BL, H).
+    """Add t_l . keys_j of tokens (BL, S) and H heads (H, S) to b_sum (BL, H).
 
     Without HALVES no product of matrices, whose parts would be many and its errors too large.
     """
@@ -306,26 +339,25 @@ def read_keys(b_sum, b_t, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.con
 
 
 @triton.jit
-def add_keys(b_w, b_keys, b_rest, BL: tl.constexpr, BS: tl.constexpr, DTYPE: tl.constexpr,
-             PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Sum w_lj keys_j over the heads (BL, H), (BL, S); see :func:`read_keys`."""
+def add_keys(b_sum, b_w, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+             ACC: tl.constexpr, HALVES: tl.constexpr):
+    """Add w_lj keys_j of H heads (BL, H) to b_sum (BL, S); see :func:`read_keys`."""
     if HALVES:
-        b_sum = add_dot(tl.zeros((BL, BS), dtype=ACC), b_w, b_keys, b_rest, DTYPE, PRECISION, ACC,
-                        HALVES)
+        b_sum = add_dot(b_sum, b_w, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
     else:
-        b_sum = tl.sum(b_w[:, :, None] * b_keys[None, :, :], axis=1)
+        b_sum += tl.sum(b_w[:, :, None] * b_keys[None, :, :], axis=1)
     return b_sum
 
 
 @triton.jit
 def column(b_t, o_h, j):
-    """Return the numbers of head j, (BL, ), of those of all heads o_h, (BL, H)."""
+    """Return the numbers of head j, (BL, ), of those of heads o_h, (BL, H)."""
     return tl.sum(tl.where(o_h[None, :] == j, b_t, 0), axis=1)
 
 
 @triton.jit
 def with_column(b_t, o_h, j, b_numbers):
-    """Return the numbers of all heads with those of head j replaced; see :func:`column`."""
+    """Return the numbers of heads o_h with those of head j replaced; see :func:`column`."""
     return tl.where(o_h[None, :] == j, b_numbers[:, None], b_t)
 
 
@@ -353,42 +385,47 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
     m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
     p_C += n * stride_Cn + first * stride_Cl
     b_C = tl.load(p_C + o_row[:, None] * stride_Cl + o_s[None, :], mask=m_ls, other=0).to(ACC)
-    b_q = feature(b_C, m_ls)
+    b_q = feature(b_C, m_ls, BL, BS)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_qr = rotate(b_q, b_cos, b_sin, BL, BS)
     p_dy += (n * stride_yn + first * stride_yl) * ALIGN
     o_dy = o_row[:, None] * (stride_yl * ALIGN) + o_p[None, :]
     low = images * h * S * (P + 1)
     o_state = o_s[:, None] * P + o_p[None, :]
-    # of all heads at once: what is computed for one, each lane that needs a number would repeat
-    o_h = tl.arange(0, H)
-    m_h = o_h < h
-    o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-    b_keys, b_rest = load_state(p_states, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
     scale = tl.full((), 1, dtype=ACC) / (h * P)
-    b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, DTYPE, PRECISION,
-                           ACC, HALVES)
-    b_weights = scale * inverse(scale * b_products + 1e-6)
-    b_key_weights = tl.zeros((BL, H), dtype=ACC)
-    b_dqr = tl.zeros((BL, BS), dtype=ACC)
-
-    for j in range(h):
-        b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0)
-        b_high, b_low = load_state(p_states + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
-        # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
-        b_h = tl.zeros((BL, BS), dtype=ACC)
-        b_h = add_dot(b_h, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
-        b_h *= column(b_weights, o_h, j)[:, None]
-        b_dqr += b_h
-        b_key_weights = with_column(b_key_weights, o_h, j, tl.sum(b_h * b_qr, axis=1))
-
-    b_key_weights *= -b_weights
     p_weights += (n * L + first) * h
-    o_w = o_l[:, None] * h + o_h[None, :]
-    m_w = m_stop[:, None] & m_h[None, :]
-    tl.store(p_weights + o_w, b_weights, mask=m_w)
-    tl.store(p_weights + images * L * h + o_w, b_key_weights, mask=m_w)
-    b_dq = add_keys(b_key_weights, b_keys, b_rest, BL, BS, DTYPE, PRECISION, ACC, HALVES)
+    b_dqr = tl.zeros((BL, BS), dtype=ACC)
+    b_dq = tl.zeros((BL, BS), dtype=ACC)
+
+    for start in range(0, h, H):
+        # of H heads at once: what is computed for one, each lane that needs a number would repeat
+        o_h = start + tl.arange(0, H)
+        m_h = o_h < h
+        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
+        b_keys, b_rest = load_state(p_states, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
+        b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, DTYPE, PRECISION,
+                               ACC, HALVES)
+        b_weights = scale * inverse(scale * b_products + 1e-6)
+        b_key_weights = tl.zeros((BL, H), dtype=ACC)
+
+        for j in range(start, tl.minimum(start + H, h)):
+            b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0)
+            b_high, b_low = load_state(p_states + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
+            # g_l = s dy_l / denom_l, dR q_l = state g_l, ddenom_l = -dR q_l . R_l q_l / denom_l
+            b_h = tl.zeros((BL, BS), dtype=ACC)
+            b_h = add_dot(b_h, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
+                          HALVES)
+            b_h *= column(b_weights, o_h, j)[:, None]
+            b_dqr += b_h
+            b_key_weights = with_column(b_key_weights, o_h, j, tl.sum(b_h * b_qr, axis=1))
+
+        b_key_weights *= -b_weights
+        o_w = o_l[:, None] * h + o_h[None, :]
+        m_w = m_stop[:, None] & m_h[None, :]
+        tl.store(p_weights + o_w, b_weights, mask=m_w)
+        tl.store(p_weights + images * L * h + o_w, b_key_weights, mask=m_w)
+        b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+
     b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
     tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dC.to(p_dC.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
@@ -419,7 +456,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     m_ls, m_lp = m_l[:, None] & m_s[None, :], m_l[:, None] & m_p[None, :]
     p_B += n * stride_Bn + first * stride_Bl
     o_B = o_row[:, None] * stride_Bl + o_s[None, :]
-    b_k = feature(tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC), m_ls)
+    b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
+    b_k = feature(b_B, m_ls, BL, BS)
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
     b_dkr = tl.zeros((BL, BS), dtype=ACC)
@@ -433,51 +471,58 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     p_dt += n * stride_dn + first * stride_dl
     p_sums += n * tiles + tile
     low = images * h * S * (P + 1)
-    # of all heads at once, as in query_gradients
-    o_h = tl.arange(0, H)
-    m_h = o_h < h
-    b_dt = tl.load(p_dt + o_row[:, None] * stride_dl + o_h[None, :],
-                   mask=m_l[:, None] & m_h[None, :], other=0).to(ACC)
-    b_A = tl.load(p_A + o_h, mask=m_h, other=0).to(ACC)
-    p_softmax += (n * h + o_h) * 2
-    b_base, b_scale = tl.load(p_softmax, m_h, other=0), tl.load(p_softmax + 1, m_h, other=0)
-    b_weights = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :],
-                        m_l[:, None] & m_h[None, :])
-    b_dw = tl.zeros((BL, H), dtype=ACC)
+    b_dk = tl.zeros((BL, BS), dtype=ACC)
 
-    for j in range(h):
-        b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
-        b_w = column(b_weights, o_h, j)
-        b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp, HALVES)
-        # dR k_l = w_l dstate x_l
-        b_t = tl.zeros((BL, BS), dtype=ACC)
-        b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
-        b_dkr += b_w[:, None] * b_t
-        # dx_l = w_l R_l k_l . dstate + D dy_l
-        b_dx = tl.zeros((BL, BP), dtype=ACC)
-        b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
-        # dw_l = (R_l k_l . dstate) . x_l + k_l . dkeys, whose second part follows
-        b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
-        b_dx *= b_w[:, None]
-        if SKIP:
-            b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
-            b_dx += tl.load(p_D + j).to(ACC) * b_dy
-            b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
-            tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
-        tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
-                 mask=m_stop[:, None] & m_p[None, :])
+    for start in range(0, h, H):
+        # of H heads at once, as in query_gradients
+        o_h = start + tl.arange(0, H)
+        m_h = o_h < h
+        b_dt = tl.load(p_dt + o_row[:, None] * stride_dl + o_h[None, :],
+                       mask=m_l[:, None] & m_h[None, :], other=0).to(ACC)
+        b_A = tl.load(p_A + o_h, mask=m_h, other=0).to(ACC)
+        o_softmax = (n * h + o_h) * 2
+        b_base = tl.load(p_softmax + o_softmax, m_h, other=0)
+        b_scale = tl.load(p_softmax + o_softmax + 1, m_h, other=0)
+        b_weights = softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :],
+                            m_l[:, None] & m_h[None, :])
+        b_dw = tl.zeros((BL, H), dtype=ACC)
 
-    # loaded anew: they would take a quarter of the registers all along
-    b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
-    b_k = feature(b_B, m_ls)
+        for j in range(start, tl.minimum(start + H, h)):
+            b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
+            b_w = column(b_weights, o_h, j)
+            b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp,
+                                       HALVES)
+            # dR k_l = w_l dstate x_l
+            b_t = tl.zeros((BL, BS), dtype=ACC)
+            b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
+                          HALVES)
+            b_dkr += b_w[:, None] * b_t
+            # dx_l = w_l R_l k_l . dstate + D dy_l
+            b_dx = tl.zeros((BL, BP), dtype=ACC)
+            b_dx = add_dot(b_dx, b_kr, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+            # dw_l = (R_l k_l . dstate) . x_l + k_l . dkeys, whose second part follows
+            b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
+            b_dx *= b_w[:, None]
+            if SKIP:
+                b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
+                b_dx += tl.load(p_D + j).to(ACC) * b_dy
+                b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
+                tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
+            tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
+                     mask=m_stop[:, None] & m_p[None, :])
+
+        # loaded anew: they would take a quarter of the registers all along
+        b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
+        b_k = feature(b_B, m_ls, BL, BS)
+        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
+        b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
+        b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
+        tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
+        tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
+        b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
-    o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-    b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
-    b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
-    o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
-    tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
-    tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
-    b_dk = add_keys(b_weights, b_dkeys, b_rest, BL, BS, DTYPE, PRECISION, ACC, HALVES)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
     tl.store(p_dB + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
