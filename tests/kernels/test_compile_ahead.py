@@ -230,6 +230,7 @@ def test_another_size_of_images_compiles_nothing():
     for line in told:
         op, *_, kernel, number = line.split()
         # sums of one stretch, or of several; in the normalized form of tokens, or of gradients
-        sums = {'partial_states': 4 if 'iccv' in line else 1, 'partial_state_gradients': 2}
+        sums = {'partial_states': 4 if 'iccv' in line else 1, 'partial_state_gradients': 2,
+                'step_gradients': 2}
         most = two_axes[kernel] if op == 'selective_scan_2d' else sums.get(kernel, 1)
         assert int(number) <= most, line

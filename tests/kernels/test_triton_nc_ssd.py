@@ -139,6 +139,20 @@ def test_stretches_of_several_tiles(normalize, triton_device):
     assert failures(case, torch.float32, triton_device) == ()
 
 
+@pytest.mark.parametrize('stretch', [1024, 64])
+def test_one_token_may_have_all_weight(stretch, monkeypatch, triton_device):
+    """Its gradient is a difference of nearly equal numbers, of which PyTorch keeps no digit."""
+    monkeypatch.setattr(normalized, '_STRETCH', stretch)
+    case = make_case(N=1, grid=(14, 14), h=2, P=16, S=16, normalize=True, steps=0.1)
+    case.tensors['A'][:] = -8
+    case.tensors['dt'][:, 7] = 4
+    found = results(case, case.cast(torch.float32, triton_device), 'triton')
+    truth = results(case, case.cast(torch.float64), 'reference')
+    for name in ('dt', 'A'):
+        off = (found[name].cpu().double() - truth[name]).norm() / truth[name].norm()
+        assert off < 1e-4, (name, off)
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_a_softmax_over_stretches(dtype, monkeypatch, triton_device):
     """Of many tokens, programs take the softmax over a stretch each, some of which are padding."""

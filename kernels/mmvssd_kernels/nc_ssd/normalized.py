@@ -99,10 +99,16 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
         *call.aligned(dy), SKIP=call.SKIP, **tile)
     stretches = -(-L // _STRETCH)
     stretch_sums = softmax.new_empty((2, h, N, stretches))
+    options = dict(h=h, MASKED=call.options['MASKED'], BL=_STRETCH, BT=_STRETCH // tile['BL'],
+                   ACC=call.options['ACC'], num_warps=4)
+    surplus = stretch_sums  # which a single stretch knows by itself
+    if stretches > 1:
+        surplus = softmax.new_empty((h, N, stretches))
+        call.kernels.surpluses[h, stretches, N](
+            dt, A, mask, softmax, dw, sums, surplus, L, tiles, *dt.stride()[:2], **options)
     call.kernels.step_gradients[h, stretches, N](
-        dt, A, mask, softmax, dw, sums, ddt, stretch_sums, L, tiles, *dt.stride()[:2], h=h,
-        SKIP=call.SKIP, MASKED=call.options['MASKED'], BL=_STRETCH, BT=_STRETCH // tile['BL'],
-        ACC=call.options['ACC'], num_warps=4)
+        dt, A, mask, softmax, dw, sums, surplus, ddt, stretch_sums, L, tiles, *dt.stride()[:2],
+        SKIP=call.SKIP, WHOLE=stretches == 1, **options)
     call.add_parameters(stretch_sums, dA, dD)
 
 

@@ -528,39 +528,74 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
 
 
-@triton.jit(do_not_specialize=_VARYING)
-def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dw, p_sums, p_ddt, p_dA, L, tiles, stride_dn,
-                   stride_dl, h: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr,
-                   BL: tl.constexpr, BT: tl.constexpr, ACC: tl.constexpr):
-    """From dw (N, L, h) to p_ddt (N, L, h), and to what stretches add to dA and dD.
+@triton.jit
+def centred(p_dt, p_A, p_mask, p_softmax, p_dw, p_sums, L, tiles, stride_dn, stride_dl,
+            h: tl.constexpr, MASKED: tl.constexpr, BL: tl.constexpr, BT: tl.constexpr,
+            ACC: tl.constexpr):
+    """Return A, and of a stretch's tokens dt, w and w (dw - mean), mean = sum_i w_i dw_i.
 
-    Through the softmax of m = -dt A come dm_l = w_l (dw_l - mean), mean = sum_i w_i dw_i. They must
-    add up to 0, which dA would show: so the mean is of these very dw, not of states and gradients.
-    p_dA (2, h, N, stretches) has less to add than p_sums (2, h, N, tiles); a stretch has BT tiles.
+    p_sums (h, N, tiles) are what tiles add to the mean.
     """
-    stretch, stretches = tl.program_id(1), tl.num_programs(1)
     j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
-    images = tl.num_programs(2).to(tl.int64)
-    o_t = tl.arange(0, BT)
-    o_l = tl.arange(0, BL)
-    first = stretch.to(tl.int64) * BL
-    m_l = valid_tokens(p_mask, n, stretch * BL + o_l, L, L, MASKED)
+    first = tl.program_id(1).to(tl.int64) * BL
+    o_t, o_l = tl.arange(0, BT), tl.arange(0, BL)
+    m_l = valid_tokens(p_mask, n, tl.program_id(1) * BL + o_l, L, L, MASKED)
     A = tl.load(p_A + j).to(ACC)
-    p_sums += (j * images + n) * tiles
-    p_dA += (j * images + n) * stretches + stretch
+    p_sums += (j * tl.num_programs(2) + n) * tiles
     b_mean = tl.zeros((BT, ), dtype=ACC)
     for start in range(0, tiles, BT):
         b_mean += tl.load(p_sums + start + o_t, mask=start + o_t < tiles, other=0)
     b_dt = tl.load(p_dt + n * stride_dn + first * stride_dl + j + o_l.to(tl.int64) * stride_dl,
                    mask=m_l, other=0).to(ACC)
-    base = tl.load(p_softmax + (n * h + j) * 2)
-    scale = tl.load(p_softmax + (n * h + j) * 2 + 1)
-    b_w = softmax(-A * b_dt, base, scale, m_l)
-    o_lh = (n * L + first) * h + j + o_l * h
-    b_dm = b_w * (tl.load(p_dw + o_lh, mask=m_l, other=0) - tl.sum(b_mean, axis=0))
+    p_softmax += (n * h + j) * 2
+    b_w = softmax(-A * b_dt, tl.load(p_softmax), tl.load(p_softmax + 1), m_l)
+    b_dw = tl.load(p_dw + (n * L + first) * h + j + o_l * h, mask=m_l, other=0)
+    return A, b_dt, b_w, b_w * (b_dw - tl.sum(b_mean, axis=0))
+
+
+@triton.jit(do_not_specialize=_VARYING)
+def surpluses(p_dt, p_A, p_mask, p_softmax, p_dw, p_sums, p_surplus, L, tiles, stride_dn,
+              stride_dl, h: tl.constexpr, MASKED: tl.constexpr, BL: tl.constexpr,
+              BT: tl.constexpr, ACC: tl.constexpr):
+    """Sum w (dw - mean) over each stretch, p_surplus (h, N, stretches)."""
+    _, _, _, b_dm = centred(p_dt, p_A, p_mask, p_softmax, p_dw, p_sums, L, tiles, stride_dn,
+                            stride_dl, h, MASKED, BL, BT, ACC)
+    o = (tl.program_id(0).to(tl.int64) * tl.num_programs(2) + tl.program_id(2))
+    tl.store(p_surplus + o * tl.num_programs(1) + tl.program_id(1), tl.sum(b_dm, axis=0))
+
+
+@triton.jit(do_not_specialize=_VARYING)
+def step_gradients(p_dt, p_A, p_mask, p_softmax, p_dw, p_sums, p_surplus, p_ddt, p_dA, L, tiles,
+                   stride_dn, stride_dl, h: tl.constexpr, SKIP: tl.constexpr,
+                   MASKED: tl.constexpr, WHOLE: tl.constexpr, BL: tl.constexpr, BT: tl.constexpr,
+                   ACC: tl.constexpr):
+    """From dw (N, L, h) to p_ddt (N, L, h), and to what stretches add to dA and dD.
+
+    Through the softmax of m = -dt A come dm_l = w_l (dw_l - mean), which add up to 0. If one token
+    has nearly all weight, its own is the rounding of the mean. So what they add up to is taken off:
+    of the only stretch there is (WHOLE), or as p_surplus (h, N, stretches) tells.
+    p_dA (2, h, N, stretches) has less to add than p_sums (2, h, N, tiles); a stretch has BT tiles.
+    """
+    stretch, stretches = tl.program_id(1), tl.num_programs(1)
+    j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    images = tl.num_programs(2).to(tl.int64)
+    o_t, o_l = tl.arange(0, BT), tl.arange(0, BL)
+    A, b_dt, b_w, b_dm = centred(p_dt, p_A, p_mask, p_softmax, p_dw, p_sums, L, tiles, stride_dn,
+                                 stride_dl, h, MASKED, BL, BT, ACC)
+    surplus = tl.sum(b_dm, axis=0)
+    if not WHOLE:
+        b_surplus = tl.zeros((BT, ), dtype=ACC)
+        p_surplus += (j * images + n) * stretches
+        for start in range(0, stretches, BT):
+            b_surplus += tl.load(p_surplus + start + o_t, mask=start + o_t < stretches, other=0)
+        surplus = tl.sum(b_surplus, axis=0)
+    b_dm -= b_w * surplus
+    o_lh = (n * L + stretch.to(tl.int64) * BL) * h + j + o_l * h
     tl.store(p_ddt + o_lh, (-A * b_dm).to(p_ddt.dtype.element_ty), mask=stretch * BL + o_l < L)
+    p_dA += (j * images + n) * stretches + stretch
     tl.store(p_dA, -tl.sum(b_dt * b_dm, axis=0))
     if SKIP:
         o_t += stretch * BT
-        b_dD = tl.load(p_sums + h * images * tiles + o_t, mask=o_t < tiles, other=0)
+        p_sums += (h * images + j * images + n) * tiles
+        b_dD = tl.load(p_sums + o_t, mask=o_t < tiles, other=0)
         tl.store(p_dA + h * images * stretches, tl.sum(b_dD, axis=0))
