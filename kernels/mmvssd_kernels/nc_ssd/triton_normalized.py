@@ -345,7 +345,8 @@ def add_keys(b_sum, b_w, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.cons
     if HALVES:
         b_sum = add_dot(b_sum, b_w, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
     else:
-        b_sum += tl.sum(b_w[:, :, None] * b_keys[None, :, :], axis=1)
+        # along the last axis: of a sum along the middle one Triton makes a product of matrices
+        b_sum += tl.sum(b_w[:, None, :] * tl.trans(b_keys)[None, :, :], axis=2)
     return b_sum
 
 
