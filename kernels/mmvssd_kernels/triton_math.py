@@ -41,6 +41,15 @@ def halves(b_t):
 
 
 @triton.jit
+def parts(b_t, HALVES: tl.constexpr):
+    """Return :func:`halves` of a block, or without HALVES twice the block itself."""
+    b_high, b_low = b_t, b_t
+    if HALVES:
+        b_high, b_low = halves(b_t)
+    return b_high, b_low
+
+
+@triton.jit
 def load_state(p_state, o_state, low, m_state, HALVES: tl.constexpr):
     """Both parts of a state; ``low`` is how far the second lies behind the first."""
     b_high = tl.load(p_state + o_state, mask=m_state, other=0)
@@ -53,9 +62,8 @@ def load_state(p_state, o_state, low, m_state, HALVES: tl.constexpr):
 @triton.jit
 def store_state(p_state, o_state, low, b_state, m_state, HALVES: tl.constexpr):
     """Reverse of :func:`load_state`; return what that would load."""
-    b_high, b_low = b_state, b_state
+    b_high, b_low = parts(b_state, HALVES)
     if HALVES:
-        b_high, b_low = halves(b_state)
         tl.store(p_state + low + o_state, b_low, mask=m_state)
     tl.store(p_state + o_state, b_high, mask=m_state)
     return b_high, b_low

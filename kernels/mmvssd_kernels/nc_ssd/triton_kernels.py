@@ -14,7 +14,7 @@ factor that is zero. Without HALVES there is one part, and products are as DTYPE
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import add_dot, dot, halves, load_state, store_state
+from mmvssd_kernels.triton_math import add_dot, dot, load_state, parts, store_state
 
 # What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
 # grid of another size would only compile the kernels once more.
@@ -78,10 +78,7 @@ def sum_state(p_x, p_dt, p_A, p_B, p_mask, n, j, start, stop, L, stride_xn, stri
         b_B = tl.load(p_B + o_B, mask=m_l[:, None] & m_s[None, :], other=0)
         b_m = -A * tl.load(p_dt + o_row * stride_dl, mask=m_l, other=0).to(ACC)
         # state = sum_l B_l (outer) (m_l x_l)
-        b_high = b_m[:, None] * b_x
-        b_low = b_high
-        if HALVES:
-            b_high, b_low = halves(b_high)
+        b_high, b_low = parts(b_m[:, None] * b_x, HALVES)
         b_state = add_dot(b_state, tl.trans(b_B), b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
         p_x += tl.cast(BL, tl.int64) * stride_xl
         p_B += tl.cast(BL, tl.int64) * stride_Bl

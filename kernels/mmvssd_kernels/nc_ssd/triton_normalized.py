@@ -13,8 +13,20 @@ Weights of the softmax are exp(m - p_softmax[0]) * p_softmax[1].
 import triton
 import triton.language as tl
 
+from mmvssd_kernels.nc_ssd.triton_features import (
+    add_keys,
+    column,
+    denominators,
+    feature,
+    feature_slope,
+    handed_out,
+    load_angles,
+    read_keys,
+    rotate,
+    with_column,
+)
 from mmvssd_kernels.nc_ssd.triton_kernels import VARYING, rows, valid_tokens
-from mmvssd_kernels.triton_math import add_dot, exp, halves, inverse, last, load_state, store_state
+from mmvssd_kernels.triton_math import add_dot, exp, inverse, load_state, parts, store_state
 
 # the distance of images counts in steps that are aligned
 _VARYING = [*VARYING, 'stride_xn', 'stride_yn']
@@ -99,60 +111,6 @@ def join_softmax(p_parts, p_softmax, splits, size, BE: tl.constexpr, ACC: tl.con
 
 
 @triton.jit
-def settled(b_t, BL: tl.constexpr, BS: tl.constexpr):
-    """Return numbers as they are, (BL, BS), as sums over an axis of length one.
-
-    A compiler hands a sum's result to the lanes that need it. What is no sum or product, each of
-    them computes anew. And a factor that follows from a join has its parts in an order that takes
-    moves before each product.
-    """
-    return tl.sum(tl.reshape(b_t, (BL, BS, 1)), axis=2)
-
-
-@triton.jit
-def handed_out(b_t):
-    """Return few numbers as they are, (BL, H), as a scan over heads that changes none.
-
-    Of numbers of fewer lanes than there are, lanes compute sums like those of :func:`settled` anew,
-    but no scan.
-    """
-    return tl.associative_scan(b_t, 1, last)
-
-
-@triton.jit
-def load_angles(p_table, positions, o_token, m_l, W, K: tl.constexpr, BS: tl.constexpr):
-    """Load cosines and sines of tokens for all pairs of channels, (BL, BS / 2)."""
-    pair = tl.arange(0, BS // 2)[None, :]
-    by_row = pair < K
-    o_table = (tl.where(by_row, (o_token // W)[:, None], (o_token % W)[:, None]) * K
-               + tl.where(by_row, pair, pair - K))
-    m_table = m_l[:, None] & (pair < 2 * K)
-    return (tl.load(p_table + o_table, mask=m_table, other=1.0),
-            tl.load(p_table + positions * K + o_table, mask=m_table, other=0.0))
-
-
-@triton.jit
-def rotate(b_t, b_cos, b_sin, BL: tl.constexpr, BS: tl.constexpr):
-    """Turn the channel pairs (2j, 2j + 1) of b_t (BL, BS)."""
-    b_even, b_odd = tl.split(tl.reshape(b_t, (BL, BS // 2, 2)))
-    b_turned = tl.join(b_even * b_cos - b_odd * b_sin, b_even * b_sin + b_odd * b_cos)
-    return settled(b_turned, BL, BS)
-
-
-@triton.jit
-def feature(b_t, m_t, BL: tl.constexpr, BS: tl.constexpr):
-    """elu(t) + 1 inside the mask, 0 outside, (BL, BS)."""
-    # exp of a positive number is dropped; a minimum before it would drop NaN
-    return settled(tl.where(m_t, tl.where(b_t > 0, b_t + 1, exp(b_t)), 0), BL, BS)
-
-
-@triton.jit
-def feature_slope(b_t, b_feature):
-    """Derivative of :func:`feature`."""
-    return tl.where(b_t > 0, 1, b_feature)
-
-
-@triton.jit
 def softmax(b_m, b_base, b_scale, m_m):
     """Compute weights of the softmax; see :func:`prepare`.
 
@@ -161,21 +119,6 @@ def softmax(b_m, b_base, b_scale, m_m):
     """
     b_m = tl.where(m_m, b_m, -float('inf'))
     return exp(b_m - b_base) * b_scale
-
-
-@triton.jit
-def parts(b_t, HALVES: tl.constexpr):
-    """Split a block into the sum of two of bfloat16, or leave it as it is."""
-    b_high, b_low = b_t, b_t
-    if HALVES:
-        b_high, b_low = halves(b_t)
-    return b_high, b_low
-
-
-@triton.jit
-def denominators(b_q, b_keys, scale):
-    """Compute s q_l . keys_j + 1e-6, (BL, BH)."""
-    return scale * tl.sum(b_q[:, None, :] * b_keys[None, :, :], axis=2) + 1e-6
 
 
 @triton.jit(do_not_specialize=_VARYING)
@@ -321,45 +264,6 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
         p_x += tl.cast(BL * ALIGN, tl.int64) * stride_xl
         p_C += tl.cast(BL, tl.int64) * stride_Cl
         p_y += BL * h * P
-
-
-@triton.jit
-def read_keys(b_sum, b_t, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-              ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Add t_l . keys_j of tokens (BL, S) and H heads (H, S) to b_sum (BL, H).
-
-    Without HALVES no product of matrices, whose parts would be many and its errors too large.
-    """
-    if HALVES:
-        b_sum = add_dot(b_sum, b_t, tl.trans(b_keys), tl.trans(b_rest), DTYPE, PRECISION, ACC,
-                        HALVES)
-    else:
-        b_sum += tl.sum(b_t[:, None, :] * b_keys[None, :, :], axis=2)
-    return b_sum
-
-
-@triton.jit
-def add_keys(b_sum, b_w, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-             ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Add w_lj keys_j of H heads (BL, H) to b_sum (BL, S); see :func:`read_keys`."""
-    if HALVES:
-        b_sum = add_dot(b_sum, b_w, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
-    else:
-        # along the last axis: of a sum along the middle one Triton makes a product of matrices
-        b_sum += tl.sum(b_w[:, None, :] * tl.trans(b_keys)[None, :, :], axis=2)
-    return b_sum
-
-
-@triton.jit
-def column(b_t, o_h, j):
-    """Return the numbers of head j, (BL, ), of those of heads o_h, (BL, H)."""
-    return tl.sum(tl.where(o_h[None, :] == j, b_t, 0), axis=1)
-
-
-@triton.jit
-def with_column(b_t, o_h, j, b_numbers):
-    """Return the numbers of heads o_h with those of head j replaced; see :func:`column`."""
-    return tl.where(o_h[None, :] == j, b_numbers[:, None], b_t)
 
 
 @triton.jit(do_not_specialize=_VARYING)
