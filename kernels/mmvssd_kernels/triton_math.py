@@ -104,18 +104,22 @@ def third(b_t, b_high, b_low):
 
 
 @triton.jit
-def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+                 b_sum=None):
     """Compute :func:`dot`, but no product with a part that is zero.
 
     ``bf16x3`` and ``bf16x6`` cut float32 factors in two and three parts. A bfloat16 block has one.
+    Two float16 blocks enter as they are: no product of theirs overflows float32.
     """
     PARTS: tl.constexpr = 2 if PRECISION == 'bf16x3' else 3 if PRECISION == 'bf16x6' else 0
+    BOTH_HALF: tl.constexpr = (PARTS > 0 and b_a.dtype == tl.float16 and b_b.dtype == tl.float16)
     A_IS_ONE: tl.constexpr = PARTS > 0 and b_a.dtype == tl.bfloat16
     B_IS_ONE: tl.constexpr = PARTS > 0 and b_b.dtype == tl.bfloat16
     if A_IS_ONE and B_IS_ONE:
-        b_sum = dot(b_a, b_b, tl.bfloat16, 'ieee', ACC)
+        b_sum = dot(b_a, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
+    elif BOTH_HALF:
+        b_sum = dot(b_a, b_b, tl.float16, 'ieee', ACC, b_sum)
     elif A_IS_ONE:
-        b_sum = tl.zeros((b_a.shape[0], b_b.shape[1]), dtype=ACC)
         b_b = b_b.to(ACC)  # float16 too: its parts are those of a float32 number
         b_high, b_low = halves(b_b)
         if PARTS == 3:
@@ -123,7 +127,6 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
         b_sum = dot(b_a, b_low, tl.bfloat16, 'ieee', ACC, b_sum)
         b_sum = dot(b_a, b_high, tl.bfloat16, 'ieee', ACC, b_sum)
     elif B_IS_ONE:
-        b_sum = tl.zeros((b_a.shape[0], b_b.shape[1]), dtype=ACC)
         b_a = b_a.to(ACC)
         b_high, b_low = halves(b_a)
         if PARTS == 3:
@@ -131,7 +134,7 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
         b_sum = dot(b_low, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
         b_sum = dot(b_high, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
     else:
-        b_sum = dot(b_a, b_b, DTYPE, PRECISION, ACC)
+        b_sum = dot(b_a, b_b, DTYPE, PRECISION, ACC, b_sum)
     return b_sum
 
 

@@ -5,7 +5,7 @@
 Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves that a GPU of that
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
 all of ``COMPILED`` for Hopper. All go forward and backward on tensors without memory, and what they
-would launch is compiled. Prints one line of JSON for each kernel: the capability, its name,
+would launch is compiled. Prints one line of JSON for each kernel: the capability, dtype, name,
 constants, bytes of shared memory and of stack, registers, how its products and scans lie, and how
 long its compilation took.
 """
@@ -34,9 +34,11 @@ class Printer:
         self.compiler = compilation.Compiler(capability)
         self.done = set()
         self.has_halves = False
+        self.dtype = None
 
     def run(self, cases, dtype):
         """Go forward and backward, on tensors without memory."""
+        self.dtype = dtype
         with compilation.Recorder(self.capability) as recorder:
             for case in cases:
                 y = case.run(case.cast(dtype, 'meta'), 'triton')
@@ -56,7 +58,8 @@ class Printer:
         usage = machine_code.usage(kernel.asm['cubin'])
         constants = {name: str(value)
                      for name, value in self.compiler.constants(launch).items()}
-        print(json.dumps(dict(capability=self.capability, kernel=launch.kernel.__name__,
+        print(json.dumps(dict(capability=self.capability, dtype=str(self.dtype),
+                              kernel=launch.kernel.__name__,
                               shared=kernel.metadata.shared, **usage._asdict(),
                               products=products(kernel.asm['ttgir']),
                               scans=scans(kernel.asm['ttgir']), seconds=seconds,

@@ -55,7 +55,9 @@ def _most_stack(kernel):
     if constants.get('HALVES') != 'True':
         return float('inf')
     if 'T' in constants:  # of ssd; float16 takes a product more than bfloat16
-        return 288 if constants['T'] == '32' else float('inf')
+        if constants['BS'] == '128':
+            return float('inf')
+        return 128 if kernel['dtype'] == 'torch.float16' else 8
     return 0 if constants.get('K', '3') == '3' else float('inf')
 
 

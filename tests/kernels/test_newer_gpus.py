@@ -40,8 +40,8 @@ def compile_gradients(case, capability, kernel):
 nc_ssd, ssd = map(load, sys.argv[1:])
 for normalize in False, True:
     compile_gradients(nc_ssd.make_case(P=16, S=12, normalize=normalize), 100, 'gradients')
-for capability in 90, 120:
-    compile_gradients(ssd.make_case(h=2, P=64, S=64), capability, 'token_gradients')
+for capability in 100, 120:
+    compile_gradients(ssd.make_case(L=600, h=2, P=64, S=64), capability, 'token_gradients')
 """
 
 
@@ -55,10 +55,10 @@ def test_gradients_compile(compiled_before, tmp_path):
          str(folder / 'test_triton_ssd.py')], text=True, capture_output=True, check=False,
         env={**os.environ, 'TRITON_INTERPRET': '0', 'TRITON_CACHE_DIR': str(compiled_before)})
     assert done.returncode == 0, done.stderr[-2000:]
-    *of_tensor_memory, hopper, blackwell = map(json.loads, done.stdout.splitlines())
+    *of_tensor_memory, large, small = map(json.loads, done.stdout.splitlines())
     # else this says nothing about sums of what such memory holds
     assert all(kernel['tensor_memory'] for kernel in of_tensor_memory)
-    assert all(kernel['shared'] <= SHARED_MEMORY for kernel in (*of_tensor_memory, blackwell))
+    assert all(kernel['shared'] <= SHARED_MEMORY for kernel in (*of_tensor_memory, large, small))
     # 32 tokens are the rows of two warps; more would do the same work again
-    assert hopper['warps'] == blackwell['warps'] == 2
-    assert hopper['stack'] == 0
+    assert large['warps'] == small['warps'] == 2
+    assert max(large['stack'], small['stack']) <= 64

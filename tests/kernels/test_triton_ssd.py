@@ -35,10 +35,11 @@ def draws(seed=0, **kind):
     return [make_case(**kind, seed=seed + i) for i in range(DRAWS)]
 
 
-# every choice of tiles, with and without the skip; the last: strides of 1, constants to Triton
+# every choice of tiles, with and without the skip, several segments and one; the last: strides of
+# 1, constants to Triton
 COMPILED = [
-    make_case(L=70, h=2, P=64, S=64),
-    make_case(L=40, h=2, P=128, S=128, reverse=True),
+    make_case(L=600, h=2, P=64, S=64),
+    make_case(L=600, h=2, P=128, S=128, reverse=True),
     make_case(L=17, h=2, P=16, S=16, skip=False),
     make_case(N=1, L=1, h=1, P=1, S=1),
 ]
@@ -47,6 +48,8 @@ COMPILED_HALVES = COMPILED[:2]
 
 
 def options(case):
+    if not isinstance(case, dict):
+        return str(case)
     return ' '.join(f'{key}={value}' for key, value in case.items())
 
 
@@ -61,15 +64,26 @@ def test_is_the_reference(kind, triton_device):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('kind', [
-    dict(L=70), dict(L=100, G=2, reverse=True), dict(N=2, L=65, masked=True),
+@pytest.mark.parametrize(('tokens', 'kind'), [
+    (64, dict(L=140)), (64, dict(L=200, G=2, reverse=True)), (128, dict(N=2, L=270, masked=True)),
+    (256, dict(L=300, h=2, P=70, S=12)),
 ], ids=options)
-def test_segments(kind, dtype, triton_device, monkeypatch):
-    """Few images and heads: sequences are cut, here into chunks."""
+def test_segments(tokens, kind, dtype, triton_device, monkeypatch):
+    """Of one chunk, two, and four: forward only if images and heads are few."""
     monkeypatch.setattr(autograd, 'SEGMENT', 1)
+    monkeypatch.setattr(autograd, 'TOKENS', {True: tokens, False: tokens})
     case = make_case(**kind)
-    x, B, C = (case.tensors[name] for name in 'xBC')
-    assert autograd._Launch(x, B, C, False).programs[1] > 2
+    tiles = autograd._tiles(case.tensors['B'].shape[3], case.tensors['x'].shape[3])
+    assert autograd._length(case.tensors['x'].shape, tiles) * tiles.T < kind['L']
+    assert failures(draws(**kind), dtype, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('capability', [(7, 5), (8, 0)], ids=str)
+@pytest.mark.parametrize('kind', [dict(L=70), dict(L=290, h=2, G=2, reverse=True)], ids=options)
+def test_smaller_chunks(kind, capability, dtype, triton_device, monkeypatch):
+    """What other GPUs than Hopper's have room for."""
+    monkeypatch.setattr(triton_support, 'capability', lambda device: capability)
     assert failures(draws(**kind), dtype, triton_device) == ()
 
 
@@ -260,11 +274,13 @@ def test_two_runs_are_equal_bit_for_bit(triton_device):
 @pytest.mark.parametrize(('kind', 'reverse'), [(dict(), False), (dict(G=2, skip=False), True)],
                          ids=str)
 def test_gradcheck(kind, reverse, triton_device, monkeypatch):
-    """In chunks of 16 tokens: of three, the second has a state before and a gradient after."""
+    """In chunks of 16 tokens, and segments of two: pairs of chunks, and states between segments."""
     if triton_device == 'cuda':
         pytest.skip('float64 runs in the interpreter only')
-    monkeypatch.setattr(autograd, '_tiles', lambda S, P: autograd.Tiles(16, 16, 16, 4))
-    case = make_case(L=35, h=2, P=3, S=4, reverse=reverse, **kind)
+    for name in ('_tiles', '_gradient_tiles'):
+        monkeypatch.setattr(autograd, name, lambda *args: autograd.Tiles(16, 16, 16, 4))
+    monkeypatch.setattr(autograd, 'TOKENS', {False: 32})
+    case = make_case(L=70, h=2, P=3, S=4, reverse=reverse, **kind)
     tensors = {name: t for name, t in case.cast(torch.float64).items() if t is not None}
 
     def run(*values):

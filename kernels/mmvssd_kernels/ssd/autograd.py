@@ -1,10 +1,10 @@
 """SSD through Triton: launches, and the gradient.
 
-A program runs a head of an image chunk by chunk, with the state in registers. If images and heads
-are few, sequences are cut into segments. What each segment makes of a state of 0 is summed first,
-and carried from one to the next. Backward makes the states again, runs their gradients the other
-way, and computes the gradients of each chunk from the two. Every sum over programs has a fixed
-order, so that results are the same, bit for bit, in every run.
+Forward, a program runs a head of an image chunk by chunk, with the state in registers. If images
+and heads are few, sequences are cut into segments. What each segment makes of a state of 0 is
+summed first, and carried from one to the next. Backward always cuts segments, of 256 tokens at
+most, and keeps states between them only. Every sum over programs has a fixed order, so that results
+are the same, bit for bit, in every run.
 """
 from typing import NamedTuple, Optional, Tuple
 
@@ -20,16 +20,15 @@ from mmvssd_kernels.triton_support import power_of_two, vector_stride
 #: Largest state size and head width.
 LARGEST = 128
 #: Tokens of a chunk at most.
-CHUNK = 32
+CHUNK = 64
+#: Tokens of a segment backward, of half inputs and of float32: in more, pairs of chunks would cost
+#: more than a state does.
+TOKENS = {True: 256, False: 128}
 #: Elements of a state that one program carries over the segments.
 CARRIED = 256
-#: Channels that gradients take at a time: products of more of them would overflow the registers.
-NARROW = 16
-#: Rows of a product that a warp computes: more warps than tokens have such rows do work twice.
-ROWS = 16
-#: Programs that keep a large GPU busy. If images and heads give fewer, sequences are cut.
+#: Programs that keep a large GPU busy. If images and heads give fewer, forward cuts sequences.
 PROGRAMS = 1024
-#: Chunks of a segment at least.
+#: Chunks of a segment at least, forward: else its state outweighs its tokens.
 SEGMENT = 8
 
 
@@ -45,7 +44,17 @@ class Tiles(NamedTuple):
 def _tiles(S: int, P: int) -> Tiles:
     BS, BP = (max(16, power_of_two(size)) for size in (S, P))
     # on GPUs with little shared memory and registers, twice the tokens would not fit
-    return Tiles(CHUNK, BS, min(BP, 64), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
+    return Tiles(32, BS, min(BP, 64), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
+
+
+def _gradient_tiles(S: int, P: int, halves: bool, capability: Tuple[int, int]) -> Tiles:
+    BS, BP = (max(16, power_of_two(size)) for size in (S, P))
+    if BS > 64:
+        return Tiles(32 if halves else 16, BS, min(BP, 32), 4)
+    # Hopper's products have 64 rows. So have a newer chip's, but Triton cannot sum what these leave
+    if capability[0] == 9:
+        return Tiles(64, BS, min(BP, 64), 4)
+    return Tiles(32 if capability >= (8, 0) else 16, BS, min(BP, 64), 2)
 
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
@@ -86,15 +95,25 @@ def _forward(x, dt, A, B, C, D, reverse):
     if y.numel() == 0:
         return y
     x, dt, B, C = map(_within_reach, (x, dt, B, C))
-    launch = _Launch(x, B, C, reverse)
+    tiles = _tiles(B.shape[3], x.shape[3])
+    launch = _Launch(x, B, C, reverse, tiles, _length(x.shape, tiles))
     x, dt, B, C, y_ = (launch.in_order(t) for t in (x, dt, B, C, y))
-    starts = launch.starts(x, dt, A, B, backward=False)
+    starts = launch.starts(x, dt, A, B)
     launch.kernels.outputs[launch.programs](
         x.first, dt.first, A, B.first, C.first, A if D is None else D,
         A if starts is None else starts, y_.first, *launch.sizes, launch.length, *x.strides,
         *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D), *y_.strides[:2],
-        SKIP=D is not None, STARTS=starts is not None, **launch.products, **launch.options)
+        SKIP=D is not None, STARTS=starts is not None, HALVES=launch.halves, **launch.products,
+        **launch.options)
     return y
+
+
+def _length(shape: torch.Size, tiles: Tiles) -> int:
+    """Return how many chunks a segment has forward, so that there are programs enough."""
+    N, L, h, P = shape
+    chunks = -(-L // tiles.T)
+    segments = min(-(-PROGRAMS // (N * h * -(-P // tiles.BP))), max(1, chunks // SEGMENT))
+    return -(-chunks // segments)
 
 
 def _fake_backward(dy, x, dt, A, B, C, D, reverse):
@@ -111,28 +130,54 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     if x.numel() == 0:
         return tuple(t.zero_() for t in results)
     dy, x, dt, B, C = map(_within_reach, (dy, x, dt, B, C))
-    launch = _Launch(x, B, C, reverse)
-    G = B.shape[2]
+    halves = triton_support.halves(x, B, C)
+    tiles = _gradient_tiles(B.shape[3], x.shape[3], halves, triton_support.capability(x.device))
+    launch = _Launch(x, B, C, reverse, tiles, TOKENS[halves] // tiles.T)
     dx, ddt, dA, dB, dC, dD = results
     dy, x, dt, B, C, dx, ddt, dB, dC = (
         launch.in_order(t) for t in (dy, x, dt, B, C, dx, ddt, dB, dC))
-    states = launch.states(x, dt, A, B, backward=False)
-    dstates = launch.states(dy, dt, A, C, backward=True)
-    N, h, chunks = dx.first.shape[0], launch.sizes[1], launch.chunks
-    dA_parts, dD_parts = A.new_empty((2, N, chunks, h), dtype=launch.dtype)
-    tokens = (*x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides)
-    launch.kernels.token_gradients[h, chunks, N](
-        x.first, dt.first, A, B.first, C.first, A if D is None else D, states, dstates, dy.first,
-        dx.first, ddt.first, dA_parts, dD_parts, *launch.sizes, *tokens, *vector_stride(D),
-        *dy.strides, *dx.strides[:2], *ddt.strides[:2], SKIP=D is not None, EXACT=launch.exact,
-        HALVES=launch.halves, **launch.products, **launch.of_tokens)
-    launch.kernels.group_gradients[G, chunks, N](
-        x.first, dt.first, A, B.first, C.first, states, dstates, dy.first, dB.first, dC.first,
-        *launch.sizes, *tokens, *dy.strides, *dB.strides[:2], HALVES=launch.halves,
-        **launch.products, **launch.narrow)
+    kernels = triton_support.kernels('ssd', 'triton_gradients')
+    (L, h, P, S, r), N = launch.sizes, launch.programs[2]
+    chunks, length = launch.chunks, launch.length
+    padded = launch.programs[1] * length * tiles.T
+
+    def buffer(*shape):
+        return A.new_empty(shape, dtype=launch.dtype)
+
+    # the kernels' docstrings say what these hold
+    weights, totals = buffer(4, N, h, padded), buffer(N, h, padded // tiles.T)
+    own, passed = buffer(2, launch.tiles, N, h, padded)
+    arriving, entering = buffer(launch.tiles, N, h, length, padded), buffer(N, h, padded)
+    leaving, dD_parts = buffer(2, launch.tiles, N, h, chunks)
+    dA_parts = buffer(N, chunks, h)
+    kernels.chunk_weights[h, padded // tiles.T, N](
+        dt.first, A, weights, totals, L, h, *dt.strides, *A.stride(), T=tiles.T,
+        ACC=launch.options['ACC'], num_warps=1)
+    states = launch.starts(x, dt, A, B)
+    dstates, crossing = launch.ends(dy, dt, A, C, states)
+    segmented = dict(STATES=states is not None, LENGTH=length)
+    states, dstates, crossing = (weights if t is None else t for t in (states, dstates, crossing))
+    products = dict(HALVES=halves, **segmented, **launch.products, **launch.options)
+    kernels.token_gradients[launch.programs[0], chunks, N](
+        x.first, dt.first, A, B.first, C.first, A if D is None else D, weights, totals, dstates,
+        dy.first, dx.first, own, passed, arriving, leaving, dD_parts, *launch.sizes, padded,
+        *x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D),
+        *dy.strides, *dx.strides[:2], SKIP=D is not None, **products)
+    for one, other, factor, state, result, backward in ((dy, x, B, states, dC, False),
+                                                        (x, dy, C, dstates, dB, True)):
+        kernels.group_gradients[h // r, chunks, N](
+            one.first, other.first, dt.first, A, factor.first, C.first, weights, totals, state,
+            result.first, entering, *launch.sizes, padded, *one.strides, *other.strides,
+            *dt.strides, *A.stride(), *factor.strides, *C.strides, *result.strides[:2],
+            BACKWARD=backward, TILES=launch.tiles, **products)
+    blocks = -(-S * P // CARRIED)
+    kernels.step_gradients[h, chunks, N](
+        dt.first, A, own, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts, L, h,
+        launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
+        BE=power_of_two(blocks), T=tiles.T, ACC=launch.options['ACC'], num_warps=1, **segmented)
     dA.copy_(dA_parts.sum((0, 1)))
     if D is not None:
-        dD.copy_(dD_parts.sum((0, 1)))
+        dD.copy_(dD_parts.sum((0, 1, 3)))
     return results
 
 
@@ -157,28 +202,20 @@ class _InOrder(NamedTuple):
 class _Launch:
     """What the launches of one call share."""
 
-    def __init__(self, x: Tensor, B: Tensor, C: Tensor, reverse: bool) -> None:
+    def __init__(self, x: Tensor, B: Tensor, C: Tensor, reverse: bool, tiles: Tiles,
+                 length: int) -> None:
         N, L, h, P = x.shape
         G, S = B.shape[2:]
-        self.reverse = reverse
+        self.reverse, self.length = reverse, length
         self.kernels = triton_support.kernels('ssd')
-        tiles = _tiles(S, P)
         self.chunks = -(-L // tiles.T)
-        sequences = h * -(-P // tiles.BP)
-        # no segment is so short that its state outweighs its tokens
-        segments = min(-(-PROGRAMS // (N * sequences)), max(1, self.chunks // SEGMENT))
-        self.length = -(-self.chunks // segments)
-        self.programs = (sequences, -(-self.chunks // self.length), N)
+        self.tiles = -(-P // tiles.BP)
+        self.programs = (h * self.tiles, -(-self.chunks // length), N)
         self.sizes = (L, h, P, S, h // G)
         self.dtype = sum_dtype(x.dtype)
         product, precision = triton_support.products(common_dtype(x, B), x.device)
-        _, self.exact = triton_support.products(self.dtype, x.device)
         self.halves = triton_support.halves(x, B, C)
         self.options = dict(tiles._asdict(), num_stages=1, ACC=triton_support.language(self.dtype))
-        self.narrow = {**self.options, 'BP': min(NARROW, tiles.BP)}
-        # chunks of 16 tokens are of large states, which one warp has no registers for
-        warps = tiles.T // ROWS if tiles.T > ROWS else tiles.num_warps
-        self.of_tokens = {**self.narrow, 'num_warps': warps}
         self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision)
 
     def in_order(self, t: Tensor) -> _InOrder:
@@ -188,41 +225,38 @@ class _Launch:
         n, token, *others = t.stride()
         return _InOrder(t[:, -1:], (n, -token, *others))
 
-    def states(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder,
-               backward: bool) -> Tensor:
-        """Return the state before each chunk, (N, h, chunks, S, P).
+    def starts(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder) -> Optional[Tensor]:
+        """Return the state before each segment, (parts, N, h, segments, S, P).
 
-        Backward, with dy for x and C for B: the gradient of the state after each chunk.
+        None if there is one segment, whose state is 0.
         """
-        starts = self.starts(x, dt, A, B, backward)
-        return self._run(x, dt, A, B, backward, starts, None, self.chunks)
+        return self._carried(x, dt, A, B, None)[0]
 
-    def starts(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder,
-               backward: bool) -> Optional[Tensor]:
-        """Return the state before each segment, (N, h, segments, S, P); None if there is one."""
-        h, segments, N = self.sizes[1], *self.programs[1:]
+    def ends(self, dy: _InOrder, dt: _InOrder, A: Tensor, C: _InOrder,
+             starts: Optional[Tensor]) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """Return the gradient of the state after each segment, as :meth:`starts` does.
+
+        And what crosses whole segments, in parts of sums (N, h, segments, blocks).
+        """
+        return self._carried(dy, dt, A, C, starts)
+
+    def _carried(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder,
+                 starts: Optional[Tensor]) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        (_, h, P, S, _), (_, segments, N), backward = self.sizes, self.programs, starts is not None
         if segments == 1:
-            return None
+            return None, None
+        own = A.new_empty(N, h, segments, S, P, dtype=self.dtype)
         decays = A.new_empty(N, h, segments, dtype=self.dtype)
-        states = self._run(x, dt, A, B, backward, None, decays, segments)
-        size = states[0, 0, 0].numel()
-        self.kernels.carry[N * h, -(-size // CARRIED)](
-            states, decays, segments, size, BACKWARD=backward, BE=CARRIED,
-            ACC=self.options['ACC'], num_warps=4)
-        return states
-
-    def _run(self, x: _InOrder, dt: _InOrder, A: Tensor, B: _InOrder, backward: bool,
-             starts: Optional[Tensor], decays: Optional[Tensor], count: int) -> Tensor:
-        """Run the state through all segments; return ``count`` states of each sequence."""
-        _, h, P, S, _ = self.sizes
-        shape = self.programs[2], h, count, S, P
-        if decays is None and self.halves:
-            states = A.new_empty(2, *shape, dtype=torch.bfloat16)
-        else:
-            states = A.new_empty(shape, dtype=self.dtype)
         self.kernels.states[self.programs](
-            x.first, dt.first, A, B.first, A if starts is None else starts, states,
-            A if decays is None else decays, *self.sizes, self.length, *x.strides, *dt.strides,
-            *A.stride(), *B.strides, BACKWARD=backward, ENDS=decays is not None,
-            STARTS=starts is not None, HALVES=self.halves, **self.products, **self.options)
-        return states
+            x.first, dt.first, A, B.first, own, decays, *self.sizes, self.length, *x.strides,
+            *dt.strides, *A.stride(), *B.strides, BACKWARD=backward, **self.products,
+            **self.options)
+        blocks = -(-S * P // CARRIED)
+        states = A.new_empty(2, *own.shape, dtype=torch.bfloat16) if self.halves else \
+            torch.empty_like(own)
+        crossing = A.new_empty(N, h, segments, blocks if backward else 0, dtype=self.dtype)
+        self.kernels.carry[N * h, blocks](
+            own, decays, states, starts if backward else own, crossing, segments, S * P,
+            BACKWARD=backward, HALVES=self.halves, BE=CARRIED, ACC=self.options['ACC'],
+            num_warps=4)
+        return states, crossing
