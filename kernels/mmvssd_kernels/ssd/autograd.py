@@ -146,7 +146,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
 
     # the kernels' docstrings say what these hold
     weights, totals = buffer(4, N, h, padded), buffer(N, h, padded // tiles.T)
-    own, passed = buffer(2, launch.tiles, N, h, padded)
+    direct, passed = buffer(2, launch.tiles, N, h, padded)
     arriving, entering = buffer(launch.tiles, N, h, length, padded), buffer(N, h, padded)
     leaving, dD_parts = buffer(2, launch.tiles, N, h, chunks)
     dA_parts = buffer(N, chunks, h)
@@ -160,7 +160,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     products = dict(HALVES=halves, **segmented, **launch.products, **launch.options)
     kernels.token_gradients[launch.programs[0], chunks, N](
         x.first, dt.first, A, B.first, C.first, A if D is None else D, weights, totals, dstates,
-        dy.first, dx.first, own, passed, arriving, leaving, dD_parts, *launch.sizes, padded,
+        dy.first, dx.first, direct, passed, arriving, leaving, dD_parts, *launch.sizes, padded,
         *x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D),
         *dy.strides, *dx.strides[:2], SKIP=D is not None, **products)
     for one, other, factor, state, result, backward in ((dy, x, B, states, dC, False),
@@ -172,7 +172,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
             BACKWARD=backward, TILES=launch.tiles, **products)
     blocks = -(-S * P // CARRIED)
     kernels.step_gradients[h, chunks, N](
-        dt.first, A, own, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts, L, h,
+        dt.first, A, direct, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts, L, h,
         launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
         BE=power_of_two(blocks), T=tiles.T, ACC=launch.options['ACC'], num_warps=1, **segmented)
     dA.copy_(dA_parts.sum((0, 1)))

@@ -64,19 +64,20 @@ def decay_through(p_totals, begin, first, end, A, LENGTH: tl.constexpr):
 
 @triton.jit
 def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstates, p_dy, p_dx,
-                    p_own, p_passed, p_arriving, p_leaving, p_dD, L, h, P, S, r, padded, stride_xn,
-                    stride_xl, stride_xh, stride_xp, stride_dn, stride_dl, stride_dh, stride_A,
-                    stride_Bn, stride_Bl, stride_Bg, stride_Bs, stride_Cn, stride_Cl, stride_Cg,
-                    stride_Cs, stride_D, stride_yn, stride_yl, stride_yh, stride_yp, stride_dxn,
-                    stride_dxl, SKIP: tl.constexpr, STATES: tl.constexpr, LENGTH: tl.constexpr,
-                    T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-                    PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+                    p_direct, p_passed, p_arriving, p_leaving, p_dD, L, h, P, S, r, padded,
+                    stride_xn, stride_xl, stride_xh, stride_xp, stride_dn, stride_dl, stride_dh,
+                    stride_A, stride_Bn, stride_Bl, stride_Bg, stride_Bs, stride_Cn, stride_Cl,
+                    stride_Cg, stride_Cs, stride_D, stride_yn, stride_yl, stride_yh, stride_yp,
+                    stride_dxn, stride_dxl, SKIP: tl.constexpr, STATES: tl.constexpr,
+                    LENGTH: tl.constexpr, T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
+                    DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+                    HALVES: tl.constexpr):
     """Compute the gradient of x of a chunk, and of dt what its tokens weigh where others read them.
 
-    Of what passes steps it sums what comes from tokens of the chunk. All (tiles, N, h, ...): p_own
-    (padded) what dt weighs, p_passed (padded) what passes steps of the chunk, p_arriving (LENGTH,
-    padded) what tokens of later chunks read of each chunk of their segment, p_leaving (chunks) what
-    goes to later segments, p_dD (chunks). Matrices are [j, i]: token i reads j.
+    Of what passes steps it sums what comes from tokens of the chunk. All are (tiles, N, h, ...):
+    p_direct (padded) what dt weighs, p_passed (padded) what passes steps of the chunk, p_arriving
+    (LENGTH, padded) what tokens of later chunks read of each chunk of their segment, p_leaving
+    (chunks) what goes to later segments, p_dD (chunks). Matrices are [j, i]: token i reads j.
     """
     tiles = tl.cdiv(P, BP)
     j, n = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(2).to(tl.int64)
@@ -150,7 +151,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     p_dx += n * stride_dxn + first * stride_dxl + j * P
     tl.store(p_dx + o_t[:, None] * stride_dxl + o_p[None, :], b_dx, mask=m_tp)
     b_read *= dot_of_parts(b_x, tl.trans(b_dy), DTYPE, PRECISION, ACC)
-    tl.store(p_own + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
+    tl.store(p_direct + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
     # what passes step t: sum_{i >= t > j}, of which the sum over i is at [j, t]; its factor is
     # exact in bfloat16
     b_from = tl.where(o_t[:, None] >= o_t[None, :], 1.0, 0.0).to(tl.bfloat16)
@@ -160,14 +161,14 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
 
 
 @triton.jit
-def step_gradients(p_dt, p_A, p_own, p_passed, p_arriving, p_entering, p_leaving, p_crossing, p_ddt,
-                   p_dA, L, h, tiles, blocks, padded, stride_dn, stride_dl, stride_dh, stride_A,
-                   stride_ddn, stride_ddl, STATES: tl.constexpr, LENGTH: tl.constexpr,
+def step_gradients(p_dt, p_A, p_direct, p_passed, p_arriving, p_entering, p_leaving, p_crossing,
+                   p_ddt, p_dA, L, h, tiles, blocks, padded, stride_dn, stride_dl, stride_dh,
+                   stride_A, stride_ddn, stride_ddl, STATES: tl.constexpr, LENGTH: tl.constexpr,
                    BE: tl.constexpr, T: tl.constexpr, ACC: tl.constexpr):
     """Compute the gradients of dt of a chunk, and p_dA (N, chunks, h) parts of a sum.
 
     p_entering (N, h, padded) is what tokens read of earlier segments, p_crossing (N, h, segments,
-    blocks) what passes a whole segment; the others are from :func:`token_gradients`.
+    blocks) what crosses a whole segment; the others are from :func:`token_gradients`.
     """
     j, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     c, chunks = tl.program_id(1), tl.num_programs(1)
@@ -176,7 +177,7 @@ def step_gradients(p_dt, p_A, p_own, p_passed, p_arriving, p_entering, p_leaving
     o_t = tl.arange(0, T)
     o_own = c.to(tl.int64) * T + o_t
     heads = tl.num_programs(2).to(tl.int64) * h
-    b_own = tl.zeros((T, ), dtype=ACC)
+    b_direct = tl.zeros((T, ), dtype=ACC)
     b_passed = tl.zeros((T, ), dtype=ACC)
     # what tokens of this chunk read of earlier ones; and of later chunks, which passes all steps
     b_read = tl.zeros((T, ), dtype=ACC)
@@ -184,7 +185,7 @@ def step_gradients(p_dt, p_A, p_own, p_passed, p_arriving, p_entering, p_leaving
     passing = tl.full((), 0, dtype=ACC)
     for tile in range(tiles):
         sequence = tile * heads + n * h + j
-        b_own += tl.load(p_own + sequence * padded + o_own)
+        b_direct += tl.load(p_direct + sequence * padded + o_own)
         b_passed += tl.load(p_passed + sequence * padded + o_own)
         for q in range(begin, c):
             p_read = p_arriving + (sequence * LENGTH + q - begin) * padded
@@ -208,7 +209,7 @@ def step_gradients(p_dt, p_A, p_own, p_passed, p_arriving, p_entering, p_leaving
     A = tl.load(p_A + j * stride_A).to(ACC)
     p_dt += n * stride_dn + j * stride_dh
     b_dt = tl.load(p_dt + o_own * stride_dl, mask=m_t, other=0).to(ACC)
-    tl.store(p_ddt + n * stride_ddn + j + o_own * stride_ddl, b_own + b_da * A, mask=m_t)
+    tl.store(p_ddt + n * stride_ddn + j + o_own * stride_ddl, b_direct + b_da * A, mask=m_t)
     tl.store(p_dA + (n * chunks + c) * h + j, tl.sum(tl.where(m_t, b_da * b_dt, 0.0), axis=0))
 
 
