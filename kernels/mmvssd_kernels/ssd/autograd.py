@@ -172,8 +172,8 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
             BACKWARD=backward, TILES=launch.tiles, **products)
     blocks = -(-S * P // CARRIED)
     kernels.step_gradients[h, chunks, N](
-        dt.first, A, direct, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts, L, h,
-        launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
+        dt.first, A, direct, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts,
+        L, h, launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
         BE=power_of_two(blocks), T=tiles.T, ACC=launch.options['ACC'], num_warps=1, **segmented)
     dA.copy_(dA_parts.sum((0, 1)))
     if D is not None:

@@ -175,7 +175,7 @@ def step_gradients(p_dt, p_A, p_direct, p_passed, p_arriving, p_entering, p_leav
     begin = c // LENGTH * LENGTH
     end = tl.minimum(begin + LENGTH, chunks)
     o_t = tl.arange(0, T)
-    o_own = c.to(tl.int64) * T + o_t
+    o_own, o_segment = c.to(tl.int64) * T + o_t, begin.to(tl.int64) * T + o_t
     heads = tl.num_programs(2).to(tl.int64) * h
     b_direct = tl.zeros((T, ), dtype=ACC)
     b_passed = tl.zeros((T, ), dtype=ACC)
@@ -183,22 +183,27 @@ def step_gradients(p_dt, p_A, p_direct, p_passed, p_arriving, p_entering, p_leav
     b_read = tl.zeros((T, ), dtype=ACC)
     b_later = tl.zeros((T, ), dtype=ACC)
     passing = tl.full((), 0, dtype=ACC)
+    o_q = tl.arange(0, LENGTH)
+    m_q = begin + o_q < c
     for tile in range(tiles):
         sequence = tile * heads + n * h + j
         b_direct += tl.load(p_direct + sequence * padded + o_own)
         b_passed += tl.load(p_passed + sequence * padded + o_own)
-        for q in range(begin, c):
-            p_read = p_arriving + (sequence * LENGTH + q - begin) * padded
-            b_read += tl.load(p_read + o_own)
-            for k in range(c + 1, end):
-                b_later += tl.load(p_read + tl.cast(k, tl.int64) * T + o_t)
-            if STATES:
-                passing += tl.load(p_leaving + sequence * chunks + q)
+        p_read = p_arriving + (sequence * LENGTH + o_q[:, None]) * padded
+        b_read += tl.sum(tl.load(p_read + o_own[None, :], mask=m_q[:, None], other=0), axis=0)
+        for k in tl.static_range(LENGTH):
+            m_read = m_q & (begin + k > c) & (begin + k < end)
+            b_qk = tl.load(p_read + (o_segment + k * T)[None, :], mask=m_read[:, None], other=0)
+            b_later += tl.sum(b_qk, axis=0)
+        if STATES:
+            p_left = p_leaving + sequence * chunks + begin
+            passing += tl.sum(tl.load(p_left + o_q, mask=m_q, other=0), axis=0)
     if STATES:
         p_entering += (n * h + j) * padded
         b_read += tl.load(p_entering + o_own)
-        for k in range(c + 1, end):
-            b_later += tl.load(p_entering + tl.cast(k, tl.int64) * T + o_t)
+        for k in tl.static_range(LENGTH):
+            m_read = (begin + k > c) & (begin + k < end) & (o_t < T)
+            b_later += tl.load(p_entering + o_segment + k * T, mask=m_read, other=0)
         p_crossing += ((n * h + j) * tl.cdiv(chunks, LENGTH) + c // LENGTH) * blocks
         o_e = tl.arange(0, BE)
         passing += tl.sum(tl.load(p_crossing + o_e, mask=o_e < blocks, other=0), axis=0)
