@@ -52,7 +52,8 @@ def main() -> None:
     triton_support.obstacle = lambda x: None
     triton_support.capability = lambda device: (9, 0)
     for work in workloads([Images(2, 224, 224)]):
-        if work.op not in ('nc_ssd', 'selective_scan_2d'):
+        # sides that are multiples of 16 make the accesses of these wide
+        if work.op.startswith('cross_'):
             continue
         counter = Counter()
         JITFunction.run = lambda self, *args, grid, warmup, **options: counter.run(  # noqa: B023

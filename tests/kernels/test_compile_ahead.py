@@ -223,14 +223,17 @@ def test_another_size_of_images_compiles_nothing():
     script = Path(__file__).with_name('count_specializations.py')
     told = subprocess.run([sys.executable, script], text=True, capture_output=True, check=True,
                           env=environment).stdout.splitlines()
-    assert len(told) > 40
+    assert len(told) > 80
     # parts are one or four, and of a multiple of 16 numbers or not
-    two_axes = {'chunk_ends': 4, 'carry': 2, 'outputs': 3, 'gradients': 3, 'add_parts': 4,
-                'add_slots': 1}
+    scans = {'chunk_ends': 4, 'carry': 2, 'outputs': 3, 'gradients': 3, 'add_parts': 4}
+    # one segment or several; two tiles and directions of states, two gradients of groups
+    segments = {'states': 3, 'carry': 2, 'outputs': 2, 'token_gradients': 2, 'group_gradients': 4,
+                'step_gradients': 2}
     for line in told:
         op, *_, kernel, number = line.split()
         # sums of one stretch, or of several; in the normalized form of tokens, or of gradients
         sums = {'partial_states': 4 if 'iccv' in line else 1, 'partial_state_gradients': 2,
                 'step_gradients': 2}
-        most = two_axes[kernel] if op == 'selective_scan_2d' else sums.get(kernel, 1)
+        limits = scans if 'scan' in op else segments if op == 'ssd' else sums
+        most = limits.get(kernel, 1)
         assert int(number) <= most, line

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from mmvssd_kernels.ssd.triton_kernels import (
+    VARYING,
     decays_from_chunk,
     decays_in_chunk,
     decays_to_end,
@@ -26,7 +27,7 @@ from mmvssd_kernels.ssd.triton_kernels import (
 from mmvssd_kernels.triton_math import add_dot, dot_of_parts, exp, load_state
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def chunk_weights(p_dt, p_A, p_weights, p_totals, L, h, stride_dn, stride_dl, stride_dh, stride_A,
                   T: tl.constexpr, ACC: tl.constexpr):
     """Compute what the tokens of a chunk weigh, p_weights (4, N, h, padded).
@@ -62,7 +63,7 @@ def decay_through(p_totals, begin, first, end, A, LENGTH: tl.constexpr):
     return exp(tl.sum(tl.where((o_c >= first) & (o_c < end), b_total, 0.0), axis=0) * A)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstates, p_dy, p_dx,
                     p_direct, p_passed, p_arriving, p_leaving, p_dD, L, h, P, S, r, padded,
                     stride_xn, stride_xl, stride_xh, stride_xp, stride_dn, stride_dl, stride_dh,
@@ -87,7 +88,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     end = tl.minimum(begin + LENGTH, chunks)
     first = c.to(tl.int64) * T
     o_t, o_s, o_p = tl.arange(0, T), tl.arange(0, BS), tile * BP + tl.arange(0, BP)
-    m_t, m_s, m_p = first + o_t < L, o_s < S, o_p < P
+    m_t, m_s, m_p = o_t < L - c * T, o_s < S, o_p < P
     m_ts, m_tp = m_t[:, None] & m_s[None, :], m_t[:, None] & m_p[None, :]
     p_x += n * stride_xn + first * stride_xl + j * stride_xh
     p_B += n * stride_Bn + first * stride_Bl + (j // r) * stride_Bg
@@ -120,7 +121,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     decay = tl.full((), 1, dtype=ACC)  # through the chunks in between
     for k in range(c + 1, end):
         later = tl.cast(k, tl.int64) * T
-        m_i = later + o_t < L
+        m_i = o_t < L - k * T
         b_C = tl.load(p_C + later * stride_Cl, mask=m_i[None, :] & m_s[:, None], other=0)
         b_dy = tl.load(p_dy + later * stride_yl, mask=m_i[:, None] & m_p[None, :], other=0)
         b_late = tl.load(p_weights + heads * padded + later + o_t)
@@ -160,7 +161,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     tl.store(p_passed + sequence * padded + first + o_t, tl.sum(b_read * b_earlier, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def step_gradients(p_dt, p_A, p_direct, p_passed, p_arriving, p_entering, p_leaving, p_crossing,
                    p_ddt, p_dA, L, h, tiles, blocks, padded, stride_dn, stride_dl, stride_dh,
                    stride_A, stride_ddn, stride_ddl, STATES: tl.constexpr, LENGTH: tl.constexpr,
@@ -218,7 +219,7 @@ def step_gradients(p_dt, p_A, p_direct, p_passed, p_arriving, p_entering, p_leav
     tl.store(p_dA + (n * chunks + c) * h + j, tl.sum(tl.where(m_t, b_da * b_dt, 0.0), axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_totals, p_states,
                     p_result, p_entering, L, h, P, S, r, padded, stride_on, stride_ol, stride_oh,
                     stride_op, stride_tn, stride_tl, stride_th, stride_tp, stride_dn, stride_dl,
@@ -239,7 +240,7 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
     begin = c // LENGTH * LENGTH
     first = c.to(tl.int64) * T
     o_t, o_s, o_p = tl.arange(0, T), tl.arange(0, BS), tl.arange(0, BP)
-    m_t, m_s = first + o_t < L, o_s < S
+    m_t, m_s = o_t < L - c * T, o_s < S
     p_own += n * stride_on + first * stride_ol + o_t[:, None] * stride_ol
     p_other += n * stride_tn + o_t[None, :] * stride_tl
     p_factor += n * stride_fn + g * stride_fg + o_t[:, None] * stride_fl + o_s[None, :] * stride_fs
@@ -253,7 +254,7 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
         if not BACKWARD:
             p_C += n * stride_Cn + g * stride_Cg + first * stride_Cl
             p_C += o_t[:, None] * stride_Cl + o_s[None, :] * stride_Cs
-            b_C = tl.load(p_C, mask=m_t[:, None] & m_s[None, :], other=0).to(ACC)
+            b_C = tl.load(p_C, mask=m_t[:, None] & m_s[None, :], other=0)
         for member in range(r):
             j = g * r + member
             b_state = tl.zeros((T, BS), dtype=ACC)
@@ -279,13 +280,13 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
             b_result += b_state
             if not BACKWARD:
                 tl.store(p_entering + (n * h + j) * padded + first + o_t,
-                         tl.sum(b_state * b_C, axis=1))
+                         tl.sum(b_state * b_C.to(ACC), axis=1))
     low, high = begin, c
     if BACKWARD:
         low, high = c + 1, tl.minimum(begin + LENGTH, chunks)
     for k in range(low, high):
         other = tl.cast(k, tl.int64) * T
-        m_other = other + o_t < L
+        m_other = o_t < L - k * T
         b_pairs = tl.zeros((T, T), dtype=ACC)
         for member in range(r):
             j = g * r + member

@@ -14,6 +14,11 @@ import triton.language as tl
 from mmvssd_kernels.triton_math import LOG2_E, dot_of_parts, exp, load_state, store_state
 
 
+# What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
+# grid of another size would only compile the kernels once more.
+VARYING = ['L', 'length', 'segments', 'stride_dn', 'stride_ddn']
+
+
 @triton.jit
 def add_pairs(high, low, other_high, other_low):
     """Add two sums, each a number and what rounding took from it (Knuth's TwoSum)."""
@@ -92,7 +97,7 @@ def joined(b_high, b_low, ACC: tl.constexpr, HALVES: tl.constexpr):
     return b_t
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, stride_xn, stride_xl,
            stride_xh, stride_xp, stride_dn, stride_dl, stride_dh, stride_A, stride_Bn, stride_Bl,
            stride_Bg, stride_Bs, BACKWARD: tl.constexpr, T: tl.constexpr, BS: tl.constexpr,
@@ -122,7 +127,7 @@ def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, strid
         if BACKWARD:
             c = begin + count - 1 - i
         token = c.to(tl.int64) * T
-        m_t = token + o_t < L
+        m_t = o_t < L - c * T
         b_x = tl.load(p_x + token * stride_xl, mask=m_t[:, None] & m_p[None, :], other=0)
         b_B = tl.load(p_B + token * stride_Bl, mask=m_t[:, None] & m_s[None, :], other=0)
         b_dt = tl.load(p_dt + token * stride_dl, mask=m_t, other=0).to(ACC)
@@ -143,7 +148,7 @@ def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, strid
         tl.store(p_decays + place, exp(logarithm))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def carry(p_own, p_decays, p_states, p_before, p_crossing, segments, size, BACKWARD: tl.constexpr,
           BE: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
     """Turn what segments make of 0, p_own (N * h, segments, size), into the state before each.
@@ -175,7 +180,7 @@ def carry(p_own, p_decays, p_states, p_before, p_crossing, segments, size, BACKW
         place += step
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_starts, p_y, L, h, P, S, r, length, stride_xn,
             stride_xl, stride_xh, stride_xp, stride_dn, stride_dl, stride_dh, stride_A, stride_Bn,
             stride_Bl, stride_Bg, stride_Bs, stride_Cn, stride_Cl, stride_Cg, stride_Cs, stride_D,
@@ -214,7 +219,7 @@ def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_starts, p_y, L, h, P, S, r, length,
         b_high, b_low = load_state(p_starts, o_state, whole, m_s[:, None] & m_p[None, :], HALVES)
         b_state += joined(b_high, b_low, ACC, HALVES)
     for i in range(count):
-        m_t = first + i * T + o_t < L
+        m_t = o_t < L - (begin + i) * T
         m_ts, m_tp = m_t[:, None] & m_s[None, :], m_t[:, None] & m_p[None, :]
         b_B = tl.load(p_B + o_B, mask=m_ts, other=0)
         b_C = tl.load(p_C + o_C, mask=m_ts, other=0)
