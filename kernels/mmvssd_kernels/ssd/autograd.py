@@ -26,8 +26,9 @@ CHUNK = 64
 TOKENS = {True: 256, False: 128}
 #: Elements of a state that one program carries over the segments.
 CARRIED = 256
-#: Programs that keep a large GPU busy. If images and heads give fewer, forward cuts sequences.
-PROGRAMS = 1024
+#: Programs that a large GPU runs at a time: two of each multiprocessor. If images and heads give half
+#: or fewer, forward cuts sequences.
+PROGRAMS = 256
 #: Chunks of a segment at least, forward: else its state outweighs its tokens.
 SEGMENT = 8
 
@@ -112,8 +113,8 @@ def _length(shape: torch.Size, tiles: Tiles) -> int:
     """Return how many chunks a segment has forward, so that there are programs enough."""
     N, L, h, P = shape
     chunks = -(-L // tiles.T)
-    segments = min(-(-PROGRAMS // (N * h * -(-P // tiles.BP))), max(1, chunks // SEGMENT))
-    return -(-chunks // segments)
+    segments = min(PROGRAMS // (N * h * -(-P // tiles.BP)), chunks // SEGMENT)
+    return -(-chunks // max(1, segments))
 
 
 def _fake_backward(dy, x, dt, A, B, C, D, reverse):

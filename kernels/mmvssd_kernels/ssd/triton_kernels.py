@@ -13,7 +13,6 @@ import triton.language as tl
 
 from mmvssd_kernels.triton_math import LOG2_E, dot_of_parts, exp, load_state, store_state
 
-
 # What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
 # grid of another size would only compile the kernels once more.
 VARYING = ['L', 'length', 'segments', 'stride_dn', 'stride_ddn']
