@@ -26,8 +26,8 @@ CHUNK = 64
 TOKENS = {True: 256, False: 128}
 #: Elements of a state that one program carries over the segments.
 CARRIED = 256
-#: Programs that a large GPU runs at a time: two of each multiprocessor. If images and heads give half
-#: or fewer, forward cuts sequences.
+#: Programs that a large GPU runs at a time: two on each multiprocessor. If images and heads give
+#: half or fewer, forward cuts sequences.
 PROGRAMS = 256
 #: Chunks of a segment at least, forward: else its state outweighs its tokens.
 SEGMENT = 8
