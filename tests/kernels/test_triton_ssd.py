@@ -1,8 +1,10 @@
 """The op's Triton kernels against its reference in float64."""
+import inspect
+
 import pytest
 import torch
 
-from mmvssd_kernels import dispatch, ssd, triton_support
+from mmvssd_kernels import compile_ahead, dispatch, library, ssd, triton_support
 from mmvssd_kernels.parity import Case, failures, results
 from mmvssd_kernels.ssd import autograd
 
@@ -255,6 +257,43 @@ def test_offsets_beyond_two_to_the_31(far, reverse, triton_device):
     tensors['x'] = memory.as_strided(shape, strides).copy_(tensors['x'].detach()).requires_grad_()
     for name, result in results(case, tensors, 'triton').items():
         assert torch.equal(result, plain[name]), name
+
+
+@pytest.mark.parametrize('capability', [(7, 5), (8, 0), (9, 0)], ids=str)
+@pytest.mark.parametrize(('dtype', 'S'), [(torch.bfloat16, 16), (torch.float32, 128)], ids=str)
+def test_a_launch_has_room_for_what_is_taken(dtype, S, capability, triton_device, monkeypatch):
+    monkeypatch.setattr(triton_support, 'capability', lambda device: capability)
+
+    def arguments(L):
+        one = torch.empty(1, dtype=dtype, device=triton_device)
+        tokens = one.expand(1, L, 1, 16), one.expand(1, L, 1), -one
+        return *tokens, *[one.expand(1, L, 1, S)] * 2, None
+
+    taken, refused = 1, 2**23
+    while refused - taken > 1:
+        L = (taken + refused) // 2
+        if autograd.obstacle(*arguments(L)) is None:
+            taken = L
+        else:
+            refused = L
+    assert taken >= 16 * 65535
+    x, *others = arguments(taken)
+    for name, inputs in (('ssd_triton', (x, *others)), ('ssd_triton_backward', (x, x, *others))):
+        body = inspect.unwrap(library.body(name))
+        found = compile_ahead.launches(body, *inputs, False, capability=capability)
+        assert max(max(launch.grid[1:]) for launch in found) <= 65535, name
+
+
+def test_a_short_sequence_takes_no_memory_of_a_segment(triton_device):
+    def memory(L):
+        """Bytes of all that backward's launches read and write."""
+        x, dt, A, B, C, D = make_case(N=4, L=L).cast(torch.bfloat16, triton_device).values()
+        found = compile_ahead.launches(inspect.unwrap(library.body('ssd_triton_backward')),
+                                       x, x, dt, A, B, C, D, False)
+        tensors = {id(t): t for launch in found for t in launch.args if isinstance(t, torch.Tensor)}
+        return sum(t.nbytes for t in tensors.values())
+
+    assert memory(64) < 0.3 * memory(autograd.TOKENS[True])
 
 
 @directions

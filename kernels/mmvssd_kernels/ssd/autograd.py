@@ -66,7 +66,15 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
     if max(S, P) > LARGEST:
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
-    return triton_support.grid_obstacle(x, _tiles(S, P).T)
+    # of float32 no chunk is larger than of halves
+    backward = _gradient_tiles(S, P, False, _capability(x.device))
+    return triton_support.grid_obstacle(x, min(_tiles(S, P).T, backward.T))
+
+
+# a tracer shall not see the query
+@torch.compiler.assume_constant_result
+def _capability(device: torch.device) -> Tuple[int, int]:
+    return triton_support.capability(device)
 
 
 @triton_support.register('ssd', obstacle)
@@ -139,18 +147,18 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     kernels = triton_support.kernels('ssd', 'triton_gradients')
     (L, h, P, S, r), N = launch.sizes, launch.programs[2]
     chunks, length = launch.chunks, launch.length
-    padded = launch.programs[1] * length * tiles.T
+    padded = chunks * tiles.T
 
     def buffer(*shape):
         return A.new_empty(shape, dtype=launch.dtype)
 
     # the kernels' docstrings say what these hold
-    weights, totals = buffer(4, N, h, padded), buffer(N, h, padded // tiles.T)
+    weights, totals = buffer(4, N, h, padded), buffer(N, h, chunks)
     direct, passed = buffer(2, launch.tiles, N, h, padded)
     arriving, entering = buffer(launch.tiles, N, h, length, padded), buffer(N, h, padded)
     leaving, dD_parts = buffer(2, launch.tiles, N, h, chunks)
     dA_parts = buffer(N, chunks, h)
-    kernels.chunk_weights[h, padded // tiles.T, N](
+    kernels.chunk_weights[h, chunks, N](
         dt.first, A, weights, totals, L, h, *dt.strides, *A.stride(), T=tiles.T,
         ACC=launch.options['ACC'], num_warps=1)
     states = launch.starts(x, dt, A, B)
@@ -172,8 +180,8 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
             BACKWARD=backward, TILES=launch.tiles, **products)
     blocks = -(-S * P // CARRIED)
     kernels.step_gradients[h, chunks, N](
-        dt.first, A, direct, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts, L, h,
-        launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
+        dt.first, A, direct, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts, L,
+        h, launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
         BE=power_of_two(blocks), T=tiles.T, ACC=launch.options['ACC'], num_warps=1, **segmented)
     dA.copy_(dA_parts.sum((0, 1)))
     if D is not None:
