@@ -97,6 +97,21 @@ def test_is_the_reference_from_half_inputs(kind, dtype, triton_device):
     assert failures(draws(**kind), dtype, triton_device) == ()
 
 
+@directions
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_states_have_more_digits_than_half_tokens(dtype, reverse, triton_device, monkeypatch):
+    """As have gradients of float32 steps, most of which come from other segments."""
+    monkeypatch.setattr(autograd, 'TOKENS', {True: 64, False: 64})
+    case = make_case(L=200, h=2, steps=0.01, reverse=reverse)
+    tensors = {name: t.to(torch.float32 if name in ('dt', 'A', 'D') else dtype)
+               for name, t in case.tensors.items()}
+    own, truth = (results(case, {name: t.to(device=device, dtype=wide or t.dtype).requires_grad_()
+                                 for name, t in tensors.items()}, impl)
+                  for impl, device, wide in (('triton', triton_device, None),
+                                             ('reference', 'cpu', torch.float64)))
+    assert (own['dt'].cpu() - truth['dt']).norm() < 2**-16 * truth['dt'].norm()
+
+
 @pytest.mark.parametrize(('b', 'c'), [
     (torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16),
     (torch.float32, torch.bfloat16),
