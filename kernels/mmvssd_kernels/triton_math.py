@@ -111,7 +111,9 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
     ``bf16x3`` and ``bf16x6`` cut float32 factors in two and three parts. A bfloat16 block has one.
     Two float16 blocks enter as they are: no product of theirs overflows float32.
     """
-    PARTS: tl.constexpr = 2 if PRECISION == 'bf16x3' else 3 if PRECISION == 'bf16x6' else 0
+    # before Triton 3.6 tl.dot knows only tf32x3
+    THREE: tl.constexpr = PRECISION == 'bf16x6' or PRECISION == 'tf32x3'
+    PARTS: tl.constexpr = 2 if PRECISION == 'bf16x3' else 3 if THREE else 0
     BOTH_HALF: tl.constexpr = (PARTS > 0 and b_a.dtype == tl.float16 and b_b.dtype == tl.float16)
     A_IS_ONE: tl.constexpr = PARTS > 0 and b_a.dtype == tl.bfloat16
     B_IS_ONE: tl.constexpr = PARTS > 0 and b_b.dtype == tl.bfloat16

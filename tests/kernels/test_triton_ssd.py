@@ -1,8 +1,10 @@
 """The op's Triton kernels against its reference in float64."""
+import inspect
+
 import pytest
 import torch
 
-from mmvssd_kernels import dispatch, ssd, triton_support
+from mmvssd_kernels import compile_ahead, dispatch, library, ssd, triton_support
 from mmvssd_kernels.parity import Case, failures, results
 from mmvssd_kernels.ssd import autograd
 
@@ -65,8 +67,9 @@ def test_is_the_reference(kind, triton_device):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(('tokens', 'kind'), [
-    (64, dict(L=140)), (64, dict(L=200, G=2, reverse=True)), (128, dict(N=2, L=270, masked=True)),
-    (256, dict(L=300, h=2, P=70, S=12)),
+    (64, dict(L=140)), (64, dict(L=200, G=2, reverse=True)),
+    # steps so small that much crosses a segment
+    (128, dict(N=2, L=270, masked=True, steps=0.002)), (256, dict(L=300, h=2, P=70, S=12)),
 ], ids=options)
 def test_segments(tokens, kind, dtype, triton_device, monkeypatch):
     """Of one chunk, two, and four: forward only if images and heads are few."""
@@ -93,6 +96,21 @@ def test_smaller_chunks(kind, capability, dtype, triton_device, monkeypatch):
 ], ids=options)
 def test_is_the_reference_from_half_inputs(kind, dtype, triton_device):
     assert failures(draws(**kind), dtype, triton_device) == ()
+
+
+@directions
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_states_have_more_digits_than_half_tokens(dtype, reverse, triton_device, monkeypatch):
+    """As have gradients of float32 steps, most of which come from other segments."""
+    monkeypatch.setattr(autograd, 'TOKENS', {True: 64, False: 64})
+    case = make_case(L=200, h=2, steps=0.01, reverse=reverse)
+    tensors = {name: t.to(torch.float32 if name in ('dt', 'A', 'D') else dtype)
+               for name, t in case.tensors.items()}
+    own, truth = (results(case, {name: t.to(device=device, dtype=wide or t.dtype).requires_grad_()
+                                 for name, t in tensors.items()}, impl)
+                  for impl, device, wide in (('triton', triton_device, None),
+                                             ('reference', 'cpu', torch.float64)))
+    assert (own['dt'].cpu() - truth['dt']).norm() < 2**-16 * truth['dt'].norm()
 
 
 @pytest.mark.parametrize(('b', 'c'), [
@@ -148,13 +166,17 @@ def test_a_detector_s_image(dtype, reverse):
     *(('mixed', dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
 ])
 def test_extreme_steps(steps, dtype, triton_device):
+    L = 40
     if steps == 'mixed':
-        # a sum from the start of the chunk has no room for the small beside the large
-        steps = torch.where(torch.arange(40) % 5 == 2, 1e3, 1e-4)[:, None].double()
+        # a sum from the start of the chunk has no room for the small beside the large: neither as
+        # read within the chunk, of the first 40 tokens, nor by the next one
+        L = 140
+        steps = torch.where(torch.arange(L) % 64 == 2, 1e3, 1e-4)[:, None].double()
+        steps[:40:5] = 1e3
     # gradients of steps that float16 cannot hold are infinite in the reference too
     if dtype == torch.float16:
         steps = torch.as_tensor(steps).clamp(1e-4, 10)
-    case = make_case(L=40, steps=steps)
+    case = make_case(L=L, h=2, steps=steps)
     values = results(case, case.cast(dtype, triton_device), 'triton')
     assert all(t.isfinite().all() for t in values.values())
     assert failures(case, dtype, triton_device) == ()
@@ -188,23 +210,24 @@ def test_what_float16_cannot_hold_is_infinite(triton_device):
     ('x', False), ('dt', True), ('B', False), ('C', True), ('A', False)])
 def test_nan_stays_nan_in_its_image(name, reverse, triton_device):
     """Outputs of earlier chunks have nothing of it either."""
-    case = make_case(N=2, L=40, h=2, P=16, reverse=reverse)
+    case = make_case(N=3, L=70, h=2, P=16, reverse=reverse)
     T = case.options['chunk_size'] = autograd._tiles(12, 16).T
-    place = case.tensors[name] if name == 'A' else case.tensors[name][0, 3 if reverse else 36]
-    place.view(-1)[1] = torch.nan
+    place = case.tensors[name] if name == 'A' else case.tensors[name][1, 3 if reverse else 36]
+    place.view(-1)[0] = torch.nan
     tensors = case.cast(torch.float32, triton_device)
     own, expected = (results(case, tensors, impl) for impl in ('triton', 'reference'))
     for result, t in own.items():
         assert t[expected[result].isnan()].isnan().all(), result
-        assert t.dim() == 1 or name == 'A' or t[1].isfinite().all(), result
-    earlier = own['y'][0, -T:] if reverse else own['y'][0, :T]
+        assert t.dim() == 1 or name == 'A' or t[::2].isfinite().all(), result
+    earlier = own['y'][1, -T:] if reverse else own['y'][1, :T]
     assert name == 'A' or earlier.isfinite().all()
 
 
 @directions
-def test_strides_do_not_matter(reverse, triton_device):
-    """Parts of one tensor, as a projection gives them."""
-    case = make_case(L=40, h=2, G=2, reverse=reverse)
+def test_strides_do_not_matter(reverse, triton_device, monkeypatch):
+    """Parts of one tensor, as a projection gives them; over chunks and segments too."""
+    monkeypatch.setattr(autograd, 'TOKENS', {False: 128})
+    case = make_case(L=140, h=2, G=2, reverse=reverse)
     tensors = case.cast(torch.float32, triton_device)
     plain = results(case, tensors, 'triton')
     parts = [tensors[name].detach().flatten(2) for name in ('x', 'B', 'C', 'dt')]
@@ -215,6 +238,8 @@ def test_strides_do_not_matter(reverse, triton_device):
         tensors[name] = view.unflatten(-1, like.shape[2:]) if like.dim() == 4 else view
         tensors[name].requires_grad_()
         assert not tensors[name].is_contiguous()
+    # else its tokens are as far apart as B's
+    tensors['C'] = torch.stack([tensors['C'].detach()] * 2, 2)[:, :, 1].requires_grad_()
     for name in ('A', 'D'):
         tensors[name] = torch.stack([tensors[name].detach()] * 2, -1)[:, 1].requires_grad_()
     for name, result in results(case, tensors, 'triton').items():
@@ -237,24 +262,82 @@ def test_expanded_inputs(reverse, triton_device):
         torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-4)
 
 
+def far_apart(like, strides):
+    """A copy that takes memory at its numbers only."""
+    last = sum((size - 1) * stride for size, stride in zip(like.shape, strides))
+    if like.is_cuda and torch.cuda.mem_get_info()[0] < 2 * 2 * last:
+        pytest.skip('too little free GPU memory')
+    memory = torch.empty(last + 1, dtype=like.dtype, device=like.device)
+    return memory.as_strided(like.shape, strides).copy_(like.detach()).requires_grad_()
+
+
 @pytest.mark.parametrize(('far', 'reverse'), [('images', False), ('tokens', False),
                                               ('tokens', True), ('heads', False),
                                               ('channels', False)])
 def test_offsets_beyond_two_to_the_31(far, reverse, triton_device):
     """Elements up to 2**31 and more apart; memory that nobody touches takes no room."""
-    shape = (2, 40, 2, 3)
     strides = {'images': (2**31, 6, 3, 1), 'tokens': (8, 2**26, 3, 1),
                'heads': (120, 3, 2**31, 1), 'channels': (80, 2, 1, 2**30)}[far]
-    last = sum((size - 1) * stride for size, stride in zip(shape, strides))
-    if triton_device == 'cuda' and torch.cuda.mem_get_info()[0] < 2 * 2 * last:
-        pytest.skip('too little free GPU memory')
-    memory = torch.empty(last + 1, dtype=torch.bfloat16, device=triton_device)
     case = make_case(N=2, L=40, h=2, P=3, S=4, reverse=reverse)
     tensors = case.cast(torch.bfloat16, triton_device)
     plain = results(case, tensors, 'triton')
-    tensors['x'] = memory.as_strided(shape, strides).copy_(tensors['x'].detach()).requires_grad_()
+    tensors['x'] = far_apart(tensors['x'], strides)
     for name, result in results(case, tensors, 'triton').items():
         assert torch.equal(result, plain[name]), name
+
+
+@directions
+@pytest.mark.parametrize('far', ['x', 'B', 'C', 'dy'])
+def test_chunks_beyond_two_to_the_31(far, reverse, triton_device):
+    case = make_case(L=70, h=2, P=3, S=4, reverse=reverse)
+    tensors = case.cast(torch.bfloat16, triton_device)
+    tensors['dy'] = torch.ones_like(tensors['x'])
+
+    def gradients(dy, **inputs):
+        return torch.autograd.grad(case.run(inputs, 'triton'), list(inputs.values()), dy)
+
+    plain = gradients(**tensors)
+    like = tensors[far]
+    tensors[far] = far_apart(like, (0, 2**25, *like.stride()[2:]))
+    for name, own, other in zip(tensors, gradients(**tensors), plain):
+        assert torch.equal(own, other), name
+
+
+@pytest.mark.parametrize('capability', [(7, 5), (8, 0), (9, 0)], ids=str)
+@pytest.mark.parametrize(('dtype', 'S'), [(torch.bfloat16, 16), (torch.float32, 128)], ids=str)
+def test_a_launch_has_room_for_what_is_taken(dtype, S, capability, triton_device, monkeypatch):
+    monkeypatch.setattr(triton_support, 'capability', lambda device: capability)
+
+    def arguments(L):
+        one = torch.empty(1, dtype=dtype, device=triton_device)
+        tokens = one.expand(1, L, 1, 16), one.expand(1, L, 1), -one
+        return *tokens, *[one.expand(1, L, 1, S)] * 2, None
+
+    taken, refused = 1, 2**23
+    while refused - taken > 1:
+        L = (taken + refused) // 2
+        if autograd.obstacle(*arguments(L)) is None:
+            taken = L
+        else:
+            refused = L
+    assert taken >= 16 * 65535
+    x, *others = arguments(taken)
+    for name, inputs in (('ssd_triton', (x, *others)), ('ssd_triton_backward', (x, x, *others))):
+        body = inspect.unwrap(library.body(name))
+        found = compile_ahead.launches(body, *inputs, False, capability=capability)
+        assert max(max(launch.grid[1:]) for launch in found) <= 65535, name
+
+
+def test_a_short_sequence_takes_no_memory_of_a_segment(triton_device):
+    def memory(L):
+        """Bytes of all that backward's launches read and write."""
+        x, dt, A, B, C, D = make_case(N=4, L=L).cast(torch.bfloat16, triton_device).values()
+        found = compile_ahead.launches(inspect.unwrap(library.body('ssd_triton_backward')),
+                                       x, x, dt, A, B, C, D, False)
+        tensors = {id(t): t for launch in found for t in launch.args if isinstance(t, torch.Tensor)}
+        return sum(t.nbytes for t in tensors.values())
+
+    assert memory(64) < 0.3 * memory(autograd.TOKENS[True])
 
 
 @directions

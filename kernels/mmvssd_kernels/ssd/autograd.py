@@ -67,7 +67,15 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
     if max(S, P) > LARGEST:
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
-    return triton_support.grid_obstacle(x, _tiles(S, P).T)
+    # of float32 no chunk is larger than of halves
+    backward = _gradient_tiles(S, P, False, _capability(x.device))
+    return triton_support.grid_obstacle(x, min(_tiles(S, P).T, backward.T))
+
+
+# a tracer shall not see the query
+@torch.compiler.assume_constant_result
+def _capability(device: torch.device) -> Tuple[int, int]:
+    return triton_support.capability(device)
 
 
 @triton_support.register('ssd', obstacle)
@@ -140,18 +148,18 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     kernels = triton_support.kernels('ssd', 'triton_gradients')
     (L, h, P, S, r), N = launch.sizes, launch.programs[2]
     chunks, length = launch.chunks, launch.length
-    padded = launch.programs[1] * length * tiles.T
+    padded = chunks * tiles.T
 
     def buffer(*shape):
         return A.new_empty(shape, dtype=launch.dtype)
 
     # the kernels' docstrings say what these hold
-    weights, totals = buffer(4, N, h, padded), buffer(N, h, padded // tiles.T)
+    weights, totals = buffer(4, N, h, padded), buffer(N, h, chunks)
     direct, passed = buffer(2, launch.tiles, N, h, padded)
     arriving, entering = buffer(launch.tiles, N, h, length, padded), buffer(N, h, padded)
     leaving, dD_parts = buffer(2, launch.tiles, N, h, chunks)
     dA_parts = buffer(N, chunks, h)
-    kernels.chunk_weights[h, padded // tiles.T, N](
+    kernels.chunk_weights[h, chunks, N](
         dt.first, A, weights, totals, L, h, *dt.strides, *A.stride(), T=tiles.T,
         ACC=launch.options['ACC'], num_warps=1)
     states = launch.starts(x, dt, A, B)

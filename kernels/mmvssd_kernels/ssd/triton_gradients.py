@@ -7,7 +7,7 @@ segment and in the gradient of the state after it, if there are several segments
 Between two chunks a decay is a product of three: to the end of the earlier one, through the chunks
 in between, and from the start of the later one. None is larger than 1. :func:`chunk_weights` keeps
 the outer two for each token, and the sum of each chunk's steps. ``padded`` counts the tokens of all
-segments; steps of padding are 0.
+chunks; steps of padding are 0.
 
 What passes a step from earlier to later tokens is its gradient. It is summed in parts, of which
 none is a difference: that would be rounding if a step decays nearly all. What needs all channels of
@@ -59,8 +59,8 @@ def decay_through(p_totals, begin, first, end, A, LENGTH: tl.constexpr):
     The segment starts with chunk ``begin``; p_totals are those of the head.
     """
     o_c = begin + tl.arange(0, LENGTH)
-    b_total = tl.load(p_totals + o_c)
-    return exp(tl.sum(tl.where((o_c >= first) & (o_c < end), b_total, 0.0), axis=0) * A)
+    b_total = tl.load(p_totals + o_c, mask=(o_c >= first) & (o_c < end), other=0)
+    return exp(tl.sum(b_total, axis=0) * A)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -115,7 +115,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
         b_high, b_low = load_state(p_dstates, o_state, heads * segments * S * P,
                                    m_s[:, None] & m_p[None, :], HALVES)
         b_dx = add_dot(b_dx, b_B, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
-        b_dx *= decay_through(p_totals, begin, c + 1, begin + LENGTH, A, LENGTH)
+        b_dx *= decay_through(p_totals, begin, c + 1, end, A, LENGTH)
         b_out += tl.sum(b_dx * b_x.to(ACC), axis=1)
         tl.store(p_leaving + sequence * chunks + c, tl.sum(b_out * b_weight, axis=0))
     decay = tl.full((), 1, dtype=ACC)  # through the chunks in between
@@ -238,6 +238,7 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
     g, n = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     c, chunks = tl.program_id(1), tl.num_programs(1)
     begin = c // LENGTH * LENGTH
+    end = tl.minimum(begin + LENGTH, chunks)
     first = c.to(tl.int64) * T
     o_t, o_s, o_p = tl.arange(0, T), tl.arange(0, BS), tl.arange(0, BP)
     m_t, m_s = o_t < L - c * T, o_s < S
@@ -272,7 +273,7 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
             p_total = p_totals + j * (padded // T)
             if BACKWARD:
                 b_weight = tl.load(p_head)
-                b_weight *= decay_through(p_total, begin, c + 1, begin + LENGTH, A, LENGTH)
+                b_weight *= decay_through(p_total, begin, c + 1, end, A, LENGTH)
             else:
                 b_weight = tl.load(p_head + whole)
                 b_weight *= decay_through(p_total, begin, begin, c, A, LENGTH)
@@ -283,7 +284,7 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
                          tl.sum(b_state * b_C.to(ACC), axis=1))
     low, high = begin, c
     if BACKWARD:
-        low, high = c + 1, tl.minimum(begin + LENGTH, chunks)
+        low, high = c + 1, end
     for k in range(low, high):
         other = tl.cast(k, tl.int64) * T
         m_other = o_t < L - k * T
