@@ -107,6 +107,18 @@ def test_what_falls_short_is_named(report):
     assert f'nc_ssd {PLAIN.name} bfloat16 sm_90: nc_ssd.' not in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(('op', 'capability'), [('selective_scan', '90'), ('cross_scan', '80'),
+                                                ('cross_scan', '90')])
+def test_nothing_spills(op, capability, compiled_before):
+    done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', ':0:128x224x224',
+                           '--capability', capability, '--max-stack', '0'],
+                          text=True, capture_output=True, check=False, env={
+                              **os.environ, 'TRITON_INTERPRET': '0',
+                              'TRITON_CACHE_DIR': str(compiled_before)})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
 @pytest.mark.parametrize('op', ['nc_ssd', 'ssd', 'selective_scan', 'selective_scan_2d',
                                 'cross_scan', 'cross_merge'])
 def test_launches_of_an_op(op):

@@ -196,6 +196,21 @@ def test_offsets_beyond_31_bits(triton_device):
     assert torch.equal(selective_scan(**{**tensors, 'u': u}, impl='triton')[1, 1], expected[1, 1])
 
 
+def test_channels_of_a_tile_far_apart(triton_device):
+    """Neighbours are less than 2**31 elements apart, a tile's first and last channel more."""
+    if triton_device == 'cuda':
+        pytest.skip('a GPU has no memory that is reserved and not used')
+    case = make_case(D=20, L=20)
+    tensors = case.cast(torch.float32)
+    memory = torch.empty(2**32 + 2**20, dtype=torch.int32).view(torch.float32)
+    far = memory.as_strided((1, 20, 20), (0, 2**27, 1))
+    far.copy_(tensors['u'].detach())
+    expected, got = (results(case, t, 'triton')
+                     for t in (tensors, {**tensors, 'u': far.requires_grad_()}))
+    for result, t in expected.items():
+        assert torch.equal(got[result], t), result
+
+
 @pytest.mark.parametrize(('name', 'shape', 'strides'), [
     ('B', (1, 1, 4, 5), (0, 0, 2**30, 1)), ('A', (3, 4), (1, 2**30))])
 def test_entries_of_the_state_far_apart(name, shape, strides, triton_device):

@@ -48,8 +48,10 @@ def scan(p_x, p_y, C, H, W, stride_n, stride_c, stride_h, stride_w, COLUMNS: tl.
     o_x = n * stride_n + o_c * stride_c + o_h.to(tl.int64) * stride_h
     b_x = tl.load(p_x + o_x + o_w.to(tl.int64) * stride_w, mask=m)
     for k in tl.static_range(4):
-        o_y = ((n * 4 + k) * C + o_c) * H * W
-        tl.store(p_y + o_y + place(o_h, o_w, H, W, k, COLUMNS, REVERSED), b_x, mask=m)
+        # summed in this order they take fewer instructions, and half of the registers
+        o_y = (n * 4 + k) * C * H * W
+        o_k = place(o_h, o_w, H, W, k, COLUMNS, REVERSED).to(tl.int64)
+        tl.store(p_y + o_y + (o_k + o_c * (H * W)), b_x, mask=m)
 
 
 @triton.jit

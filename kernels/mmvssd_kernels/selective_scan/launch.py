@@ -250,6 +250,7 @@ class Scan:
                 *inputs.C.stride(), *_mask_strides(inputs.mask), *dy.stride(),
                 du.whole.stride(0), *du.view.stride(), *ddt.view.stride(), ddt.whole.stride(0),
                 *dB.view.stride(), dB.whole.stride(0), **known, ONLY=axis, **self._flags,
+                FAR=_far(inputs.u, inputs.dt, dy, du.view, ddt.view),
                 **self._products(gradients=True), num_warps=1, num_stages=1)
         for part, t in zip((du, ddt, dB, dC), (results.u, results.dt, results.B, results.C)):
             self._add(part, t)
@@ -363,6 +364,11 @@ def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
 def _runs_down(turned: bool, rows: int, columns: int) -> bool:
     """Tell how an axis runs: through a single line, if there is one, not one for each token."""
     return not turned if (rows if turned else columns) == 1 else turned
+
+
+def _far(*tensors: Tensor) -> bool:
+    """Tell whether 32 bits do not hold offsets of a tile's channels, and of tokens side by side."""
+    return any((BD - 1) * t.stride(4) + BL > 2**31 for t in tensors)
 
 
 def _one_line(t: Tensor) -> Tensor:

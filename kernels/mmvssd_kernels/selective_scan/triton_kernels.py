@@ -39,6 +39,7 @@ from mmvssd_kernels.selective_scan.triton_tiles import (
     part_of_work,
     place,
     places,
+    places_anew,
     present,
     row,
     run_back,
@@ -311,9 +312,9 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
               PK: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
               AXES: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
               TURNED: tl.constexpr, ONLY: tl.constexpr, SOFTPLUS: tl.constexpr,
-              MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
-              DTYPE: tl.constexpr, PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr,
-              GRAD_PRECISION: tl.constexpr, ACC: tl.constexpr):
+              MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
+              BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+              GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute gradients of all inputs.
 
     A program takes a chunk and a block of channels, of several images one after the other, each
@@ -335,6 +336,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
+    first_d = block * BD
+    first_c = block * (0 if BR else BD)
     o_r = tl.arange(0, BR if BR else 1)
     m_first = (tl.arange(0, BL) == 0)[:, None]
     m_carried = m_d & (chunks > 1)
@@ -396,9 +399,12 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         left, m_kept, whole = tokens_of(p_mask + n * stride_mn, line, start, o_t,
                                                         W, mr, mk, MASKED, BL)
                         b_u, b_dt, b_dy = load_tiles(
-                            places(p_un + line * ur + start * uk, o_t, o_d, uk, stride_ud),
-                            places(p_dtk + line * tr + start * tk, o_t, o_c, tk, stride_tc),
-                            places(p_dyn + line * yr + start * yk, o_t, o_d, yk, stride_yd),
+                            places_anew(p_un + line * ur + start * uk, first_d, o_t, o_d, uk,
+                                        stride_ud, tile, UK, TURNED >> way & 1, FAR),
+                            places_anew(p_dtk + line * tr + start * tk, first_c, o_t, o_c, tk,
+                                        stride_tc, tile, TK, TURNED >> way & 1, FAR),
+                            places_anew(p_dyn + line * yr + start * yk, first_d, o_t, o_d, yk,
+                                        stride_yd, tile, YK, TURNED >> way & 1, FAR),
                             o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
                             0 if BR else TK, YK, TURNED >> way & 1)
                         b_u = b_u.to(ACC)
@@ -445,7 +451,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_dD += tl.sum(b_dy * b_u, axis=0)
                         b_du = b_du * b_delta + b_dy * b_D[None, :]
                         p_dun = p_du + part * stride_xp + n * stride_xn + group * stride_xg
-                        store_tile(places(p_dun + line * xr + start * xk, o_t, o_d, xk, stride_xd),
+                        store_tile(places_anew(p_dun + line * xr + start * xk, first_d, o_t, o_d,
+                                               xk, stride_xd, tile, XK, TURNED >> way & 1, FAR),
                                    b_du, o_t, W - start, m_kept, m_d, more, whole,
                                    AXES * COUNT * DIRECTIONS > 1)
                         p_ddtk = p_ddt + n * stride_qn + k * stride_qg + line * qr + start * qk
@@ -455,8 +462,9 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                             b_dz = dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
                                                 GRAD_PRECISION, ACC)
                             p_ddtk += block * stride_qb
-                        store_tile(places(p_ddtk, o_t, o_c, qk, stride_qc), b_dz, o_t, W - start,
-                                   m_kept, m_c, False, whole, False)
+                        store_tile(places_anew(p_ddtk, first_c, o_t, o_c, qk, stride_qc, tile, QK,
+                                               TURNED >> way & 1, FAR),
+                                   b_dz, o_t, W - start, m_kept, m_c, False, whole, False)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)
                 if S == 1:

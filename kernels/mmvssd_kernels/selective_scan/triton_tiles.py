@@ -158,6 +158,26 @@ def places(p, o_t, o_c, T, C):
 
 
 @triton.jit
+def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.constexpr,
+                FAR: tl.constexpr):
+    """Return :func:`places` of a tile, whose channels begin with ``first``.
+
+    If tokens lie side by side, a lane has places of many channels. Kept from tile to tile they
+    would take more registers than there are. So each tile computes them anew: of a distance that
+    depends on its number, which is never negative, the compiler must think that it changes. FAR:
+    offsets within a tile take 64 bits.
+    """
+    if (K == 1) & (not TURN):
+        o_near = tl.arange(0, o_c.shape[0])
+        if FAR:
+            o_near = o_near.to(tl.int64)
+        p_tile = p + first * C + (o_near[None, :] * (C + (tile < 0).to(tl.int32)) + o_t[:, None])
+    else:
+        p_tile = places(p, o_t, o_c, T, C)
+    return p_tile
+
+
+@triton.jit
 def by_channel(b_t, K: tl.constexpr, TURN: tl.constexpr):
     """Hand a tile around so that a lane has all tokens of its channel: 16 of them, bit by bit.
 
