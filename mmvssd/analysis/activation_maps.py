@@ -36,7 +36,8 @@ from mmvssd.analysis.op_maps import (
 from mmvssd.analysis.photographs import check_size, each_picture, normalized
 from mmvssd.analysis.scan_maps import RouteMaps, map_row, place_map
 from mmvssd.analysis.ssd_maps import AttentionMaps
-from mmvssd.errors import ConfigError
+from mmvssd.engine.record.pictures import shortened
+from mmvssd.errors import ConfigError, printable
 from mmvssd.files import strict_json, write_whole, written_whole
 from mmvssd.models.backbones.base import BaseBackbone
 
@@ -374,12 +375,13 @@ def explore(site: Site, files: Sequence[Path], settings: Settings, folder: Path,
 
 
 def folder_names(files: Sequence[Path]) -> Dict[Path, str]:
-    """Name a folder for each photograph: its stem, numbered if it comes twice."""
+    """Name a folder for each photograph: its stem, short enough, numbered if it comes twice."""
     names, taken = {}, set()
     for file in files:
-        name, number = file.stem, 2
+        stem = shortened(file.stem)
+        name, number = stem, 2
         while name in taken:
-            name, number = f'{file.stem}-{number}', number + 1
+            name, number = f'{stem}-{number}', number + 1
         taken.add(name)
         names[file] = name
     return names
@@ -405,7 +407,8 @@ def _write(folder: Path, found: Dict[str, Collected], titles: Dict[str, str], im
 
 
 def _page(title: str, collected: Collected, figures: dict, facts: dict) -> str:
-    lines = [f'# {title}: {Path(facts["image"]).name}', '',
+    image = printable(Path(facts['image']).name, kept='')  # its bytes may be no UTF-8
+    lines = [f'# {title}: {image}', '',
              f'{map_figures.SCOPE} {map_figures.check_line(collected)}', '']
     if not facts['full_maps']:
         lines += [f'Whole maps are left out: the grid has {len(collected.arrays["diagonal"])} '

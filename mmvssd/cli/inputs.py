@@ -145,19 +145,36 @@ class Video:
 Inputs = Union[ImageFiles, Video]
 
 
-def find_inputs(path: str, *, recursive: bool = False, without: Optional[Path] = None) -> Inputs:
-    """Find what a command's argument names.
+def find_inputs(paths: Union[str, Sequence[str]], *, recursive: bool = False,
+                without: Optional[Path] = None) -> Inputs:
+    """Find what a command's arguments name.
 
     Args:
-        path: An image; a folder, whose images are taken by name; a ``.txt`` file with a path a
-            line, from the file's folder on; or a video.
+        paths: An image; a folder, whose images are taken by name; a ``.txt`` file with a path a
+            line, from the file's folder on; or a video. Several may be given, but for a video.
         recursive: Take the images of a folder's sub-folders as well. Links to folders are not
             followed.
         without: A folder that is left out of them.
 
     Raises:
-        DataError: There is no such file or folder, no image in it, or it cannot be read.
+        DataError: There is no such file or folder, no image in it, or it cannot be read; a video
+            is one of several.
     """
+    if isinstance(paths, str):
+        return _found(paths, recursive, without)
+    found = [_found(path, recursive, without) for path in paths]
+    if len(found) == 1:
+        return found[0]
+    files = []
+    for inputs in found:
+        if isinstance(inputs, Video):
+            raise DataError(f'{inputs.file}: is a video, which is predicted on by itself; give '
+                            'it and nothing else')
+        files += inputs.files
+    return ImageFiles(files)
+
+
+def _found(path: str, recursive: bool, without: Optional[Path]) -> Inputs:
     root = Path(path)
     if path and recursive:
         if not os.path.isdir(root):

@@ -8,6 +8,8 @@ from mmvssd.errors import DataError
 from mmvssd.files import write_whole
 
 _END = '\n]'
+#: What every list with an entry begins with, without blanks.
+_BEGIN = b'[{"image":'
 #: Bytes of a file that is read only to say what it holds.
 READ = 2**26
 
@@ -72,6 +74,20 @@ class JsonList:
             return []
         entries = _whole_entries(text)[0] if text.startswith('[') else []
         return [entry for entry in entries if isinstance(entry, dict)]
+
+    def is_foreign(self) -> bool:
+        """Tell whether the file is something else than a list of predictions, by its start.
+
+        A file without content, or that was cut off, may be one. What cannot be read is left to
+        who writes.
+        """
+        try:
+            with open(self.file, 'rb') as file:
+                start = b''.join(file.read(256).strip(b'\0').split())
+        except OSError:
+            return False
+        begun = min(len(start), len(_BEGIN))
+        return start != b'[]' and start[:begun] != _BEGIN[:begun]
 
     def append(self, entry: dict) -> None:
         """Add an entry.

@@ -1,5 +1,6 @@
 """Predictions on images, of the hosts' models or exported files: pictures, one form of JSON."""
 import errno
+import fcntl
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from typing import (
     Sequence,
     Set,
     Tuple,
+    Union,
 )
 
 from mmengine.config import Config
@@ -121,7 +123,7 @@ class Options(NamedTuple):
 DEFAULTS = Options()
 
 
-def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
+def predict(cfg: Config, checkpoint: str, images: Union[str, Sequence[str]], out_dir: str, *,
             device: Optional[str] = None, options: Options = DEFAULTS) -> Path:
     """Draw predictions and write them down, image by image.
 
@@ -129,7 +131,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
         cfg: Recipe of the model.
         checkpoint: Its weights.
         images: What :func:`~mmvssd.cli.inputs.find_inputs` takes: an image, a folder, a list or a
-            video.
+            video; or several, but for videos.
         out_dir: Folder for ``pictures/`` and ``predictions.json``.
         device: Device to run on; None takes a GPU if there is one.
         options: How images are taken and predictions are made.
@@ -150,7 +152,7 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
 
     Raises:
         ConfigError: There is no inferencer for the recipe's host, no such device, or an option
-            does not fit.
+            does not fit. Another prediction writes into the folder, or its JSON is no prediction's.
         CheckpointError: The checkpoint cannot be read, or is another model's.
         DataError: There is no image, or some could not be predicted on or drawn. These are named
             with the reason after all others are written. After a full disk, the rest is named.
@@ -172,16 +174,17 @@ def predict(cfg: Config, checkpoint: str, images: str, out_dir: str, *,
     weights = read_checkpoint(checkpoint)
     settings = {**options.settings, **recipe_settings(cfg, checkpoint)}
     inputs = _find(images, Path(out_dir), options, settings)
-    inferencer = inferencer_class(cfg, options.tta)(
-        cfg, checkpoint, dataset_meta(checkpoint, weights), options.score_thr, device)
-    require_fit(checkpoint, weights, inferencer.model)
-    inferencer.check_classes()
-    BatchCheck.watch(inferencer.model)
-    return _Run(inferencer, inputs, Path(out_dir), options, settings).finish()
+    with _alone_in(Path(out_dir)):
+        inferencer = inferencer_class(cfg, options.tta)(
+            cfg, checkpoint, dataset_meta(checkpoint, weights), options.score_thr, device)
+        require_fit(checkpoint, weights, inferencer.model)
+        inferencer.check_classes()
+        BatchCheck.watch(inferencer.model)
+        return _Run(inferencer, inputs, Path(out_dir), options, settings).finish()
 
 
-def predict_with_file(model: str, images: str, out_dir: str, *, options: Options = DEFAULTS
-                      ) -> Path:
+def predict_with_file(model: str, images: Union[str, Sequence[str]], out_dir: str, *,
+                      options: Options = DEFAULTS) -> Path:
     """Draw predictions of an exported file and write them down, as :func:`predict` does.
 
     Neither mmcv nor the hosts are needed; the file is run on the CPU.
@@ -203,7 +206,8 @@ def predict_with_file(model: str, images: str, out_dir: str, *, options: Options
     inferencer = file_inferencer(model, options.score_thr)
     settings = {**model_settings(model), **options.settings}
     inputs = _find(images, Path(out_dir), options, settings)
-    return _Run(inferencer, inputs, Path(out_dir), options, settings).finish()
+    with _alone_in(Path(out_dir)):
+        return _Run(inferencer, inputs, Path(out_dir), options, settings).finish()
 
 
 def _check_options(out_dir: str, options: Options) -> None:
@@ -212,7 +216,8 @@ def _check_options(out_dir: str, options: Options) -> None:
     options.check()
 
 
-def _find(images: str, out: Path, options: Options, settings: Dict[str, object]) -> Inputs:
+def _find(images: Union[str, Sequence[str]], out: Path, options: Options,
+          settings: Dict[str, object]) -> Inputs:
     """Find the images, and check the folder for the results."""
     pictures = out / 'pictures'
     inputs = find_inputs(images, recursive=options.recursive, without=pictures)
@@ -227,7 +232,34 @@ def _find(images: str, out: Path, options: Options, settings: Dict[str, object])
                               'name another folder')
     if options.resume and (out / 'predictions.json').exists():
         check_settings(out, settings)
+    elif JsonList(out / 'predictions.json').is_foreign():
+        raise ConfigError(f'--out-dir: {out / "predictions.json"} is no list of predictions of '
+                          'this command, which would replace it; name another folder, or move it')
     return inputs
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keep other predictions out of a folder: two would write into each other's entries.
+
+    The lock is the system's, on the folder itself. So it leaves no file, and goes with its process.
+
+    Raises:
+        ConfigError: Another prediction writes into the folder.
+    """
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigError(f'--out-dir: another prediction is writing into {out}; wait for its end, '
+                          'or name another folder') from error
+    except OSError:  # a shared file system that locks no folders
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _Run:

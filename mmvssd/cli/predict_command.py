@@ -8,7 +8,8 @@ from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
 from mmvssd.cli.terminal import keep_details_off
 
 DESCRIPTION = 'Predict on images or on a video; write pictures, and a JSON of all predictions.'
-USAGE = '%(prog)s [options] RECIPE CHECKPOINT IMAGES\n       %(prog)s [options] --model FILE IMAGES'
+USAGE = ('%(prog)s [options] RECIPE CHECKPOINT IMAGES [IMAGES ...]\n'
+         '       %(prog)s [options] --model FILE IMAGES [IMAGES ...]')
 
 
 def main(name: Optional[str] = None) -> None:
@@ -21,9 +22,9 @@ def main(name: Optional[str] = None) -> None:
     add_recipe_arguments(parser)
     parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
                         help='checkpoint to predict with')
-    parser.add_argument('images', type=named, nargs='?', metavar='IMAGES',
-                        help='an image, a folder of images, a .txt file with one path on each '
-                        'line, or a video')
+    parser.add_argument('images', type=named, nargs='*', metavar='IMAGES',
+                        help='images, folders of images, .txt files with one path on each line, '
+                        'or one video')
     parser.add_argument('--model', type=named, metavar='FILE',
                         help='in place of RECIPE and CHECKPOINT: a file that '
                         'tools/deployment/export.py wrote, .onnx or .xml of OpenVINO; it runs '
@@ -57,21 +58,23 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('--tta', action='store_true',
                         help="predict with the recipe's test-time augmentations, averaged, of "
                         'segmentors; takes as many times as long as there are')
-    args = parser.parse_args()
+    # an option may stand between these, of which the last two can be missing
+    args = parser.parse_intermixed_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
     keep_details_off()
     if args.model is None:
-        if args.images is None:
+        if not args.images:
             missing = ['CHECKPOINT'] * (args.checkpoint is None) + ['IMAGES']
             parser.error(f'the following arguments are required: {", ".join(missing)}')
         predict(load_config(args.config, options=args.cfg_options), args.checkpoint, args.images,
                 args.out_dir, device=args.device, options=options)
         return
-    if args.checkpoint is not None:
+    images = [path for path in (args.config, args.checkpoint) if path is not None] + args.images
+    if args.config.endswith('.py'):
         parser.error(f'--model: {args.model} has recipe and checkpoint in it; give only the '
-                     f'images, got {args.config} {args.checkpoint} {args.images or ""}'.rstrip())
+                     f'images, got {" ".join(images)}')
     for name, value in (('--cfg-options', args.cfg_options), ('--device', args.device)):
         if value is not None:
             parser.error(f'{name}: does not go with --model: the recipe is in the file, which is '
                          'run on the CPU')
-    predict_with_file(args.model, args.config, args.out_dir, options=options)
+    predict_with_file(args.model, images, args.out_dir, options=options)

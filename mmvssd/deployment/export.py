@@ -117,7 +117,11 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
         _images(model, EXAMPLE))
     try:
         with temporary_folder(file) as folder:
+            print_log(f'exporting {type(model.model).__name__} to {to}; a large model takes '
+                      'minutes', logger='current')
             written = _written(target, model, example, metadata, folder)
+            print_log(f'comparing the file with the model on {counted(len(batches), "example")}',
+                      logger='current')
             comparisons = _compared(target.load(written), model, batches)
             _check(comparisons, model, batches, file)
             parts = sorted(folder.iterdir(), key=lambda part: part == written)

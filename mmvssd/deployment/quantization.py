@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
@@ -17,6 +18,7 @@ from mmvssd.deployment.exported import open_exported
 from mmvssd.deployment.onnx_models import OnnxModel, require
 from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, DataError, ExportError
+from mmvssd.phrases import counted
 
 #: Operators that are computed in 8 bits if their weights are constant. Scans, norms and softmaxes
 #: stay in float32.
@@ -80,7 +82,11 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
     try:
         with temporary_folder(Path(out)) as folder:
             written = folder / 'int8.onnx'
+            print_log(f'quantizing by at most {counted(calibration, "training image")}',
+                      logger='current')
             _quantize(file, written, calibrating)
+            print_log(f'running both files on at most {counted(evaluation, "test image")}',
+                      logger='current')
             scores = _compare(whole.run, OnnxModel(written), held_out)
             if scores.float_top1 - scores.int8_top1 > max_loss:
                 raise ExportError(

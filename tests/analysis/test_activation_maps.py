@@ -1,5 +1,7 @@
 """The maps of a model on photographs: the block, the numbers, the files; and what is refused."""
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -226,6 +228,22 @@ def test_no_room_for_the_output(photograph, tmp_path, monkeypatch):
 def test_pictures_of_one_name(tmp_path):
     files = [tmp_path / name for name in ('a/x.png', 'b/x.jpg', 'c/x-2.png', 'd/x.gif', 'y.png')]
     assert list(folder_names(files).values()) == ['x', 'x-2', 'x-2-2', 'x-3', 'y']
+
+
+def test_a_name_that_is_no_utf_8(photograph, tmp_path):
+    file = tmp_path / os.fsdecode(b'b\xff.png')
+    shutil.copy(photograph, file)
+    (folder, _, _), = explore(site_of('vssd-nano'), [file], SMALL, tmp_path / 'out', protocol={},
+                           failures={})
+    assert folder.name == file.stem
+    assert (folder / 'maps.md').read_text().splitlines()[0].endswith(': b\\udcff.png')
+
+
+def test_names_as_long_as_file_systems_take(tmp_path):
+    files = [tmp_path / f'{"x" * 250}{end}.png' for end in 'ab']
+    names = set(folder_names(files).values())
+    assert len(names) == 2
+    assert all(len(name) <= 200 and name.startswith('x' * 180) for name in names)
 
 
 @pytest.mark.parametrize(('name', 'changes', 'message'), [

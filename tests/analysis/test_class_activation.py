@@ -425,7 +425,7 @@ def test_a_wrong_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_command(run_tool, photographs, checkpoint, tmp_path):
-    arguments = ['analysis_tools/class_activation.py', RECIPE, 'weights.pth', '--device', 'cpu',
+    arguments = ['analysis_tools/class_activation.py', RECIPE, '--device', 'cpu', 'weights.pth',
                  '--size', 64]
     out = run_tool(*arguments, '--images', 'photographs', '--out', 'a/b', expect=2)
     assert '1 of 3 images were left out:' in out

@@ -112,3 +112,15 @@ def test_what_is_not_there(tmp_path):
             find_inputs(str(tmp_path / name))
     with pytest.raises(DataError, match='images: got'):
         find_inputs('')
+
+
+def test_several(tmp_path, video):
+    touched(tmp_path, 'a.png', 'b/1.png', 'b/2.png')
+    (tmp_path / 'list.txt').write_text('b/2.png\nc.png\n')
+    paths = [str(tmp_path / name) for name in ('a.png', 'b', 'list.txt')]
+    expected = [str(tmp_path / name) for name in ('a.png', 'b/1.png', 'b/2.png', 'c.png')]
+    assert files(find_inputs(paths)) == expected
+    assert files(find_inputs(paths[1:2])) == expected[1:3]
+    assert len(find_inputs([str(video)])) == 5
+    with pytest.raises(DataError, match='clip.avi: is a video, .* give it and nothing else'):
+        find_inputs([paths[0], str(video)])

@@ -19,7 +19,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 
 from mmvssd.cli import entries as json_entries
-from mmvssd.cli import inferencers
+from mmvssd.cli import inferencers, predict_command
 from mmvssd.cli import predict as predicting
 from mmvssd.cli.inputs import ImageFiles
 from mmvssd.cli.launch import load_config
@@ -253,6 +253,74 @@ def test_predictions_on_other_images_are_not_replaced_in_silence(run, capsys):
     assert 'holds 1 prediction, 1 on other images' in predict('d')
     run.results.file.write_text('something else')
     assert 'is replaced' not in predict('d')
+
+
+@pytest.mark.parametrize(('content', 'foreign'), [
+    ('{"info": {}}', True), ('[{"image_id": 1}]', True), ('[1, 2]', True), ('my notes', True),
+    ('', False), ('\0\0', False), ('[]', False), ('[\n]', False), ('[\n {\n  "im', False),
+    ('[{"image": "a.png"}]', False), ('[\n {\n  "image": "a.png",\n  "classes": [', False)])
+def test_a_file_of_someone_else_is_not_replaced(tmp_path, content, foreign):
+    (tmp_path / 'predictions.json').write_text(content)
+    photograph(tmp_path / 'a.png')
+    arguments = str(tmp_path / 'a.png'), tmp_path, Options(), {}
+    if not foreign:
+        assert predicting._find(*arguments).files == [tmp_path / 'a.png']
+        return
+    with pytest.raises(ConfigError, match='--out-dir: .*predictions.json is no list of'):
+        predicting._find(*arguments)
+
+
+def test_one_prediction_at_a_time_in_a_folder(tmp_path):
+    """Two would write into each other's entries; one that is gone leaves nothing behind."""
+    with predicting._alone_in(tmp_path), \
+            pytest.raises(ConfigError, match='--out-dir: another prediction is writing into'), \
+            predicting._alone_in(tmp_path):
+        pass
+    with predicting._alone_in(tmp_path):
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr('fcntl.flock', fail)
+    with predicting._alone_in(tmp_path), predicting._alone_in(tmp_path):
+        pass
+
+
+def test_both_commands_keep_others_out(untrained, tmp_path, monkeypatch):
+    photograph(tmp_path / 'a.png')
+    monkeypatch.setattr(predicting, 'file_inferencer', lambda model, threshold: Inferencer())
+    monkeypatch.setattr(predicting, 'model_settings', lambda model: {})
+    out = tmp_path / 'out'
+    out.mkdir()
+    with predicting._alone_in(out):
+        with pytest.raises(ConfigError, match='another prediction'):
+            predict(*untrained, str(tmp_path / 'a.png'), str(out), device='cpu')
+        with pytest.raises(ConfigError, match='another prediction'):
+            predicting.predict_with_file('a.onnx', str(tmp_path / 'a.png'), str(out))
+    assert not (out / 'predictions.json').exists()
+
+
+@pytest.mark.parametrize(('arguments', 'images'), [
+    (['r.py', 'c.pth', 'a.png', 'b.png'], ['a.png', 'b.png']),
+    (['r.py', 'c.pth', '--out-dir', 'o', 'a.png'], ['a.png']),
+    (['r.py', '--out-dir', 'o', 'c.pth', '--recursive', 'a', 'b'], ['a', 'b']),
+    (['--model', 'm.onnx', 'a.png'], ['a.png']),
+    (['a.png', '--model', 'm.onnx', 'b.png', '--tile', '512', 'c.png', 'd.png'],
+     ['a.png', 'b.png', 'c.png', 'd.png'])])
+def test_images_stand_anywhere(arguments, images, monkeypatch):
+    """Shells write ``photos/*.jpg`` as many paths, and options may stand between the paths."""
+    given = []
+    monkeypatch.setattr(predict_command, 'load_config', lambda file, options: file)
+    for name in ('predict', 'predict_with_file'):
+        monkeypatch.setattr(predict_command, name, lambda *rest, **options: given.append(rest))
+    monkeypatch.setattr('sys.argv', ['predict.py', *arguments])
+    predict_command.main()
+    out = 'o' if 'o' in arguments else 'predictions'
+    model = ('m.onnx', ) if '--model' in arguments else ('r.py', 'c.pth')
+    assert given == [(*model, images, out)]
 
 
 def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):
@@ -608,6 +676,7 @@ def test_a_large_image_takes_tiles(untrained, tmp_path):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--model', 'a.onnx', 'recipe.py', 'a.pth', 'images'],
      '--model: a.onnx has recipe and checkpoint in it; give only the images, got recipe.py a.pth'),
+    (['--model', 'a.onnx', 'recipe.py', 'images'], 'give only the images, got recipe.py images'),
     (['--model', 'a.onnx', 'images', '--device', 'cpu'], '--device: does not go with --model'),
     (['--model', 'a.onnx', 'images', '--cfg-options', 'a=1'], '--cfg-options: does not go with'),
     (['recipe.py'], 'are required: CHECKPOINT, IMAGES'),

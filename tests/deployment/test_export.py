@@ -193,9 +193,12 @@ def stand_in(monkeypatch, write=None, wrong=0.):
 @pytest.mark.parametrize('wrong', [1e-4, float('nan')])
 def test_what_deviates_is_not_written(untrained, tmp_path, monkeypatch, wrong):
     cfg, checkpoint, _ = untrained('mmpretrain')
-    file = tmp_path / 'digits.onnx'
+    file, said = tmp_path / 'digits.onnx', []
     stand_in(monkeypatch)
+    monkeypatch.setattr(exporting, 'print_log', lambda line, **kwargs: said.append(line))
     export(cfg, checkpoint, str(file), to='onnx')
+    assert said == ['exporting ImageClassifier to onnx; a large model takes minutes',
+                    'comparing the file with the model on 3 examples']
     assert file.read_text() == 'exported'
     file.write_text('of before')
     stand_in(monkeypatch, wrong=wrong)

@@ -74,9 +74,12 @@ def exported(request, tmp_path_factory):
 
 
 @pytest.mark.filterwarnings('ignore')
-def test_eight_bits_name_the_same_classes(recipe, exported, tmp_path):
-    out = tmp_path / 'new' / 'int8.onnx'
+def test_eight_bits_name_the_same_classes(recipe, exported, tmp_path, monkeypatch):
+    out, said = tmp_path / 'new' / 'int8.onnx', []
+    monkeypatch.setattr(quantization, 'print_log', lambda line, **kwargs: said.append(line))
     scores = quantize(recipe, str(exported), str(out), calibration=10, evaluation=16)
+    assert said == ['quantizing by at most 10 training images',
+                    'running both files on at most 16 test images']
     assert scores == Scores(16, 1.0, 1.0, 1.0)
     assert os.listdir(out.parent) == ['int8.onnx']
     onnx = importlib.import_module('onnx')

@@ -103,7 +103,7 @@ def _arguments() -> argparse.Namespace:
                         '(default: the one with the best score)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
                         help='such as cpu or cuda:0; default: a GPU if there is one')
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # an option may stand before CHECKPOINT
 
 
 if __name__ == '__main__':

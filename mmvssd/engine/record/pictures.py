@@ -45,7 +45,7 @@ def picture_names(files: Sequence[Path], suffix: Optional[str] = None) -> Dict[P
     for file in files:
         path = plain[file]
         name = path.name if file.suffix == ends[file] else path.name + ends[file]
-        taken[_free(path.with_name(_shortened(name)), taken)] = file
+        taken[_free(path.with_name(shortened(name)), taken)] = file
     return {file: Path(name) for name, file in taken.items()}
 
 
@@ -57,7 +57,8 @@ def _free(path: Path, taken: Dict[str, Path]) -> str:
     return str(free)
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """Return a file's name, or its start with a digest if file systems might not take it."""
     encoded = os.fsencode(name)
     if len(encoded) <= LONGEST_NAME:
         return name
