@@ -155,7 +155,7 @@ def products(dtype: torch.dtype, device: torch.device) -> Tuple[torch.dtype, str
     bfloat16 parts. Half inputs take two parts of each factor, with an error of 2**-16. float32
     takes three, as accurate as float32; TF32 parts cost the same and are less accurate. PyTorch's
     ``float32_matmul_precision`` allows a single TF32 product there. Turing has neither, and Triton
-    before 3.5 only the latter.
+    before 3.6 only the latter.
     """
     if dtype == torch.float64:
         return dtype, 'ieee'
@@ -174,7 +174,7 @@ def halves(x: Tensor, B: Tensor, C: Tensor) -> bool:
 
 
 def _precisions() -> Tuple[str, ...]:
-    """Return what Triton knows; the interpreter and releases before 3.5 know no bfloat16 parts."""
+    """Return what Triton knows; the interpreter and releases before 3.6 know no bfloat16 parts."""
     if interpreted():
         return importlib.import_module('triton.runtime.interpreter').interpreter_builder.options \
             .allowed_dot_input_precisions

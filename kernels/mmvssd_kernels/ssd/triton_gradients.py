@@ -219,6 +219,23 @@ def step_gradients(p_dt, p_A, p_direct, p_passed, p_arriving, p_entering, p_leav
     tl.store(p_dA + (n * chunks + c) * h + j, tl.sum(tl.where(m_t, b_da * b_dt, 0.0), axis=0))
 
 
+@triton.jit
+def products(p_own, start_own, stride_own, m_own, p_other, start_other, stride_other, m_other, P,
+             TILES: tl.constexpr, T: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+             PRECISION: tl.constexpr, ACC: tl.constexpr):
+    """Compute products of own tokens of a head, the rows of p_own, with p_other's columns."""
+    o_p = tl.arange(0, BP)
+    b_products = tl.zeros((T, T), dtype=ACC)
+    for tile in tl.static_range(0, TILES * BP, BP):
+        m_p = tile + o_p < P
+        b_own = tl.load(p_own + (start_own + (tile + o_p)[None, :] * stride_own),
+                        mask=m_own[:, None] & m_p[None, :], other=0)
+        b_other = tl.load(p_other + (start_other + (tile + o_p)[:, None] * stride_other),
+                          mask=m_other[None, :] & m_p[:, None], other=0)
+        b_products = dot_of_parts(b_own, b_other, DTYPE, PRECISION, ACC, b_products)
+    return b_products
+
+
 @triton.jit(do_not_specialize=VARYING)
 def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_totals, p_states,
                     p_result, p_entering, L, h, P, S, r, padded, stride_on, stride_ol, stride_oh,
@@ -291,14 +308,9 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
         b_pairs = tl.zeros((T, T), dtype=ACC)
         for member in range(r):
             j = g * r + member
-            b_products = tl.zeros((T, T), dtype=ACC)
-            for tile in tl.static_range(0, TILES * BP, BP):
-                m_p = tile + o_p < P
-                o_column = j * stride_oh + (tile + o_p)[None, :] * stride_op
-                b_own = tl.load(p_own + o_column, mask=m_t[:, None] & m_p[None, :], other=0)
-                o_column = j * stride_th + (tile + o_p)[:, None] * stride_tp + other * stride_tl
-                b_other = tl.load(p_other + o_column, mask=m_other[None, :] & m_p[:, None], other=0)
-                b_products = dot_of_parts(b_own, b_other, DTYPE, PRECISION, ACC, b_products)
+            b_products = products(p_own, j * stride_oh, stride_op, m_t, p_other,
+                                  j * stride_th + other * stride_tl, stride_tp, m_other, P, TILES,
+                                  T, BP, DTYPE, PRECISION, ACC)
             A = tl.load(p_A + j * stride_A).to(ACC)
             p_early, p_late = p_weights + j * padded, p_weights + whole + j * padded
             if BACKWARD:
@@ -316,14 +328,9 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
     p_dt += n * stride_dn + first * stride_dl + o_t * stride_dl
     for member in range(r):
         j = g * r + member
-        b_products = tl.zeros((T, T), dtype=ACC)
-        for tile in tl.static_range(0, TILES * BP, BP):
-            m_p = tile + o_p < P
-            o_column = j * stride_oh + (tile + o_p)[None, :] * stride_op
-            b_own = tl.load(p_own + o_column, mask=m_t[:, None] & m_p[None, :], other=0)
-            o_column = j * stride_th + (tile + o_p)[:, None] * stride_tp + first * stride_tl
-            b_other = tl.load(p_other + o_column, mask=m_t[None, :] & m_p[:, None], other=0)
-            b_products = dot_of_parts(b_own, b_other, DTYPE, PRECISION, ACC, b_products)
+        b_products = products(p_own, j * stride_oh, stride_op, m_t, p_other,
+                              j * stride_th + first * stride_tl, stride_tp, m_t, P, TILES, T, BP,
+                              DTYPE, PRECISION, ACC)
         A = tl.load(p_A + j * stride_A).to(ACC)
         p_head = p_weights + j * padded + first + o_t
         b_sum, b_rest = tl.load(p_head + 2 * whole), tl.load(p_head + 3 * whole)
