@@ -108,8 +108,9 @@ def test_what_falls_short_is_named(report):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('op', 'capability'), [('selective_scan', '90'), ('cross_scan', '80'),
-                                                ('cross_scan', '90')])
+@pytest.mark.parametrize(('op', 'capability'), [
+    ('ssd', '80'), ('ssd', '90'), ('selective_scan', '90'), ('cross_scan', '80'),
+    ('cross_scan', '90')])
 def test_nothing_spills(op, capability, compiled_before):
     done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', ':0:128x224x224',
                            '--capability', capability, '--max-stack', '0'],

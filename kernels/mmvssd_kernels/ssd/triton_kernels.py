@@ -81,7 +81,7 @@ def decays_to_end(b_sum, b_rest, A, T: tl.constexpr):
 
 
 @triton.jit
-def entering(b_x, b_B, b_weight, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+def added(b_x, b_B, b_weight, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """What tokens add to the state: sum_j w_j B_j (outer) x_j."""
     b_B = b_B.to(ACC) * b_weight[:, None]
     return dot_of_parts(tl.trans(b_B), b_x, DTYPE, PRECISION, ACC)
@@ -138,7 +138,7 @@ def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, strid
         else:
             # state = sum_j exp(a_{j+1} + ... + a_T) dt_j B_j (outer) x_j
             b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
-        b_state = exp(total) * b_state + entering(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
+        b_state = exp(total) * b_state + added(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
         logarithm += total
     place = (n * h + j) * tl.num_programs(1) + segment
     p_states += place * S * P + o_s[:, None] * P + o_p[None, :]
@@ -236,7 +236,7 @@ def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_starts, p_y, L, h, P, S, r, length,
         tl.store(p_y + o_y, b_y, mask=m_tp)
         b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
         b_state = exp(last(b_sum, T) * A) * b_state
-        b_state += entering(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
+        b_state += added(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
         p_x += tl.cast(T, tl.int64) * stride_xl
         p_B += tl.cast(T, tl.int64) * stride_Bl
         p_C += tl.cast(T, tl.int64) * stride_Cl
