@@ -109,10 +109,11 @@ def test_what_falls_short_is_named(report):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('op', 'capability'), [
-    ('ssd', '80'), ('ssd', '90'), ('selective_scan', '90'), ('cross_scan', '80'),
-    ('cross_scan', '90')])
+    ('nc_ssd', '90'), ('ssd', '80'), ('ssd', '90'), ('selective_scan', '90'),
+    ('cross_scan', '80'), ('cross_scan', '90')])
 def test_nothing_spills(op, capability, compiled_before):
-    done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', ':0:128x224x224',
+    shape = ('vssd-tiny' if op == 'nc_ssd' else '') + ':0:128x224x224'
+    done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', shape,
                            '--capability', capability, '--max-stack', '0'],
                           text=True, capture_output=True, check=False, env={
                               **os.environ, 'TRITON_INTERPRET': '0',
@@ -138,6 +139,21 @@ def test_launches_are_those_for_a_capability():
 
     assert halves(75) == {False}
     assert halves(80) == {True}
+
+
+def test_many_long_heads_are_not_cut_on_hopper():
+    def forward(shape, dtype, capability):
+        work = workload('nc_ssd', f'vssd-tiny:{shape}')
+        return [(launch.kernel.__name__, launch.options['num_warps'])
+                for launch in compilation.launches_of(work, dtype, capability)
+                if not launch.backward]
+
+    cut = [('partial_states', 4), ('combine', 4), ('outputs', 4)]
+    assert forward('0:128x224x224', torch.bfloat16, 90) == [('whole_heads', 8)]
+    assert forward('1:128x224x224', torch.bfloat16, 90) == [('whole_heads', 4)]
+    assert forward('0:2x800x1333', torch.bfloat16, 90) == cut
+    assert forward('0:128x224x224', torch.bfloat16, 80) == cut
+    assert forward('0:128x224x224', torch.float32, 90) == cut
 
 
 def test_elements_count_once_for_each_sequence():

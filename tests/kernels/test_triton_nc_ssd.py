@@ -6,7 +6,7 @@ import torch
 import torch._dynamo.testing
 
 from mmvssd_kernels import dispatch, nc_ssd
-from mmvssd_kernels.nc_ssd import launch, normalized
+from mmvssd_kernels.nc_ssd import launch, normalized, plain
 from mmvssd_kernels.parity import Case, failures, results
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -137,6 +137,17 @@ def test_stretches_of_several_tiles(normalize, triton_device):
     # the second image's first stretches are tokens, its last ones padding
     case = make_case(N=3, grid=(16, 33), h=2, P=16, S=16, normalize=normalize, masked=True)
     assert failures(case, torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', DTYPES[1:])
+@pytest.mark.parametrize('masked', [False, True])
+def test_long_heads(masked, dtype, monkeypatch, triton_device):
+    """If there are enough of them, they are not cut, and take tiles of 128 tokens on Hopper."""
+    monkeypatch.setattr(plain, 'LONG', 256)
+    monkeypatch.setattr(plain, 'HEADS', 4)
+    for grid in ((17, 16), (9, 40)):
+        kind = dict(grid=grid, h=2, P=24, S=12, masked=masked)
+        assert failures(draws(**kind), dtype, triton_device) == ()
 
 
 @pytest.mark.parametrize('stretch', [1024, 64])

@@ -28,6 +28,7 @@ class Call:
         BL: Tokens of a tile.
         heads: Heads of a tile.
         halves: Whether factors of products are bfloat16 numbers, two each if they are not inputs.
+        programs: How many may share the heads, each with a stretch of tokens.
 
     Attributes:
         tensors: The arguments, copied unless what a token has lies side by side. In the place of
@@ -43,7 +44,7 @@ class Call:
 
     def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                  D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor, BL: int,
-                 heads: int = 1, halves: bool = False) -> None:
+                 heads: int = 1, halves: bool = False, programs: int = PROGRAMS) -> None:
         N, L, h, P = x.shape
         S = B.shape[3]
         self.SKIP, masked, self.dtype = D is not None, mask is not None, sum_dtype(x.dtype)
@@ -54,11 +55,11 @@ class Call:
         self.hopper = generation == HOPPER
         self.tensor_memory = generation == BLACKWELL
         # stretches of whole tiles, and not so many that their states outweigh the tokens
-        tiles, programs = -(-L // BL), -(-h // heads)
-        splits = max(1, min(PROGRAMS // (N * programs), tiles // 4))
+        tiles, blocks = -(-L // BL), -(-h // heads)
+        splits = max(1, min(programs // (N * blocks), tiles // 4))
         split_length = -(-tiles // splits) * BL
         self.lengths: Tuple[int, ...] = (L, split_length)
-        self.grid = programs, -(-L // split_length), N
+        self.grid = blocks, -(-L // split_length), N
         # halves are multiplied as they are
         product, precision = ((self.dtype, 'ieee') if halves
                               else triton_support.products(self.dtype, x.device))

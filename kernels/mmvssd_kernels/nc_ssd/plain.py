@@ -8,6 +8,10 @@ from mmvssd_kernels import triton_support
 from mmvssd_kernels.nc_ssd import launch
 from mmvssd_kernels.numerics import sum_dtype
 
+#: Tokens of a long head, and how many of them keep Hopper busy if a multiprocessor takes one at a
+#: time. Then those in work, not all, are what its cache should hold until they are read again.
+LONG, HEADS = 2048, 128
+
 
 def allocate(x: Tensor, B: Tensor, C: Tensor, grid: None) -> Tuple[Tensor, ...]:
     """Allocate what forward keeps for backward: states (parts, N, h, S, P), and twice nothing."""
@@ -26,7 +30,8 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[
     if call.grid[1] == 1:
         call.kernels.whole_heads[call.grid](
             x, dt, A, B, C, D, mask, state, y, call.lengths[0], *x.stride()[:2],
-            *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2], SKIP=call.SKIP, **call.options)
+            *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2], SKIP=call.SKIP,
+            **call.whole_options())
         return
     parts = call.parts(state)
     call.kernels.partial_states[call.grid](
@@ -67,10 +72,18 @@ class _Call(launch.Call):
 
     def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                  D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor) -> None:
-        halves = triton_support.halves(x, B, C)
-        super().__init__(x, dt, A, B, C, D, mask, *others, BL=64 if halves else 32, halves=halves)
+        halves, (N, L, h, _) = triton_support.halves(x, B, C), x.shape
+        self.long = (halves and L > LONG and N * h >= HEADS
+                     and triton_support.capability(x.device)[0] == launch.HOPPER)
+        super().__init__(x, dt, A, B, C, D, mask, *others, BL=64 if halves else 32, halves=halves,
+                         programs=N * h if self.long else launch.PROGRAMS)
         self.kernels = triton_support.kernels('nc_ssd')
         self.options.update(G=B.shape[2], num_stages=3)
+
+    def whole_options(self) -> dict:
+        """Return the options of a program that takes all tokens of a head."""
+        # this tile leaves no room for a second program on the multiprocessor
+        return {**self.options, 'BL': 128, 'num_warps': 8} if self.long else self.options
 
     def narrow_options(self) -> dict:
         """Return the options of the gradients, whose products leave few registers."""
