@@ -42,11 +42,13 @@ def draws(seed=0, **kind):
 COMPILED = [
     make_case(L=600, h=2, P=64, S=64),
     make_case(L=600, h=2, P=128, S=128, reverse=True),
+    # states of many heads
+    make_case(N=65, L=600, h=2, P=64, S=64),
     make_case(L=17, h=2, P=16, S=16, skip=False),
     make_case(N=1, L=1, h=1, P=1, S=1),
 ]
 #: Large tiles, and those of the largest heads and states.
-COMPILED_HALVES = COMPILED[:2]
+COMPILED_HALVES = COMPILED[:3]
 
 
 def options(case):
@@ -82,6 +84,18 @@ def test_segments(tokens, kind, dtype, triton_device, monkeypatch):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(('tokens', 'kind'), [
+    (64, dict(L=200, G=2, reverse=True)), (128, dict(N=2, L=270, masked=True, steps=0.002)),
+    (256, dict(L=300, h=2, P=70, S=12)),
+], ids=options)
+def test_segments_of_many_heads(tokens, kind, dtype, triton_device, monkeypatch):
+    """One after the other, as heads keep a GPU busy; forward does not cut them."""
+    monkeypatch.setattr(autograd, 'PROGRAMS', 1)
+    monkeypatch.setattr(autograd, 'TOKENS', {True: tokens, False: tokens})
+    assert failures(draws(**kind), dtype, triton_device) == ()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize('capability', [(7, 5), (8, 0)], ids=str)
 @pytest.mark.parametrize('kind', [dict(L=70), dict(L=290, h=2, G=2, reverse=True)], ids=options)
 def test_smaller_chunks(kind, capability, dtype, triton_device, monkeypatch):
@@ -99,9 +113,12 @@ def test_is_the_reference_from_half_inputs(kind, dtype, triton_device):
 
 
 @directions
+@pytest.mark.parametrize('programs', [256, 1])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-def test_states_have_more_digits_than_half_tokens(dtype, reverse, triton_device, monkeypatch):
+def test_states_have_more_digits_than_half_tokens(dtype, programs, reverse, triton_device,
+                                                  monkeypatch):
     """As have gradients of float32 steps, most of which come from other segments."""
+    monkeypatch.setattr(autograd, 'PROGRAMS', programs)
     monkeypatch.setattr(autograd, 'TOKENS', {True: 64, False: 64})
     case = make_case(L=200, h=2, steps=0.01, reverse=reverse)
     tensors = {name: t.to(torch.float32 if name in ('dt', 'A', 'D') else dtype)
@@ -354,15 +371,16 @@ def test_two_runs_are_equal_bit_for_bit(triton_device):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(('kind', 'reverse'), [(dict(), False), (dict(G=2, skip=False), True)],
-                         ids=str)
-def test_gradcheck(kind, reverse, triton_device, monkeypatch):
+@pytest.mark.parametrize(('kind', 'reverse', 'programs'), [
+    (dict(), False, 256), (dict(G=2, skip=False), True, 256), (dict(G=2), True, 1)], ids=str)
+def test_gradcheck(kind, reverse, programs, triton_device, monkeypatch):
     """In chunks of 16 tokens, and segments of two: pairs of chunks, and states between segments."""
     if triton_device == 'cuda':
         pytest.skip('float64 runs in the interpreter only')
     for name in ('_tiles', '_gradient_tiles'):
         monkeypatch.setattr(autograd, name, lambda *args: autograd.Tiles(16, 16, 16, 4))
     monkeypatch.setattr(autograd, 'TOKENS', {False: 32})
+    monkeypatch.setattr(autograd, 'PROGRAMS', programs)
     case = make_case(L=70, h=2, P=3, S=4, reverse=reverse, **kind)
     tensors = {name: t for name, t in case.cast(torch.float64).items() if t is not None}
 

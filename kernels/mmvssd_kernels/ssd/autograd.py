@@ -3,8 +3,9 @@
 Forward, a program runs a head of an image chunk by chunk, with the state in registers. If images
 and heads are few, sequences are cut into segments. What each segment makes of a state of 0 is
 summed first, and carried from one to the next. Backward always cuts segments, of 256 tokens at
-most, and keeps states between them only. Every sum over programs has a fixed order, so that results
-are the same, bit for bit, in every run.
+most, and keeps states between them only. If images and heads are many, a program finds those of a
+head. Every sum over programs has a fixed order, so that results are the same, bit for bit, in every
+run.
 """
 from typing import NamedTuple, Optional, Tuple
 
@@ -27,7 +28,7 @@ TOKENS = {True: 256, False: 128}
 #: Elements of a state that one program carries over the segments.
 CARRIED = 256
 #: Programs that a large GPU runs at a time: two on each multiprocessor. If images and heads give
-#: half or fewer, forward cuts sequences.
+#: half or fewer, programs share a head's segments.
 PROGRAMS = 256
 #: Chunks of a segment at least, forward: else its state outweighs its tokens.
 SEGMENT = 8
@@ -165,6 +166,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     states = launch.starts(x, dt, A, B)
     dstates, crossing = launch.ends(dy, dt, A, C, states)
     segmented = dict(STATES=states is not None, LENGTH=length)
+    blocks = 1 if crossing is None else crossing.shape[-1]
     states, dstates, crossing = (weights if t is None else t for t in (states, dstates, crossing))
     products = dict(HALVES=halves, **segmented, **launch.products, **launch.options)
     kernels.token_gradients[launch.programs[0], chunks, N](
@@ -179,7 +181,6 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
             result.first, entering, *launch.sizes, padded, *one.strides, *other.strides,
             *dt.strides, *A.stride(), *factor.strides, *C.strides, *result.strides[:2],
             BACKWARD=backward, TILES=launch.tiles, **products)
-    blocks = -(-S * P // CARRIED)
     kernels.step_gradients[h, chunks, N](
         dt.first, A, direct, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts,
         L, h, launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
@@ -254,6 +255,18 @@ class _Launch:
         (_, h, P, S, _), (_, segments, N), backward = self.sizes, self.programs, starts is not None
         if segments == 1:
             return None, None
+        parts, dtype = (2, torch.bfloat16) if self.halves else (1, self.dtype)
+        states = A.new_empty(parts, N, h, segments, S, P, dtype=dtype)
+        before = starts if backward else states
+        if N * self.programs[0] > PROGRAMS // 2:
+            # a program waits for its tokens, one chunk after the other: the next is on its way
+            options = dict(self.options, num_stages=2)
+            crossing = A.new_empty(N, h, segments, self.tiles if backward else 0, dtype=self.dtype)
+            self.kernels.states_in_turn[self.programs[0], 1, N](
+                x.first, dt.first, A, B.first, states, before, crossing, *self.sizes, self.length,
+                segments, *x.strides, *dt.strides, *A.stride(), *B.strides, BACKWARD=backward,
+                HALVES=self.halves, **self.products, **options)
+            return states, crossing
         own = A.new_empty(N, h, segments, S, P, dtype=self.dtype)
         decays = A.new_empty(N, h, segments, dtype=self.dtype)
         self.kernels.states[self.programs](
@@ -261,11 +274,9 @@ class _Launch:
             *dt.strides, *A.stride(), *B.strides, BACKWARD=backward, **self.products,
             **self.options)
         blocks = -(-S * P // CARRIED)
-        states = A.new_empty(2, *own.shape, dtype=torch.bfloat16) if self.halves else \
-            torch.empty_like(own)
         crossing = A.new_empty(N, h, segments, blocks if backward else 0, dtype=self.dtype)
         self.kernels.carry[N * h, blocks](
-            own, decays, states, starts if backward else own, crossing, segments, S * P,
+            own, decays, states, before, crossing, segments, S * P,
             BACKWARD=backward, HALVES=self.halves, BE=CARRIED, ACC=self.options['ACC'],
             num_warps=4)
         return states, crossing

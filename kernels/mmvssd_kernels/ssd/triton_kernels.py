@@ -96,6 +96,38 @@ def joined(b_high, b_low, ACC: tl.constexpr, HALVES: tl.constexpr):
     return b_t
 
 
+@triton.jit
+def after_segment(b_state, p_x, p_dt, p_B, o_x, o_B, m_s, m_p, A, L, begin, count, stride_xl,
+                  stride_dl, stride_Bl, BACKWARD: tl.constexpr, T: tl.constexpr,
+                  DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+    """What ``count`` chunks from ``begin`` on make of a state (BS, BP), and the decay's logarithm.
+
+    Backward, with dy for x and C for B, the gradient of the state after them becomes that before.
+    """
+    o_t = tl.arange(0, T)
+    logarithm = tl.full((), 0, dtype=ACC)
+    for i in range(count):
+        c = begin + i
+        if BACKWARD:
+            c = begin + count - 1 - i
+        token = c.to(tl.int64) * T
+        m_t = o_t < L - c * T
+        b_x = tl.load(p_x + token * stride_xl + o_x, mask=m_t[:, None] & m_p[None, :], other=0)
+        b_B = tl.load(p_B + token * stride_Bl + o_B, mask=m_t[:, None] & m_s[None, :], other=0)
+        b_dt = tl.load(p_dt + token * stride_dl + o_t * stride_dl, mask=m_t, other=0).to(ACC)
+        b_sum, b_rest = sums(b_dt)
+        total = last(b_sum, T) * A
+        if BACKWARD:
+            # dstate = sum_i exp(a_1 + ... + a_i) C_i (outer) dy_i
+            b_weight = exp(b_sum * A)
+        else:
+            # state = sum_j exp(a_{j+1} + ... + a_T) dt_j B_j (outer) x_j
+            b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
+        b_state = exp(total) * b_state + added(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
+        logarithm += total
+    return b_state, logarithm
+
+
 @triton.jit(do_not_specialize=VARYING)
 def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, stride_xn, stride_xl,
            stride_xh, stride_xp, stride_dn, stride_dl, stride_dh, stride_A, stride_Bn, stride_Bl,
@@ -110,41 +142,66 @@ def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, strid
     j, n = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(2).to(tl.int64)
     segment = tl.program_id(1)
     begin = segment * length
-    count = tl.minimum(length, tl.cdiv(L, T) - begin)
     o_t, o_s, o_p = tl.arange(0, T), tl.arange(0, BS), tl.program_id(0) % tiles * BP
     o_p += tl.arange(0, BP)
     m_s, m_p = o_s < S, o_p < P
-    p_x += n * stride_xn + j * stride_xh + o_t[:, None] * stride_xl + o_p[None, :] * stride_xp
-    p_B += n * stride_Bn + (j // r) * stride_Bg
-    p_B += o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs
-    p_dt += n * stride_dn + j * stride_dh + o_t * stride_dl
-    A = tl.load(p_A + j * stride_A).to(ACC)
-    b_state = tl.zeros((BS, BP), dtype=ACC)
-    logarithm = tl.full((), 0, dtype=ACC)
-    for i in range(count):
-        c = begin + i
-        if BACKWARD:
-            c = begin + count - 1 - i
-        token = c.to(tl.int64) * T
-        m_t = o_t < L - c * T
-        b_x = tl.load(p_x + token * stride_xl, mask=m_t[:, None] & m_p[None, :], other=0)
-        b_B = tl.load(p_B + token * stride_Bl, mask=m_t[:, None] & m_s[None, :], other=0)
-        b_dt = tl.load(p_dt + token * stride_dl, mask=m_t, other=0).to(ACC)
-        b_sum, b_rest = sums(b_dt)
-        total = last(b_sum, T) * A
-        if BACKWARD:
-            # dstate = sum_i exp(a_1 + ... + a_i) C_i (outer) dy_i
-            b_weight = exp(b_sum * A)
-        else:
-            # state = sum_j exp(a_{j+1} + ... + a_T) dt_j B_j (outer) x_j
-            b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
-        b_state = exp(total) * b_state + added(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
-        logarithm += total
+    b_state, logarithm = after_segment(
+        tl.zeros((BS, BP), dtype=ACC), p_x + n * stride_xn + j * stride_xh,
+        p_dt + n * stride_dn + j * stride_dh, p_B + n * stride_Bn + (j // r) * stride_Bg,
+        o_t[:, None] * stride_xl + o_p[None, :] * stride_xp,
+        o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs, m_s, m_p,
+        tl.load(p_A + j * stride_A).to(ACC), L, begin,
+        tl.minimum(length, tl.cdiv(L, T) - begin), stride_xl, stride_dl, stride_Bl, BACKWARD, T,
+        DTYPE, PRECISION, ACC)
     place = (n * h + j) * tl.num_programs(1) + segment
     p_states += place * S * P + o_s[:, None] * P + o_p[None, :]
     tl.store(p_states, b_state, mask=m_s[:, None] & m_p[None, :])
     if tl.program_id(0) % tiles == 0:
         tl.store(p_decays + place, exp(logarithm))
+
+
+@triton.jit(do_not_specialize=VARYING)
+def states_in_turn(p_x, p_dt, p_A, p_B, p_states, p_before, p_crossing, L, h, P, S, r, length,
+                   segments, stride_xn, stride_xl, stride_xh, stride_xp, stride_dn, stride_dl,
+                   stride_dh, stride_A, stride_Bn, stride_Bl, stride_Bg, stride_Bs,
+                   BACKWARD: tl.constexpr, T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
+                   DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+                   HALVES: tl.constexpr):
+    """Do what :func:`states` and :func:`carry` do, if there are heads enough for all programs.
+
+    A program runs a head segment by segment. p_crossing (N, h, segments, tiles of BP).
+    """
+    tiles = tl.cdiv(P, BP)
+    tile = tl.program_id(0) % tiles
+    j, n = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(2).to(tl.int64)
+    o_t, o_s, o_p = tl.arange(0, T), tl.arange(0, BS), tile * BP + tl.arange(0, BP)
+    m_s, m_p = o_s < S, o_p < P
+    m_state = m_s[:, None] & m_p[None, :]
+    p_x += n * stride_xn + j * stride_xh
+    p_dt += n * stride_dn + j * stride_dh
+    p_B += n * stride_Bn + (j // r) * stride_Bg
+    o_x = o_t[:, None] * stride_xl + o_p[None, :] * stride_xp
+    o_B = o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs
+    A = tl.load(p_A + j * stride_A).to(ACC)
+    low = tl.num_programs(2).to(tl.int64) * h * segments * S * P
+    b_state = tl.zeros((BS, BP), dtype=ACC)
+    for i in range(segments):
+        segment = i
+        if BACKWARD:
+            segment = segments - 1 - i
+        begin = segment * length
+        place = (n * h + j) * segments + segment
+        o_state = place * S * P + o_s[:, None] * P + o_p[None, :]
+        store_state(p_states, o_state, low, b_state, m_state, HALVES)
+        if BACKWARD:
+            b_high, b_low = load_state(p_before, o_state, low, m_state, HALVES)
+            crossing = tl.sum(tl.sum(b_state * joined(b_high, b_low, ACC, HALVES), axis=1), axis=0)
+        b_state, logarithm = after_segment(
+            b_state, p_x, p_dt, p_B, o_x, o_B, m_s, m_p, A, L, begin,
+            tl.minimum(length, tl.cdiv(L, T) - begin), stride_xl, stride_dl, stride_Bl, BACKWARD,
+            T, DTYPE, PRECISION, ACC)
+        if BACKWARD:
+            tl.store(p_crossing + place * tiles + tile, crossing * exp(logarithm))
 
 
 @triton.jit(do_not_specialize=VARYING)
