@@ -147,7 +147,7 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
     dy, x, dt, B, C, dx, ddt, dB, dC = (
         launch.in_order(t) for t in (dy, x, dt, B, C, dx, ddt, dB, dC))
     kernels = triton_support.kernels('ssd', 'triton_gradients')
-    (L, h, P, S, r), N = launch.sizes, launch.programs[2]
+    (L, h, _, _, r), N = launch.sizes, launch.programs[2]
     chunks, length = launch.chunks, launch.length
     padded = chunks * tiles.T
 
