@@ -23,8 +23,8 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
                         help='checkpoint to predict with')
     parser.add_argument('images', type=named, nargs='*', metavar='IMAGES',
-                        help='images, folders of images, .txt files with one path on each line, '
-                        'or one video')
+                        help='images, patterns of their names, folders of images, .txt files with '
+                        'one path on each line, or one video')
     parser.add_argument('--model', type=named, metavar='FILE',
                         help='in place of RECIPE and CHECKPOINT: a file that '
                         'tools/deployment/export.py wrote, .onnx or .xml of OpenVINO; it runs '

@@ -28,6 +28,7 @@ from mmvssd.datasets.formats.records import (
 )
 from mmvssd.datasets.formats.tree import MARK, Tree
 from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.listings.folders import unread_advice
 from mmvssd.errors import DataError
 from mmvssd.phrases import counted, some
 
@@ -180,9 +181,7 @@ def _advice(tree: Tree, among: Dict[str, Format]) -> str:
     """Say what is missing of files that are no data yet; empty if nothing is known of them."""
     if tree.images and 'class_folders' in among:
         return '. For a classifier, put the images of each class into a folder of its name'
-    if tree.unread and not tree.images:
-        return f'. {tree.unread[0].suffix} is not read: convert these photographs to JPEG'
-    return ''
+    return '' if tree.images else unread_advice(path.name for path in tree.unread)
 
 
 def _contents(tree: Tree) -> str:

@@ -11,9 +11,10 @@ from mmvssd.datasets.formats.class_names import FILES, find_names, read_text
 from mmvssd.datasets.formats.dividing import divide, settled
 from mmvssd.datasets.formats.objects import clipped, from_box, from_polygons
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, VAL, Data, Found, Item
-from mmvssd.datasets.formats.tree import PARTS, Tree, image_names
+from mmvssd.datasets.formats.tree import PARTS, Tree
 from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.listings.folders import image_names, walk_user_folders
 from mmvssd.errors import DataError
 from mmvssd.phrases import short
 
@@ -187,7 +188,7 @@ def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
         note(str(file), f'{key!r} names a folder or list that is not there', text)
         return []
     if place.is_dir():
-        return sorted(Path(folder) / name for folder, _, names in os.walk(place)
+        return sorted(folder / name for folder, names, _ in walk_user_folders(place)
                       for name in image_names(names))
     images, seen = [], set()
     for number, line in enumerate(read_text(place).splitlines(), 1):

@@ -1,6 +1,7 @@
 """Doubtful things that stop no training, and that a look at the data finds."""
 import os
 from collections import defaultdict
+from pathlib import Path
 from typing import Dict, List, Sequence
 
 from PIL import Image
@@ -12,7 +13,7 @@ from mmvssd.engine.data.data_survey.overlap import digest
 from mmvssd.engine.data.data_survey.readers import is_elsewhere, reads_coco
 from mmvssd.engine.data.file_facts import MISSING, FileFacts, header
 from mmvssd.engine.data.findings import Findings
-from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS, walk
+from mmvssd.engine.data.listings.folders import image_names, is_hidden, walk
 from mmvssd.phrases import some
 from mmvssd.reports.data.contents import Part
 
@@ -119,7 +120,7 @@ def _check_unlisted(leaves: Sequence[Leaf], findings: Findings) -> None:
         if not reads_coco(leaf.dataset) or not folder or not os.path.isdir(folder):
             continue
         files = [os.path.join(folder, relative, name) for relative, names, _ in walk(folder)
-                 for name in names if name.lower().endswith(IMAGE_ENDINGS)]
+                 if not any(map(is_hidden, Path(relative).parts)) for name in image_names(names)]
         others = [file for file in files if os.path.realpath(file) not in listed]
         # what a filter left out of the data set is listed too, and told of elsewhere
         filtered = {os.path.realpath(os.path.join(folder, str(image['file_name'])))

@@ -41,6 +41,12 @@ def test_what_is_hidden_or_made_here_is_not_looked_at(tmp_path):
         Tree(tmp_path / 'none')
 
 
+def test_a_folder_that_cannot_be_listed(locked):
+    """A class would be missing; the folders that only root may list are not the user's."""
+    with pytest.raises(DataError, match='^[^,]*/locked: cannot be listed, no permission to read i'):
+        Tree(locked)
+
+
 @pytest.mark.parametrize(('names', 'folder'), [
     (['1.jpg', '2.jpg'], 'images/train'), (['train/1.jpg', 'train/2.jpg'], 'images'),
     (['./3.jpg'], 'images/val'), (['images\\val\\3.jpg'], '.'), (['none.jpg'], 'annotations')])

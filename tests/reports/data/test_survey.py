@@ -146,7 +146,11 @@ def two_points(digits):
 
 
 def unlisted(digits):
-    Image.new('RGB', (64, 64)).save(digits / 'coco/train2017/more.jpg')
+    folder = digits / 'coco/train2017'
+    Image.new('RGB', (64, 64)).save(folder / 'more.jpg')
+    (folder / '@eaDir').mkdir()
+    for hidden in ('._more.jpg', '@eaDir/small.jpg'):  # which are no images of the user's
+        (folder / hidden).touch()
     return WARN, ('1 images of the folder are not in the file', 'more.jpg')
 
 
