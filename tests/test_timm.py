@@ -451,7 +451,7 @@ def test_weights_of_another_model(weights, name, save):
         timm.create_model(name, pretrained=True, pretrained_cfg=dict(file=save(part)))
     with torch.device('meta'), pytest.raises(RuntimeError, match='Missing key'):
         timm.create_model(name, num_classes=10, checkpoint_path=save(part))
-    with torch.device('meta'), pytest.raises(ValueError, match='names are not of the'):
+    with torch.device('meta'), pytest.raises(ValueError, match='1 name is not of the'):
         timm.create_model(name, checkpoint_path=save({'conv1.weight': torch.zeros(1)}))
 
 

@@ -7,6 +7,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from mmvssd.errors import ConfigError, printable
 from mmvssd.files import write_whole
+from mmvssd.phrases import numbered
 
 #: What a line of the log holds beside losses and scores.
 PLACE = ('step', 'iter', 'epoch')
@@ -134,8 +135,9 @@ def entries_of(file: Path, damage: Optional[List[str]] = None) -> List[dict]:
                     'expected what MMEngine logs: a JSON object with a step') from error
             faults.append(number)
     if faults and damage is not None:
-        damage.append(f'{file}: {len(faults)} of {len(lines)} lines cannot be read and are left '
-                      f'out; the first is line {faults[0]}')
+        damage.append(f'{file}: ' + numbered(
+            f'{{}} of {len(lines)} lines cannot be read and [is|are] left out; the '
+            f'first is line {faults[0]}', len(faults)))
     return entries
 
 

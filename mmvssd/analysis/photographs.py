@@ -15,7 +15,7 @@ from mmvssd.analysis.named_models import Normalization
 from mmvssd.cli.image_files import Limits, each_path, find_images, obstacle
 from mmvssd.engine.data.listings.folders import image_names, walk_user_folders
 from mmvssd.errors import ConfigError, DataError
-from mmvssd.phrases import emptiness
+from mmvssd.phrases import emptiness, left_out
 
 #: Packages whose own pictures an option may name, and the files of these; nothing is downloaded.
 BUNDLED = {'sklearn': ('sklearn.datasets.images', ('china.jpg', 'flower.jpg')),
@@ -157,7 +157,7 @@ def each_picture(files: Sequence[Path], size: int, resize: str,
 def report_failures(failures: Dict[Path, str], total: int) -> None:
     """Raise DataError that names each photograph that was left out; nothing if none was."""
     if failures:
-        raise DataError('\n'.join([f'{len(failures)} of {total} images were left out:',
+        raise DataError('\n'.join([left_out(len(failures), total),
                                    *(f'  {file}: {why}' for file, why in failures.items())]))
 
 

@@ -16,6 +16,7 @@ from mmvssd.engine.data.listings.folders import (
 )
 from mmvssd.engine.record.pictures import picture_names
 from mmvssd.errors import DataError
+from mmvssd.phrases import counted
 
 #: Endings of files that are opened as videos.
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
@@ -134,8 +135,8 @@ class Video:
         finally:
             capture.release()
         if frame < self.count:
-            print_log(f'{self.file}: its header says {self.count} frames, {frame} can be read',
-                      logger='current')
+            print_log(f'{self.file}: its header says {counted(self.count, "frame")}, {frame} can '
+                      'be read', logger='current')
 
     def left(self, tried: AbstractSet[Key]) -> List[Key]:
         """Return the frames that were not tried, as far as the header knows them."""

@@ -24,7 +24,7 @@ from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint, un
 from mmvssd.new_recipe.schedule import Schedule, choose
 from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
 from mmvssd.new_recipe.text import recipe_text
-from mmvssd.phrases import emptiness, some
+from mmvssd.phrases import counted, emptiness, numbered, some
 
 #: What a first try without a GPU takes: the smallest backbone, and a few epochs.
 FIRST_ARCH, FIRST_EPOCHS = 'vssd-nano', 5
@@ -169,16 +169,16 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
              _class_line(found)]
     background = sum(not item.classes for item in data.parts[TRAIN].items)
     if data.task == 'det' and background:
-        lines.append(f'Background: {background} images of training have no object, and are trained '
-                     'on as such')
+        lines.append(numbered('Background: {} image[s] of training [has|have] no object, and '
+                              '[is|are] trained on as such', background))
     lines += [f'Note: {note}' for note in data.notes]
     lines += [f'Doubtful: {doubt}' for doubt in found.doubts]
     start = f'from {weights}' if weights else (
         f'from random weights, since {arch.checkpoint} is missing; a converted checkpoint, named '
         'with --checkpoint, scores far better')
-    epochs = f'{schedule.epochs} epoch' + 's' * (schedule.epochs != 1)
-    lines.append(f'Training: {arch.name} {start}; {epochs} of {schedule.steps_per_epoch} steps, '
-                 f'{schedule.batch} images each, learning rate {schedule.rate:g}')
+    lines.append(f'Training: {arch.name} {start}; {counted(schedule.epochs, "epoch")} of '
+                 f'{counted(schedule.steps_per_epoch, "step")}, {counted(schedule.batch, "image")} '
+                 f'each, learning rate {schedule.rate:g}')
     return lines
 
 

@@ -106,7 +106,7 @@ def test_lines_that_cannot_be_read_are_left_out_and_counted(tmp_path, line):
     file.write_bytes(with_line)
     damage = []
     assert points(read_run(tmp_path, damage), 'loss') == {10: 4.0, 20: 3.0, 30: 4.0, 40: 3.0}
-    assert damage == [f'{file}: 1 of 5 lines cannot be read and are left out; the first is line 3']
+    assert damage == [f'{file}: 1 of 5 lines cannot be read and is left out; the first is line 3']
     with pytest.raises(ConfigError, match=r'scalars.json, line 3: got .*expected what MMEngine'):
         read_run(tmp_path)
     # the last line is half written only if it does not end

@@ -495,7 +495,7 @@ def test_batches_and_threads_give_the_predictions_of_single_images(untrained, tm
     (folder / '5.png').write_text('<html>')
 
     def run(name, **options):
-        with pytest.raises(DataError, match=r'1 of 7 images were left out:\n.*5.png: cannot be'):
+        with pytest.raises(DataError, match=r'1 of 7 images was left out:\n.*5.png: cannot be'):
             predict(*untrained, str(folder), str(tmp_path / name), device='cpu',
                     options=Options(score_thr=0, **options))
         entries = json.loads((tmp_path / name / 'predictions.json').read_text())
@@ -543,7 +543,7 @@ def test_a_run_is_resumed(untrained, tmp_path, monkeypatch):
     assert entries(out) == ['a.png', 'c.png']
     with pytest.raises(ConfigError, match='were made with another score-thr'):
         run(resume=True, score_thr=0.5)
-    with pytest.raises(DataError, match='1 of 4 images were left out'):
+    with pytest.raises(DataError, match='1 of 4 images was left out'):
         run(resume=True)
     assert entries(out) == ['a.png', 'c.png', 'd.png']
     assert written == ['a.png', 'c.png', 'd.png']

@@ -193,7 +193,7 @@ def test_two_images_of_two_classes(tmp_path, capsys):
     """The least that can be divided; what is lacking then is said."""
     made.make_labelme(tmp_path / 'data', count=2)
     write(tmp_path / 'data', tmp_path / 'r.py')
-    assert 'classes occur in val and not in training' in ' '.join(capsys.readouterr().out.split())
+    assert 'class occurs in val and not in training' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_given_validation(tmp_path):

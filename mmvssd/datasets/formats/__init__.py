@@ -170,7 +170,7 @@ def _ask(tree: Tree, found: Dict[str, Found]) -> None:
     tasks = {FORMATS[key].task for key in found}
     choice = ('Choose with --format ' + ' or '.join(found)
               + f', or with --task {" or ".join(sorted(tasks))}' * (len(tasks) == len(found)))
-    lines = [f'  - {key}: ' + (f'{len(one.files)} file{"s" * (len(one.files) > 1)}, such as '
+    lines = [f'  - {key}: ' + (f'{counted(len(one.files), "file")}, such as '
              f'{some([tree.relative(file) for file in one.files[:3]])}' if one.files
              else one.reason) for key, one in found.items()]
     raise DataError('\n'.join([f'{tree.root}: data of several formats are mixed. {choice}',

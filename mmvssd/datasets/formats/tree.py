@@ -209,5 +209,5 @@ def check_there(path: Path, where: str, findings: Findings) -> bool:
     """Tell whether an image is there; if not, note it."""
     if path.is_file():
         return True
-    findings.stop(where, '{} images are not there', str(path))
+    findings.stop(where, '{} image[s] [is|are] not there', str(path))
     return False

@@ -157,7 +157,7 @@ class FiniteCheckHook(Hook):
             handle.remove()
         if self.action == 'skip':
             skipped = _count(runner, SKIPPED)
-            print_log(f'FiniteCheckHook: {skipped} of {runner.max_iters} steps were skipped for '
+            print_log(f'FiniteCheckHook: {skipped} of {runner.max_iters} steps skipped for '
                       'numbers that are not finite', logger='current',
                       level=logging.WARNING if skipped else logging.INFO)
 

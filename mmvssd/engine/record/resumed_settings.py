@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 from mmvssd.checkpoint import class_names
 from mmvssd.engine.record import run_facts
 from mmvssd.errors import CheckpointError
+from mmvssd.phrases import counted
 
 #: Entry of a checkpoint's ``meta`` that holds what else it was trained with.
 NOTES = 'mmvssd'
@@ -77,7 +78,7 @@ def _of_batch(runner, checkpoint: dict) -> Iterator[str]:
     before = ((checkpoint.get('meta') or {}).get(NOTES) or {}).get('batch')
     now = run_facts.batch(runner)
     if before and now and before != now.total:
-        yield (f'batch: a step saw {before} images in the run that is resumed, and sees '
+        yield (f'batch: a step saw {counted(before, "image")} in the run that is resumed, and sees '
                f'{now.total} now. The run goes on, with other data in each step than it would have '
                'seen')
 

@@ -41,7 +41,8 @@ def check_images(leaves: Sequence[Leaf], facts: FileFacts, findings: Findings) -
         _check_headers(leaf, facts.read('header', header, paths), findings)
         for path, cut in facts.read('cut off', is_cut_off, paths).items():
             if cut is True:
-                findings.warn(leaf.where, '{} images are cut off; what is missing is read as grey',
+                findings.warn(leaf.where, '{} image[s] [is|are] cut off; what is missing is read '
+                                          'as grey',
                               path, 'Copy or write them anew')
         _check_copies(leaf, paths, facts, findings)
     _check_unlisted(local, findings)
@@ -76,13 +77,15 @@ def _check_headers(leaf: Leaf, headers: Dict[str, dict], findings: Findings) -> 
         width, height = fact['size']
         example = f'{path}: {width} x {height}'
         if max(width, height) > NARROW * min(width, height):
-            findings.warn(leaf.where, f'{{}} images are more than {NARROW} times as long as wide',
+            findings.warn(leaf.where, f'{{}} image[s] [is|are] more than {NARROW} times as long '
+                                      'as wide',
                           example)
         elif min(width, height) < TINY_IMAGE:
-            findings.warn(leaf.where, f'{{}} images have a side below {TINY_IMAGE} pixels, the '
+            findings.warn(leaf.where, f'{{}} image[s] [has|have] a side below {TINY_IMAGE} '
+                                      'pixels, the '
                                       'stride of the last stage', example)
         if as_colour and fact['mode'] in DEEP:
-            findings.warn(leaf.where, f'{{}} images of mode {fact["mode"]}, of which '
+            findings.warn(leaf.where, f'{{}} image[s] of mode {fact["mode"]}, of which '
                                       "color_type='color' keeps 8 bits", path,
                           "Load them with color_type='unchanged', or another step")
 
@@ -93,7 +96,7 @@ def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
     seen = set()
     for path in paths:
         if path in seen:
-            findings.warn(leaf.where, '{} images are listed more than once', path)
+            findings.warn(leaf.where, '{} image[s] [is|are] listed more than once', path)
         seen.add(path)
     by_size: Dict[int, List[str]] = defaultdict(list)
     for path in seen:
@@ -107,7 +110,7 @@ def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
         if found in (None, MISSING):  # there was no time, or it is gone
             continue
         if found in first:
-            findings.warn(leaf.where, '{} images are copies of another one',
+            findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of another one',
                           f'{path} is {first[found]}')
         first.setdefault(found, path)
 
@@ -127,7 +130,8 @@ def _check_unlisted(leaves: Sequence[Leaf], findings: Findings) -> None:
                     for image in read_json(leaf.dataset.ann_file)['images']} if others else set()
         for file in others:
             if os.path.realpath(file) not in filtered:
-                findings.warn(leaf.where, '{} images of the folder are not in the file', file)
+                findings.warn(leaf.where, '{} image[s] of the folder [is|are] not in the '
+                                          'file', file)
 
 
 def check_parts(parts: Sequence[Part], findings: Findings) -> None:
@@ -158,10 +162,10 @@ def _check_boxes(part: Part, findings: Findings) -> None:
         seen = set()
         for box, label in zip(boxes, labels):
             if min(box[2] - box[0], box[3] - box[1]) < TINY_BOX:
-                findings.warn(where, f'{{}} boxes have a side below {TINY_BOX} pixels',
+                findings.warn(where, f'{{}} box[es] [has|have] a side below {TINY_BOX} pixels',
                               f'{path}: {_size_of(box)}')
             if (box, label) in seen:
-                findings.warn(where, '{} boxes are there twice, with the same class',
+                findings.warn(where, '{} box[es] [is|are] there twice, with the same class',
                               f'{path}: {_size_of(box)} {part.name(label)}')
             seen.add((box, label))
 

@@ -144,7 +144,7 @@ def test_folders_beside_parts_are_no_classes(tmp_path):
                             for name in ('cat', 'dog') for index in range(2)), 'unlabeled/0.jpg')
     classes, counts, (note, ) = class_folders(tmp_path / 'a')
     assert (classes, counts) == (['cat', 'dog'], dict(train=4, val=4))
-    assert '1 images lie in no folder of a class' in note
+    assert '1 image lies in no folder of a class' in note
     touch(tmp_path / 'b', 'train/cat/0.jpg', 'train/dog/0.jpg', 'unlabeled/0.jpg')
     assert class_folders(tmp_path / 'b')[:2] == (['cat', 'dog'], dict(whole=2))
     touch(tmp_path / 'c', 'train/0.jpg', 'bus/0.jpg', 'car/0.jpg')

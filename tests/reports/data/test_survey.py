@@ -79,13 +79,13 @@ def image_of(digits, kind='coco/train2017', number=0):
 def empty(digits):
     content = change(digits, lambda content: content.update(annotations=[
         one for one in content['annotations'] if one['image_id'] != content['images'][0]['id']]))
-    return WARN, ('1 images without an annotation', content['images'][0]['file_name'])
+    return WARN, ('1 image without an annotation', content['images'][0]['file_name'])
 
 
 def cut_off(digits):
     file = image_of(digits, number=6)
     file.write_bytes(file.read_bytes()[:-300])
-    return WARN, ('1 images are cut off', file.name)
+    return WARN, ('1 image is cut off', file.name)
 
 
 def in_both_parts(digits):
@@ -100,7 +100,7 @@ def in_both_parts(digits):
                                   if one['image_id'] != image['id']]
 
     change(digits, resize, 'val2017')
-    return WARN, ('compared images are trained on', scored.name)
+    return WARN, ('compared images is trained on', scored.name)
 
 
 def copied(digits):
@@ -108,12 +108,12 @@ def copied(digits):
     first, second = next((one, other) for one, other in combinations(files, 2)
                          if Image.open(one).size == Image.open(other).size)
     shutil.copy(first, second)
-    return WARN, ('1 images are copies of another one', second.name)
+    return WARN, ('1 image is a copy of another one', second.name)
 
 
 def unreadable(digits):
     image_of(digits, number=7).write_bytes(b'no image')
-    return WARN, ('images cannot be read', image_of(digits, number=7).name)
+    return WARN, ('image cannot be read', image_of(digits, number=7).name)
 
 
 def tiny(digits):
@@ -124,13 +124,13 @@ def tiny(digits):
                    segmentation=[[x, y, x + 2, y, x + 2, y + 2, x, y + 2]])
 
     change(digits, shrink)
-    return WARN, ('1 boxes have a side below 4 pixels', '2 x 2')
+    return WARN, ('1 box has a side below 4 pixels', '2 x 2')
 
 
 def twice(digits):
     content = change(digits, lambda content: content['annotations'].insert(
         0, dict(content['annotations'][-2], id=9999)))
-    return WARN, ('1 boxes are there twice', f'{content["annotations"][0]["bbox"][2]:.4g} x')
+    return WARN, ('1 box is there twice', f'{content["annotations"][0]["bbox"][2]:.4g} x')
 
 
 def without_class(digits):
@@ -151,7 +151,7 @@ def unlisted(digits):
     (folder / '@eaDir').mkdir()
     for hidden in ('._more.jpg', '@eaDir/small.jpg'):  # which are no images of the user's
         (folder / hidden).touch()
-    return WARN, ('1 images of the folder are not in the file', 'more.jpg')
+    return WARN, ('1 image of the folder is not in the file', 'more.jpg')
 
 
 def missing(digits):
@@ -199,8 +199,8 @@ def test_all_faults_at_once(recipe, digits):
     change(digits, lambda content: content['annotations'][0].pop('area'), 'val2017')
     report = examine(recipe(DETECTOR), samples=0)
     text = '\n'.join(told(report))
-    for words in ('size of their image away', 'cut off', 'copies', 'not in the file',
-                  'annotations without area'):
+    for words in ('size of its image away', 'cut off', 'is a copy', 'not in the file',
+                  'annotation without area'):
         assert words in text
     assert verdict(report).startswith('2 faults')
 

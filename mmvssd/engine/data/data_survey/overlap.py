@@ -45,7 +45,7 @@ def _compare_with(trained: Dict[int, List[str]], leaf: Leaf, files: FileFacts,
         twin = next((other for other in same if digests.get(path)
                      and digests.get(other) == digests[path]), None)
         if twin is not None:
-            findings.warn(leaf.where, f'{{}} of {len(paths)} compared images are trained on',
+            findings.warn(leaf.where, f'{{}} of {len(paths)} compared images [is|are] trained on',
                           f'{path} is {twin}')
 
 

@@ -7,6 +7,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tupl
 from mmvssd.bands.files import NUMPY as ARRAYS
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
+from mmvssd.phrases import numbered
 
 #: Endings of images, for files that a data set passes over.
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp',
@@ -138,9 +139,10 @@ class Folder:
     def check(self, where: str, findings: Findings) -> None:
         """Note loops, and images of other endings."""
         for loop in self.loops:
-            findings.stop(where, '{} links that lead back to a folder above them', loop,
+            findings.stop(where, '{} link[s] that [leads|lead] back to a folder above them', loop,
                           'The same images would be read again and again; remove them')
         for ending, count in self.passed_over.items():
-            findings.warn(where, f'{count} images that end with {ending} are not read, files that '
-                                 "end as the recipe's are", self.example[ending],
+            findings.warn(where, numbered(
+                f'{{}} image[s] that [ends|end] with {ending} [is|are] not read, files that end as '
+                "the recipe's are", count), self.example[ending],
                           'Rename them, or change the suffix or the extensions of the data set')
