@@ -2,14 +2,15 @@
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from PIL import Image
 
+from mmvssd.cli.image_files import resized
 from mmvssd.engine.data.checks import steps_of
 from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.data_survey.leaves import Leaf
-from mmvssd.engine.data.data_survey.overlap import digest
+from mmvssd.engine.data.data_survey.overlap import classes_of, differ, digest
 from mmvssd.engine.data.data_survey.readers import is_elsewhere, reads_coco
 from mmvssd.engine.data.file_facts import MISSING, FileFacts, header
 from mmvssd.engine.data.findings import Findings
@@ -19,6 +20,10 @@ from mmvssd.reports.data.contents import Part
 
 #: Pixels of a box's side, and of an image's, below which little is to be seen.
 TINY_BOX, TINY_IMAGE = 4, 32
+#: Names of other steps that resize, to a size that they draw, or what they crop.
+RESIZES = ('Resize', 'EfficientNet')
+#: Share of small images among all up to which they are the exception.
+FEW_SMALL = 0.5
 #: Sides of an image whose longer one is so many times the shorter one.
 NARROW = 10
 #: Images or objects of a class that are few to learn from.
@@ -68,7 +73,9 @@ def is_cut_off(path: str) -> bool:
 
 
 def _check_headers(leaf: Leaf, headers: Dict[str, dict], findings: Findings) -> None:
-    load = next(iter(steps_of(leaf.dataset)), None)
+    steps = list(steps_of(leaf.dataset))
+    load = next(iter(steps), None)
+    enlarged = []
     as_colour = (type(load).__name__ == 'LoadImageFromFile'
                  and getattr(load, 'color_type', '') == 'color')
     for path, fact in headers.items():
@@ -80,14 +87,31 @@ def _check_headers(leaf: Leaf, headers: Dict[str, dict], findings: Findings) -> 
             findings.warn(leaf.where, f'{{}} image[s] [is|are] more than {NARROW} times as long '
                                       'as wide',
                           example)
+        elif (made := _resized(steps, width, height)) and min(made) < TINY_IMAGE:
+            findings.warn(leaf.where, f'{{}} image[s] [has|have] a side below {TINY_IMAGE} pixels, '
+                                      'the stride of the last stage, as the model gets [it|them]',
+                          example + f', resized to {made[0]} x {made[1]}' * (
+                              made != (width, height)))
         elif min(width, height) < TINY_IMAGE:
-            findings.warn(leaf.where, f'{{}} image[s] [has|have] a side below {TINY_IMAGE} '
-                                      'pixels, the '
-                                      'stride of the last stage', example)
+            enlarged.append(example)
         if as_colour and fact['mode'] in DEEP:
             findings.warn(leaf.where, f'{{}} image[s] of mode {fact["mode"]}, of which '
                                       "color_type='color' keeps 8 bits", path,
                           "Load them with color_type='unchanged', or another step")
+    # if most are so small, the recipe enlarges them on purpose
+    for example in enlarged if len(enlarged) <= FEW_SMALL * len(headers) else ():
+        findings.warn(leaf.where, f'{{}} image[s] [has|have] a side below {TINY_IMAGE} pixels, and '
+                                  '[is|are] enlarged; most of the others are larger', example)
+
+
+def _resized(steps: Sequence[Any], width: int, height: int) -> Optional[Tuple[int, int]]:
+    """Return what a pipeline's resizing makes of a size; None if it names a range of sizes."""
+    for step in steps:
+        before = width, height
+        width, height = resized(step, width, height)
+        if (width, height) == before and any(name in type(step).__name__ for name in RESIZES):
+            return None
+    return width, height
 
 
 def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
@@ -105,14 +129,19 @@ def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
     alike = sorted(path for same in by_size.values() if len(same) > 1 for path in same)
     digests = facts.read('content', digest, alike)
     first: Dict[str, str] = {}
+    classes = classes_of(leaf)
     for path in alike:
         found = digests.get(path)
         if found in (None, MISSING):  # there was no time, or it is gone
             continue
-        if found in first:
+        twin = first.setdefault(found, path)
+        if differ(classes[path], classes[twin]):
+            findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of one of another class',
+                          f'{path} is {twin}: {classes[path]} and {classes[twin]}',
+                          'Keep the one whose class is right')
+        elif twin != path:
             findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of another one',
-                          f'{path} is {first[found]}')
-        first.setdefault(found, path)
+                          f'{path} is {twin}')
 
 
 def _check_unlisted(leaves: Sequence[Leaf], findings: Findings) -> None:

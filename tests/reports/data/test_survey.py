@@ -161,7 +161,7 @@ def missing(digits):
 
 def outside(digits):
     change(digits, lambda content: content['annotations'][0].update(bbox=[9000, 9000, 10, 10]))
-    return STOP, ('times the size of their image away', 'annotation 1 ')
+    return STOP, ('times the size of its image away', 'annotation 1 ')
 
 
 def broken_json(digits):
@@ -242,6 +242,57 @@ def test_faults_of_class_lists(recipe, digits):
     text = '\n'.join(told(examine(recipe(CLASSIFIER), samples=2)))
     for words in ('listed already', 'absent.jpg', 'several labels'):
         assert words in text
+
+
+def test_an_image_of_two_classes(recipe, digits):
+    """Copies of one class are a doubt of their own, also if one is scored and one trained."""
+    lines = (digits / 'imagenet/meta/train.txt').read_text().splitlines()
+    labels = {line.rpartition(' ')[0]: line.rpartition(' ')[2] for line in lines}
+    first, *others = labels
+    twin = next(other for other in others if labels[other] != labels[first])
+    scored = next(line.rpartition(' ')[0] for line in (
+        digits / 'imagenet/meta/val.txt').read_text().splitlines()
+        if line.rpartition(' ')[2] != labels[first])
+    for part, name in (('train', twin), ('val', scored)):
+        shutil.copy(digits / 'imagenet/train' / first, digits / 'imagenet' / part / name)
+    found = told(examine(recipe(CLASSIFIER), samples=0), WARN)
+    names = recipe(CLASSIFIER).classes
+    (copy, ) = (text for text in found if '1 image is a copy of one of another class' in text)
+    assert all(names[int(labels[name])] in copy and name in copy for name in (first, twin))
+    (trained, ) = (text for text in found if '1 image is trained on as another class' in text)
+    assert f'{names[int(labels[first])]} in training' in trained or (
+        f'{names[int(labels[twin])]} in training' in trained)
+    assert not any('copy of another one' in text for text in found)
+
+
+def small(digits, count, side=20):
+    for number in range(count):
+        file = image_of(digits, 'imagenet/train', number)
+        Image.open(file).resize((side, side)).save(file)
+
+
+def test_small_images_that_the_recipe_enlarges(recipe, digits):
+    """Of a few the others are larger; of all it is what the recipe is for."""
+    cfg = recipe(CLASSIFIER)
+    cfg.train_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=64),
+        dict(type='PackInputs')]
+    small(digits, 2)
+    found = told(examine(cfg, samples=0), WARN)
+    assert any('2 images have a side below 32 pixels, and are enlarged' in text for text in found)
+    small(digits, 20)
+    assert not any('side' in text for text in told(examine(cfg, samples=0), WARN))
+
+
+@pytest.mark.parametrize(('scale', 'expected'), [
+    ((16, 48), '20 images have a side below 32 pixels, the stride of the last stage, as the model '
+     'gets them'), ((64, 64), None)])
+def test_images_that_are_small_for_the_model(recipe, scale, expected):
+    cfg = recipe(CLASSIFIER)
+    cfg.train_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=scale))
+    found = [text for text in told(examine(cfg, samples=0), WARN) if 'side below' in text]
+    assert len(found) == (expected is not None)
+    assert not expected or (expected in found[0] and 'resized to 16 x 48' in found[0])
 
 
 def test_a_class_that_is_scored_and_not_trained(recipe, digits):
