@@ -280,6 +280,15 @@ def test_bad_arguments():
         timm.create_model('vssd_micro', device='meta')(torch.zeros(1, 4, 32, 32))
 
 
+@pytest.mark.parametrize(('name', 'hint'), [
+    ('in_channels', 'timm calls it in_chans'), ('with_cp', 'call set_grad_checkpointing()'),
+    ('drop_pathrate', 'did you mean drop_path_rate')])
+def test_names_of_the_backbones(name, hint):
+    with pytest.raises(TypeError, match=f'there is no argument {name}; ') as error:
+        timm.create_model('vssd_micro', **{name: 4})
+    assert hint in str(error.value)
+
+
 def test_names():
     """Each arch has one, and timm has none of them itself."""
     assert len(EVERY) == len(list(every_arch()))

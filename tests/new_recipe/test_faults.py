@@ -226,20 +226,20 @@ CASES = {
                               'labelme: 6 files', '--format voc or labelme']),
     'polygon of two points': (change_coco(two_points), ['fewer than three points', '0.jpg']),
     'listed twice': (change_coco(listed_twice), ['image is listed twice', '0.jpg']),
-    'not there': (change_coco(not_there), ['are not there', 'none.jpg']),
+    'not there': (change_coco(not_there), ['is not there', 'none.jpg']),
     'one image': (one_image, ['only one image', '0.jpg']),
     'no object': (change_coco(lambda content: content['annotations'].clear()),
                   ['none of the 6 images has an object']),
     'box beyond its image': (xml(made.voc_xml('0.jpg', box=(1, 1, 900, 40))),
-                             ['reach out of their image', '0.xml']),
+                             ['reaches out of its image', '0.xml']),
     'box turned round': (xml(made.voc_xml('0.jpg', box=(40, 1, 10, 40))),
                          ['not beyond the other', '0.xml']),
     'entities': (xml(BOMB), ['declares a document type', '0.xml']),
     'outside entities': (xml(OUTSIDE), ['declares a document type', '0.xml']),
     'broken XML': (xml('<annotation><filename>'), ['XML file cannot be read', '0.xml']),
-    'no image of XML': (xml(made.voc_xml('x.jpg'), 'other.xml'), ['have no image', 'other.xml']),
+    'no image of XML': (xml(made.voc_xml('x.jpg'), 'other.xml'), ['has no image', 'other.xml']),
     'class only of validation': (xml(made.voc_xml('5.jpg', label='cow'), '5.xml'),
-                                 ['occur in val and not in training', 'cow', '5.jpg']),
+                                 ['occurs in val and not in training', 'cow', '5.jpg']),
     'turned by EXIF': (turned, ['EXIF orientation turns', '0.jpg', '64 x 48']),
     'LabelMe, two points': (labelme(points=[[1, 1], [20, 20]]),
                             ['fewer than three points', '1.json']),
@@ -277,7 +277,7 @@ CASES = {
                   ['only the values 0']),
     'CSV, twice': (csv_rows('0.jpg,cat'), ['listed twice', 'line 10', '0.jpg']),
     'CSV, two classes': (csv_rows('0.jpg,dog'), ['with several classes', 'line 2', '0.jpg']),
-    'CSV, no class': (csv_rows('0.jpg,'), ['lack an image or a class', 'line 10']),
+    'CSV, no class': (csv_rows('0.jpg,'), ['lacks an image or a class', 'line 10']),
     'CSV, no image': (csv_rows('none.jpg,cat'), ['not there', 'line 10: none.jpg']),
 }
 
@@ -453,6 +453,21 @@ def test_a_table_that_disagrees_with_folders(tmp_path):
             assert recognize(Tree(root))[0] == 'csv'
     made.make_csv(tmp_path / 'one')
     assert recognize(Tree(tmp_path / 'one'))[0] == 'csv'
+
+
+def test_a_table_of_one_class_hides_no_folders(tmp_path):
+    """A classifier has nothing to learn of it."""
+    root = tmp_path / 'data'
+    made.make_class_folders(root)
+    images = sorted(root.rglob('*.png'))
+    (root / 'list.csv').write_text('\n'.join(
+        ['image,label', *(f'{path.relative_to(root)},animal' for path in images)]))
+    name, found = recognize(Tree(root))
+    assert name == 'class_folders'
+    assert found.reason.endswith('; list.csv has one class, and is not taken')
+    (root / 'list.csv').write_text('image,label\n' + '\n'.join(
+        f'{path.relative_to(root)},{index % 2}' for index, path in enumerate(images)))
+    assert 'Choose with --format csv or class_folders' in message_of(root)
 
 
 def test_label_maps_of_other_names_that_are_asked_for(tmp_path, capsys):

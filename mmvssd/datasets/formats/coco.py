@@ -127,9 +127,8 @@ def _read_file(tree: Tree, file: Path,
         item.objects = objects.get(image.get('id'), []) if objects else []
         items.append(item)
         if not item.image.is_file():
-            findings.stop(str(file), f'{{}} image[s] that it lists [is|are] not there (their '
-                                     'folder is '
-                          f'taken to be {folder})', item.image.name)
+            findings.stop(str(file), '{} image[s] that it lists [is|are] not there (the folder '
+                                     f'is taken to be {folder})', item.image.name)
     as_is = None if notes else dict(ann_file=str(file), data_prefix=dict(img=f'{folder}/'))
     return Part(items, as_is), names, [f'{file.name}: {note}, written into a new file'
                                        for note in notes]

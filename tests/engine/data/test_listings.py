@@ -123,8 +123,8 @@ def test_healthy_lists(tmp_path, content):
     ('a.jpg 1.0\nb.jpg 1', 'whose label is not a whole number'),
     ('a.jpg nan\nb.jpg 1', 'whose label is not a whole number'),
     ('7\nb.jpg 1', 'without a path'),
-    ('a.jpg 0\n\nb.jpg 1\n', r'1 blank lines \(the first: line 2\)'),
-    ('a.jpg 0\nb.jpg 1\n\n', r'1 blank lines \(the first: line 3\)'),
+    ('a.jpg 0\n\nb.jpg 1\n', r'1 blank line \(the first: line 2\)'),
+    ('a.jpg 0\nb.jpg 1\n\n', r'1 blank line \(the first: line 3\)'),
     ('a.jpg -1\nb.jpg 1', r'label below 0 .*line 1'),
     ('a.jpg 0\nb.jpg 1\na.jpg 1', r'image with several labels .*lines 1 and 3: a.jpg'),
     ('"a b.jpg" 0\nb.jpg 1', r'whose path is in quotes.*line 1'),
@@ -239,7 +239,7 @@ def test_lists_of_names(tmp_path):
     assert 'name with an ending' in look('a.jpg\n')[0][0]
     make(tmp_path, 'a.jpg.jpg')
     assert look('a.jpg\n') == [[], []]
-    assert 'blank lines' in look('a\n\nb\n')[0][0]
+    assert 'blank line' in look('a\n\nb\n')[0][0]
 
 
 def look_at_images(tmp_path, suffix='.jpg', labelled=True, maps='masks'):
