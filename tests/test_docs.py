@@ -123,6 +123,14 @@ def test_config_of_the_fine_tuning_page(name, text, tmp_path):
         assert model.head.num_classes == cfg.data_preprocessor.num_classes == classes
 
 
+def test_the_speed_page_names_every_option():
+    tool = (project_root() / 'tools' / 'benchmarks' / 'backbone_speed.py').read_text()
+    options = re.findall(r"add_argument\('(--[\w-]+)'", tool)
+    assert '--kernels' in options
+    page = (DOCS / 'speed.md').read_text()
+    assert [option for option in options if not re.search(rf'{option}\b', page)] == []
+
+
 def test_what_is_said_of_the_sample_scenes(tmp_path, monkeypatch, capsys):
     """The page shows what the command really says, as far as it is of data and training."""
     page = (DOCS / 'your_data.md').read_text()

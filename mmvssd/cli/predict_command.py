@@ -5,7 +5,6 @@ from typing import Optional
 from mmvssd.cli.command_line import add_recipe_arguments, named
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
-from mmvssd.cli.terminal import keep_details_off
 
 DESCRIPTION = 'Predict on images or on a video; write pictures, and a JSON of all predictions.'
 USAGE = ('%(prog)s [options] RECIPE CHECKPOINT IMAGES [IMAGES ...]\n'
@@ -61,7 +60,6 @@ def main(name: Optional[str] = None) -> None:
     # an option may stand between these, of which the last two can be missing
     args = parser.parse_intermixed_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
-    keep_details_off()
     if args.model is None:
         if not args.images:
             missing = ['CHECKPOINT'] * (args.checkpoint is None) + ['IMAGES']

@@ -8,7 +8,7 @@ import textwrap
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -163,8 +163,7 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
              + files * bool(found.found.files),
              f'Task: {kind}',
              f'Images: {parts}; validation {found.split}',
-             f'Sizes: {sizes[0][0]} x {sizes[0][1]} to {sizes[-1][0]} x {sizes[-1][1]} pixels; '
-             f'median sides {short} and {long}',
+             f'Sizes: {_range(sizes)}; median sides {short} and {long}',
              *_band_lines(found.bands),
              _class_line(found)]
     background = sum(not item.classes for item in data.parts[TRAIN].items)
@@ -189,6 +188,11 @@ def _without_gpu(arch: str, schedule: Schedule) -> List[str]:
     if accelerator() or not options:
         return []
     return [f'No GPU here, where this takes long. For a first try: {" ".join(options)} --overwrite']
+
+
+def _range(sizes: Sequence[Tuple[int, int]]) -> str:
+    first, last = (f'{width} x {height}' for width, height in (sizes[0], sizes[-1]))
+    return f'all {first} pixels' if len(set(sizes)) == 1 else f'{first} to {last} pixels'
 
 
 def _band_lines(bands: Optional[Bands]) -> List[str]:
