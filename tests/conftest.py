@@ -159,6 +159,7 @@ def locked():
             for place in closed:
                 place.chmod(0)
             if before[1] == 0:
+                os.chown(folder, nobody, nobody)
                 os.setresuid(nobody, nobody, 0)
             yield folder
         finally:

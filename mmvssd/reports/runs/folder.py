@@ -16,6 +16,7 @@ from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.engine.record.details import FILE as DETAILS
 from mmvssd.engine.record.run_record import read_record
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import some
 from mmvssd.reports.runs.settings import get, read_settings
 
 #: Scores that smaller ones are better of, by a part of their name.
@@ -154,6 +155,14 @@ def _sizes(path: Path) -> Iterator[int]:
                 continue
 
 
+def closed(path: Path) -> List[str]:
+    """Return the folders below a path, and itself, that this user may not list."""
+    found: List[str] = []
+    for _ in os.walk(path, onerror=lambda error: found.append(str(error.filename))):
+        pass
+    return found
+
+
 def is_run(path: Path) -> bool:
     """Tell whether a folder is the work dir of a run, of one that ended before it began as well."""
     return (any(path.glob('*/run*.json')) or any(path.glob('*/vis_data/scalars.json'))
@@ -169,6 +178,8 @@ def read_folder(path: Path) -> RunFolder:
     if not path.is_dir():
         raise ConfigError(f'{path}: no such folder (seen from {Path.cwd()})')
     if not is_run(path):
+        if closed(path):
+            raise ConfigError(f'{some(closed(path))}: cannot be listed, no permission to read it')
         raise ConfigError(f'{path}: holds no <time>/run.json, <time>/vis_data/scalars.json or '
                           '<time>/<time>.log, which a run writes; name the --work-dir of a '
                           'training or a test')

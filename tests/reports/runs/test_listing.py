@@ -9,6 +9,7 @@ import pytest
 from mmvssd.errors import ConfigError
 from mmvssd.paths import project_root
 from mmvssd.reports.runs import listing
+from mmvssd.reports.runs.folder import read_folder
 
 
 @pytest.fixture
@@ -90,6 +91,18 @@ def test_what_is_not_there(tool, runs, tmp_path):
     assert 'no run has written' in text
     with pytest.raises(ConfigError, match='did you mean good'):
         listing.find_run('goood', runs)
+
+
+def test_folders_that_cannot_be_listed(locked, capsys):
+    for look in (lambda: listing.find_runs(locked), lambda: read_folder(locked / 'locked'),
+                 lambda: read_folder(locked)):
+        with pytest.raises(ConfigError, match='locked.*: cannot be listed, no permission to read'):
+            look()
+    log = locked / 'run' / '20260101_000000' / '20260101_000000_1.log'
+    log.parent.mkdir(parents=True)
+    log.with_name('run.json').write_text('{}')
+    assert [run.path.name for run in listing.find_runs(locked)] == ['run']
+    assert '/locked' in capsys.readouterr().err
 
 
 def test_a_work_dir_itself(tool, runs):
