@@ -158,6 +158,27 @@ def test_the_readmes_config_builds(tmp_path):
         assert MODELS.build(cfg.model).backbone.dims == (64, 128, 256, 512)
 
 
+def test_the_readme_activates_the_environment_first():
+    """A command of the package fails before: setup.sh installs into an environment of its own."""
+    lines = (project_root() / 'README.md').read_text().splitlines()
+    uses = [number for number, line in enumerate(lines) if line.startswith('python ')]
+    activations = [number for number, line in enumerate(lines) if line.startswith('source ')]
+    assert activations[0] < uses[0]
+
+
+def test_git_passes_over_what_the_pages_commands_leave():
+    patterns = (project_root() / '.gitignore').read_text().splitlines()
+    page = (project_root() / 'README.md').read_text()
+    for name in ('mine/recipe.py', 'check.html', 'report.html', 'model.onnx'):
+        assert f'--out {name}' in page
+        folder, ending = name.rpartition('/')[0], name[name.rindex('.'):]
+        assert (f'/{folder}/' if folder else f'/*{ending}') in patterns
+    code = (DOCS / 'notebooks' / 'finetune.ipynb').read_text()
+    for folder in ('data', 'work_dirs'):
+        assert f"'{folder}/" in code
+        assert f'/docs/notebooks/{folder}/' in patterns
+
+
 def test_there_is_a_config_for_each_host():
     assert [name for name, _ in CONFIGS] == ['classifier', 'detector', 'segmentor']
 
