@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from mmvssd.analysis.curves import Run, entries_of, files_of, read_run
+from mmvssd.analysis.curves import Run, entries_of, files_of, is_measured, read_run
 from mmvssd.checkpoint import checkpoints_of
 from mmvssd.engine.checkpoints.work_dir import LOCK, SILENCE
 from mmvssd.engine.data.training_data import unreadable_images_of
@@ -265,7 +265,7 @@ def _tests(ordered: Sequence[Path], files: Dict[Path, dict]) -> Iterator[Test]:
         for written in sorted(file.parent.glob('[0-9]*.json')):
             content = _json(written)
             scores.update({key: value for key, value in (content or {}).items()
-                           if isinstance(value, (int, float)) and not key.endswith('time')})
+                           if is_measured(key, value) and not key.endswith('time')})
         start = record.get('start')
         start = start if isinstance(start, dict) else {}
         yield Test(str(record.get('started')), start.get('checkpoint'), scores, record)

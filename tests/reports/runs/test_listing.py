@@ -51,6 +51,11 @@ def test_a_table(tool, runs):
     assert lines[-1] == 'deep/er: failed: DataError: \\x1b[31mx'  # nothing that a terminal obeys
 
 
+def test_a_test_without_large_objects(work_dir):
+    path = work_dir(mode='test', scores={'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_l': -1.0})
+    assert read_folder(path).tests[0].scores == {'coco/bbox_mAP': 0.2}
+
+
 def test_json(tool, runs):
     status, text = tool(runs, '--json')
     found = {Path(run['folder']).name: run for run in json.loads(text)}
