@@ -432,8 +432,8 @@ def _found(objects: Sequence[int], threshold: float,
         own: The recipe's setting of its own threshold, and that.
     """
     images = sum(count > 0 for count in objects)
-    line = (f'{sum(objects)} objects with a score of {threshold:g} (--score-thr) or more, in '
-            f'{images} of {len(objects)} images')
+    line = (f'{counted(sum(objects), "object")} with a score of {threshold:g} (--score-thr) or '
+            f'more, in {images} of {len(objects)} images')
     lower = ''
     setting, least = own or ('', 0.)
     if least > threshold:

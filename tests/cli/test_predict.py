@@ -208,6 +208,9 @@ def test_objects_are_counted(run, capsys):
     run.report([])
     assert capsys.readouterr().out.splitlines()[-1] == (
         '7 objects with a score of 0.3 (--score-thr) or more, in 2 of 4 images')
+    run.objects[1:3] = [0, 1]
+    run.report([])
+    assert capsys.readouterr().out.splitlines()[-1].startswith('1 object with a score of')
     run.objects.clear()  # of a classifier there are none to count
     run.report([])
     assert len(capsys.readouterr().out.splitlines()) == 1

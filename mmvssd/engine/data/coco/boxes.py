@@ -130,8 +130,9 @@ class Boxes:
         found = next((reading for reading in READINGS if self.around[reading] == compared), None)
         around = self.around[AS_MEANT]
         if found and compared >= ENOUGH_BOXES and around <= CROSSING * compared:
-            self.stop(f'{around} of {compared} boxes are those around their polygons, and read as '
-                      f'{found} all are', self.examples['compared'], CORNERS)
+            self.stop(numbered(f'{{}} of {compared} boxes [is|are] around [its|their] polygons, '
+                               f'and read as {found} all are', around),
+                      self.examples['compared'], CORNERS)
         if not self.crossing:
             return
         what = numbered(f'{{}} of {count} boxes [reaches|reach] over the edge of [its|their] image',
