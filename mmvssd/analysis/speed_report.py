@@ -135,7 +135,7 @@ def _bars(axes: 'Axes', rows: Sequence[Speed], settings: Sequence[Setting],
         places = [j + (i - (len(models) - 1) / 2) * width for j in range(len(settings))]
         bars = axes.bar(places, heights, width, label=model, yerr=errors,
                         error_kw=dict(elinewidth=0.8))
-        axes.bar_label(bars, fmt='%.2f', fontsize=7,  # the line at 1 does not strike it out
+        axes.bar_label(bars, fmt='%.2f', fontsize=7, padding=1.5,  # the line at 1 strikes none out
                        bbox=dict(facecolor='white', edgecolor='none', pad=0.4))
     axes.axhline(1, color='black', linewidth=0.8)
     axes.set_xticks(range(len(settings)), [str(setting) for setting in settings])
