@@ -52,9 +52,9 @@ def _of_optimizer(optimizer: Optimizer, saved: List[dict]) -> Iterator[str]:
     sizes = [[len(group['params']) for group in groups] for groups in (saved, own)]
     if sizes[0] != sizes[1]:
         raise CheckpointError(
-            f'the checkpoint has an optimizer of {sum(sizes[0])} parameters in {len(saved)} '
-            f'groups, and the recipe one of {sum(sizes[1])} in {len(own)}: paramwise_cfg, or what '
-            'is frozen, has changed. Resume with the settings of before, or begin a new run from '
+            f'the checkpoint has an optimizer of {counted(sum(sizes[0]), "parameter")} in '
+            f'{counted(len(saved), "group")}, and the recipe one of {sum(sizes[1])} in '
+            f'{len(own)}: paramwise_cfg, or what is frozen, has changed. Resume with the settings of before, or begin a new run from '
             'the weights with load_from')
     for name in _KEPT:
         pairs = {(_plain(before[name]), _plain(now[name])) for before, now in zip(saved, own)
