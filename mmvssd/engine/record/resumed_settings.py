@@ -54,8 +54,8 @@ def _of_optimizer(optimizer: Optimizer, saved: List[dict]) -> Iterator[str]:
         raise CheckpointError(
             f'the checkpoint has an optimizer of {counted(sum(sizes[0]), "parameter")} in '
             f'{counted(len(saved), "group")}, and the recipe one of {sum(sizes[1])} in '
-            f'{len(own)}: paramwise_cfg, or what is frozen, has changed. Resume with the settings of before, or begin a new run from '
-            'the weights with load_from')
+            f'{len(own)}: paramwise_cfg, or what is frozen, has changed. Resume with the settings '
+            'of before, or begin a new run from the weights with load_from')
     for name in _KEPT:
         pairs = {(_plain(before[name]), _plain(now[name])) for before, now in zip(saved, own)
                  if name in before and name in now and f'initial_{name}' not in before
