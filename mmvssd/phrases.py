@@ -1,5 +1,6 @@
 """Parts of messages: some of many names, a name that may be meant, a value in short."""
 import difflib
+import re
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 SHOWN = 5  # names that a message lists
@@ -20,6 +21,25 @@ def first_and_more(names: Sequence) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number with a regular noun, such as ``1 image`` and ``2 images``."""
     return f'{count} {noun}' + 's' * (count != 1)
+
+
+def numbered(text: str, count: int) -> str:
+    """Put a number into a text, and the words around it into singular or plural.
+
+    Args:
+        text: Has ``{}`` in place of the number, endings of the plural as ``image[s]``, and words
+            that change as ``[is|are]``.
+        count: The number.
+    """
+    one = count == 1
+    text = re.sub(r'\[([\w ]+)\|([\w ]+)\]', r'\1' if one else r'\2', text)
+    text = re.sub(r'(?<=[a-z])\[(e?s)\]', '' if one else r'\1', text)
+    return text.replace('{}', str(count))
+
+
+def left_out(count: int, total: int) -> str:
+    """Return the line above a list of images that were left out."""
+    return numbered(f'{{}} of {total} images [was|were] left out:', count)
 
 
 def similar(name: Any, known: Iterable, most: int = 3, cutoff: float = 0.6) -> List[str]:

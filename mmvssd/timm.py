@@ -26,6 +26,7 @@ from mmvssd.models.arguments import (
     check_name,
     check_number,
     check_sequence,
+    with_other_names,
 )
 from mmvssd.models.backbones.base import BaseBackbone
 from mmvssd.models.layers import STEMS
@@ -54,6 +55,16 @@ POOLINGS = ('avg', 'max', 'avgmax', 'catavgmax', 'fast', 'fastavg', 'fastmax', '
 FORMATS = ('NCHW', 'NHWC')
 #: Decay rates, step sizes and skips of the state-space ops: to shrink them is no regularization.
 WITHOUT_DECAY = ('A_log', 'A_logs', 'D', 'Ds', 'dt_bias', 'dt_projs_bias')
+
+#: What this package's backbones and others call arguments, and what timm does.
+OTHER_NAMES = {
+    'in_channels': 'timm calls it in_chans',
+    'drop_path': 'timm calls it drop_path_rate',
+    **dict.fromkeys(('img_size', 'input_size'), 'images may be of any size'),
+    **dict.fromkeys(('with_cp', 'use_checkpoint', 'grad_checkpointing'),
+                    'call set_grad_checkpointing() of the model'),
+    **dict.fromkeys(('init_cfg', 'checkpoint'), 'timm calls it checkpoint_path'),
+}
 
 Indices = Union[int, Sequence[int], None]
 
@@ -85,6 +96,7 @@ class ImageClassifier(nn.Module):
         ValueError: An argument does not fit.
     """
 
+    @with_other_names(OTHER_NAMES)
     def __init__(self, family: str, arch: Union[str, dict], *, num_classes: int = 1000,
                  in_chans: int = 3, global_pool: str = 'avg', drop_rate: float = 0.,
                  drop_path_rate: Optional[float] = None,

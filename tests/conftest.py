@@ -138,6 +138,36 @@ def usual_signals():
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def locked():
+    """A folder with an image, and what its user may not read: an image, a folder and hidden ones.
+
+    Root may read all, so a test that root starts runs as another user.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        closed = [folder / name for name in ('locked', 'lost+found', '.trash')]
+        for place in closed:
+            place.mkdir()
+            (place / 'inside.png').touch()
+        for name in ('open.png', 'locked.png'):
+            (folder / name).write_bytes(b'pixels')
+        (folder / 'locked.png').chmod(0)
+        before, nobody = os.getresuid(), 65534
+        folder.chmod(0o755)
+        try:
+            for place in closed:
+                place.chmod(0)
+            if before[1] == 0:
+                os.chown(folder, nobody, nobody)
+                os.setresuid(nobody, nobody, 0)
+            yield folder
+        finally:
+            os.setresuid(*before)
+            for place in closed:
+                place.chmod(0o700)
+
+
 @pytest.fixture(scope='session')
 def golden():
     """The loader of the published models' recorded outputs."""

@@ -123,6 +123,14 @@ def test_config_of_the_fine_tuning_page(name, text, tmp_path):
         assert model.head.num_classes == cfg.data_preprocessor.num_classes == classes
 
 
+def test_the_speed_page_names_every_option():
+    tool = (project_root() / 'tools' / 'benchmarks' / 'backbone_speed.py').read_text()
+    options = re.findall(r"add_argument\('(--[\w-]+)'", tool)
+    assert '--kernels' in options
+    page = (DOCS / 'speed.md').read_text()
+    assert [option for option in options if not re.search(rf'{option}\b', page)] == []
+
+
 def test_what_is_said_of_the_sample_scenes(tmp_path, monkeypatch, capsys):
     """The page shows what the command really says, as far as it is of data and training."""
     page = (DOCS / 'your_data.md').read_text()
@@ -148,6 +156,27 @@ def test_the_readmes_config_builds(tmp_path):
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         assert MODELS.build(cfg.model).backbone.dims == (64, 128, 256, 512)
+
+
+def test_the_readme_activates_the_environment_first():
+    """A command of the package fails before: setup.sh installs into an environment of its own."""
+    lines = (project_root() / 'README.md').read_text().splitlines()
+    uses = [number for number, line in enumerate(lines) if line.startswith('python ')]
+    activations = [number for number, line in enumerate(lines) if line.startswith('source ')]
+    assert activations[0] < uses[0]
+
+
+def test_git_passes_over_what_the_pages_commands_leave():
+    patterns = (project_root() / '.gitignore').read_text().splitlines()
+    page = (project_root() / 'README.md').read_text()
+    for name in ('mine/recipe.py', 'check.html', 'report.html', 'model.onnx'):
+        assert f'--out {name}' in page
+        folder, ending = name.rpartition('/')[0], name[name.rindex('.'):]
+        assert (f'/{folder}/' if folder else f'/*{ending}') in patterns
+    code = (DOCS / 'notebooks' / 'finetune.ipynb').read_text()
+    for folder in ('data', 'work_dirs'):
+        assert f"'{folder}/" in code
+        assert f'/docs/notebooks/{folder}/' in patterns
 
 
 def test_there_is_a_config_for_each_host():

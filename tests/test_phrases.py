@@ -1,7 +1,20 @@
 """Parts of messages."""
+import re
+
 import pytest
 
-from mmvssd.phrases import counted, emptiness, first_and_more, short, similar, some, suggestion
+from mmvssd.paths import project_root
+from mmvssd.phrases import (
+    counted,
+    emptiness,
+    first_and_more,
+    left_out,
+    numbered,
+    short,
+    similar,
+    some,
+    suggestion,
+)
 
 
 def test_the_first_of_some_names():
@@ -14,6 +27,30 @@ def test_how_many_there_are():
     assert [counted(number, 'image') for number in (0, 1, 2)] == ['0 images', '1 image', '2 images']
     assert first_and_more('abcde') == 'a, b, c, d, e'
     assert first_and_more('abcdefg') == 'a, b, c, d, e and 2 more'
+    assert left_out(1, 3) == '1 of 3 images was left out:'
+    assert left_out(2, 3) == '2 of 3 images were left out:'
+
+
+def test_words_around_a_number():
+    text = '{} box[es] of [its|their] own [is no image|are no images], file[s] a[1].png and [x]'
+    assert numbered(text, 1) == '1 box of its own is no image, file a[1].png and [x]'
+    assert numbered(text, 2) == '2 boxes of their own are no images, files a[1].png and [x]'
+
+
+def test_every_finding_has_a_singular():
+    """No finding says "1 images": the words that follow its number change with it."""
+    root = project_root() / 'mmvssd'
+    files = [file for folder in ('engine/data', 'datasets', 'new_recipe', 'reports')
+             for file in sorted((root / folder).rglob('*.py'))]
+    counting = re.compile(r"f?['\"]\{\{?\}?\} (?P<text>[a-z{][^'\"]*)", re.IGNORECASE)
+    # the noun is of the other number, or its text comes from elsewhere
+    unchanging = re.compile(r'of \{.*\} \w+ (cannot be|\{)|\{')
+    texts = [(file.name, match['text']) for file in files
+             for match in counting.finditer(file.read_text())]
+    assert len(texts) > 100
+    for name, text in texts:
+        changing = re.search(r'\[(e?s|[\w ]+\|[\w ]+)\]', text)
+        assert changing or unchanging.match(text), (name, text)
 
 
 @pytest.mark.parametrize(('name', 'known', 'expected'), [

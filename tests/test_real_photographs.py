@@ -151,7 +151,7 @@ def predict_two_and_a_torn_one(run_tool, folder, tiny_coco, recipe, *options):
     (photographs / 'torn.jpg').write_bytes(photograph.read_bytes()[:500])
     out = run_tool('predict.py', recipe, 'run/iter_4.pth', photographs, '--out-dir', 'predictions',
                    *options, expect=2)
-    assert '1 of 3 images were left out' in out  # and the others are done
+    assert '1 of 3 images was left out' in out  # and the others are done
     predictions = json.loads((folder / 'predictions' / 'predictions.json').read_text())
     assert len(predictions) == len(list((folder / 'predictions' / 'pictures').iterdir())) == 2
     return predictions

@@ -280,6 +280,15 @@ def test_bad_arguments():
         timm.create_model('vssd_micro', device='meta')(torch.zeros(1, 4, 32, 32))
 
 
+@pytest.mark.parametrize(('name', 'hint'), [
+    ('in_channels', 'timm calls it in_chans'), ('with_cp', 'call set_grad_checkpointing()'),
+    ('drop_pathrate', 'did you mean drop_path_rate')])
+def test_names_of_the_backbones(name, hint):
+    with pytest.raises(TypeError, match=f'there is no argument {name}; ') as error:
+        timm.create_model('vssd_micro', **{name: 4})
+    assert hint in str(error.value)
+
+
 def test_names():
     """Each arch has one, and timm has none of them itself."""
     assert len(EVERY) == len(list(every_arch()))
@@ -451,7 +460,7 @@ def test_weights_of_another_model(weights, name, save):
         timm.create_model(name, pretrained=True, pretrained_cfg=dict(file=save(part)))
     with torch.device('meta'), pytest.raises(RuntimeError, match='Missing key'):
         timm.create_model(name, num_classes=10, checkpoint_path=save(part))
-    with torch.device('meta'), pytest.raises(ValueError, match='names are not of the'):
+    with torch.device('meta'), pytest.raises(ValueError, match='1 name is not of the'):
         timm.create_model(name, checkpoint_path=save({'conv1.weight': torch.zeros(1)}))
 
 

@@ -3,10 +3,11 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmvssd.errors import ConfigError, printable
 from mmvssd.files import write_whole
+from mmvssd.phrases import numbered
 
 #: What a line of the log holds beside losses and scores.
 PLACE = ('step', 'iter', 'epoch')
@@ -82,6 +83,14 @@ def files_of(path: Path) -> List[Path]:
     return files
 
 
+def is_measured(key: str, value: Any) -> bool:
+    """Tell whether a value is a number that something was measured by.
+
+    COCO's evaluation gives -1 for sizes of which there are no objects.
+    """
+    return isinstance(value, (int, float)) and not (value == -1 and key.startswith('coco/'))
+
+
 def _read_file(file: Path, damage: Optional[List[str]]) -> Run:
     curves: Run = {}
     entries = entries_of(file, damage)
@@ -95,7 +104,7 @@ def _read_file(file: Path, damage: Optional[List[str]]) -> Run:
         iteration = (entry.get('iter') or (entry['step'] if axis == 'iteration' else
                                            last.get('iter')))
         for key, value in entry.items():
-            if key not in PLACE + COSTS and isinstance(value, (int, float)):
+            if key not in PLACE + COSTS and is_measured(key, value):
                 curve = curves.setdefault(key, Curve(axis, is_score, []))
                 curve.points.append(Point(entry['step'], value, iteration))
     return curves
@@ -134,8 +143,9 @@ def entries_of(file: Path, damage: Optional[List[str]] = None) -> List[dict]:
                     'expected what MMEngine logs: a JSON object with a step') from error
             faults.append(number)
     if faults and damage is not None:
-        damage.append(f'{file}: {len(faults)} of {len(lines)} lines cannot be read and are left '
-                      f'out; the first is line {faults[0]}')
+        damage.append(f'{file}: ' + numbered(
+            f'{{}} of {len(lines)} lines cannot be read and [is|are] left out; the '
+            f'first is line {faults[0]}', len(faults)))
     return entries
 
 

@@ -12,10 +12,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmvssd.analysis.named_models import Normalization
-from mmvssd.cli.image_files import Limits, find_images, obstacle
-from mmvssd.engine.record.pictures import FORMATS
+from mmvssd.cli.image_files import Limits, each_path, find_images, obstacle
+from mmvssd.engine.data.listings.folders import image_names, walk_user_folders
 from mmvssd.errors import ConfigError, DataError
-from mmvssd.phrases import emptiness
+from mmvssd.phrases import emptiness, left_out
 
 #: Packages whose own pictures an option may name, and the files of these; nothing is downloaded.
 BUNDLED = {'sklearn': ('sklearn.datasets.images', ('china.jpg', 'flower.jpg')),
@@ -41,8 +41,8 @@ def choose_photographs(sources: Sequence[str], most: int, seed: int = 0) -> List
     """List photographs, sorted by path.
 
     Args:
-        sources: Files, folders with all below them, or the words ``sklearn`` and ``skimage`` for
-            the pictures that these packages bundle.
+        sources: Files, patterns such as ``photos/*.jpg``, folders with all below them, or the
+            words ``sklearn`` and ``skimage`` for the pictures that these packages bundle.
         most: Of more than that, the first of a permutation are taken.
         seed: Of the permutation.
 
@@ -52,7 +52,7 @@ def choose_photographs(sources: Sequence[str], most: int, seed: int = 0) -> List
     """
     if most < 1:
         raise ConfigError(f'--num-images: got {most}, expected a positive number')
-    files = sorted({file for source in sources for file in _files_of(source)})
+    files = sorted({file for source in each_path(sources) for file in _files_of(source)})
     if not files:
         raise ConfigError(f'--images: got {list(sources)}, expected files, folders or sklearn')
     if len(files) > most:
@@ -65,8 +65,9 @@ def _files_of(source: str) -> List[Path]:
     if emptiness(source):
         raise ConfigError(f'--images: {emptiness(source)}')
     if source not in BUNDLED:
-        inside = [file for file in sorted(Path(source).rglob('*'))  # as ImageNet's classes are
-                  if file.suffix.lower() in FORMATS] if os.path.isdir(source) else []
+        inside = [folder / name  # as ImageNet's classes are
+                  for folder, names, _ in walk_user_folders(Path(source))
+                  for name in image_names(names)] if os.path.isdir(source) else []
         return inside or find_images(source)
     if importlib.util.find_spec(source) is None:
         raise ConfigError(f'--images: {source} is not installed: pip install '
@@ -156,7 +157,7 @@ def each_picture(files: Sequence[Path], size: int, resize: str,
 def report_failures(failures: Dict[Path, str], total: int) -> None:
     """Raise DataError that names each photograph that was left out; nothing if none was."""
     if failures:
-        raise DataError('\n'.join([f'{len(failures)} of {total} images were left out:',
+        raise DataError('\n'.join([left_out(len(failures), total),
                                    *(f'  {file}: {why}' for file, why in failures.items())]))
 
 

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from mmvssd.analysis.throughput import Setting, Speed, Times
 from mmvssd.files import write_whole
+from mmvssd.phrases import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def machine(device: str) -> str:
     """Name the machine of a measurement, for a title."""
     name = (torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda'
-            else f'{platform.machine()} CPU, {torch.get_num_threads()} threads')
+            else f'{platform.machine()} CPU, {counted(torch.get_num_threads(), "thread")}')
     return f'{name}, PyTorch {torch.__version__}'
 
 
@@ -134,7 +135,8 @@ def _bars(axes: 'Axes', rows: Sequence[Speed], settings: Sequence[Setting],
         places = [j + (i - (len(models) - 1) / 2) * width for j in range(len(settings))]
         bars = axes.bar(places, heights, width, label=model, yerr=errors,
                         error_kw=dict(elinewidth=0.8))
-        axes.bar_label(bars, fmt='%.2f', fontsize=7)
+        axes.bar_label(bars, fmt='%.2f', fontsize=7, padding=1.5,  # the line at 1 strikes none out
+                       bbox=dict(facecolor='white', edgecolor='none', pad=0.4))
     axes.axhline(1, color='black', linewidth=0.8)
     axes.set_xticks(range(len(settings)), [str(setting) for setting in settings])
 

@@ -100,7 +100,6 @@ def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
 def read_recipe(args: argparse.Namespace) -> Config:
     """Read the recipe that the arguments of both kinds name."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    keep_details_off()
     return load_config(args.config, work_dir=args.work_dir, launcher=args.launcher,
                        options=args.cfg_options)
 
@@ -117,10 +116,13 @@ def show(text: str) -> None:
 def run(main: Callable[[], None]) -> None:
     """Run a command; errors that say all end it with one message and exit code 2.
 
+    What the hosts say that a user can do nothing about stays off the terminal.
+
     Ctrl-C ends it with one message. Ctrl-C, SIGTERM and SIGHUP give exit code 128 plus the signal's
     number. Any other error ends it with its traceback, which the log file keeps too, a sentence on
     what to do, and exit code 1.
     """
+    keep_details_off()
     try:
         main()
     except EXPLAINED as error:

@@ -2,22 +2,25 @@
 
 All is decided by a file's kind and its header, before anything is decoded.
 """
+import glob
 import os
 import stat
 from collections import Counter
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.logging import print_log
 
 from mmvssd.bands.kinds import any_header
-from mmvssd.engine.record.pictures import FORMATS
+from mmvssd.engine.data.listings.folders import (
+    IMAGE_ENDINGS,
+    image_names,
+    is_hidden,
+    unread_advice,
+)
 from mmvssd.errors import DataError
 from mmvssd.foreign_files import LFS_POINTER, kind_of
 from mmvssd.phrases import counted, emptiness
-
-#: Endings of arrays, which LoadBands reads; a folder with images is one of images.
-ARRAYS = ('.npy', )
 
 
 class Limits(NamedTuple):
@@ -38,6 +41,27 @@ class Limits(NamedTuple):
     def of(cls, pixels: int) -> 'Limits':
         """Return the limits that go with the largest file."""
         return cls(pixels, pixels, pixels // 4)
+
+
+def each_path(paths: Iterable[str]) -> Iterator[str]:
+    """Yield paths, and in place of a pattern that the shell left as it is, the files that fit it.
+
+    A shell leaves a pattern in quotes, and one behind ``=``. A path that is there is no pattern.
+
+    Raises:
+        DataError: No file fits a pattern.
+    """
+    for path in paths:
+        home = os.path.expanduser(path)
+        if os.path.lexists(path) or not (glob.has_magic(path) or home != path):
+            yield path
+        elif not glob.has_magic(path):
+            yield home
+        else:
+            found = sorted(glob.glob(home, recursive=True))
+            if not found:
+                raise DataError(f'{path}: no file fits this pattern (seen from {Path.cwd()})')
+            yield from found
 
 
 def find_images(path: str, for_folders: str = '') -> List[Path]:
@@ -63,12 +87,13 @@ def find_images(path: str, for_folders: str = '') -> List[Path]:
         files = sorted(root.iterdir())
     except OSError as error:
         raise DataError(f'{path}: cannot be listed ({error.strerror})') from error
-    images = ([file for file in files if file.suffix.lower() in FORMATS]
-              or [file for file in files if file.suffix.lower() in ARRAYS])
-    others = counted_by_ending([file for file in files if file not in images])
+    names = image_names(file.name for file in files)
+    images = [file for file in files if file.name in names]
+    others = counted_by_ending([file for file in files if file.name not in names])
     if not images:
-        raise DataError(f'{path}: holds no image ({", ".join(FORMATS)})'
+        raise DataError(f'{path}: holds no image ({", ".join(IMAGE_ENDINGS)})'
                         + f'; it holds {others}' * bool(others)
+                        + unread_advice(file.name for file in files)
                         + f'. {for_folders}' * (for_folders != '' and any(
                             file.is_dir() for file in files)))
     if others:
@@ -84,9 +109,9 @@ def _is_folder(path):
 
 
 def counted_by_ending(files: Sequence[Path]) -> str:
-    """Count files by their ending, and folders, in words; empty if there are none."""
-    kinds = Counter('folder' if file.is_dir() else file.suffix or 'without ending'
-                    for file in files)
+    """Count files by their ending, folders and what is hidden; empty if there are none."""
+    kinds = Counter('hidden' if is_hidden(file.name) else 'folder' if file.is_dir()
+                    else file.suffix or 'without ending' for file in files)
     return ', '.join(counted(count, kind) if kind == 'folder' else f'{count} {kind}'
                      for kind, count in sorted(kinds.items()))
 

@@ -7,9 +7,16 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from mmvssd.cli.image_files import ARRAYS, counted_by_ending, find_images
-from mmvssd.engine.record.pictures import FORMATS, picture_names
+from mmvssd.cli.image_files import counted_by_ending, each_path, find_images
+from mmvssd.engine.data.listings.folders import (
+    IMAGE_ENDINGS,
+    image_names,
+    unread_advice,
+    walk_user_folders,
+)
+from mmvssd.engine.record.pictures import picture_names
 from mmvssd.errors import DataError
+from mmvssd.phrases import counted
 
 #: Endings of files that are opened as videos.
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
@@ -128,8 +135,8 @@ class Video:
         finally:
             capture.release()
         if frame < self.count:
-            print_log(f'{self.file}: its header says {self.count} frames, {frame} can be read',
-                      logger='current')
+            print_log(f'{self.file}: its header says {counted(self.count, "frame")}, {frame} can '
+                      'be read', logger='current')
 
     def left(self, tried: AbstractSet[Key]) -> List[Key]:
         """Return the frames that were not tried, as far as the header knows them."""
@@ -151,7 +158,8 @@ def find_inputs(paths: Union[str, Sequence[str]], *, recursive: bool = False,
 
     Args:
         paths: An image; a folder, whose images are taken by name; a ``.txt`` file with a path a
-            line, from the file's folder on; or a video. Several may be given, but for a video.
+            line, from the file's folder on; or a video. Several may be given, but for a video,
+            and a pattern such as ``photos/*.jpg``.
         recursive: Take the images of a folder's sub-folders as well. Links to folders are not
             followed.
         without: A folder that is left out of them.
@@ -160,9 +168,8 @@ def find_inputs(paths: Union[str, Sequence[str]], *, recursive: bool = False,
         DataError: There is no such file or folder, no image in it, or it cannot be read; a video
             is one of several.
     """
-    if isinstance(paths, str):
-        return _found(paths, recursive, without)
-    found = [_found(path, recursive, without) for path in paths]
+    given = [paths] if isinstance(paths, str) else paths
+    found = [_found(path, recursive, without) for path in each_path(given)]
     if len(found) == 1:
         return found[0]
     files = []
@@ -190,24 +197,23 @@ def _found(path: str, recursive: bool, without: Optional[Path]) -> Inputs:
 
 
 def _below(root: Path, without: Optional[Path]) -> List[Path]:
-    def fail(error: OSError):
-        raise DataError(f'{error.filename}: cannot be listed ({error.strerror}); make it readable, '
-                        'or give a list of images') from error
-
     omitted = without.resolve() if without else None
     found: List[Path] = []
-    for folder, folders, names in os.walk(root, onerror=fail):
-        folders[:] = sorted(name for name in folders if Path(folder, name).resolve() != omitted)
-        found += [Path(folder, name) for name in sorted(names)]
-    files = ([file for file in found if file.suffix.lower() in FORMATS]
-             or [file for file in found if file.suffix.lower() in ARRAYS])
+    others: List[Path] = []
+    for folder, names, hidden in walk_user_folders(root):
+        place = folder.resolve() if omitted else folder
+        if omitted not in (place, *place.parents):
+            found += [folder / name for name in names]
+            others += [folder / name for name in hidden]
+    names = image_names(map(str, found))
+    files = [file for file in found if str(file) in names]
     if not files:
         raise DataError(f'{root}: neither it nor a folder below it holds an image '
-                        f'({", ".join(FORMATS)})')
-    taken = set(files)
-    others = counted_by_ending([file for file in found if file not in taken])
+                        f'({", ".join(IMAGE_ENDINGS)})' + unread_advice(map(str, found)))
+    others += [file for file in found if str(file) not in names]
     if others:
-        print_log(f'{root} and its folders: not looked at: {others}', logger='current')
+        print_log(f'{root} and its folders: not looked at: {counted_by_ending(others)}',
+                  logger='current')
     return files
 
 

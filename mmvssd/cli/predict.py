@@ -45,7 +45,7 @@ from mmvssd.cli.unfinished import Unfinished
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
-from mmvssd.phrases import counted, emptiness
+from mmvssd.phrases import counted, emptiness, left_out, numbered
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
 MAX_PIXELS = 2**26
@@ -304,7 +304,7 @@ class _Run:
         self.done = {(entry.get('image'), entry.get('frame')) for entry in entries}
         for entry in entries:
             self._count(entry)
-        print(f'{len(entries)} predictions are in {printable(self.results.file)}'
+        print(numbered('{} prediction[s] [is|are] in ', len(entries)) + printable(self.results.file)
               + ', which was cut off in the midst of another' * self.results.mended
               + '; their images are not predicted on again')
 
@@ -396,18 +396,18 @@ class _Run:
     def report(self, received: Sequence[int]) -> None:
         """Say what was done, and raise if that is not all."""
         if self.results.length:
-            print(f'{self.results.length} predictions in {printable(self.results.file)}, '
-                  f'pictures in {printable(self.pictures)}')
+            print(f'{counted(self.results.length, "prediction")} in '
+                  f'{printable(self.results.file)}, pictures in {printable(self.pictures)}')
         if self.objects:
             print(_found(self.objects, self.options.score_thr, self.own_threshold))
         lines = [printable(f'  {describe(key)}: {reason}', kept='')
                  for key, reason in self.failures.items()]
         count = max(len(self.inputs), len(self.tried))
         if lines:
-            lines.insert(0, f'{len(lines)} of {count} images were left out:')
+            lines.insert(0, left_out(len(lines), count))
         left = self.inputs.left(self.tried | self.done)
-        rest = (f'{len(left)} images are not done, from {printable(describe(left[0]), kept="")} '
-                'on; --resume goes on with them' if left else '')
+        rest = numbered('{} image[s] [is|are] not done, from ', len(left)) + printable(
+            describe(left[0]), kept='') + ' on; --resume goes on with them' if left else ''
         if received:
             name = signal.Signals(received[0]).name
             lines.append(f'{name}: stopped after {len(self.tried)} of {count} images; {rest}')
@@ -432,8 +432,8 @@ def _found(objects: Sequence[int], threshold: float,
         own: The recipe's setting of its own threshold, and that.
     """
     images = sum(count > 0 for count in objects)
-    line = (f'{sum(objects)} objects with a score of {threshold:g} (--score-thr) or more, in '
-            f'{images} of {len(objects)} images')
+    line = (f'{counted(sum(objects), "object")} with a score of {threshold:g} (--score-thr) or '
+            f'more, in {images} of {len(objects)} images')
     lower = ''
     setting, least = own or ('', 0.)
     if least > threshold:

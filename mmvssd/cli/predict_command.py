@@ -5,7 +5,6 @@ from typing import Optional
 from mmvssd.cli.command_line import add_recipe_arguments, named
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
-from mmvssd.cli.terminal import keep_details_off
 
 DESCRIPTION = 'Predict on images or on a video; write pictures, and a JSON of all predictions.'
 USAGE = ('%(prog)s [options] RECIPE CHECKPOINT IMAGES [IMAGES ...]\n'
@@ -23,8 +22,8 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
                         help='checkpoint to predict with')
     parser.add_argument('images', type=named, nargs='*', metavar='IMAGES',
-                        help='images, folders of images, .txt files with one path on each line, '
-                        'or one video')
+                        help='images, patterns of their names, folders of images, .txt files with '
+                        'one path on each line, or one video')
     parser.add_argument('--model', type=named, metavar='FILE',
                         help='in place of RECIPE and CHECKPOINT: a file that '
                         'tools/deployment/export.py wrote, .onnx or .xml of OpenVINO; it runs '
@@ -61,7 +60,6 @@ def main(name: Optional[str] = None) -> None:
     # an option may stand between these, of which the last two can be missing
     args = parser.parse_intermixed_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
-    keep_details_off()
     if args.model is None:
         if not args.images:
             missing = ['CHECKPOINT'] * (args.checkpoint is None) + ['IMAGES']

@@ -9,6 +9,7 @@ from torch import Tensor
 from mmvssd.checkpoint import without_compile
 from mmvssd.converters.rules import Rules, Variant
 from mmvssd.families import FAMILIES
+from mmvssd.phrases import numbered
 
 #: Parts of a detector or segmentor that are the host's own and keep their names.
 HOST_PARTS = r'(neck|rpn_head|roi_head|decode_head|auxiliary_head|data_preprocessor)\..+'
@@ -53,8 +54,8 @@ def from_official(state_dict: Mapping[str, Tensor], family: str) -> Dict[str, Te
     """
     conversion = convert(state_dict, family)
     if conversion.unknown:
-        raise ValueError(f'{len(conversion.unknown)} names are not of the {family} family: '
-                         f'{", ".join(conversion.unknown)}')
+        raise ValueError(numbered(f'{{}} name[s] [is|are] not of the {family} family: ',
+                                  len(conversion.unknown)) + ', '.join(conversion.unknown))
     return conversion.state
 
 

@@ -90,7 +90,7 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
             scores = _compare(whole.run, OnnxModel(written), held_out)
             if scores.float_top1 - scores.int8_top1 > max_loss:
                 raise ExportError(
-                    f'{out} is not written: on {scores.images} images top-1 falls from '
+                    f'{out} is not written: on {counted(scores.images, "image")} top-1 falls from '
                     f'{scores.float_top1:.2%} to {scores.int8_top1:.2%}, and {max_loss:.2%} is '
                     'allowed. Calibrate on more images with --calibrate, or allow more with '
                     '--max-loss')

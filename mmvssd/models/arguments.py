@@ -4,13 +4,41 @@ Integers and numbers of NumPy are taken, and returned as Python's. Booleans are 
 and no text is a number. Such a value was meant for another argument, or comes from a file or a
 command line that was read wrongly.
 """
+import functools
+import inspect
 import math
 from numbers import Integral, Real
-from typing import Any, Iterable, Optional, Sequence, Union
+from types import MappingProxyType
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, TypeVar, Union
 
 import numpy as np
 
 from mmvssd.phrases import short, suggestion
+
+F = TypeVar('F', bound=Callable[..., None])
+
+
+def with_other_names(others: Mapping[str, str]) -> Callable[[F], F]:
+    """Decorate a constructor so that an unknown argument's error says what fits.
+
+    Args:
+        others: What other packages call an argument, and the sentence that leads to ours.
+    """
+    def decorate(init: F) -> F:
+        known = list(inspect.signature(init).parameters)[1:]  # without self
+
+        @functools.wraps(init)
+        def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+            for name in kwargs:
+                if name not in known:
+                    hint = f'; {others[name]}' if name in others else suggestion(name, known)
+                    raise TypeError(f'{type(self).__name__}: there is no argument {name}'
+                                    f'{hint or "; known: " + ", ".join(known)}')
+            init(self, *args, **kwargs)
+
+        return checked  # type: ignore[return-value]
+
+    return decorate
 
 
 def check_integer(what: str, value: Any, least: int, most: Optional[int] = None) -> int:
@@ -77,17 +105,26 @@ def check_name(what: str, name: Any, known: Iterable[str]) -> str:
     return name
 
 
-def check_keys(what: str, given: Iterable, known: Sequence[str],
-               needed: Sequence[str] = ()) -> None:
-    """Raise ValueError unless all keys are known ones, and all that are needed are there."""
+def check_keys(what: str, given: Iterable, known: Sequence[str], needed: Sequence[str] = (),
+               others: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raise ValueError unless all keys are known ones, and all that are needed are there.
+
+    Args:
+        what: Name of the argument.
+        given: Its keys.
+        known: Keys that fit.
+        needed: Keys that must be there.
+        others: What other packages call some of them, and our names.
+    """
     given = list(given)
     unknown = [key for key in given if key not in known]
     missing = [key for key in needed if key not in given]
     if unknown or missing:
-        close = ''.join(suggestion(key, known) for key in unknown)
+        close = ''.join(f'; {key} is called {others[key]} here' if others.get(key) in known
+                        else suggestion(key, known) for key in unknown)
         raise ValueError(f'{what}: unknown keys {unknown}, missing keys {missing}; '
                          f'known: {", ".join(known)}{close}')
 
 
 __all__ = ['check_flag', 'check_integer', 'check_keys', 'check_name', 'check_number',
-           'check_sequence']
+           'check_sequence', 'with_other_names']

@@ -13,6 +13,7 @@ from mmvssd.datasets.formats import Data
 from mmvssd.engine.data.file_facts import MISSING, FileFacts
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
+from mmvssd.phrases import counted, numbered
 
 #: Images of training that statistics are computed of, at most.
 MEASURED = 500
@@ -58,12 +59,14 @@ def common_kind(data: Data, where: str, findings: Findings) -> Optional[Kind]:
     if len(by_kind) > 1 and all(
             kind.bands in (1, 3, 4) and kind.dtype == 'uint16' for kind in others):
         count = sum(map(len, others.values()))
-        data.notes.append(f'{count} of {len(paths)} images have 16 bits, of which the host reads '
-                          f'8, such as {next(iter(others.values()))[0]}')
+        data.notes.append(numbered(f'{{}} of {len(paths)} images [has|have] 16 bits, of which the '
+                                   'host reads 8, such as ', count)
+                          + next(iter(others.values()))[0])
         return None
     if len(by_kind) > 1:
-        told = '; '.join(f'{kind.bands} bands of {kind.dtype} in {len(found)} images, such as '
-                         f'{found[0]}' for kind, found in by_kind.items())
+        told = '; '.join(f'{counted(kind.bands, "band")} of {kind.dtype} in '
+                         f'{counted(len(found), "image")}, such as {found[0]}'
+                         for kind, found in by_kind.items())
         findings.stop(where, f'images differ in bands or values: {told}',
                       advice='Write all in one way, or lay them in folders of their own')
     return next(iter(others))

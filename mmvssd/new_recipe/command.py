@@ -8,7 +8,7 @@ import textwrap
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -24,7 +24,7 @@ from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint, un
 from mmvssd.new_recipe.schedule import Schedule, choose
 from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
 from mmvssd.new_recipe.text import recipe_text
-from mmvssd.phrases import emptiness, some
+from mmvssd.phrases import counted, emptiness, numbered, some
 
 #: What a first try without a GPU takes: the smallest backbone, and a few epochs.
 FIRST_ARCH, FIRST_EPOCHS = 'vssd-nano', 5
@@ -163,22 +163,21 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
              + files * bool(found.found.files),
              f'Task: {kind}',
              f'Images: {parts}; validation {found.split}',
-             f'Sizes: {sizes[0][0]} x {sizes[0][1]} to {sizes[-1][0]} x {sizes[-1][1]} pixels; '
-             f'median sides {short} and {long}',
+             f'Sizes: {_range(sizes)}; median sides {short} and {long}',
              *_band_lines(found.bands),
              _class_line(found)]
     background = sum(not item.classes for item in data.parts[TRAIN].items)
     if data.task == 'det' and background:
-        lines.append(f'Background: {background} images of training have no object, and are trained '
-                     'on as such')
+        lines.append(numbered('Background: {} image[s] of training [has|have] no object, and '
+                              '[is|are] trained on as such', background))
     lines += [f'Note: {note}' for note in data.notes]
     lines += [f'Doubtful: {doubt}' for doubt in found.doubts]
     start = f'from {weights}' if weights else (
         f'from random weights, since {arch.checkpoint} is missing; a converted checkpoint, named '
         'with --checkpoint, scores far better')
-    epochs = f'{schedule.epochs} epoch' + 's' * (schedule.epochs != 1)
-    lines.append(f'Training: {arch.name} {start}; {epochs} of {schedule.steps_per_epoch} steps, '
-                 f'{schedule.batch} images each, learning rate {schedule.rate:g}')
+    lines.append(f'Training: {arch.name} {start}; {counted(schedule.epochs, "epoch")} of '
+                 f'{counted(schedule.steps_per_epoch, "step")}, {counted(schedule.batch, "image")} '
+                 f'each, learning rate {schedule.rate:g}')
     return lines
 
 
@@ -189,6 +188,11 @@ def _without_gpu(arch: str, schedule: Schedule) -> List[str]:
     if accelerator() or not options:
         return []
     return [f'No GPU here, where this takes long. For a first try: {" ".join(options)} --overwrite']
+
+
+def _range(sizes: Sequence[Tuple[int, int]]) -> str:
+    first, last = (f'{width} x {height}' for width, height in (sizes[0], sizes[-1]))
+    return f'all {first} pixels' if len(set(sizes)) == 1 else f'{first} to {last} pixels'
 
 
 def _band_lines(bands: Optional[Bands]) -> List[str]:

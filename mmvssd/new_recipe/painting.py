@@ -24,7 +24,7 @@ def to_segmentation(data: Data, where: str, findings: Findings) -> None:
     for item in data.items:
         for one in item.objects:
             if not one.get('segmentation'):
-                findings.stop(where, '{} objects have a box and no outline, of which no '
+                findings.stop(where, '{} object[s] [has|have] a box and no outline, of which no '
                                      'segmentation is learnt', str(item.image))
             one['category_id'] += shift
         item.values = {background}

@@ -37,7 +37,7 @@ from mmvssd.errors import DataError, UnreadableImageError, printable
 from mmvssd.new_recipe.bands import Bands, common_kind, measure
 from mmvssd.new_recipe.dividing import divide
 from mmvssd.new_recipe.painting import to_segmentation
-from mmvssd.phrases import counted, some
+from mmvssd.phrases import counted, numbered, some
 
 #: Names of tasks in sentences.
 TASKS = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
@@ -157,7 +157,7 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     sizes = _look_at_images(data, findings)
     kind = common_kind(data, str(path), findings)
     for loop in tree.loops:
-        findings.warn(str(tree.root), '{} links lead back to a folder above them', loop)
+        findings.warn(str(tree.root), '{} link[s] [leads|lead] back to a folder above them', loop)
     _check_items(data, str(path), findings)
     if findings.of(STOP):
         raise DataError(findings.text())
@@ -202,8 +202,8 @@ def _leave_out_unlabelled_test(data: Data) -> None:
     test = data.parts.get(TEST)
     if test is not None and not any(item.classes for item in test.items):
         del data.parts[TEST]
-        data.notes.append(f'the {len(test.items)} images of test have no annotations and are not '
-                          'used')
+        data.notes.append(numbered('the {} image[s] of test [has|have] no annotations and '
+                                   '[is|are] not used', len(test.items)))
 
 
 def _test_part(data: Data) -> Dict[str, Part]:
@@ -226,7 +226,7 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
         if fact == MISSING:
             continue  # noted by the format
         if fact is None or broken.get(path):
-            findings.stop(item.source or path, '{} images cannot be read',
+            findings.stop(item.source or path, '{} image[s] cannot be read',
                           f'{path} ({broken.get(path) or "no image"})',
                           'Write them anew, or remove them with their annotations')
             continue
@@ -237,8 +237,9 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
         sizes.append(upright)
     large = sum(map(is_large, sizes))
     if large:
-        data.notes.append(f'{large} images have more than {LARGE // 10 ** 6} million pixels, and '
-                          'only their headers were read; training is quicker on tiles of them')
+        data.notes.append(numbered(f'{{}} image[s] [has|have] more than {LARGE // 10 ** 6} million '
+                                   'pixels, and only [its header was|their headers were] read; '
+                                   'training is quicker on tiles of [it|them]', large))
     return sizes
 
 
@@ -262,14 +263,14 @@ def _note_size(item: Item, size: tuple, upright: tuple, stored: tuple,
     sized = item.image if item.label_map is None else item.label_map
     text = (f'{sized}: {size[0]} x {size[1]}, the image has '
             f'{upright[0]} x {upright[1]}')
-    what = 'label maps' if item.label_map is not None else 'annotations'
+    what = 'label map[s]' if item.label_map is not None else 'annotation[s]'
     where = str(Path(item.source).parent) if item.source else str(item.image.parent)
     if size == stored:
-        findings.stop(where, f'{{}} {what} lie as the image is stored, which its EXIF orientation '
-                             'turns', text,
+        findings.stop(where, f'{{}} {what} [lies|lie] as the image is stored, which its EXIF '
+                             'orientation turns', text,
                       'Write the images turned, without the EXIF entry, and annotate them so')
     else:
-        findings.stop(where, f'{{}} {what} are of another size than their image', text,
+        findings.stop(where, f'{{}} {what} [is|are] of another size than [its|their] image', text,
                       'Export them anew, or resize them to their images by the nearest pixel'
                       if item.label_map is not None else '')
 
@@ -282,10 +283,11 @@ def _check_items(data: Data, where: str, findings: Findings) -> None:
         for item in part.items:
             path = os.path.realpath(item.image)
             if path in seen:
-                findings.stop(where, '{} images are listed twice', str(item.image))
+                findings.stop(where, '{} image[s] [is|are] listed twice', str(item.image))
             seen[path] = item
             if places.setdefault(path, name) != name:
-                findings.warn(where, f'{{}} images are both of {places[path]} and of {name}, '
+                findings.warn(where, f'{{}} image[s] [is|are] both of {places[path]} and of '
+                                     f'{name}, '
                                      'whose scores they raise', str(item.image))
     if not data.items:
         if not findings.of(STOP):
@@ -335,9 +337,9 @@ def _check_classes(data: Data, where: str, given: bool, findings: Findings) -> N
                 lacking.setdefault(label, item)
         for label, item in lacking.items():
             note = findings.stop if given and not data.listed else findings.warn
-            note(where, f'{{}} classes occur in {name} and not in training',
+            note(where, f'{{}} class[es] [occurs|occur] in {name} and not in training',
                  f'{data.classes[label]} in {item.image}')
     never = [name for index, name in enumerate(data.classes) if index not in trained]
     if never and len(never) < len(data.classes):
-        findings.warn(where, f'{len(never)} of {len(data.classes)} classes never occur in '
-                             f'training: {some(never)}')
+        findings.warn(where, numbered(f'{{}} of {len(data.classes)} classes never [occurs|occur] '
+                                      'in training: ', len(never)) + some(never))

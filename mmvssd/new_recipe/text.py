@@ -21,6 +21,7 @@ from mmvssd.new_recipe.painting import BACKGROUND
 from mmvssd.new_recipe.schedule import Schedule
 from mmvssd.new_recipe.survey import TASKS, Survey
 from mmvssd.paths import project_root
+from mmvssd.phrases import counted
 
 #: Sides that COCO's recipe resizes images to, and the shorter side that objects are found at.
 COCO_SHORT, COCO_LONG, SMALLEST = 800, 1333, 256
@@ -353,10 +354,10 @@ def _classification_data(survey: Survey, settings: Dict[str, Dict[str, Any]],
 def _schedule(survey: Survey, schedule: Schedule) -> str:
     published, batch = schedule.published
     arithmetic = (
-        f'# {schedule.images} images in batches of {schedule.batch}: {schedule.steps_per_epoch} '
-        f'steps an epoch, {schedule.steps} in all')
-    rate = (f"# the recipe has {published:g} for {batch} images a step, and AdamW's rate "
-            "goes with the batch's root:\n"
+        f'# {counted(schedule.images, "image")} in batches of {schedule.batch}: '
+        f'{counted(schedule.steps_per_epoch, "step")} an epoch, {schedule.steps} in all')
+    rate = (f"# the recipe has {published:g} for {counted(batch, 'image')} a step, and AdamW's "
+            "rate goes with the batch's root:\n"
             f'# {published:g} * ({schedule.batch} / {batch}) ** 0.5 = {schedule.rate:g}\n'
             f'optim_wrapper = dict(optimizer=dict(lr={schedule.rate:g}))\n'
             '# by that root and not in proportion, as the host would\n'
@@ -396,7 +397,7 @@ def _steps_of_segmentation(schedule: Schedule) -> str:
     interval = schedule.interval * schedule.steps_per_epoch
     steps = max(schedule.steps, schedule.warm_up + 1)
     return f"""\
-max_iters = {steps}  # {schedule.epochs} epochs
+max_iters = {steps}  # {counted(schedule.epochs, 'epoch')}
 train_cfg = dict(max_iters=max_iters, val_interval={interval})
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, end={schedule.warm_up}),

@@ -308,7 +308,7 @@ def test_command(run_tool, tmp_path, photograph):
                    '--images', photograph, '--size', 96, '--query', 0.1, 0.1, '--out', 'a/b',
                    '--device', 'cpu', '--map', 'decay')
     assert '6 x 6' in out
-    assert '1 images are smaller than 96 pixels and were enlarged' in out
+    assert '1 image is smaller than 96 pixels and was enlarged' in out
     assert 'without shades: diagonal' in out
     assert {file.name for file in (tmp_path / 'a/b/noise').iterdir()} == ALL_ROUTES | FILES
     out = run_tool('analysis_tools/activation_maps.py', 'vssd-micro', '--images', 'sklearn',

@@ -428,7 +428,7 @@ def test_command(run_tool, photographs, checkpoint, tmp_path):
     arguments = ['analysis_tools/class_activation.py', RECIPE, '--device', 'cpu', 'weights.pth',
                  '--size', 64]
     out = run_tool(*arguments, '--images', 'photographs', '--out', 'a/b', expect=2)
-    assert '1 of 3 images were left out:' in out
+    assert '1 of 3 images was left out:' in out
     assert 'digit [/' in out
     assert {file.name for file in (tmp_path / 'a/b').iterdir()} == {
         'a.png', 'a.npy', 'c.png', 'c.npy', 'class_activation.json'}

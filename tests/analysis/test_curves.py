@@ -54,6 +54,16 @@ def test_epochs_and_iterations(tmp_path):
     assert read_run(tmp_path / 'iterations')['mIoU'].axis == 'iteration'
 
 
+def test_sizes_without_objects_have_no_score(tmp_path):
+    """COCO's evaluation gives -1 for them, which is no AP; a loss may be -1."""
+    write(tmp_path, '20260101_000000', step(10, -1.0), score(
+        1, **{'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_l': -1.0}))
+    run = read_run(tmp_path)
+    assert points(run, 'coco/bbox_mAP') == {1: 0.2}
+    assert points(run, 'loss') == {10: -1.0}
+    assert 'coco/bbox_mAP_l' not in run
+
+
 def test_a_resumed_run_is_one_run(tmp_path):
     """Killed in iteration 35, after a checkpoint at 20; what it did after that is done again."""
     write(tmp_path, '20260101_000000', step(10, 4.0, epoch=1), step(20, 3.0, epoch=1),
@@ -106,7 +116,7 @@ def test_lines_that_cannot_be_read_are_left_out_and_counted(tmp_path, line):
     file.write_bytes(with_line)
     damage = []
     assert points(read_run(tmp_path, damage), 'loss') == {10: 4.0, 20: 3.0, 30: 4.0, 40: 3.0}
-    assert damage == [f'{file}: 1 of 5 lines cannot be read and are left out; the first is line 3']
+    assert damage == [f'{file}: 1 of 5 lines cannot be read and is left out; the first is line 3']
     with pytest.raises(ConfigError, match=r'scalars.json, line 3: got .*expected what MMEngine'):
         read_run(tmp_path)
     # the last line is half written only if it does not end

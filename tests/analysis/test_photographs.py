@@ -40,8 +40,23 @@ def test_folders_in_folders(folder):
     (folder / 'n01440764').mkdir()
     (folder / '0.png').rename(folder / 'n01440764' / 'a.JPEG')
     (folder / 'n01440764' / 'a.txt').touch()
+    (folder / 'n01440764' / 'b.gif').touch()
+    (folder / '__MACOSX').mkdir()
+    for hidden in ('._1.png', '__MACOSX/2.png'):
+        (folder / hidden).touch()
     files = choose_photographs([str(folder)], 50)
-    assert [file.name for file in files] == [*(f'{i}.png' for i in range(1, 9)), 'a.JPEG']
+    assert [file.name for file in files] == [*(f'{i}.png' for i in range(1, 9)), 'a.JPEG', 'b.gif']
+
+
+def test_a_pattern(folder):
+    assert choose_photographs([f'{folder}/[12].png'], 50) == [folder / '1.png', folder / '2.png']
+    with pytest.raises(DataError, match=r'x\*.png: no file fits this pattern'):
+        choose_photographs([f'{folder}/x*.png'], 50)
+
+
+def test_a_folder_that_cannot_be_listed(locked):
+    with pytest.raises(DataError, match=r'/locked: cannot be listed \(Permission denied\)'):
+        choose_photographs([str(locked)], 50)
 
 
 def test_scikit_learns():
@@ -133,7 +148,7 @@ def test_broken_ones_are_named_at_the_end(folder):
     (folder / '1.png').write_bytes(b'')
     (folder / '2.png').write_bytes((folder / '3.png').read_bytes()[:60])
     (folder / '4.png').unlink()
-    (folder / '4.png').mkdir()
+    (folder / '4.png').symlink_to('gone.png')
     Image.new('RGB', (20000, 1)).save(folder / '5.png')
     Image.new('F', (40, 40)).save(folder / '6.tif')
     failures = {}
@@ -144,7 +159,7 @@ def test_broken_ones_are_named_at_the_end(folder):
         report_failures(failures, len(files))
     lines = str(raised.value).splitlines()
     assert lines[0] == '5 of 10 images were left out:'
-    for line, reason in zip(lines[1:], ['is empty', 'cannot be decoded', 'is a folder',
+    for line, reason in zip(lines[1:], ['is empty', 'cannot be decoded', 'is a link to',
                                         'too narrow', 'pixels of 32 bits']):
         assert reason in line, line
     report_failures({}, 3)

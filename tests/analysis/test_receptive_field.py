@@ -470,7 +470,7 @@ def test_command(run_tool, photographs, tmp_path):
     (tmp_path / 'c.png').write_bytes(b'')
     output = run_tool('analysis_tools/receptive_field.py', 'vssd-micro', 'resnet-50', '--images',
                       tmp_path, '--size', '96', '--out', 'field', '--device', 'cpu', expect=2)
-    assert '1 of 3 images were left out:' in output
+    assert '1 of 3 images was left out:' in output
     assert 'c.png: is empty' in output
     assert {file.name for file in (tmp_path / 'field').iterdir()} == {
         'receptive_field.png', 'receptive_field.md', 'receptive_field.csv', 'receptive_field.json',

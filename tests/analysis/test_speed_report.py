@@ -104,6 +104,10 @@ def test_a_plot(rows, busy_rows, figure, tmp_path):
     assert [bar.get_height() for bar in axes.patches] == [1, 2]
     spread = axes.collections[1].get_segments()[0][:, 1]
     assert spread.tolist() == pytest.approx([1, 2.5])  # of 0.5 s and 0.2 s
+    assert [text.get_text() for text in axes.texts] == ['1.00', '2.00']
+    for text in axes.texts:  # the line at 1 does not strike them out
+        assert text.get_bbox_patch().get_facecolor()[3] == 1
+        assert text.get_zorder() > axes.lines[-1].get_zorder()
     plot_speeds(busy_rows, 'a machine', tmp_path / 'b.png')
     ratios, time, cpu = figure[1].axes
     assert [bar.get_height() for bar in time.patches] == [2, 4]

@@ -73,7 +73,7 @@ def test_the_command_prints_what_is_pasted(data, capsys):
     found, _ = run('bands=[3, 1]', capsys)
     np.testing.assert_allclose(found['mean'], data.mean(0)[[3, 1]], rtol=1e-6)
     found, said = run('', capsys, '--images', '1')
-    assert '1 images in' in said
+    assert '1 image in' in said
 
 
 def test_no_data_is_left_out(data, tmp_path, capsys):

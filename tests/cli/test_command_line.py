@@ -42,6 +42,13 @@ def test_errors_of_the_input_are_one_message(capsys, kind):
     assert capsys.readouterr().err == f'{kind.__name__}: what to do\n'
 
 
+def test_details_of_the_hosts_are_off_for_every_command(monkeypatch):
+    done = []
+    monkeypatch.setattr('mmvssd.cli.command_line.keep_details_off', lambda: done.append('off'))
+    run(lambda: done.append('run'))
+    assert done == ['off', 'run']
+
+
 def test_a_message_that_quotes_another_is_whole(capsys):
     """Only the traceback of a data loader's worker is cut off, up to its message."""
     for given, said in (('2 images: DataError: broken', '2 images: DataError: broken'),

@@ -37,9 +37,12 @@ def test_all_that_is_named_like_an_image_is_found(tmp_path, caplog):
     os.mkfifo(tmp_path / 'c.tif')
     (tmp_path / 'd.webp').symlink_to('nothing')
     (tmp_path / 'notes.txt').touch()
+    (tmp_path / 'e.gif').touch()
+    (tmp_path / '._b.PNG').touch()
     (tmp_path / 'sub').mkdir()
     found = find_images(str(tmp_path))
-    assert [file.name for file in found] == ['a.jpg', 'b.PNG', 'c.tif', 'd.webp']
+    assert [file.name for file in found] == ['a.jpg', 'b.PNG', 'c.tif', 'd.webp', 'e.gif']
+    assert find_images(str(tmp_path / '._b.PNG')) == [tmp_path / '._b.PNG']  # it was named
     assert find_images(str(tmp_path / 'notes.txt')) == [tmp_path / 'notes.txt']
     assert find_images(str(tmp_path / 'd.webp')) == [tmp_path / 'd.webp']
 
@@ -50,12 +53,16 @@ def test_all_that_is_named_like_an_image_is_found(tmp_path, caplog):
     ('gone', 'gone: no such image or folder'),
     ('n' * 300, 'nnn: cannot be looked at|nnn: no such image'),
     ('empty', 'empty: holds no image .*; it holds 1 .txt, 2 folders$'),
+    ('phone', 'holds 1 .HEIC, 1 hidden. .HEIC is not read: convert these photographs to JPEG$'),
 ])
 def test_nothing_to_predict_on(tmp_path, monkeypatch, path, message):
     monkeypatch.chdir(tmp_path)
     for name in ('sub', 'other'):
         (tmp_path / 'empty' / name).mkdir(parents=True)
     (tmp_path / 'empty' / 'a.txt').touch()
+    (tmp_path / 'phone').mkdir()
+    for name in ('1.HEIC', '._1.jpg'):
+        (tmp_path / 'phone' / name).touch()
     with pytest.raises(DataError, match=message):
         find_images(path)
 
@@ -105,11 +112,8 @@ def test_obstacles(tmp_path, make, reason):
     assert reason in obstacle(file, [], LIMITS)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
-def test_no_permission(tmp_path):
-    file = pixels(tmp_path / 'a.png')
-    file.chmod(0)
-    assert obstacle(file, [], LIMITS) == 'Permission denied'
+def test_no_permission(locked):
+    assert obstacle(locked / 'locked.png', [], LIMITS) == 'Permission denied'
 
 
 def test_what_vanished(tmp_path):

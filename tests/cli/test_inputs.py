@@ -1,6 +1,4 @@
 """What is predicted on, by what the command line names."""
-import os
-
 import cv2
 import numpy as np
 import pytest
@@ -41,13 +39,13 @@ def test_an_empty_list(tmp_path, content):
 def test_sub_folders(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('mmvssd.cli.inputs.print_log', lambda text, **_: said.append(text))
-    touched(tmp_path, 'b.png', 'x/a.JPG', 'x/y/a.jpg', 'x/notes.md', 'z/c.tif',
-            'out/pictures/b.png')
+    touched(tmp_path, 'b.png', 'x/a.JPG', 'x/y/a.jpg', 'x/notes.md', 'z/c.tif', 'z/d.gif',
+            'out/pictures/b.png', 'x/._a.JPG', '.trash/e.png', '__MACOSX/b.png')
     (tmp_path / 'x' / 'round').symlink_to(tmp_path)
     inputs = find_inputs(str(tmp_path), recursive=True, without=tmp_path / 'out' / 'pictures')
     assert files(inputs) == [str(tmp_path / name) for name in (
-        'b.png', 'x/a.JPG', 'x/y/a.jpg', 'z/c.tif')]
-    assert said == [f'{tmp_path} and its folders: not looked at: 1 .md']
+        'b.png', 'x/a.JPG', 'x/y/a.jpg', 'z/c.tif', 'z/d.gif')]
+    assert said == [f'{tmp_path} and its folders: not looked at: 1 .md, 3 hidden']
     assert files(find_inputs(str(tmp_path))) == [str(tmp_path / 'b.png')]
     with pytest.raises(DataError, match='1 folder. Take the images of its folders with --rec'):
         find_inputs(str(tmp_path / 'out'))
@@ -57,12 +55,13 @@ def test_sub_folders(tmp_path, monkeypatch):
         find_inputs(str(tmp_path / 'b.png'), recursive=True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may list any folder')
-def test_a_folder_that_cannot_be_listed(tmp_path):
-    touched(tmp_path, 'a.png', 'locked/b.png')
-    (tmp_path / 'locked').chmod(0)
+def test_a_folder_that_cannot_be_listed(locked):
+    with pytest.raises(DataError, match=r'/locked: cannot be listed \(Permission denied\)'):
+        find_inputs(str(locked), recursive=True)
     with pytest.raises(DataError, match=r'locked: cannot be listed \(Permission denied\)'):
-        find_inputs(str(tmp_path), recursive=True)
+        find_inputs(str(locked / 'locked'))
+    assert files(find_inputs(str(locked))) == [str(locked / name) for name in (
+        'locked.png', 'open.png')]
 
 
 def test_images_of_one_name_get_pictures_of_their_own(tmp_path):
@@ -112,6 +111,18 @@ def test_what_is_not_there(tmp_path):
             find_inputs(str(tmp_path / name))
     with pytest.raises(DataError, match='images: got'):
         find_inputs('')
+
+
+def test_patterns_that_the_shell_left(tmp_path, monkeypatch):
+    touched(tmp_path, 'a.png', 'b.png', 'c.jpg', '[1].png', '._d.png', 'x/y/e.png')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert files(find_inputs('?.png')) == ['a.png', 'b.png']
+    assert files(find_inputs(['*.jpg', '[1].png'])) == ['c.jpg', '[1].png']  # that is there
+    assert files(find_inputs('~/x/**/*.png')) == [str(tmp_path / 'x/y/e.png')]
+    assert files(find_inputs('~/c.jpg')) == [str(tmp_path / 'c.jpg')]
+    with pytest.raises(DataError, match=r'\*.tif: no file fits this pattern \(seen from'):
+        find_inputs('*.tif')
 
 
 def test_several(tmp_path, video):

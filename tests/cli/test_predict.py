@@ -208,6 +208,9 @@ def test_objects_are_counted(run, capsys):
     run.report([])
     assert capsys.readouterr().out.splitlines()[-1] == (
         '7 objects with a score of 0.3 (--score-thr) or more, in 2 of 4 images')
+    run.objects[1:3] = [0, 1]
+    run.report([])
+    assert capsys.readouterr().out.splitlines()[-1].startswith('1 object with a score of')
     run.objects.clear()  # of a classifier there are none to count
     run.report([])
     assert len(capsys.readouterr().out.splitlines()) == 1
@@ -495,7 +498,7 @@ def test_batches_and_threads_give_the_predictions_of_single_images(untrained, tm
     (folder / '5.png').write_text('<html>')
 
     def run(name, **options):
-        with pytest.raises(DataError, match=r'1 of 7 images were left out:\n.*5.png: cannot be'):
+        with pytest.raises(DataError, match=r'1 of 7 images was left out:\n.*5.png: cannot be'):
             predict(*untrained, str(folder), str(tmp_path / name), device='cpu',
                     options=Options(score_thr=0, **options))
         entries = json.loads((tmp_path / name / 'predictions.json').read_text())
@@ -543,7 +546,7 @@ def test_a_run_is_resumed(untrained, tmp_path, monkeypatch):
     assert entries(out) == ['a.png', 'c.png']
     with pytest.raises(ConfigError, match='were made with another score-thr'):
         run(resume=True, score_thr=0.5)
-    with pytest.raises(DataError, match='1 of 4 images were left out'):
+    with pytest.raises(DataError, match='1 of 4 images was left out'):
         run(resume=True)
     assert entries(out) == ['a.png', 'c.png', 'd.png']
     assert written == ['a.png', 'c.png', 'd.png']

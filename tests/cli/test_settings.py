@@ -88,7 +88,7 @@ def start(folder, recipe, options):
      'mean Resize'),
     # of models
     (CLASSIFIER, 'model.backbone.arch', 'nano2', 'model.backbone: ValueError: arch: unknown name'),
-    (CLASSIFIER, 'model.backbone.drop_path', 0.1, 'did you mean drop_path_rate?'),
+    (CLASSIFIER, 'model.backbone.drop_path', 0.1, 'it is called drop_path_rate here'),
     (CLASSIFIER, 'model.head.num_classes', 'ten', 'model.head: TypeError'),
     (CLASSIFIER, 'model.head.type', 'LinearClsHea', 'did you mean LinearClsHead'),
     (CLASSIFIER, 'model', None, 'TypeError: model should be'),

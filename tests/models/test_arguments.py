@@ -1,4 +1,6 @@
 """Wrong arguments of backbones, ops and converters: one ValueError each, naming the argument."""
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -28,12 +30,28 @@ def wrong(build, message):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('family', [VSSD, VMamba])
+@pytest.mark.parametrize(('name', 'hint'), [
+    ('in_chans', 'it is called in_channels here'), ('in_channel', 'did you mean in_channels?'),
+    ('use_checkpoint', 'it is called with_cp here'), ('img_size', 'images may be of any size'),
+    ('num_classes', 'a backbone has no classifier'), ('pretrained', 'weights are loaded with'),
+    ('depths', 'arch=dict(...) has it'), ('foo', 'known: arch, in_channels, out_indices')])
+def test_names_of_other_packages(family, name, hint):
+    start = f'^{family.__name__}: there is no argument {name}; '
+    with pytest.raises(TypeError, match=start) as error:
+        family(**{name: 3})
+    assert hint in str(error.value)
+    assert 'in_channels' in inspect.signature(family).parameters
+
+
 @pytest.mark.parametrize(('family', 'nano'), FAMILIES)
 @pytest.mark.parametrize(('arch', 'message'), [
     (5, 'arch: got 5, expected a name'), ([], r'arch: got \[\]'), (NAN, 'arch: got nan'),
     (b'tiny', 'arch: got b'), ({}, r"unknown keys \[\], missing keys \['embed_dims'"),
     ({1: 2}, r'unknown keys \[1\]'), ({1: 2, 'a': 3}, r"unknown keys \[1, 'a'\]"),
-    (dict(embed_dim=16, depths=(1, )), 'did you mean embed_dims'),
+    (dict(embed_dim=16, depths=(1, )), 'embed_dim is called embed_dims here'),
+    (dict(embed_dimz=16, depths=(1, )), 'did you mean embed_dims'),
+    (dict(dims=16, depths=(1, ), ssm_d_state=1), 'dims is called .*ssm_d_state is called d_state'),
     ('Tiny-S2L5', 'unknown name|did you mean'),
 ])
 def test_archs(family, nano, arch, message):

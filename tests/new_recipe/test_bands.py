@@ -142,8 +142,8 @@ def test_photographs_stay_photographs(tmp_path):
 
 @pytest.mark.parametrize(('spoil', 'message'), [
     (lambda file: bands(file, 4), r'images differ in bands or values: 4 bands of uint16 in 1 '
-                                  r'images, such as .*cat/0\.npy; 5 bands of uint16 in 5'),
-    (lambda file: bands(file, 5, 'float32'), r'5 bands of float32 in 1 images.*cat/0\.npy'),
+                                  r'image, such as .*cat/0\.npy; 5 bands of uint16 in 5'),
+    (lambda file: bands(file, 5, 'float32'), r'5 bands of float32 in 1 image,.*cat/0\.npy'),
     (lambda file: file.write_bytes(file.read_bytes()[:-9]), r'cat/0\.npy \(.*cannot be read'),
     (lambda file: file.write_bytes(b''), r'cat/0\.npy \(')])
 def test_what_does_not_go_together_is_named(spoil, message, tmp_path):

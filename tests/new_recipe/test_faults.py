@@ -52,7 +52,7 @@ def test_all_faults_at_once(tmp_path):
     for text in ('numbers outside 0 to 1 (the first: ' + str(root), 'beyond the 2 names',
                  'neither a box of four numbers nor a polygon', 'not finite numbers',
                  'without width or height', 'not a whole number from 0 on',
-                 f'images cannot be read (the first: {root}/images/val/val0.JPG'):
+                 f'image cannot be read (the first: {root}/images/val/val0.JPG'):
         assert text in message, text
     for name in ('train0.txt, line 2', 'train1.txt, line 2', 'train2.txt', 'train3.txt', 'val1.txt',
                  'val2.txt', 'val3.txt'):
@@ -215,7 +215,7 @@ CASES = {
     'numbers of classes without names': (endless_numbers, ['no file names the classes',
                                                            'up to 999999999', 'val0.txt']),
     'two COCO files': (two_files, ['2 COCO files', 'instances.json, other.json', '--val']),
-    'a mask of endless size': (bomb_in_a_mask, ['masks cannot be read', '1.json']),
+    'a mask of endless size': (bomb_in_a_mask, ['mask cannot be read', '1.json']),
     'shades as JPEG': (shades_as_jpeg, ['stand for no classes', 'as PNG', '.jpg']),
     'label maps of other names': (label_maps_of_other_names, [
         'no label map has the name of an image: images/0.jpg, masks/map0.png', '--task cls']),
@@ -225,21 +225,21 @@ CASES = {
     'formats mixed': (mixed, ['data of several formats are mixed', 'voc: 6 files',
                               'labelme: 6 files', '--format voc or labelme']),
     'polygon of two points': (change_coco(two_points), ['fewer than three points', '0.jpg']),
-    'listed twice': (change_coco(listed_twice), ['images are listed twice', '0.jpg']),
-    'not there': (change_coco(not_there), ['are not there', 'none.jpg']),
+    'listed twice': (change_coco(listed_twice), ['image is listed twice', '0.jpg']),
+    'not there': (change_coco(not_there), ['is not there', 'none.jpg']),
     'one image': (one_image, ['only one image', '0.jpg']),
     'no object': (change_coco(lambda content: content['annotations'].clear()),
                   ['none of the 6 images has an object']),
     'box beyond its image': (xml(made.voc_xml('0.jpg', box=(1, 1, 900, 40))),
-                             ['reach out of their image', '0.xml']),
+                             ['reaches out of its image', '0.xml']),
     'box turned round': (xml(made.voc_xml('0.jpg', box=(40, 1, 10, 40))),
                          ['not beyond the other', '0.xml']),
     'entities': (xml(BOMB), ['declares a document type', '0.xml']),
     'outside entities': (xml(OUTSIDE), ['declares a document type', '0.xml']),
-    'broken XML': (xml('<annotation><filename>'), ['XML files cannot be read', '0.xml']),
-    'no image of XML': (xml(made.voc_xml('x.jpg'), 'other.xml'), ['have no image', 'other.xml']),
+    'broken XML': (xml('<annotation><filename>'), ['XML file cannot be read', '0.xml']),
+    'no image of XML': (xml(made.voc_xml('x.jpg'), 'other.xml'), ['has no image', 'other.xml']),
     'class only of validation': (xml(made.voc_xml('5.jpg', label='cow'), '5.xml'),
-                                 ['occur in val and not in training', 'cow', '5.jpg']),
+                                 ['occurs in val and not in training', 'cow', '5.jpg']),
     'turned by EXIF': (turned, ['EXIF orientation turns', '0.jpg', '64 x 48']),
     'LabelMe, two points': (labelme(points=[[1, 1], [20, 20]]),
                             ['fewer than three points', '1.json']),
@@ -256,7 +256,7 @@ CASES = {
     'YAML, no folder': (yaml_file('train: images/training\nval: images/val\nnames: [a, b]\n'),
                         ['is not there', 'images/training']),
     'folder only of validation': (folders_without('train', 'dog'),
-                                  ['classes that the training data lack', 'val/dog',
+                                  ['class that the training data lack', 'val/dog',
                                    'Rename or remove such folders. Training has cat']),
     'folder named otherwise in validation': (renamed_in_validation, [
         'val/Dog', 'Training has cat, dog; did you mean dog?']),
@@ -277,7 +277,7 @@ CASES = {
                   ['only the values 0']),
     'CSV, twice': (csv_rows('0.jpg,cat'), ['listed twice', 'line 10', '0.jpg']),
     'CSV, two classes': (csv_rows('0.jpg,dog'), ['with several classes', 'line 2', '0.jpg']),
-    'CSV, no class': (csv_rows('0.jpg,'), ['lack an image or a class', 'line 10']),
+    'CSV, no class': (csv_rows('0.jpg,'), ['lacks an image or a class', 'line 10']),
     'CSV, no image': (csv_rows('none.jpg,cat'), ['not there', 'line 10: none.jpg']),
 }
 
@@ -318,7 +318,7 @@ def test_validation_has_a_category_that_training_lacks(tmp_path):
     made.make_coco(tmp_path / 'a')
     made.make_coco(tmp_path / 'b', classes=('cat', 'cow'))
     message = message_of(tmp_path / 'a', val=str(tmp_path / 'b'))
-    assert "classes that the training data lack (the first: 'cow')" in message
+    assert "class that the training data lack (the first: 'cow')" in message
     assert str(tmp_path / 'b' / 'instances.json') in message
 
 
@@ -394,7 +394,7 @@ def test_a_part_without_annotations(tmp_path, capsys):
     with open(tmp_path / 'data' / 'data.yaml', 'a') as file:
         file.write('test: images/test\n')
     new_recipe(str(tmp_path / 'data'), str(tmp_path / 'r.py'), arch='vssd-nano')
-    assert 'the 1 images of test have no annotations and are not used' in capsys.readouterr().out
+    assert 'the 1 image of test has no annotations and is not used' in capsys.readouterr().out
     for file in (tmp_path / 'data' / 'labels' / 'val').iterdir():
         file.unlink()
     assert 'none of the 4 images of val has an object' in message_of(tmp_path / 'data')
@@ -453,6 +453,21 @@ def test_a_table_that_disagrees_with_folders(tmp_path):
             assert recognize(Tree(root))[0] == 'csv'
     made.make_csv(tmp_path / 'one')
     assert recognize(Tree(tmp_path / 'one'))[0] == 'csv'
+
+
+def test_a_table_of_one_class_hides_no_folders(tmp_path):
+    """A classifier has nothing to learn of it."""
+    root = tmp_path / 'data'
+    made.make_class_folders(root)
+    images = sorted(root.rglob('*.png'))
+    (root / 'list.csv').write_text('\n'.join(
+        ['image,label', *(f'{path.relative_to(root)},animal' for path in images)]))
+    name, found = recognize(Tree(root))
+    assert name == 'class_folders'
+    assert found.reason.endswith('; list.csv has one class, and is not taken')
+    (root / 'list.csv').write_text('image,label\n' + '\n'.join(
+        f'{path.relative_to(root)},{index % 2}' for index, path in enumerate(images)))
+    assert 'Choose with --format csv or class_folders' in message_of(root)
 
 
 def test_label_maps_of_other_names_that_are_asked_for(tmp_path, capsys):

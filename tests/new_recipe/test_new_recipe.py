@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -193,7 +194,10 @@ def test_two_images_of_two_classes(tmp_path, capsys):
     """The least that can be divided; what is lacking then is said."""
     made.make_labelme(tmp_path / 'data', count=2)
     write(tmp_path / 'data', tmp_path / 'r.py')
-    assert 'classes occur in val and not in training' in ' '.join(capsys.readouterr().out.split())
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'class occurs in val and not in training' in said
+    assert re.search(r'Sizes: all \d+ x \d+ pixels; median', said)  # of one size
+    assert re.search(r'\d+ epochs of 1 step, 1 image each', said)
 
 
 def test_given_validation(tmp_path):

@@ -27,6 +27,7 @@ from mmvssd.analysis.photographs import choose_photographs, report_failures
 from mmvssd.analysis.speed_report import machine
 from mmvssd.cli.command_line import add_photograph_arguments, named, run
 from mmvssd.cli.launch import check_device, check_seed, check_writable
+from mmvssd.phrases import numbered
 from mmvssd.version import __version__
 
 
@@ -66,7 +67,8 @@ def main() -> None:
     if constants:
         print(f'Of one value everywhere, and so without shades: {", ".join(sorted(constants))}.')
     if enlarged:
-        print(f'{enlarged} images are smaller than {args.size} pixels and were enlarged.')
+        print(numbered(f'{{}} image[s] [is|are] smaller than {args.size} pixels and [was|were] '
+                       'enlarged.', enlarged))
     report_failures(failures, len(files))
 
 

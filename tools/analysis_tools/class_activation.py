@@ -29,6 +29,7 @@ from mmvssd.analysis.speed_report import machine
 from mmvssd.cli.command_line import add_photograph_arguments, named, run
 from mmvssd.cli.launch import check_device, check_seed, check_writable
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import numbered
 from mmvssd.version import __version__
 
 
@@ -68,7 +69,8 @@ def main() -> None:
             print(f'{row["picture"]}: {row["note"]}')
     enlarged = sum(row['enlarged'] for row in rows)
     if enlarged:
-        print(f'{enlarged} images are smaller than {args.size} pixels and were enlarged.')
+        print(numbered(f'{{}} image[s] [is|are] smaller than {args.size} pixels and [was|were] '
+                       'enlarged.', enlarged))
     report_failures(failures, len(files))
 
 

@@ -8,6 +8,7 @@ from mmvssd.analysis.result_files import write
 from mmvssd.cli.command_line import named, run
 from mmvssd.cli.launch import check_output_file
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import counted
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     write(Path(args.out), draw(dots, args.accuracy, title))
     for line in left_out:
         print(f'left out: {line}')
-    print(f'{len(dots)} models in {args.out}')
+    print(f'{counted(len(dots), "model")} in {args.out}')
 
 
 if __name__ == '__main__':

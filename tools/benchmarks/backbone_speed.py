@@ -16,6 +16,7 @@ from mmvssd.analysis.throughput import Setting, measure, profile
 from mmvssd.cli.command_line import run
 from mmvssd.cli.launch import check_device, check_writable
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import counted
 from mmvssd_kernels.benchmark.profiling import unit
 
 MODELS = ('resnet-50', 'swin-tiny', 'convnext-tiny', 'vssd-tiny', 'vssd-tiny-iccv2025',
@@ -74,7 +75,7 @@ def _profile(models: Sequence[str], settings: Sequence[Setting], device: str, ca
              folder: Optional[Path]) -> None:
     """Print where steps spend their time, and write it after each of them."""
     facts = [machine(device), '', f'{unit(torch.device(device))}, by torch.profiler: mean of '
-             f'{calls} steps.']
+             f'{counted(calls, "step")}.']
     steps: List[StepKernels] = []
     for found in profile(models, settings, device=device, calls=calls):
         steps.append(StepKernels(*found))

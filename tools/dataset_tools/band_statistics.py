@@ -12,6 +12,7 @@ from mmvssd.bands.statistics import measure
 from mmvssd.cli.command_line import add_recipe_arguments, run, show
 from mmvssd.cli.launch import load_config, require
 from mmvssd.errors import ConfigError, printable
+from mmvssd.phrases import counted
 
 #: Images that cannot be read and are named.
 NAMED = 10
@@ -39,8 +40,8 @@ def main() -> None:
                 print(f'     band {band.number} has one value throughout: leave it out of bands')
         for line in found.unreadable[:NAMED]:
             print(f'left out: {printable(line)}')
-        print(f'{found.images} images in {found.seconds:.1f} seconds, {len(found.unreadable)} left '
-              'out; paste into LoadBands:')
+        print(f'{counted(found.images, "image")} in {found.seconds:.1f} seconds, '
+              f'{len(found.unreadable)} left out; paste into LoadBands:')
     show(f'mean=[{", ".join(f"{band.mean:.7g}" for band in found.bands)}],\n'
          f'std=[{", ".join(f"{band.std:.7g}" for band in found.bands)}],')
 

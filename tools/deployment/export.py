@@ -4,7 +4,6 @@ import argparse
 
 from mmvssd.cli.command_line import add_recipe_arguments, named, run
 from mmvssd.cli.launch import load_config
-from mmvssd.cli.terminal import keep_details_off
 from mmvssd.deployment.export import TARGETS, export, report
 
 
@@ -30,7 +29,6 @@ def main() -> None:
                         help='photographs that a detector is compared on, files or folders, '
                         'the first ten (default: those that scikit-learn bundles)')
     args = parser.parse_args()
-    keep_details_off()
     comparisons = export(load_config(args.config, options=args.cfg_options), args.checkpoint,
                          args.out, to=args.to, result=args.result, normalizes=args.normalize,
                          images=args.images)

@@ -6,6 +6,7 @@ import os
 from mmvssd.cli.command_line import add_recipe_arguments, named, run
 from mmvssd.cli.launch import load_config
 from mmvssd.deployment.quantization import quantize
+from mmvssd.phrases import counted
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     scores = quantize(load_config(args.config, options=args.cfg_options), args.model, args.out,
                       calibration=args.calibrate, evaluation=args.evaluate,
                       max_loss=args.max_loss / 100, seed=args.seed)
-    print(f'{scores.images} images: top-1 {scores.float_top1:.2%} in float32, '
+    print(f'{counted(scores.images, "image")}: top-1 {scores.float_top1:.2%} in float32, '
           f'{scores.int8_top1:.2%} in 8 bits; the same class for {scores.agreement:.2%}')
     print(f'{args.out}: written, {os.path.getsize(args.out) / 1e6:.1f} MB; '
           f'{args.model} has {os.path.getsize(args.model) / 1e6:.1f}')

@@ -2,6 +2,7 @@
 
 Nothing of the data is ever changed.
 """
+from dataclasses import replace
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from mmvssd.datasets.formats import (
@@ -28,6 +29,7 @@ from mmvssd.datasets.formats.records import (
 )
 from mmvssd.datasets.formats.tree import MARK, Tree
 from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.listings.folders import unread_advice
 from mmvssd.errors import DataError
 from mmvssd.phrases import counted, some
 
@@ -109,6 +111,7 @@ def recognize(tree: Tree, task: Optional[str] = None,
     if unpaired and set(weak) <= {'class_folders'}:
         advice = '. If the folders are classes, say --task cls' if weak else ''
         raise DataError(f'{tree.root}: {unpaired}{advice}')
+    weak = _of_classes(tree, weak) if len(weak) > 1 else weak
     if len(weak) > 1 and _disagree(tree, weak):
         _ask(tree, weak)
     for key, found in weak.items():
@@ -145,10 +148,31 @@ def _found(tree: Tree, formats: Dict[str, Format]) -> Dict[str, Found]:
     return {key: one for key, one in found.items() if one}
 
 
+def _of_classes(tree: Tree, found: Dict[str, Found]) -> Dict[str, Found]:
+    """Return the formats of classification that have classes to tell apart, if one has.
+
+    Images in one folder may be of any classes, and a table of one class lists something else.
+    What cannot be read may have some.
+    """
+    counts: Dict[str, Optional[int]] = {}
+    for key, one in found.items():
+        try:
+            counts[key] = len(FORMATS[key].read(tree, one, Findings()).classes)
+        except DataError:
+            counts[key] = None
+    told_apart = {key: one for key, one in found.items() if counts[key] != 1}
+    if not told_apart:
+        return found
+    left = [tree.relative(file) for key in set(found) - set(told_apart)
+            for file in found[key].files]
+    note = f'; {some(left)} has one class, and is not taken' if left else ''
+    return {key: replace(one, reason=one.reason + note) for key, one in told_apart.items()}
+
+
 def _disagree(tree: Tree, found: Dict[str, Found]) -> bool:
     """Tell whether formats of classification give images other classes.
 
-    Images in one folder may be of any classes. What cannot be read agrees with nothing.
+    What cannot be read agrees with nothing.
     """
     by_format = []
     for key, one in found.items():
@@ -157,8 +181,7 @@ def _disagree(tree: Tree, found: Dict[str, Found]) -> bool:
         except DataError:
             by_format.append({})
             continue
-        if len(data.classes) > 1:
-            by_format.append({item.image: data.classes[item.label] for item in data.items})
+        by_format.append({item.image: data.classes[item.label] for item in data.items})
     shared = set.intersection(*map(set, by_format)) if by_format else set()
     return len(by_format) > 1 and (not shared or any(
         len({labels[image] for labels in by_format}) > 1 for image in shared))
@@ -169,7 +192,7 @@ def _ask(tree: Tree, found: Dict[str, Found]) -> None:
     tasks = {FORMATS[key].task for key in found}
     choice = ('Choose with --format ' + ' or '.join(found)
               + f', or with --task {" or ".join(sorted(tasks))}' * (len(tasks) == len(found)))
-    lines = [f'  - {key}: ' + (f'{len(one.files)} file{"s" * (len(one.files) > 1)}, such as '
+    lines = [f'  - {key}: ' + (f'{counted(len(one.files), "file")}, such as '
              f'{some([tree.relative(file) for file in one.files[:3]])}' if one.files
              else one.reason) for key, one in found.items()]
     raise DataError('\n'.join([f'{tree.root}: data of several formats are mixed. {choice}',
@@ -180,9 +203,7 @@ def _advice(tree: Tree, among: Dict[str, Format]) -> str:
     """Say what is missing of files that are no data yet; empty if nothing is known of them."""
     if tree.images and 'class_folders' in among:
         return '. For a classifier, put the images of each class into a folder of its name'
-    if tree.unread and not tree.images:
-        return f'. {tree.unread[0].suffix} is not read: convert these photographs to JPEG'
-    return ''
+    return '' if tree.images else unread_advice(path.name for path in tree.unread)
 
 
 def _contents(tree: Tree) -> str:

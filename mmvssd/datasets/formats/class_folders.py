@@ -17,7 +17,7 @@ from mmvssd.datasets.formats.tree import MARK, PARTS, Tree
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import is_hidden
 from mmvssd.errors import DataError
-from mmvssd.phrases import counted, some, suggestion
+from mmvssd.phrases import counted, numbered, some, suggestion
 
 #: Endings that MMPreTrain's CustomDataset reads, in either case.
 READ_IN_PLACE = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -91,7 +91,7 @@ def read(tree: Tree, found: Found, findings: Findings,
     if classes is not None:
         for name in names:
             if name not in classes:
-                findings.stop(str(tree.root), '{} folders are not among the classes',
+                findings.stop(str(tree.root), '{} folder[s] [is|are] not among the classes',
                               str(next(folders[name][0].parent for folders in by_part.values()
                                        if name in folders)), f'Listed are {some(classes)}')
         names = list(classes)
@@ -100,7 +100,7 @@ def read(tree: Tree, found: Found, findings: Findings,
     for part, folders in by_part.items():
         for name, files in folders.items():
             if trained and name not in trained:
-                findings.stop(str(tree.root), '{} classes that the training data lack',
+                findings.stop(str(tree.root), '{} class[es] that the training data lack',
                               str(files[0].parent), 'Rename or remove such folders. Training has '
                               f'{some(sorted(trained))}{suggestion(name, trained)}')
         items = [Item(path, label=names.index(name) if name in names else 0,
@@ -109,8 +109,8 @@ def read(tree: Tree, found: Found, findings: Findings,
         parts[part] = Part(items, _in_place(base, part, folders, names))
     read_images = {item.image for part in parts.values() for item in part.items}
     beside = [path for path in tree.images if path not in read_images]
-    notes = [f'{len(beside)} images lie in no folder of a class and are not read, such as '
-             f'{beside[0]}'] if beside else []
+    notes = [numbered('{} image[s] [lies|lie] in no folder of a class and [is|are] not read, such '
+                      'as ', len(beside)) + str(beside[0])] if beside else []
     empty = _without_images(tree, base, divided, names)
     if empty:
         notes.append(f'{counted(len(empty), "folder")} beside those of the classes without an '

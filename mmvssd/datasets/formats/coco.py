@@ -12,7 +12,7 @@ from mmvssd.engine.data.coco.values import is_id, is_number
 from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
-from mmvssd.phrases import some
+from mmvssd.phrases import numbered, some
 
 #: Words of names of COCO's files beside those of instances.
 OTHER_KINDS = ('keypoints', 'captions', 'stuff', 'panoptic', 'image_info')
@@ -127,8 +127,8 @@ def _read_file(tree: Tree, file: Path,
         item.objects = objects.get(image.get('id'), []) if objects else []
         items.append(item)
         if not item.image.is_file():
-            findings.stop(str(file), f'{{}} images that it lists are not there (their folder is '
-                          f'taken to be {folder})', item.image.name)
+            findings.stop(str(file), '{} image[s] that it lists [is|are] not there (the folder '
+                                     f'is taken to be {folder})', item.image.name)
     as_is = None if notes else dict(ann_file=str(file), data_prefix=dict(img=f'{folder}/'))
     return Part(items, as_is), names, [f'{file.name}: {note}, written into a new file'
                                        for note in notes]
@@ -154,7 +154,7 @@ def _complete(annotations: Sequence[dict]) -> List[str]:
             lacking['area'] += 1
             one['area'] = box[2] * box[3]
     meant = dict(iscrowd='0', area='width x height')
-    return [f'{count} annotations lack {key!r}, taken as {meant[key]}'
+    return [numbered(f'{{}} annotation[s] [lacks|lack] {key!r}, taken as {meant[key]}', count)
             for key, count in lacking.items() if count]
 
 
@@ -173,8 +173,9 @@ def _complete_images(images: Sequence[dict], folder: Path) -> List[str]:
             if fact is not None:
                 image['width'], image['height'] = upright_size(fact)
                 sizes += 1
-    return ([f'{slashes} file names have backslashes, taken as slashes'] if slashes else []) + (
-        [f'{sizes} images lack width and height, taken from their files'] if sizes else [])
+    told = (('{} file name[s] [has|have] backslashes, taken as slashes', slashes),
+            ('{} image[s] [lacks|lack] width and height, taken from [its file|their files]', sizes))
+    return [numbered(text, count) for text, count in told if count]
 
 
 def _check_names(images: Sequence[dict], where: str, findings: Findings) -> None:
@@ -182,7 +183,7 @@ def _check_names(images: Sequence[dict], where: str, findings: Findings) -> None
     for image in images:
         name = image.get('file_name')
         if is_id(name) and os.path.normpath(str(name)) in seen:
-            findings.stop(where, '{} images are listed twice', str(name),
+            findings.stop(where, '{} image[s] [is|are] listed twice', str(name),
                           'Keep one entry of each image, with the annotations of both')
         seen.add(os.path.normpath(str(name)))
 
@@ -209,7 +210,7 @@ def _agree(part: Part, own: List[str], names: List[str], file: Path, findings: F
         return
     for name in own:
         if name not in names:
-            findings.stop(str(file), '{} classes that the training data lack', repr(name),
+            findings.stop(str(file), '{} class[es] that the training data lack', repr(name),
                           'List the same categories in the files of all parts')
     place = {index: names.index(name) for index, name in enumerate(own) if name in names}
     for item in part.items:

@@ -107,12 +107,12 @@ def read(tree: Tree, found: Found, findings: Findings,
     seen: Dict[Path, tuple] = {}
     for image, label, part, place in rows:
         if label not in names:
-            findings.stop(str(tree.root), '{} rows have a class that is not listed',
+            findings.stop(str(tree.root), '{} row[s] [has|have] a class that is not listed',
                           f'{place}: {label!r}')
             continue
         if image in seen:
-            what = ('{} images are listed twice' if seen[image][0] == label
-                    else '{} images are listed with several classes')
+            what = ('{} image[s] [is|are] listed twice' if seen[image][0] == label
+                    else '{} image[s] [is|are] listed with several classes')
             findings.stop(str(tree.root), what, f'{seen[image][1]} and {place}: {image.name}')
             continue
         seen[image] = label, place
@@ -132,12 +132,13 @@ def _rows_of(file: Path, part: Optional[str], tree: Tree, findings: Findings) ->
     for number, row in table.rows:
         place = f'{file}, line {number}'
         if len(row) <= max(table.image, table.label) or not row[table.label]:
-            findings.stop(str(file), '{} rows lack an image or a class', f'line {number}: '
+            findings.stop(str(file), '{} row[s] [lacks|lack] an image or a '
+                                     'class', f'line {number}: '
                           f'{short(row)}')
             continue
         image = _image_of(row[table.image], folder, tree)
         if image is None:
-            findings.stop(str(file), '{} images are not there',
+            findings.stop(str(file), '{} image[s] [is|are] not there',
                           f'line {number}: {row[table.image]}')
             continue
         own = row[table.part].lower() if table.part is not None and (

@@ -6,6 +6,7 @@ from mmvssd.datasets.formats.class_names import read_text
 from mmvssd.datasets.formats.records import TEST, TRAIN, VAL, WHOLE, Item, Part
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.errors import DataError
+from mmvssd.phrases import numbered
 
 
 def divide(items: Sequence[Item], tree: Tree,
@@ -31,8 +32,8 @@ def divide(items: Sequence[Item], tree: Tree,
     parts, notes = settled(groups)
     lacking = sorted(set().union(*lists.values()) - {item.image.stem for item in items})
     if lacking:
-        notes.append(f'{len(lacking)} names in the lists of ImageSets have no annotated image, '
-                     f'such as {lacking[0]}')
+        notes.append(numbered('{} name[s] in the lists of ImageSets [has|have] no annotated image, '
+                              'such as ', len(lacking)) + lacking[0])
     return parts, notes
 
 
@@ -54,8 +55,8 @@ def settled(groups: Dict[Optional[str], List[Item]]) -> Tuple[Dict[str, Part], L
                             '--val')
         groups[TRAIN] = rest
     elif rest:
-        notes.append(f'{len(rest)} images that belong to no part are left out, such as '
-                     f'{rest[0].image}')
+        notes.append(numbered('{} image[s] that [belongs|belong] to no part [is|are] left out, '
+                              'such as ', len(rest)) + str(rest[0].image))
     return {part: Part(groups[part]) for part in (TRAIN, VAL, TEST) if part in groups}, notes
 
 

@@ -9,7 +9,7 @@ from mmvssd.errors import DataError
 from mmvssd.phrases import some
 
 #: What is said of annotation files that several images fit.
-SEVERAL = '{} annotation files have several images of their name'
+SEVERAL = '{} annotation file[s] [has|have] several images of [its|their] name'
 NAME_IT = 'Give the images names that differ, or lay each annotation file beside its image'
 
 

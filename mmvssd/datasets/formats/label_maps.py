@@ -12,7 +12,7 @@ from mmvssd.datasets.formats.records import SEGMENTATION, WHOLE, Data, Found, It
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.datasets.formats.words import IMAGE_WORDS, MAP_WORDS, SILENT_WORDS
 from mmvssd.engine.data.findings import Findings
-from mmvssd.phrases import some
+from mmvssd.phrases import numbered, some
 
 #: What a label map's name has beside its image's.
 MAP_STEM = re.compile(r'[_-](mask|masks|label|labels|gt|seg|segmentation|labelmap)$', re.IGNORECASE)
@@ -23,8 +23,9 @@ def find(tree: Tree) -> Optional[Found]:
     pairs, _ = _pairs(tree)
     if not pairs:
         return None
-    return Found([maps[0] for _, maps in pairs], f'{len(pairs)} images have a label map, such as '
-                 f'{tree.relative(pairs[0][0])} with {tree.relative(pairs[0][1][0])}', 'likely')
+    example = f'{tree.relative(pairs[0][0])} with {tree.relative(pairs[0][1][0])}'
+    return Found([maps[0] for _, maps in pairs], numbered(
+        '{} image[s] [has|have] a label map, such as ', len(pairs)) + example, 'likely')
 
 
 def strangers(tree: Tree) -> str:
@@ -95,13 +96,14 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
     """
     pairs, alone = _pairs(tree)
     for path in alone:
-        findings.warn(str(tree.root), '{} label maps have no image', str(path))
+        findings.warn(str(tree.root), '{} label map[s] [has|have] no image', str(path))
     for path in _unlabelled(tree, pairs):
-        findings.warn(str(tree.root), '{} images have no label map and are left out, though others '
+        findings.warn(str(tree.root), '{} image[s] [has|have] no label map and [is|are] left out, '
+                                      'though others '
                       'beside them have one', str(path))
     for path, maps in pairs:
         if len(maps) > 1:
-            findings.stop(str(tree.root), '{} images have several label maps',
+            findings.stop(str(tree.root), '{} image[s] [has|have] several label maps',
                           f'{path}: {some([tree.relative(one) for one in maps])}')
     items = [Item(path, label_map=maps[0], source=str(maps[0])) for path, maps in pairs]
     named = None if classes is not None else find_names(tree)

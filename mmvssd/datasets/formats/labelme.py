@@ -21,7 +21,7 @@ from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
-from mmvssd.phrases import short, some
+from mmvssd.phrases import counted, numbered, short, some
 
 #: Corners that stand for a circle.
 CORNERS = 36
@@ -60,7 +60,7 @@ def read(tree: Tree, found: Found, findings: Findings,
     for file in found.files:
         content = tree.json(file)
         if isinstance(content, DataError):
-            findings.stop(str(file.parent), '{} JSON files cannot be read', str(content))
+            findings.stop(str(file.parent), '{} JSON file[s] cannot be read', str(content))
         else:
             files.append(_File(file, content, tree, findings))
     names = known or sorted({name for one in files for name, _ in one.objects})
@@ -70,11 +70,12 @@ def read(tree: Tree, found: Found, findings: Findings,
         if one.image is None:
             continue
         if one.image in annotated:
-            findings.stop(str(tree.root), '{} images are annotated in two files',
+            findings.stop(str(tree.root), '{} image[s] [is|are] annotated in two files',
                           f'{one.image}: {annotated[one.image]} and {one.file}')
         annotated[one.image] = one.file
         for name in {name for name, _ in one.objects} - set(names):
-            findings.stop(str(tree.root), '{} files have shapes of classes that are not listed',
+            findings.stop(str(tree.root), '{} file[s] [has|have] shapes of classes that are not '
+                                          'listed',
                           f'{name!r} in {one.file}', f'Listed are {some(names)}')
         objects = [dict(shape, category_id=names.index(name)) for name, shape in one.objects
                    if name in names]
@@ -85,7 +86,8 @@ def read(tree: Tree, found: Found, findings: Findings,
         notes.append(f'{left_out} shapes are lines or points, have no area, and are left out')
     bare = [path for path in tree.images if path not in annotated]
     if bare:
-        notes.append(f'{len(bare)} images without a JSON file are left out, such as {bare[0]}')
+        notes.append(numbered('{} image[s] without a JSON file [is|are] left out, such as ',
+                              len(bare)) + str(bare[0]))
     if named:
         notes.append(f'classes and their order are those of {named.file}')
     return Data(DETECTION, names, parts, listed=known is not None, notes=notes)
@@ -132,7 +134,7 @@ class _File:
             self.findings.stop(str(self.file.parent), SEVERAL, str(error), NAME_IT)
             return None
         if image is None:
-            self._stop('{} files have no image; one in imageData is not read',
+            self._stop('{} file[s] [has|have] no image; one in imageData is not read',
                        f'imagePath {short(path)}')
         return image
 
@@ -141,7 +143,7 @@ class _File:
         for number, shape in enumerate(shapes, 1):
             name = shape.get('label') if isinstance(shape, dict) else None
             if not isinstance(name, str) or not name.strip():
-                self._stop('{} files have shapes without a label', f'shape {number}')
+                self._stop('{} file[s] [has|have] shapes without a label', f'shape {number}')
                 continue
             if name in NO_CLASSES:
                 continue
@@ -164,7 +166,7 @@ class _File:
         if not isinstance(points, list) or not all(
                 isinstance(point, list) and len(point) == 2 and all(map(is_number, point))
                 for point in points):
-            self._stop('{} shapes whose points are not pairs of numbers', label)
+            self._stop('{} shape[s] whose points are not pairs of numbers', label)
             return None
         if kind == 'rectangle' and len(points) == 2:
             (x1, y1), (x2, y2) = points
@@ -172,15 +174,15 @@ class _File:
         elif kind == 'circle' and len(points) == 2:
             points = _circle(*points)
         elif kind not in ('polygon', 'rectangle', 'rotation', 'oriented_rectangle'):
-            self._stop('{} shapes of an unknown kind', f'{label}: {short(kind)}')
+            self._stop('{} shape[s] of an unknown kind', f'{label}: {short(kind)}')
             return None
         if len(points) < 3:
-            self._stop('{} shapes with fewer than three points',
-                       f'{label}: {len(points)} points, a {kind}')
+            self._stop('{} shape[s] with fewer than three points',
+                       f'{label}: {counted(len(points), "point")}, a {kind}')
             return None
         outline = clipped(points, self.limits)
         if from_polygons(0, [outline])['area'] <= 0:
-            self._stop('{} shapes without area in their image', label)
+            self._stop('{} shape[s] without area in [its|their] image', label)
             return None
         return outline
 
@@ -198,7 +200,7 @@ class _File:
             window[:] = small[:window.shape[0], :window.shape[1]]
         except (KeyError, TypeError, ValueError, OSError, binascii.Error,
                 Image.DecompressionBombError) as error:
-            self._stop('{} masks cannot be read', f'shape {number}, {name} ({error})')
+            self._stop('{} mask[s] cannot be read', f'shape {number}, {name} ({error})')
             return
         rle = coco_mask.encode(np.asfortranarray(mask))
         one = from_run_lengths(0, dict(size=rle['size'], counts=rle['counts'].decode()),
@@ -206,7 +208,7 @@ class _File:
         if one['area'] > 0:
             self.objects.append((name, one))
         else:
-            self._stop('{} masks are empty', f'shape {number}, {name}')
+            self._stop('{} mask[s] [is|are] empty', f'shape {number}, {name}')
 
 
 def _circle(centre: Sequence[float], edge: Sequence[float]) -> List[Tuple[float, float]]:

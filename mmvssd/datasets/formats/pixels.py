@@ -113,11 +113,12 @@ class Pixels:
             if isinstance(self._fact(item), dict):
                 item.size = tuple(self._fact(item)['size'])
             elif (fact := header(str(item.label_map))) and is_large(fact['size']):
-                self.stop(f'{{}} label maps have more than {LARGE // 10 ** 6} million pixels, '
+                self.stop(f'{{}} label map[s] [has|have] more than {LARGE // 10 ** 6} million '
+                          'pixels, '
                           'which the host does not read', str(item.label_map),
                           'Cut them and their images into tiles')
             else:
-                self.stop('{} label maps cannot be read as an image', str(item.label_map),
+                self.stop('{} label map[s] cannot be read as an image', str(item.label_map),
                           'Save them as PNG')
 
     def code_like(self, like: Data) -> Code:
@@ -131,7 +132,7 @@ class Pixels:
                        if recoding.number(value, item.label_map) is None]
             if unknown:
                 value = _shown(unknown[0]) if recoding.colours else unknown[0]
-                self.stop('{} label maps have values that those of training lack',
+                self.stop('{} label map[s] [has|have] values that those of training lack',
                           f'{item.label_map}: {value}')
         self._note_classes(recoding)
         return Code(like.classes, like.palette, recoding)
@@ -158,7 +159,7 @@ class Pixels:
         coloured = [item for item in self.items if self._is_coloured(item)]
         single = [item for item in self.items if self._is_single(item)]
         if coloured and single:
-            self.stop('{} label maps have one channel, others have colours',
+            self.stop('{} label map[s] [has|have] one channel, others have colours',
                       f'{single[0].label_map}; {coloured[0].label_map} has colours',
                       'Write all in one way')
         elif coloured or (colours and not single):
@@ -203,7 +204,8 @@ class Pixels:
         for item in self.items:
             item.values = _values_of(item, True)
             if len(item.values) > MOST_CLASSES:
-                self.stop(f'{{}} label maps have more than {MOST_CLASSES} colours, which stand for '
+                self.stop(f'{{}} label map[s] [has|have] more than {MOST_CLASSES} colours, which '
+                          'stand for '
                           'no classes', str(item.label_map),
                           'A label map has one colour a class, without blending or compression. '
                           'Save it as PNG')
@@ -228,7 +230,7 @@ class Pixels:
         for item in self.items:
             unknown = sorted(item.values - set(known) - {VOID})
             if unknown and listed:
-                self.stop('{} label maps have colours that the file of names lacks',
+                self.stop('{} label map[s] [has|have] colours that the file of names lacks',
                           f'{item.label_map}: {_shown(unknown[0])}')
         if len(known) > MOST_CLASSES:
             if all(len(item.values) <= MOST_CLASSES for item in self.items):  # else it is said
@@ -268,7 +270,7 @@ class Pixels:
             item.values = _values_of(item, False) if values is None else set(map(int, values))
             # a list without values is of a map with infinite ones
             if values == [] or any(value != int(value) for value in values or ()):
-                self.stop('{} label maps have values that are not whole numbers',
+                self.stop('{} label map[s] [has|have] values that are not whole numbers',
                           str(item.label_map))
         return set().union(*(item.values for item in self.items))
 
@@ -303,10 +305,12 @@ class Pixels:
         for item in self.items:
             beyond = sorted(value for value in item.values - {IGNORED} if value >= end)
             if beyond:
-                self.stop(f'{{}} label maps have values beyond the {count} names of classes',
+                self.stop(f'{{}} label map[s] [has|have] values beyond the {count} names of '
+                          'classes',
                           f'{item.label_map}: {beyond[-1]}', 'Name all classes')
             elif max(item.values, default=0) > IGNORED:
-                self.stop(f'{{}} label maps have values beyond {IGNORED}, and the host reads 8 '
+                self.stop(f'{{}} label map[s] [has|have] values beyond {IGNORED}, and the host '
+                          'reads 8 '
                           'bits', f'{item.label_map}: {max(item.values)}',
                           f'Join classes; {MOST_CLASSES} can be told apart')
         if count < 2:

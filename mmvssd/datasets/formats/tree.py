@@ -6,22 +6,19 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
-from mmvssd.bands.files import NUMPY as ARRAYS
 from mmvssd.datasets.formats.records import TEST, TRAIN, VAL
 from mmvssd.datasets.formats.words import EMPTY_WORDS
 from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.findings import Findings
-from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS, is_hidden, walk
+from mmvssd.engine.data.listings.folders import UNREAD, image_names, is_hidden, walk
 from mmvssd.errors import DataError
+from mmvssd.phrases import some
 
 #: Words of names of folders and files, by the part that they stand for.
 PARTS = {'train': TRAIN, 'training': TRAIN, 'val': VAL, 'valid': VAL, 'validation': VAL,
          'eval': VAL, 'test': TEST, 'testing': TEST}
 #: File in a folder that was written from data: what lies there is not looked at as data again.
 MARK = 'made_by_new_recipe.json'
-#: Endings of photographs that are not read, as of telephones and cameras.
-UNREAD = ('.heic', '.heif', '.avif', '.jxl', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.raf',
-          '.rw2')
 #: Names of files that are looked at to find the folder of images.
 PROBED = 50
 
@@ -60,8 +57,9 @@ class Tree:
         self.images: List[Path] = []
         self.others: Dict[str, List[Path]] = defaultdict(list)
         self.loops: List[str] = []
+        unlisted: List[str] = []
         made = set()  # a folder comes before those in it
-        for relative, names, loop in walk(str(self.root)):
+        for relative, names, loop in walk(str(self.root), unlisted):
             if loop is not None:
                 self.loops.append(loop)
             here = Path(relative)
@@ -74,8 +72,14 @@ class Tree:
                 path = self.root / relative / name
                 if name in images:
                     self.images.append(path)
-                elif not name.startswith('.'):
+                elif not is_hidden(name):
                     self.others[path.suffix.lower()].append(path)
+        # only root may list the `lost+found` of a disk
+        unlisted = [folder for folder in unlisted if not any(map(
+            is_hidden, Path(folder).relative_to(self.root).parts))]
+        if unlisted:  # a class, or a part, would be missing without a word
+            raise DataError(f'{some(unlisted)}: cannot be listed, no permission to read '
+                            f'{"it" if len(unlisted) == 1 else "them"}')
         self.images.sort()
         for files in self.others.values():
             files.sort()
@@ -153,17 +157,6 @@ class Tree:
         return alone
 
 
-def image_names(names: Iterable[str]) -> Set[str]:
-    """Return which of the files in a folder are images.
-
-    Arrays are, unless images lie beside them: then they may be what was computed of these.
-    """
-    endings = {name: os.path.splitext(name)[1].lower() for name in names
-               if not name.startswith('.')}
-    wanted = IMAGE_ENDINGS if set(endings.values()) & set(IMAGE_ENDINGS) else ARRAYS
-    return {name for name, ending in endings.items() if ending in wanted}
-
-
 def _part_and_words(name: str) -> Tuple[Optional[str], Tuple[str, ...]]:
     """Return the part that a name speaks of, and its words beside that say more."""
     words = [word for word in re.split('[^a-z]+', name.lower()) if word]
@@ -216,5 +209,5 @@ def check_there(path: Path, where: str, findings: Findings) -> bool:
     """Tell whether an image is there; if not, note it."""
     if path.is_file():
         return True
-    findings.stop(where, '{} images are not there', str(path))
+    findings.stop(where, '{} image[s] [is|are] not there', str(path))
     return False

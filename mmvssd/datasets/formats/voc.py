@@ -12,7 +12,7 @@ from mmvssd.datasets.formats.records import DETECTION, Data, Found, Item
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import DataError
-from mmvssd.phrases import some
+from mmvssd.phrases import numbered, some
 
 #: What the head of such a file has; one with a DTD may hide it.
 HEAD = re.compile(rb'<annotation\b|<!DOCTYPE|<!ENTITY')
@@ -67,15 +67,16 @@ def read(tree: Tree, found: Found, findings: Findings,
             findings.stop(str(tree.root), SEVERAL, str(error), NAME_IT)
             continue
         if image is None:
-            findings.stop(str(tree.root), '{} annotation files have no image',
+            findings.stop(str(tree.root), '{} annotation file[s] [has|have] no image',
                           f'{file} (of {one.filename or "no filename"})')
             continue
         if image in twice:
-            findings.stop(str(tree.root), '{} images are annotated in two files',
+            findings.stop(str(tree.root), '{} image[s] [is|are] annotated in two files',
                           f'{image}: {twice[image]} and {file}')
         twice[image] = file
         for name in {name for name, _, _ in one.objects} - set(names):
-            findings.stop(str(tree.root), '{} files have objects of classes that are not listed',
+            findings.stop(str(tree.root), '{} file[s] [has|have] objects of classes that are not '
+                                          'listed',
                           f'{name!r} in {file}', f'Listed are {some(names)}')
         objects = [from_box(names.index(name), box, crowd=crowd)
                    for name, box, crowd in one.objects if name in names]
@@ -84,11 +85,13 @@ def read(tree: Tree, found: Found, findings: Findings,
     folders = {item.image.parent for item in items}
     bare = [path for path in tree.images if path.parent in folders and path not in twice]
     if bare:
-        notes.append(f'{len(bare)} images without an XML file are left out, such as {bare[0]}; '
-                     'write one without objects for images that show none')
+        notes.append(numbered('{} image[s] without an XML file [is|are] left out, such as ',
+                              len(bare)) + f'{bare[0]}; write one without objects for images that '
+                     'show none')
     hard = sum(one['iscrowd'] for item in items for one in item.objects)
     if hard:
-        notes.append(f'{hard} objects are marked difficult, and neither trained on nor scored')
+        notes.append(numbered('{} object[s] [is|are] marked difficult, and neither trained on nor '
+                              'scored', hard))
     if named:
         notes.append(f'classes and their order are those of {named.file}')
     return Data(DETECTION, names, parts, listed=known is not None, notes=notes)
@@ -134,7 +137,7 @@ class _Annotation:
             root = ET.parse(file, parser).getroot()
         except (ET.ParseError, ValueError, LookupError, OSError) as error:
             reason = getattr(error, 'strerror', None) or str(error)
-            findings.stop(str(file.parent), '{} XML files cannot be read', f'{file}: {reason}')
+            findings.stop(str(file.parent), '{} XML file[s] cannot be read', f'{file}: {reason}')
             return None
         return cls(root, file, findings)
 
@@ -152,14 +155,14 @@ class _Annotation:
         name = (element.findtext('name') or '').strip()
         box = element.find('bndbox')
         if not name:
-            self._stop('{} files have objects without a name', 'object without <name>')
+            self._stop('{} file[s] [has|have] objects without a name', 'object without <name>')
         elif box is None:
-            self._stop('{} files have objects without a box', f'{name} has no <bndbox>')
+            self._stop('{} file[s] [has|have] objects without a box', f'{name} has no <bndbox>')
         else:
             written = [_number(box.findtext(key)) for key in EDGES]
             edges = [edge for edge in written if edge is not None]
             if len(edges) < len(EDGES):
-                self._stop('{} boxes lack an edge, or have one that is no number',
+                self._stop('{} box[es] [lacks|lack] an edge, or [has|have] one that is no number',
                            f'{name} {written}')
             elif self._is_box(name, edges):
                 hard = (element.findtext('difficult') or '0').strip() == '1'
@@ -171,10 +174,10 @@ class _Annotation:
     def _is_box(self, name: str, edges: Sequence[float]) -> bool:
         text = f'{name} {list(edges)}'
         if edges[2] <= edges[0] or edges[3] <= edges[1]:
-            self._stop('{} boxes whose right or lower edge is not beyond the other one', text)
+            self._stop('{} box[es] whose right or lower edge is not beyond the other one', text)
         elif self.size and (min(edges) < -ROUNDING or edges[2] > self.size[0] + ROUNDING
                             or edges[3] > self.size[1] + ROUNDING):
-            self._stop('{} boxes reach out of their image',
+            self._stop('{} box[es] [reaches|reach] out of [its|their] image',
                        f'{text}, image {self.size[0]} x {self.size[1]}')
         else:
             return True

@@ -11,11 +11,12 @@ from mmvssd.datasets.formats.class_names import FILES, find_names, read_text
 from mmvssd.datasets.formats.dividing import divide, settled
 from mmvssd.datasets.formats.objects import clipped, from_box, from_polygons
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, VAL, Data, Found, Item
-from mmvssd.datasets.formats.tree import PARTS, Tree, image_names
+from mmvssd.datasets.formats.tree import PARTS, Tree
 from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import Findings
+from mmvssd.engine.data.listings.folders import image_names, walk_user_folders
 from mmvssd.errors import DataError
-from mmvssd.phrases import short
+from mmvssd.phrases import counted, short
 
 #: Numbers of a box with its class, and the fewest of a polygon.
 BOX, POLYGON = 5, 7
@@ -38,7 +39,7 @@ def find(tree: Tree) -> Optional[Found]:
     files = [file for file in files if _is_label(file)]
     if not files:
         return None
-    return Found(files, f'{len(files)} text files of numbers beside images', 'likely')
+    return Found(files, f'{counted(len(files), "text file")} of numbers beside images', 'likely')
 
 
 def _is_description(file: Path) -> bool:
@@ -187,7 +188,7 @@ def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
         note(str(file), f'{key!r} names a folder or list that is not there', text)
         return []
     if place.is_dir():
-        return sorted(Path(folder) / name for folder, _, names in os.walk(place)
+        return sorted(folder / name for folder, names, _ in walk_user_folders(place)
                       for name in image_names(names))
     images, seen = [], set()
     for number, line in enumerate(read_text(place).splitlines(), 1):
@@ -197,9 +198,10 @@ def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
         if not image.is_file() and (file.parent / line.strip()).is_file():
             image = file.parent / line.strip()
         if not image.is_file():
-            findings.stop(str(place), '{} images are not there', f'line {number}: {line.strip()}')
+            findings.stop(str(place), '{} image[s] [is|are] not '
+                                      'there', f'line {number}: {line.strip()}')
         elif image in seen:
-            findings.stop(str(place), '{} images are listed twice',
+            findings.stop(str(place), '{} image[s] [is|are] listed twice',
                           f'line {number}: {line.strip()}')
         else:
             seen.add(image)
@@ -240,7 +242,8 @@ class _Text:
             if not line.strip():
                 continue
             if line.strip() in seen:
-                self.findings.warn(str(self.file.parent), '{} lines occur twice in a file, read '
+                self.findings.warn(str(self.file.parent), '{} line[s] [occurs|occur] twice in a '
+                                                          'file, read '
                                                           'once', f'{self.file}, line {number}')
                 continue
             seen.add(line.strip())
@@ -258,17 +261,18 @@ class _Text:
         numbers = [number for number in map(_number, words)
                    if number is not None and math.isfinite(number)]
         if len(numbers) < len(words):
-            self._stop('{} lines with entries that are not finite numbers', example)
+            self._stop('{} line[s] with entries that are not finite numbers', example)
         elif numbers[0] != int(numbers[0]) or numbers[0] < 0:
-            self._stop('{} lines whose class is not a whole number from 0 on', example)
+            self._stop('{} line[s] whose class is not a whole number from 0 on', example)
         elif self.names is not None and numbers[0] >= len(self.names):
-            self._stop(f'{{}} lines whose class is beyond the {len(self.names)} names', example)
+            self._stop(f'{{}} line[s] whose class is beyond the {len(self.names)} names', example)
         elif not all(-ROUNDING <= number <= 1 + ROUNDING for number in numbers[1:]):
-            self._stop('{} lines with numbers outside 0 to 1', example)
+            self._stop('{} line[s] with numbers outside 0 to 1', example)
         elif len(numbers) == BOX:
             return self._box(numbers, example)
         elif len(numbers) < POLYGON or len(numbers) % 2 == 0:
-            self._stop('{} lines that are neither a box of four numbers nor a polygon of three '
+            self._stop('{} line[s] that [is|are] neither a box of four numbers nor a polygon of '
+                       'three '
                        'points or more', example)
         else:
             return self._polygon(numbers, example)
@@ -277,7 +281,7 @@ class _Text:
     def _box(self, numbers: Sequence[float], example: str) -> Optional[dict]:
         category, x, y, width, height = numbers
         if width <= 0 or height <= 0:
-            self._stop('{} boxes without width or height', example)
+            self._stop('{} box[es] without width or height', example)
             return None
         corners = [((x + side * width / 2) * self.size[0], (y + side * height / 2) * self.size[1])
                    for side in (-1, 1)]
@@ -289,7 +293,7 @@ class _Text:
                   for x, y in zip(numbers[1::2], numbers[2::2])]
         one = from_polygons(int(numbers[0]), [clipped(points, self.size)])
         if one['area'] <= 0:
-            self._stop('{} polygons without area', example)
+            self._stop('{} polygon[s] without area', example)
             return None
         return one
 
@@ -299,7 +303,8 @@ def _note_mixture(items: Sequence[Item], where: str, findings: Findings) -> None
     boxes = [item for item in items for one in item.objects if 'segmentation' not in one]
     total = sum(len(item.objects) for item in items)
     for item in boxes if len(boxes) < total else ():
-        findings.warn(where, f'{{}} of {total} objects are lines of five numbers, boxes, and the '
+        findings.warn(where, f'{{}} of {total} objects [is a line|are lines] of five numbers, '
+                             '[a box|boxes], and the '
                              'others polygons; a polygon of two points would look like a box',
                       item.source, 'Boxes only are trained')
 
@@ -311,4 +316,4 @@ def _check_texts(tree: Tree, items: Sequence[Item], findings: Findings) -> None:
     for file in tree.others.get('.txt', ()):
         if file.parent in folders and str(file) not in used and file.name not in FILES and (
                 _is_label(file)):
-            findings.warn(str(file.parent), '{} label files have no image', str(file))
+            findings.warn(str(file.parent), '{} label file[s] [has|have] no image', str(file))

@@ -20,7 +20,7 @@ MOST_OF_AREA = 4
 #: Files whose values are looked at.
 MOST_READ = 60
 #: What is said of files of other bands, or of values that are no numbers.
-WRONG = '{} images are not what LoadBands is set to read'
+WRONG = '{} image[s] [is|are] not what LoadBands is set to read'
 
 
 def loader_of(steps) -> Any:

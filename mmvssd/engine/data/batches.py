@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.randomness import RandomState
+from mmvssd.phrases import numbered
 
 #: Norms that need the deviation of several values.
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -38,7 +39,8 @@ def check_count(dataloader, where: str, findings: Findings) -> None:
     """Look for a loader that gives no batch."""
     if isinstance(dataloader, DataLoader) and len(dataloader) == 0:
         size = getattr(dataloader.batch_sampler, 'batch_size', None)
-        findings.stop(where, f'{len(dataloader.dataset)} images give no batch of {size}',
+        findings.stop(where, numbered(f'{{}} image[s] [gives|give] no batch of {size}',
+                                      len(dataloader.dataset)),
                       advice='Check the data and filter_cfg, or set a smaller batch_size; '
                              'drop_last leaves out smaller batches')
 

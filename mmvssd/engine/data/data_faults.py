@@ -15,14 +15,14 @@ from mmvssd.engine.data.data_survey.images import UNREADABLE
 from mmvssd.engine.data.findings import WARN
 from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.host_internals import built_loop, is_resuming
-from mmvssd.phrases import counted
+from mmvssd.phrases import counted, numbered
 from mmvssd.registry import HOOKS
 
 #: What MMDetection leaves out of a COCO file without a word.
-NO_AREA = 'boxes without area in their image, left out'
-NO_SUCH_CLASS = "annotations of no class of the recipe's, left out"
-NO_ANNOTATION = 'images without an annotation, not trained on'
-BACKGROUND = 'images without an annotation, trained on as background'
+NO_AREA = '{} box[es] without area in [its|their] image, left out'
+NO_SUCH_CLASS = "{} annotation[s] of no class of the recipe's, left out"
+NO_ANNOTATION = '{} image[s] without an annotation, not trained on'
+BACKGROUND = '{} image[s] without an annotation, trained on as background'
 
 #: Where a data set keeps what it left out, by kind.
 ATTRIBUTE = 'data_faults'
@@ -48,7 +48,7 @@ class DataFaultsHook(Hook):
         # the run that is resumed told of its own
         self._told = len(self._lines()) if is_resuming(runner) else 0
         for kind, fault in self._left_out.items():
-            _log(f'Training data: {fault.count} {kind}; the first: {fault.first}')
+            _log(f'Training data: {numbered(kind, fault.count)}; the first: {fault.first}')
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Tell of images that could not be read, soon."""
@@ -61,7 +61,7 @@ class DataFaultsHook(Hook):
 
     def after_train(self, runner) -> None:
         """Sum up."""
-        counts = [f'{fault.count} {kind}' for kind, fault in self._left_out.items()]
+        counts = [numbered(kind, fault.count) for kind, fault in self._left_out.items()]
         unreadable = len(self._lines())
         if unreadable:
             counts.insert(0, f'{counted(unreadable, "image")} that cannot be read, others trained '

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from mmvssd.errors import DataError, printable
+from mmvssd.phrases import counted, numbered
 
 #: A fault that cannot be meant, and one that may be.
 STOP, WARN = 'stop', 'warn'
@@ -19,7 +20,8 @@ class Finding:
     Args:
         severity: ``STOP`` or ``WARN``.
         where: The setting and the file or folder.
-        what: The fault, with ``{}`` in place of its count if it has one.
+        what: The fault, with ``{}`` in place of its count if it has one, and words that change
+            with it as :func:`mmvssd.phrases.numbered` takes them.
         advice: What to do about it.
         count: How often it was seen.
         first: The first places where it was seen.
@@ -36,8 +38,12 @@ class Finding:
         first = ', '.join(self.first[:EXAMPLES])
         examples = f' (the first: {first})' if first else ''
         advice = f'. {self.advice}' if self.advice else ''
-        what = self.what.replace('{}', str(self.count))
-        return printable(f'{self.where}: {what}{examples}{advice}')
+        return printable(f'{self.where}: {self.told}{examples}{advice}')
+
+    @property
+    def told(self) -> str:
+        """The fault with its count."""
+        return numbered(self.what, self.count)
 
 
 class Findings:
@@ -99,7 +105,7 @@ class Findings:
     def text(self) -> str:
         """Return the message of the error that stops a run: every finding, faults first."""
         faults, doubts = self.of(STOP), self.of(WARN)
-        lines = [f'{len(faults)} fault{"s" * (len(faults) > 1)} of the data:']
+        lines = [f'{counted(len(faults), "fault")} of the data:']
         lines += [f'  {index}. {found}' for index, found in enumerate(faults, 1)]
         if doubts:
             lines += ['  doubtful besides:', *(f'  - {found}' for found in doubts)]

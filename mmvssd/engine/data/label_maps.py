@@ -70,7 +70,7 @@ class LabelMaps:
             if path not in maps or fact == MISSING:
                 continue
             if fact is None:
-                self.stop('{} label maps cannot be read as an image', path)
+                self.stop('{} label map[s] cannot be read as an image', path)
                 continue
             self._check_size(images.get(image), fact, path, honours_exif)
             if self._has_right_form(fact, path):
@@ -89,28 +89,29 @@ class LabelMaps:
             return
         sizes = f'{os.path.basename(path)}: {given[0]} x {given[1]}, image {size[0]} x {size[1]}'
         if turned and given == tuple(image['size']):
-            self.stop('{} label maps lie as the image is stored, which its EXIF orientation turns',
+            self.stop('{} label map[s] [lies|lie] as the image is stored, which its EXIF '
+                      'orientation turns',
                       sizes, "Turn the files, or load with color_type='color_ignore_orientation'")
         elif given == size[::-1]:
-            self.stop('{} label maps have width and height exchanged', sizes)
+            self.stop('{} label map[s] [has|have] width and height exchanged', sizes)
         else:
-            self.stop('{} label maps of another size than their image', sizes)
+            self.stop('{} label map[s] of another size than [its|their] image', sizes)
 
     def _has_right_form(self, fact: dict, path: str) -> bool:
         mode = fact['mode']
         if 'values' not in fact:
             same = ('; their first three channels are equal: keep one of them'
                     if fact.get('equal') else '')
-            self.stop(f'{{}} label maps with colours or several channels (mode {mode})', path,
+            self.stop(f'{{}} label map[s] with colours or several channels (mode {mode})', path,
                       FORM + same)
         elif mode == 'P' and self.backend != 'pillow':
-            self.stop(f'{{}} label maps with a palette, which imdecode_backend={self.backend!r} '
+            self.stop(f'{{}} label map[s] with a palette, which imdecode_backend={self.backend!r} '
                       'turns into colours', path, "Load them with 'pillow'")
         elif mode == 'F':
-            self.stop('{} label maps of floating-point numbers', path,
+            self.stop('{} label map[s] of floating-point numbers', path,
                       FORM + '; save whole numbers of 8 bits')
         elif mode not in BYTES and (max(fact['values']) > LARGEST or min(fact['values']) < 0):
-            self.stop(f'{{}} label maps with values outside 0 to {LARGEST}, of which the host '
+            self.stop(f'{{}} label map[s] with values outside 0 to {LARGEST}, of which the host '
                       'keeps the remainder of a division by 256',
                       f'{path}: {max(fact["values"]):.0f}', TO_NUMBERS)
         else:
@@ -121,7 +122,8 @@ class LabelMaps:
         stored = {int(value) for value in values}
         labels = {label_of(value, self.reduced, self.mapping) for value in stored}
         if path.lower().endswith(LOSSY):
-            self.findings.warn(self.where, '{} label maps are JPEG files, whose compression '
+            self.findings.warn(self.where, '{} label map[s] [is a JPEG file|are JPEG files], '
+                                           'whose compression '
                                            'changes values', os.path.basename(path),
                                'Save them as PNG')
         self.maps += 1
@@ -131,11 +133,11 @@ class LabelMaps:
         self.occurring |= learnt
         if not learnt:
             self.all_ignored += 1
-            self.findings.warn(self.where, '{} label maps of which all pixels are ignored',
+            self.findings.warn(self.where, '{} label map[s] of which all pixels are ignored',
                                os.path.basename(path))
         wrong = sorted(label for label in learnt if label >= self.num_classes)
         if wrong:
-            self.stop(f'{{}} label maps with values that no class has: the model has '
+            self.stop(f'{{}} label map[s] with values that no class has: the model has '
                       f'{self.num_classes} classes, after reduce_zero_label={self.reduced}',
                       f'{os.path.basename(path)}: {wrong[-1]}', TO_NUMBERS)
 

@@ -8,7 +8,7 @@ from torch import nn
 from mmvssd.engine.data.coco import Summary
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.heads import heads_of, sizes_of
-from mmvssd.phrases import first_and_more, similar, some
+from mmvssd.phrases import counted, first_and_more, numbered, similar, some
 
 SET_BOTH = 'Set metainfo.classes of the data sets and num_classes of the heads to the same'
 ORDER = ("MMDetection numbers classes in the order of the file's categories, whatever the order of "
@@ -65,12 +65,12 @@ def check_categories(dataset, summary: Summary, where: str, findings: Findings) 
     if missing:
         close = ''.join(f'; {name} may be meant to be {other}' for name in missing
                         for other in similar(name, names, most=1))
-        what = f'{len(missing)} of the {len(classes)} classes are not categories of the file: ' + (
-            some(missing) + close)
+        what = numbered(f'{{}} of the {len(classes)} classes [is no category|are no categories] of '
+                        'the file: ', len(missing)) + some(missing) + close
         if moved:
-            findings.stop(where, f'{what}. This moves the labels of {len(moved)} others: boxes of '
-                                 f'{moved[0][0]} would be trained and named as {moved[0][1]}',
-                          advice=SET_BOTH)
+            findings.stop(where, f'{what}. This moves the labels of '
+                                 f'{counted(len(moved), "other")}: boxes of {moved[0][0]} would be '
+                                 f'trained and named as {moved[0][1]}', advice=SET_BOTH)
         else:
             findings.warn(where, what)
     elif moved:
@@ -84,8 +84,8 @@ def check_occurrence(counts: Dict[str, int], classes: Sequence[str], where: str,
     """Note classes that never occur."""
     never = [name for name in classes if not counts.get(name)]
     if never and len(never) < len(classes):
-        findings.warn(where, f'{len(never)} of {len(classes)} classes never occur: '
-                             f'{first_and_more(never)}')
+        findings.warn(where, numbered(f'{{}} of {len(classes)} classes never [occurs|occur]: ',
+                                      len(never)) + first_and_more(never))
 
 
 def check_phases(classes: Dict[str, List[List[str]]], findings: Findings) -> None:

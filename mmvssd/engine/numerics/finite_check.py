@@ -21,6 +21,7 @@ from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.numerics.fault_trace import FaultTrace, Finding, losses_of
 from mmvssd.engine.randomness import RandomState
 from mmvssd.errors import ConfigError, NumericalFault
+from mmvssd.phrases import numbered
 from mmvssd.registry import HOOKS
 
 ACTIONS = ('stop', 'skip')
@@ -157,8 +158,9 @@ class FiniteCheckHook(Hook):
             handle.remove()
         if self.action == 'skip':
             skipped = _count(runner, SKIPPED)
-            print_log(f'FiniteCheckHook: {skipped} of {runner.max_iters} steps were skipped for '
-                      'numbers that are not finite', logger='current',
+            steps = f'{{}} of {runner.max_iters} steps [was|were] skipped'
+            print_log(f'FiniteCheckHook: {numbered(steps, skipped)} for numbers that are not '
+                      'finite', logger='current',
                       level=logging.WARNING if skipped else logging.INFO)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:

@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 from mmvssd.checkpoint import class_names
 from mmvssd.engine.record import run_facts
 from mmvssd.errors import CheckpointError
+from mmvssd.phrases import counted
 
 #: Entry of a checkpoint's ``meta`` that holds what else it was trained with.
 NOTES = 'mmvssd'
@@ -51,10 +52,10 @@ def _of_optimizer(optimizer: Optimizer, saved: List[dict]) -> Iterator[str]:
     sizes = [[len(group['params']) for group in groups] for groups in (saved, own)]
     if sizes[0] != sizes[1]:
         raise CheckpointError(
-            f'the checkpoint has an optimizer of {sum(sizes[0])} parameters in {len(saved)} '
-            f'groups, and the recipe one of {sum(sizes[1])} in {len(own)}: paramwise_cfg, or what '
-            'is frozen, has changed. Resume with the settings of before, or begin a new run from '
-            'the weights with load_from')
+            f'the checkpoint has an optimizer of {counted(sum(sizes[0]), "parameter")} in '
+            f'{counted(len(saved), "group")}, and the recipe one of {sum(sizes[1])} in '
+            f'{len(own)}: paramwise_cfg, or what is frozen, has changed. Resume with the settings '
+            'of before, or begin a new run from the weights with load_from')
     for name in _KEPT:
         pairs = {(_plain(before[name]), _plain(now[name])) for before, now in zip(saved, own)
                  if name in before and name in now and f'initial_{name}' not in before
@@ -77,7 +78,7 @@ def _of_batch(runner, checkpoint: dict) -> Iterator[str]:
     before = ((checkpoint.get('meta') or {}).get(NOTES) or {}).get('batch')
     now = run_facts.batch(runner)
     if before and now and before != now.total:
-        yield (f'batch: a step saw {before} images in the run that is resumed, and sees '
+        yield (f'batch: a step saw {counted(before, "image")} in the run that is resumed, and sees '
                f'{now.total} now. The run goes on, with other data in each step than it would have '
                'seen')
 

@@ -18,6 +18,7 @@ from mmvssd.compat.versions import COMPANIONS, RANGES, installed
 from mmvssd.engine.data.checks import dicts_of
 from mmvssd.host_internals import accumulated_batches
 from mmvssd.paths import project_root
+from mmvssd.phrases import counted
 from mmvssd.version import __version__
 
 GIT_SECONDS = 20  # a checkout on a slow network disk
@@ -138,7 +139,8 @@ class Batch(NamedTuple):
     def __str__(self) -> str:
         processes = f'{self.processes} process{"es" * (self.processes > 1)}'
         accumulated = f' x {self.accumulated} accumulated' * (self.accumulated > 1)
-        return f'global batch {self.total} = {processes} x {self.images} images{accumulated}'
+        images = counted(self.images, 'image')
+        return f'global batch {self.total} = {processes} x {images}{accumulated}'
 
 
 def batch(runner) -> Optional[Batch]:

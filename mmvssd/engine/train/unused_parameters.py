@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from mmvssd.checkpoint import unwrapped
 from mmvssd.errors import ConfigError
 from mmvssd.models.backbones.base import BaseBackbone
-from mmvssd.phrases import some
+from mmvssd.phrases import numbered, some
 from mmvssd.registry import HOOKS
 
 WAY_OUT = ('Or set find_unused_parameters=True at the top of the recipe, which looks for such '
@@ -102,8 +102,9 @@ def explain(model: nn.Module, unused: List[str]) -> str:
         unused: Names of the parameters.
     """
     modules = list(dict.fromkeys(name.rpartition('.')[0] or name for name in unused))
-    lines = [f'{len(unused)} parameters get no gradient, and several processes cannot train such: '
-             f'{some([f"model.{name}" for name in modules])}.']
+    lines = [numbered('{} parameter[s] [gets|get] no gradient', len(unused))
+             + ', and several processes cannot train such: '
+             + some([f'model.{name}' for name in modules]) + '.']
     for name, backbone in model.named_modules():
         if isinstance(backbone, BaseBackbone):
             prefix = f'{name}.' if name else ''

@@ -10,6 +10,13 @@ from mmvssd.models.arguments import (
     check_sequence,
 )
 
+#: What the published codes call some of the settings.
+OTHER_NAMES = {
+    'dims': 'embed_dims', 'embed_dim': 'embed_dims', 'ssm_d_state': 'd_state', 'ssm_conv': 'conv',
+    'ssm_conv_bias': 'conv_bias', 'forward_type': 'version', 'patchembed_version': 'stem',
+    'downsample_version': 'downsample',
+}
+
 
 @dataclass(frozen=True)
 class Arch:
@@ -83,5 +90,5 @@ def resolve_arch(arch: Union[str, dict], archs: Mapping[str, A], kind: Type[A]) 
     if not isinstance(arch, Mapping):
         raise ValueError(f'arch: got {arch!r}, expected a name ({", ".join(archs)}), or a dict '
                          f'with {", ".join(needed)} and more')
-    check_keys('arch', arch, [field.name for field in known], needed)
+    check_keys('arch', arch, [field.name for field in known], needed, OTHER_NAMES)
     return kind(**arch)

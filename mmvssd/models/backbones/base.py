@@ -12,10 +12,38 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmvssd.checkpoint import ADAPTATIONS, load_pretrained
-from mmvssd.models.arguments import check_flag, check_integer, check_keys, check_name
+from mmvssd.models.arguments import (
+    check_flag,
+    check_integer,
+    check_keys,
+    check_name,
+    with_other_names,
+)
 from mmvssd.models.backbones.arch import Arch, check_drop_path_rate, resolve_arch
 from mmvssd.models.layers import DOWNSAMPLES, STEMS, Padding
 from mmvssd.models.valid_sizes import follow_hosts, valid_sizes
+
+_ANY_SIZE = 'images may be of any size'
+_NO_CLASSIFIER = ('a backbone has no classifier: take a model of mmvssd.timm, or the '
+                  'ImageClassifier of MMPreTrain')
+_WEIGHTS = ("weights are loaded with init_cfg=dict(type='Pretrained', checkpoint=FILE, "
+            "prefix='backbone.') and init_weights()")
+_OF_ARCH = 'arch=dict(...) has it, with the other sizes of the model'
+#: What timm, the published codes and other backbones call arguments, and what to give here.
+OTHER_NAMES = {
+    **dict.fromkeys(('in_chans', 'in_chs', 'input_channels', 'channels'),
+                    'it is called in_channels here'),
+    **dict.fromkeys(('drop_path', 'dpr'), 'it is called drop_path_rate here'),
+    **dict.fromkeys(('use_checkpoint', 'grad_checkpointing', 'gradient_checkpointing'),
+                    'it is called with_cp here'),
+    **dict.fromkeys(('model', 'model_name', 'name', 'variant'), 'it is called arch here'),
+    **dict.fromkeys(('img_size', 'image_size', 'imgsize', 'input_size'), _ANY_SIZE),
+    **dict.fromkeys(('num_classes', 'global_pool', 'drop_rate'), _NO_CLASSIFIER),
+    **dict.fromkeys(('pretrained', 'checkpoint', 'checkpoint_path', 'weights'), _WEIGHTS),
+    'features_only': 'a backbone always returns features, those of out_indices',
+    **dict.fromkeys(('dims', 'embed_dim', 'embed_dims', 'depths', 'num_heads', 'd_state',
+                     'ssm_d_state', 'ssm_ratio', 'mlp_ratio'), _OF_ARCH),
+}
 
 
 class BaseBackbone(BaseModule):
@@ -58,6 +86,7 @@ class BaseBackbone(BaseModule):
     default_arch: str
     init_cfg: Any  # MMEngine's
 
+    @with_other_names(OTHER_NAMES)
     def __init__(self,
                  arch: Union[str, dict, None] = None,
                  in_channels: int = 3,

@@ -1,23 +1,29 @@
 """Doubtful things that stop no training, and that a look at the data finds."""
 import os
 from collections import defaultdict
-from typing import Dict, List, Sequence
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from PIL import Image
 
+from mmvssd.cli.image_files import resized
 from mmvssd.engine.data.checks import steps_of
 from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.data_survey.leaves import Leaf
-from mmvssd.engine.data.data_survey.overlap import digest
+from mmvssd.engine.data.data_survey.overlap import classes_of, differ, digest
 from mmvssd.engine.data.data_survey.readers import is_elsewhere, reads_coco
 from mmvssd.engine.data.file_facts import MISSING, FileFacts, header
 from mmvssd.engine.data.findings import Findings
-from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS, walk
+from mmvssd.engine.data.listings.folders import image_names, is_hidden, walk
 from mmvssd.phrases import some
 from mmvssd.reports.data.contents import Part
 
 #: Pixels of a box's side, and of an image's, below which little is to be seen.
 TINY_BOX, TINY_IMAGE = 4, 32
+#: Names of other steps that resize, to a size that they draw, or what they crop.
+RESIZES = ('Resize', 'EfficientNet')
+#: Share of small images among all up to which they are the exception.
+FEW_SMALL = 0.5
 #: Sides of an image whose longer one is so many times the shorter one.
 NARROW = 10
 #: Images or objects of a class that are few to learn from.
@@ -40,7 +46,8 @@ def check_images(leaves: Sequence[Leaf], facts: FileFacts, findings: Findings) -
         _check_headers(leaf, facts.read('header', header, paths), findings)
         for path, cut in facts.read('cut off', is_cut_off, paths).items():
             if cut is True:
-                findings.warn(leaf.where, '{} images are cut off; what is missing is read as grey',
+                findings.warn(leaf.where, '{} image[s] [is|are] cut off; what is missing is read '
+                                          'as grey',
                               path, 'Copy or write them anew')
         _check_copies(leaf, paths, facts, findings)
     _check_unlisted(local, findings)
@@ -66,7 +73,9 @@ def is_cut_off(path: str) -> bool:
 
 
 def _check_headers(leaf: Leaf, headers: Dict[str, dict], findings: Findings) -> None:
-    load = next(iter(steps_of(leaf.dataset)), None)
+    steps = list(steps_of(leaf.dataset))
+    load = next(iter(steps), None)
+    enlarged = []
     as_colour = (type(load).__name__ == 'LoadImageFromFile'
                  and getattr(load, 'color_type', '') == 'color')
     for path, fact in headers.items():
@@ -75,15 +84,34 @@ def _check_headers(leaf: Leaf, headers: Dict[str, dict], findings: Findings) -> 
         width, height = fact['size']
         example = f'{path}: {width} x {height}'
         if max(width, height) > NARROW * min(width, height):
-            findings.warn(leaf.where, f'{{}} images are more than {NARROW} times as long as wide',
+            findings.warn(leaf.where, f'{{}} image[s] [is|are] more than {NARROW} times as long '
+                                      'as wide',
                           example)
+        elif (made := _resized(steps, width, height)) and min(made) < TINY_IMAGE:
+            findings.warn(leaf.where, f'{{}} image[s] [has|have] a side below {TINY_IMAGE} pixels, '
+                                      'the stride of the last stage, as the model gets [it|them]',
+                          example + f', resized to {made[0]} x {made[1]}' * (
+                              made != (width, height)))
         elif min(width, height) < TINY_IMAGE:
-            findings.warn(leaf.where, f'{{}} images have a side below {TINY_IMAGE} pixels, the '
-                                      'stride of the last stage', example)
+            enlarged.append(example)
         if as_colour and fact['mode'] in DEEP:
-            findings.warn(leaf.where, f'{{}} images of mode {fact["mode"]}, of which '
+            findings.warn(leaf.where, f'{{}} image[s] of mode {fact["mode"]}, of which '
                                       "color_type='color' keeps 8 bits", path,
                           "Load them with color_type='unchanged', or another step")
+    # if most are so small, the recipe enlarges them on purpose
+    for example in enlarged if len(enlarged) <= FEW_SMALL * len(headers) else ():
+        findings.warn(leaf.where, f'{{}} image[s] [has|have] a side below {TINY_IMAGE} pixels, and '
+                                  '[is|are] enlarged; most of the others are larger', example)
+
+
+def _resized(steps: Sequence[Any], width: int, height: int) -> Optional[Tuple[int, int]]:
+    """Return what a pipeline's resizing makes of a size; None if it names a range of sizes."""
+    for step in steps:
+        before = width, height
+        width, height = resized(step, width, height)
+        if (width, height) == before and any(name in type(step).__name__ for name in RESIZES):
+            return None
+    return width, height
 
 
 def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
@@ -92,7 +120,7 @@ def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
     seen = set()
     for path in paths:
         if path in seen:
-            findings.warn(leaf.where, '{} images are listed more than once', path)
+            findings.warn(leaf.where, '{} image[s] [is|are] listed more than once', path)
         seen.add(path)
     by_size: Dict[int, List[str]] = defaultdict(list)
     for path in seen:
@@ -101,14 +129,19 @@ def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
     alike = sorted(path for same in by_size.values() if len(same) > 1 for path in same)
     digests = facts.read('content', digest, alike)
     first: Dict[str, str] = {}
+    classes = classes_of(leaf)
     for path in alike:
         found = digests.get(path)
         if found in (None, MISSING):  # there was no time, or it is gone
             continue
-        if found in first:
-            findings.warn(leaf.where, '{} images are copies of another one',
-                          f'{path} is {first[found]}')
-        first.setdefault(found, path)
+        twin = first.setdefault(found, path)
+        if differ(classes[path], classes[twin]):
+            findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of one of another class',
+                          f'{path} is {twin}: {classes[path]} and {classes[twin]}',
+                          'Keep the one whose class is right')
+        elif twin != path:
+            findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of another one',
+                          f'{path} is {twin}')
 
 
 def _check_unlisted(leaves: Sequence[Leaf], findings: Findings) -> None:
@@ -119,14 +152,15 @@ def _check_unlisted(leaves: Sequence[Leaf], findings: Findings) -> None:
         if not reads_coco(leaf.dataset) or not folder or not os.path.isdir(folder):
             continue
         files = [os.path.join(folder, relative, name) for relative, names, _ in walk(folder)
-                 for name in names if name.lower().endswith(IMAGE_ENDINGS)]
+                 if not any(map(is_hidden, Path(relative).parts)) for name in image_names(names)]
         others = [file for file in files if os.path.realpath(file) not in listed]
         # what a filter left out of the data set is listed too, and told of elsewhere
         filtered = {os.path.realpath(os.path.join(folder, str(image['file_name'])))
                     for image in read_json(leaf.dataset.ann_file)['images']} if others else set()
         for file in others:
             if os.path.realpath(file) not in filtered:
-                findings.warn(leaf.where, '{} images of the folder are not in the file', file)
+                findings.warn(leaf.where, '{} image[s] of the folder [is|are] not in the '
+                                          'file', file)
 
 
 def check_parts(parts: Sequence[Part], findings: Findings) -> None:
@@ -157,10 +191,10 @@ def _check_boxes(part: Part, findings: Findings) -> None:
         seen = set()
         for box, label in zip(boxes, labels):
             if min(box[2] - box[0], box[3] - box[1]) < TINY_BOX:
-                findings.warn(where, f'{{}} boxes have a side below {TINY_BOX} pixels',
+                findings.warn(where, f'{{}} box[es] [has|have] a side below {TINY_BOX} pixels',
                               f'{path}: {_size_of(box)}')
             if (box, label) in seen:
-                findings.warn(where, '{} boxes are there twice, with the same class',
+                findings.warn(where, '{} box[es] [is|are] there twice, with the same class',
                               f'{path}: {_size_of(box)} {part.name(label)}')
             seen.add((box, label))
 

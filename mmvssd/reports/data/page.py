@@ -3,6 +3,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from mmvssd.engine.data.findings import EXAMPLES, STOP, WARN, Finding
 from mmvssd.errors import printable
+from mmvssd.phrases import counted
 from mmvssd.reports.charts import Chart, drawn, histograms
 from mmvssd.reports.data.contents import Part
 from mmvssd.reports.data.survey import DataReport
@@ -85,8 +86,8 @@ def table(report: DataReport) -> str:
         sizes = ', '.join(f'{width} x {height} ({count})'
                           for (width, height), count in part.sizes.most_common(3))
         more = ', ...' * (len(part.sizes) > 3)
-        objects = f', {sum(part.objects.values())} objects' * (part.kind == 'objects')
-        lines.append(f'{part.phase:6}{part.images} images, {part.kind}{objects}; '
+        objects = f', {counted(sum(part.objects.values()), "object")}' * (part.kind == 'objects')
+        lines.append(f'{part.phase:6}{counted(part.images, "image")}, {part.kind}{objects}; '
                      f'width x height: {sizes or "not known"}{more}')
     lines += [f'{phase:6}the data of {twin}' for phase, twin in report.same.items()]
     rows = list(_rows(report.parts))
@@ -105,25 +106,21 @@ def verdict(report: DataReport) -> str:
     """Return one line that says whether a training may begin."""
     faults, doubts = (len(report.findings.of(kind)) for kind in (STOP, WARN))
     if faults:
-        return f'{faults} fault{"s" * (faults > 1)}: training will go wrong'
+        return f'{counted(faults, "fault")}: training will go wrong'
     return 'no fault' + (f', {doubts} doubtful' if doubts else '') + ': training may begin'
 
 
 def _finding_lines(number: int, found: Finding) -> Iterator[str]:
-    yield f'  {number}. {_text(found)}'
+    yield f'  {number}. {found.told}'
     yield f'     {found.where}'
     yield from (f'       {place}' for place in found.first[:EXAMPLES])
     if found.advice:
         yield f'     {found.advice}'
 
 
-def _text(found: Finding) -> str:
-    return found.what.replace('{}', str(found.count))
-
-
 def _shown(found: Finding, suspects: Suspects) -> Shown:
     more = found.count - len(found.first) if '{}' in found.what and found.first else 0
-    return Shown(_text(found), found.where, found.advice, found.first, max(0, more),
+    return Shown(found.told, found.where, found.advice, found.first, max(0, more),
                  suspects.of(found))
 
 

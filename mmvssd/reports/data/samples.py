@@ -15,6 +15,7 @@ from mmvssd.engine.data.heads import learner_of
 from mmvssd.engine.data.names import classes_of
 from mmvssd.engine.randomness import seed_cpu
 from mmvssd.errors import UnreadableImageError
+from mmvssd.phrases import counted
 from mmvssd.reports.pictures import Objects, Picture, draw
 
 #: Means beyond which normalized values are no deviations from a mean; those of a single image vary.
@@ -68,7 +69,7 @@ def samples_of(loader, phase: str, model, count: int, seed: int,
                 where, f'{{}} of {len(chosen)} samples cannot be read', _short(error))
             continue
         except Exception as error:  # of any step of the pipeline
-            findings.stop(where, f'{{}} of {len(chosen)} samples fail in the pipeline',
+            findings.stop(where, f'{{}} of {len(chosen)} samples [fails|fail] in the pipeline',
                           f'{_path(dataset, index)}: {_short(error)}')
             continue
         findings.look_at(f'{where}: its samples', lambda data=data, index=index: samples.append(
@@ -123,10 +124,12 @@ def _check_values(samples: Sequence[Sample], where: str, findings: Findings) -> 
     known = [sample for sample in samples if sample.mean is not None]
     for sample in known:
         if not np.isfinite(sample.mean):
-            findings.stop(where, '{} samples have values that are not finite as the model gets '
+            findings.stop(where, '{} sample[s] [has|have] values that are not finite as the model '
+                                 'gets '
                                  'them', sample.path)
         elif sample.std == 0:
-            findings.warn(where, '{} samples are of one value throughout as the model gets them',
+            findings.warn(where, '{} sample[s] [is|are] of one value throughout as the model gets '
+                                 '[it|them]',
                           sample.path)
     finite = [sample for sample in known if np.isfinite(sample.mean)]
     if not finite:
@@ -135,7 +138,7 @@ def _check_values(samples: Sequence[Sample], where: str, findings: Findings) -> 
     std = sum(sample.std for sample in finite) / len(finite)
     if abs(mean) > FAR or 0 < std < FLAT or std > 1 / FLAT:
         findings.warn(where, f'the model gets values of mean {mean:.3g} and deviation {std:.3g} '
-                             f'({len(finite)} samples), where 0 and 1 are usual',
+                             f'({counted(len(finite), "sample")}), where 0 and 1 are usual',
                       advice='Compare mean and std of the data_preprocessor, and a Normalize step, '
                              'with the range of the images')
 

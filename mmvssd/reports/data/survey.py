@@ -20,6 +20,7 @@ from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import STOP, Findings
 from mmvssd.engine.randomness import RandomState
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import numbered
 from mmvssd.reports.data import doubts
 from mmvssd.reports.data.contents import Part, part_of
 from mmvssd.reports.data.samples import Sample, samples_of
@@ -164,5 +165,5 @@ class _Examination:
                 part_of(phase, own, self.facts)))
         for leaf in own:
             for kind, fault in faults_of(leaf.dataset).items():
-                self.findings.warn(leaf.where, f'{fault.count} {kind}', fault.first)
+                self.findings.warn(leaf.where, numbered(kind, fault.count), fault.first)
         yield from parts

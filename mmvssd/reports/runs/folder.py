@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from mmvssd.analysis.curves import Run, entries_of, files_of, read_run
+from mmvssd.analysis.curves import Run, entries_of, files_of, is_measured, read_run
 from mmvssd.checkpoint import checkpoints_of
 from mmvssd.engine.checkpoints.work_dir import LOCK, SILENCE
 from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.engine.record.details import FILE as DETAILS
 from mmvssd.engine.record.run_record import read_record
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import some
 from mmvssd.reports.runs.settings import get, read_settings
 
 #: Scores that smaller ones are better of, by a part of their name.
@@ -154,6 +155,14 @@ def _sizes(path: Path) -> Iterator[int]:
                 continue
 
 
+def closed(path: Path) -> List[str]:
+    """Return the folders below a path, and itself, that this user may not list."""
+    found: List[str] = []
+    for _ in os.walk(path, onerror=lambda error: found.append(str(error.filename))):
+        pass
+    return found
+
+
 def is_run(path: Path) -> bool:
     """Tell whether a folder is the work dir of a run, of one that ended before it began as well."""
     return (any(path.glob('*/run*.json')) or any(path.glob('*/vis_data/scalars.json'))
@@ -169,6 +178,8 @@ def read_folder(path: Path) -> RunFolder:
     if not path.is_dir():
         raise ConfigError(f'{path}: no such folder (seen from {Path.cwd()})')
     if not is_run(path):
+        if closed(path):
+            raise ConfigError(f'{some(closed(path))}: cannot be listed, no permission to read it')
         raise ConfigError(f'{path}: holds no <time>/run.json, <time>/vis_data/scalars.json or '
                           '<time>/<time>.log, which a run writes; name the --work-dir of a '
                           'training or a test')
@@ -254,7 +265,7 @@ def _tests(ordered: Sequence[Path], files: Dict[Path, dict]) -> Iterator[Test]:
         for written in sorted(file.parent.glob('[0-9]*.json')):
             content = _json(written)
             scores.update({key: value for key, value in (content or {}).items()
-                           if isinstance(value, (int, float)) and not key.endswith('time')})
+                           if is_measured(key, value) and not key.endswith('time')})
         start = record.get('start')
         start = start if isinstance(start, dict) else {}
         yield Test(str(record.get('started')), start.get('checkpoint'), scores, record)

@@ -1,12 +1,13 @@
 """All runs below a folder, as a table and as JSON, and two of them compared."""
 import os
+import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from mmvssd.errors import ConfigError, printable
-from mmvssd.phrases import suggestion
+from mmvssd.phrases import some, suggestion
 from mmvssd.reports.page import shown_number, shown_seconds, shown_size
-from mmvssd.reports.runs.folder import RunFolder, is_run, read_folder
+from mmvssd.reports.runs.folder import RunFolder, closed, is_run, read_folder
 from mmvssd.reports.runs.settings import differences
 
 #: Characters of a setting.
@@ -26,7 +27,12 @@ def find_runs(*roots: Path) -> List[RunFolder]:
     for root in roots:
         if not root.is_dir():
             raise ConfigError(f'{root}: no such folder (seen from {Path.cwd()})')
-        paths = list(_work_dirs(root))
+        paths, hidden = list(_work_dirs(root)), closed(root)
+        if hidden and not paths:
+            raise ConfigError(f'{some(hidden)}: cannot be listed, no permission to read it')
+        if hidden:  # beside the table, which may be JSON
+            print(printable(f'{some(hidden)}: left out, no permission to list it'),
+                  file=sys.stderr)
         if not paths:
             raise ConfigError(f'{root}: no run has written into a folder below it; name the '
                               'folder of your work dirs, by default work_dirs')

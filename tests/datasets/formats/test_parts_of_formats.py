@@ -41,6 +41,12 @@ def test_what_is_hidden_or_made_here_is_not_looked_at(tmp_path):
         Tree(tmp_path / 'none')
 
 
+def test_a_folder_that_cannot_be_listed(locked):
+    """A class would be missing; the folders that only root may list are not the user's."""
+    with pytest.raises(DataError, match='^[^,]*/locked: cannot be listed, no permission to read i'):
+        Tree(locked)
+
+
 @pytest.mark.parametrize(('names', 'folder'), [
     (['1.jpg', '2.jpg'], 'images/train'), (['train/1.jpg', 'train/2.jpg'], 'images'),
     (['./3.jpg'], 'images/val'), (['images\\val\\3.jpg'], '.'), (['none.jpg'], 'annotations')])
@@ -138,7 +144,7 @@ def test_folders_beside_parts_are_no_classes(tmp_path):
                             for name in ('cat', 'dog') for index in range(2)), 'unlabeled/0.jpg')
     classes, counts, (note, ) = class_folders(tmp_path / 'a')
     assert (classes, counts) == (['cat', 'dog'], dict(train=4, val=4))
-    assert '1 images lie in no folder of a class' in note
+    assert '1 image lies in no folder of a class' in note
     touch(tmp_path / 'b', 'train/cat/0.jpg', 'train/dog/0.jpg', 'unlabeled/0.jpg')
     assert class_folders(tmp_path / 'b')[:2] == (['cat', 'dog'], dict(whole=2))
     touch(tmp_path / 'c', 'train/0.jpg', 'bus/0.jpg', 'car/0.jpg')

@@ -103,7 +103,7 @@ def test_values_are_whole_numbers(value, tmp_path):
     (tmp_path / 'masks' / '0.png').unlink()
     Image.fromarray(np.full((48, 64), value, np.float32)).save(tmp_path / 'masks' / '0.tif')
     _, (fault, ) = read(tmp_path)
-    assert '1 label maps have values that are not whole numbers' in fault
+    assert '1 label map has values that are not whole numbers' in fault
     assert '0.tif' in fault
 
 
@@ -130,7 +130,7 @@ def test_images_without_a_label_map_beside_others_with_one(tmp_path):
     assert not doubts(tmp_path)
     made.picture(tmp_path / 'images' / 'a.jpg')
     text, = doubts(tmp_path)
-    assert '1 images have no label map' in text
+    assert '1 image has no label map' in text
     assert 'images/a.jpg' in text
 
 

@@ -50,7 +50,7 @@ def test_healthy_label_maps(maps, settings):
     ([fact([0]), fact([255])], {}, 'are 0 and 255'),
     ([fact([255])] * 2, {}, 'all pixels of all 2 label maps are ignored'),
     ([fact([0])] * 2, dict(reduced=True), 'reduce_zero_label=True ignores 0'),
-    ([fact([0, 1, 3]), fact([0, 1, 2])], {}, '1 label maps with values that no class has'),
+    ([fact([0, 1, 3]), fact([0, 1, 2])], {}, '1 label map with values that no class has'),
     ([fact([0, 1, 4])], dict(reduced=True), '0.png: 3'),
     ([fact([0, 254])], dict(reduced=True), '0.png: 253'),
     ([fact([0, 1, 255])], dict(ignored=7), '0.png: 255'),
@@ -85,8 +85,8 @@ def test_label_maps_that_do_not_keep_their_values():
 def test_doubts_about_label_maps():
     stops, doubts = look(fact([0, 1]), fact([255]))
     assert not stops
-    assert '1 label maps of which all pixels are ignored' in doubts[0]
-    assert '1 of 3 classes never occur: c' in doubts[1]
+    assert '1 label map of which all pixels are ignored' in doubts[0]
+    assert '1 of 3 classes never occurs: c' in doubts[1]
     # of a sample nothing follows about classes
     assert len(look(fact([0, 1]), fact([255]), complete=False)[1]) == 1
 

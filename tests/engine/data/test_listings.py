@@ -41,7 +41,7 @@ def test_folders_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize(('names', 'message'), [
-    (['cat/a.jpg', '.ipynb_checkpoints/a.jpg'], '1 hidden folders count as classes'),
+    (['cat/a.jpg', '.ipynb_checkpoints/a.jpg'], '1 hidden folder counts as classes'),
     (['cat/a.jpg', '__MACOSX/a.jpg', '@eaDir/b.jpg'], '2 hidden folders count as classes'),
     (['a.jpg', 'b.jpg'], '2 images lie in it and no folders of classes'),
     (['note.txt'], 'holds no image'),
@@ -54,9 +54,9 @@ def test_faults_of_class_folders(tmp_path, names, message):
 
 
 @pytest.mark.parametrize(('names', 'message'), [
-    (['cat/a.jpg', 'dog/b.jpg', 'cow/b.txt'], '1 folders of classes without an image'),
+    (['cat/a.jpg', 'dog/b.jpg', 'cow/b.txt'], '1 folder of classes without an image'),
     (['cat/a.jpg'], 'there is one class, cat'),
-    (['cat/a.jpg', 'dog/b.jpg', 'c.jpg'], '1 images lie beside the folders'),
+    (['cat/a.jpg', 'dog/b.jpg', 'c.jpg'], '1 image lies beside the folders'),
     (['cat/a.jpg', 'dog/b.jpg', 'dog/c.webp', 'dog/d.webp'], '2 images that end with .webp'),
 ])
 def test_doubts_about_class_folders(tmp_path, names, message):
@@ -74,14 +74,14 @@ def test_classes_and_folders_that_disagree(tmp_path):
     (fewer, ), _ = look_at_classes(tmp_path, ('cat', 'dog'))
     assert 'has 3 folders, the recipe has 2 classes; only one of both has cow' in fewer
     assert look_at_classes(tmp_path, ('cat', 'kow', 'dog'))[0] == []
-    assert '1 folders of other names' in look_at_classes(tmp_path, ('cat', 'kow', 'dog'))[1][0]
+    assert '1 folder of other names' in look_at_classes(tmp_path, ('cat', 'kow', 'dog'))[1][0]
 
 
 def test_links_that_lead_back(tmp_path):
     make(tmp_path, 'cat/a.jpg', 'dog/b.jpg')
     (tmp_path / 'cat' / 'again').symlink_to(tmp_path)
     (stop, ), _ = look_at_classes(tmp_path)
-    assert '1 links that lead back' in stop
+    assert '1 link that leads back' in stop
     assert 'cat/again' in stop
 
 
@@ -113,8 +113,8 @@ def test_healthy_lists(tmp_path, content):
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    ('a.jpg 0\nb.jpg\n', r"1 lines without a label \(the first: line 2: 'b.jpg'\)"),
-    ('a.jpg 0\nb c.jpg\n', 'lines without a label'),
+    ('a.jpg 0\nb.jpg\n', r"1 line without a label \(the first: line 2: 'b.jpg'\)"),
+    ('a.jpg 0\nb c.jpg\n', 'line without a label'),
     ('a.jpg\t0\nb.jpg 1', 'with a tab before the label'),
     ('a.jpg 0\nb.jpg,1', r'with a comma .*line 2'),
     ('a.jpg, 0\nb.jpg,1', r'with a comma .*line 2'),
@@ -123,10 +123,10 @@ def test_healthy_lists(tmp_path, content):
     ('a.jpg 1.0\nb.jpg 1', 'whose label is not a whole number'),
     ('a.jpg nan\nb.jpg 1', 'whose label is not a whole number'),
     ('7\nb.jpg 1', 'without a path'),
-    ('a.jpg 0\n\nb.jpg 1\n', r'1 blank lines \(the first: line 2\)'),
-    ('a.jpg 0\nb.jpg 1\n\n', r'1 blank lines \(the first: line 3\)'),
-    ('a.jpg -1\nb.jpg 1', r'labels below 0 .*line 1'),
-    ('a.jpg 0\nb.jpg 1\na.jpg 1', r'images with several labels .*lines 1 and 3: a.jpg'),
+    ('a.jpg 0\n\nb.jpg 1\n', r'1 blank line \(the first: line 2\)'),
+    ('a.jpg 0\nb.jpg 1\n\n', r'1 blank line \(the first: line 3\)'),
+    ('a.jpg -1\nb.jpg 1', r'label below 0 .*line 1'),
+    ('a.jpg 0\nb.jpg 1\na.jpg 1', r'image with several labels .*lines 1 and 3: a.jpg'),
     ('"a b.jpg" 0\nb.jpg 1', r'whose path is in quotes.*line 1'),
     ("'a.jpg' 0\nb.jpg 1", 'whose path is in quotes'),
     ('a.jpg 0 2\nb.jpg 1', r'with several labels.*line 1'),
@@ -217,9 +217,9 @@ def test_labels_that_contradict_folders_of_words(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'message'), [
-    ('"a"', r"1 lines whose path is in quotes.*line 1: '\"a\"'.*A line is the NAME"),
-    ("'x/a'", 'in quotes'), ('x\\a', '1 lines whose path has backslashes, expected /'),
-    ('C:\\data\\a', 'backslashes'), ('a 3', '1 lines with a label'), ('"a".jpg', 'with an ending'),
+    ('"a"', r"1 line whose path is in quotes.*line 1: '\"a\"'.*A line is the NAME"),
+    ("'x/a'", 'in quotes'), ('x\\a', '1 line whose path has backslashes, expected /'),
+    ('C:\\data\\a', 'backslashes'), ('a 3', '1 line with a label'), ('"a".jpg', 'with an ending'),
 ])
 def test_names_with_more_than_a_name(tmp_path, name, message):
     stops, doubts = look_at_list(tmp_path, f'{name}\nb\n', listings.check_name_list)
@@ -235,11 +235,11 @@ def test_lists_of_names(tmp_path):
         return look_at_list(tmp_path, content, listings.check_name_list)
 
     assert look('a\nb\n') == [[], []]
-    assert '1 lines of images that are listed already' in look('a\nb\na\n')[1][0]
-    assert 'names with an ending' in look('a.jpg\n')[0][0]
+    assert '1 line of an image that is listed already' in look('a\nb\na\n')[1][0]
+    assert 'name with an ending' in look('a.jpg\n')[0][0]
     make(tmp_path, 'a.jpg.jpg')
     assert look('a.jpg\n') == [[], []]
-    assert 'blank lines' in look('a\n\nb\n')[0][0]
+    assert 'blank line' in look('a\n\nb\n')[0][0]
 
 
 def look_at_images(tmp_path, suffix='.jpg', labelled=True, maps='masks'):

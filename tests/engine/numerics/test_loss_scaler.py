@@ -58,4 +58,4 @@ class TestLossScaler:
         runner = half_precision(tmp_path, toy(way), FiniteCheckHook('skip'), watch, after)
         runner.train()
         assert same(watch.before[2][0], after.after[2][0][0])
-        assert said[-1].startswith('FiniteCheckHook: 1 of 4 steps were skipped')
+        assert said[-1].startswith('FiniteCheckHook: 1 of 4 steps was skipped')

@@ -45,7 +45,7 @@ def test_two_processes(way, in_two_processes):
         assert all('Iteration 2 of 2' in report['fault'] for report in reports)
     else:
         assert [report['fault'] for report in reports] == [None, None]
-        assert log.count('FiniteCheckHook: 1 of 2 steps were skipped') == 1
+        assert log.count('FiniteCheckHook: 1 of 2 steps was skipped') == 1
 
 
 RECIPES = dict(  # and a module of the head

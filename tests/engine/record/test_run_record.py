@@ -334,7 +334,7 @@ def test_another_optimizer_cannot_go_on():
     with pytest.raises(CheckpointError, match=r"another optimizer \(one with betas\) than the "
                                               r"recipe's SGD \(with momentum\)"):
         resumed(adamw(kind=torch.optim.SGD), adamw())
-    with pytest.raises(CheckpointError, match='1 parameters in 1 groups, and the recipe one of 2'):
+    with pytest.raises(CheckpointError, match='1 parameter in 1 group, and the recipe one of 2'):
         resumed(adamw({}), adamw())
 
 

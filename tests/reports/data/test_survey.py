@@ -79,13 +79,13 @@ def image_of(digits, kind='coco/train2017', number=0):
 def empty(digits):
     content = change(digits, lambda content: content.update(annotations=[
         one for one in content['annotations'] if one['image_id'] != content['images'][0]['id']]))
-    return WARN, ('1 images without an annotation', content['images'][0]['file_name'])
+    return WARN, ('1 image without an annotation', content['images'][0]['file_name'])
 
 
 def cut_off(digits):
     file = image_of(digits, number=6)
     file.write_bytes(file.read_bytes()[:-300])
-    return WARN, ('1 images are cut off', file.name)
+    return WARN, ('1 image is cut off', file.name)
 
 
 def in_both_parts(digits):
@@ -100,7 +100,7 @@ def in_both_parts(digits):
                                   if one['image_id'] != image['id']]
 
     change(digits, resize, 'val2017')
-    return WARN, ('compared images are trained on', scored.name)
+    return WARN, ('compared images is trained on', scored.name)
 
 
 def copied(digits):
@@ -108,12 +108,12 @@ def copied(digits):
     first, second = next((one, other) for one, other in combinations(files, 2)
                          if Image.open(one).size == Image.open(other).size)
     shutil.copy(first, second)
-    return WARN, ('1 images are copies of another one', second.name)
+    return WARN, ('1 image is a copy of another one', second.name)
 
 
 def unreadable(digits):
     image_of(digits, number=7).write_bytes(b'no image')
-    return WARN, ('images cannot be read', image_of(digits, number=7).name)
+    return WARN, ('image cannot be read', image_of(digits, number=7).name)
 
 
 def tiny(digits):
@@ -124,13 +124,13 @@ def tiny(digits):
                    segmentation=[[x, y, x + 2, y, x + 2, y + 2, x, y + 2]])
 
     change(digits, shrink)
-    return WARN, ('1 boxes have a side below 4 pixels', '2 x 2')
+    return WARN, ('1 box has a side below 4 pixels', '2 x 2')
 
 
 def twice(digits):
     content = change(digits, lambda content: content['annotations'].insert(
         0, dict(content['annotations'][-2], id=9999)))
-    return WARN, ('1 boxes are there twice', f'{content["annotations"][0]["bbox"][2]:.4g} x')
+    return WARN, ('1 box is there twice', f'{content["annotations"][0]["bbox"][2]:.4g} x')
 
 
 def without_class(digits):
@@ -146,8 +146,12 @@ def two_points(digits):
 
 
 def unlisted(digits):
-    Image.new('RGB', (64, 64)).save(digits / 'coco/train2017/more.jpg')
-    return WARN, ('1 images of the folder are not in the file', 'more.jpg')
+    folder = digits / 'coco/train2017'
+    Image.new('RGB', (64, 64)).save(folder / 'more.jpg')
+    (folder / '@eaDir').mkdir()
+    for hidden in ('._more.jpg', '@eaDir/small.jpg'):  # which are no images of the user's
+        (folder / hidden).touch()
+    return WARN, ('1 image of the folder is not in the file', 'more.jpg')
 
 
 def missing(digits):
@@ -157,7 +161,7 @@ def missing(digits):
 
 def outside(digits):
     change(digits, lambda content: content['annotations'][0].update(bbox=[9000, 9000, 10, 10]))
-    return STOP, ('times the size of their image away', 'annotation 1 ')
+    return STOP, ('times the size of its image away', 'annotation 1 ')
 
 
 def broken_json(digits):
@@ -195,8 +199,8 @@ def test_all_faults_at_once(recipe, digits):
     change(digits, lambda content: content['annotations'][0].pop('area'), 'val2017')
     report = examine(recipe(DETECTOR), samples=0)
     text = '\n'.join(told(report))
-    for words in ('size of their image away', 'cut off', 'copies', 'not in the file',
-                  'annotations without area'):
+    for words in ('size of its image away', 'cut off', 'is a copy', 'not in the file',
+                  'annotation without area'):
         assert words in text
     assert verdict(report).startswith('2 faults')
 
@@ -238,6 +242,57 @@ def test_faults_of_class_lists(recipe, digits):
     text = '\n'.join(told(examine(recipe(CLASSIFIER), samples=2)))
     for words in ('listed already', 'absent.jpg', 'several labels'):
         assert words in text
+
+
+def test_an_image_of_two_classes(recipe, digits):
+    """Copies of one class are a doubt of their own, also if one is scored and one trained."""
+    lines = (digits / 'imagenet/meta/train.txt').read_text().splitlines()
+    labels = {line.rpartition(' ')[0]: line.rpartition(' ')[2] for line in lines}
+    first, *others = labels
+    twin = next(other for other in others if labels[other] != labels[first])
+    scored = next(line.rpartition(' ')[0] for line in (
+        digits / 'imagenet/meta/val.txt').read_text().splitlines()
+        if line.rpartition(' ')[2] != labels[first])
+    for part, name in (('train', twin), ('val', scored)):
+        shutil.copy(digits / 'imagenet/train' / first, digits / 'imagenet' / part / name)
+    found = told(examine(recipe(CLASSIFIER), samples=0), WARN)
+    names = recipe(CLASSIFIER).classes
+    (copy, ) = (text for text in found if '1 image is a copy of one of another class' in text)
+    assert all(names[int(labels[name])] in copy and name in copy for name in (first, twin))
+    (trained, ) = (text for text in found if '1 image is trained on as another class' in text)
+    assert f'{names[int(labels[first])]} in training' in trained or (
+        f'{names[int(labels[twin])]} in training' in trained)
+    assert not any('copy of another one' in text for text in found)
+
+
+def small(digits, count, side=20):
+    for number in range(count):
+        file = image_of(digits, 'imagenet/train', number)
+        Image.open(file).resize((side, side)).save(file)
+
+
+def test_small_images_that_the_recipe_enlarges(recipe, digits):
+    """Of a few the others are larger; of all it is what the recipe is for."""
+    cfg = recipe(CLASSIFIER)
+    cfg.train_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=64),
+        dict(type='PackInputs')]
+    small(digits, 2)
+    found = told(examine(cfg, samples=0), WARN)
+    assert any('2 images have a side below 32 pixels, and are enlarged' in text for text in found)
+    small(digits, 20)
+    assert not any('side' in text for text in told(examine(cfg, samples=0), WARN))
+
+
+@pytest.mark.parametrize(('scale', 'expected'), [
+    ((16, 48), '20 images have a side below 32 pixels, the stride of the last stage, as the model '
+     'gets them'), ((64, 64), None)])
+def test_images_that_are_small_for_the_model(recipe, scale, expected):
+    cfg = recipe(CLASSIFIER)
+    cfg.train_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=scale))
+    found = [text for text in told(examine(cfg, samples=0), WARN) if 'side below' in text]
+    assert len(found) == (expected is not None)
+    assert not expected or (expected in found[0] and 'resized to 16 x 48' in found[0])
 
 
 def test_a_class_that_is_scored_and_not_trained(recipe, digits):

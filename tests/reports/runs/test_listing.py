@@ -9,6 +9,7 @@ import pytest
 from mmvssd.errors import ConfigError
 from mmvssd.paths import project_root
 from mmvssd.reports.runs import listing
+from mmvssd.reports.runs.folder import read_folder
 
 
 @pytest.fixture
@@ -48,6 +49,11 @@ def test_a_table(tool, runs):
     assert '1 h 00 min' in lines[2]
     assert '45.5' in lines[3]
     assert lines[-1] == 'deep/er: failed: DataError: \\x1b[31mx'  # nothing that a terminal obeys
+
+
+def test_a_test_without_large_objects(work_dir):
+    path = work_dir(mode='test', scores={'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_l': -1.0})
+    assert read_folder(path).tests[0].scores == {'coco/bbox_mAP': 0.2}
 
 
 def test_json(tool, runs):
@@ -90,6 +96,18 @@ def test_what_is_not_there(tool, runs, tmp_path):
     assert 'no run has written' in text
     with pytest.raises(ConfigError, match='did you mean good'):
         listing.find_run('goood', runs)
+
+
+def test_folders_that_cannot_be_listed(locked, capsys):
+    for look in (lambda: listing.find_runs(locked), lambda: read_folder(locked / 'locked'),
+                 lambda: read_folder(locked)):
+        with pytest.raises(ConfigError, match='locked.*: cannot be listed, no permission to read'):
+            look()
+    log = locked / 'run' / '20260101_000000' / '20260101_000000_1.log'
+    log.parent.mkdir(parents=True)
+    log.with_name('run.json').write_text('{}')
+    assert [run.path.name for run in listing.find_runs(locked)] == ['run']
+    assert '/locked' in capsys.readouterr().err
 
 
 def test_a_work_dir_itself(tool, runs):

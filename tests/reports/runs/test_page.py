@@ -125,7 +125,7 @@ def test_a_log_that_is_damaged_shows_what_is_left(work_dir, scalars, parsed):
     html = page([path], '')
     assert html.count('data:image/svg+xml') == 3
     words = parsed(html).words
-    assert '1 of 4 lines cannot be read and are left out; the first is line 2' in words
+    assert '1 of 4 lines cannot be read and is left out; the first is line 2' in words
     assert 'an iteration 0.1 s' in words
     file.write_bytes(b'\xff\n')
     words = parsed(page([path], '')).words

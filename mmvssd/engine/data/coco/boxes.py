@@ -4,7 +4,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.findings import Place
-from mmvssd.phrases import short
+from mmvssd.phrases import numbered, short
 
 #: Sides of an image that a box's side may be long. Beyond it a box is no box of that image.
 LONGEST = 10
@@ -53,11 +53,11 @@ class Boxes:
     def _checked(self, box: Any, size: Optional[tuple], label: str) -> Optional[Sequence[float]]:
         example = f'{label}: {short(box)}'
         if not isinstance(box, (list, tuple)) or len(box) != 4:
-            self.stop('{} boxes that are not four numbers', example, CORNERS)
+            self.stop('{} box[es] that [is|are] not four numbers', example, CORNERS)
         elif not all(map(is_number, box)):
-            self.stop('{} boxes with entries that are not finite numbers', example, CORNERS)
+            self.stop('{} box[es] with entries that are not finite numbers', example, CORNERS)
         elif box[2] < 0 or box[3] < 0:
-            self.stop('{} boxes of negative width or height', example, CORNERS)
+            self.stop('{} box[es] of negative width or height', example, CORNERS)
         elif size is not None:
             return self._in_image(box, size, example)
         return None
@@ -66,7 +66,8 @@ class Boxes:
                   example: str) -> Optional[Sequence[float]]:
         (x, y, width, height), (right, bottom) = box, size
         if max(width, abs(x)) > LONGEST * right or max(height, abs(y)) > LONGEST * bottom:
-            self.stop(f'{{}} boxes that lie or reach more than {LONGEST} times the size of their '
+            self.stop(f'{{}} box[es] that [lies|lie] or [reaches|reach] more than {LONGEST} times '
+                      'the size of [its|their] '
                       'image away', example, CORNERS)
             return None
         for reading, convert in READINGS.items():
@@ -84,7 +85,7 @@ class Boxes:
                    label: str) -> Optional[Sequence[float]]:
         """Return the box if a reader keeps it for its area too, or None."""
         if not is_number(area):
-            self.stop('{} annotations whose area is not a finite number',
+            self.stop('{} annotation[s] whose area is not a finite number',
                       f'{label}: {short(area)}')
         elif area <= 0 and box is not None:
             self.without_area += 1
@@ -116,8 +117,9 @@ class Boxes:
     def check_areas(self, count: int) -> None:
         """Note boxes that are left out for their area, unless all are."""
         if self.without_area:
-            self.warn(f'{self.without_area} of {count} boxes have an area of 0 or less, and are '
-                      'left out', self.examples['area'], AREAS)
+            self.warn(numbered(f'{{}} of {count} boxes [has|have] an area of 0 or less, and '
+                               '[is|are] left out', self.without_area),
+                      self.examples['area'], AREAS)
 
     def check_readings(self, count: int) -> None:
         """Note boxes whose numbers seem to have another order.
@@ -128,11 +130,13 @@ class Boxes:
         found = next((reading for reading in READINGS if self.around[reading] == compared), None)
         around = self.around[AS_MEANT]
         if found and compared >= ENOUGH_BOXES and around <= CROSSING * compared:
-            self.stop(f'{around} of {compared} boxes are those around their polygons, and read as '
-                      f'{found} all are', self.examples['compared'], CORNERS)
+            self.stop(numbered(f'{{}} of {compared} boxes [is|are] around [its|their] polygons, '
+                               f'and read as {found} all are', around),
+                      self.examples['compared'], CORNERS)
         if not self.crossing:
             return
-        what = f'{self.crossing} of {count} boxes reach over the edge of their image'
+        what = numbered(f'{{}} of {count} boxes [reaches|reach] over the edge of [its|their] image',
+                        self.crossing)
         likely = next((reading for reading in READINGS if self.readings[reading] == count), None)
         if likely is None or count < ENOUGH_BOXES:
             self.warn(what, self.examples['crossing'])

@@ -79,20 +79,22 @@ class _File:
         for category in self.categories:
             identity, name = category.get('id'), category.get('name')
             if not is_id(identity):
-                self.stop('{} categories without a usable id', repr(name))
+                self.stop('{} [category|categories] without a usable id', repr(name))
             elif identity in names:
-                self.stop('{} categories with the id of another one', f'{identity} {name!r}')
+                self.stop('{} [category|categories] with the id of another '
+                          'one', f'{identity} {name!r}')
             elif is_number(name):
-                self.stop('{} categories whose name is a number', f'id {identity}: {name}',
+                self.stop('{} [category|categories] whose name is a '
+                          'number', f'id {identity}: {name}',
                           f'Write it as a text: "{name}"')
             elif not isinstance(name, str) or not name:
-                self.stop('{} categories without a name', f'id {identity}')
+                self.stop('{} [category|categories] without a name', f'id {identity}')
             else:
                 names[identity] = name
                 seen[name] += 1
         for name, count in seen.items():
             if count > 1:
-                self.stop('{} names of categories stand for several ids', repr(name),
+                self.stop('{} name[s] of categories [stands|stand] for several ids', repr(name),
                           'Each would become a class of its own, and move all later ones')
         return names
 
@@ -102,19 +104,19 @@ class _File:
             identity, name = image.get('id'), image.get('file_name')
             label = str(name if name is not None else f'id {identity}')
             if not is_id(identity):
-                self.stop('{} images without a usable id', label)
+                self.stop('{} image[s] without a usable id', label)
                 continue
             if identity in sizes:
-                self.stop('{} images with the id of another one', f'{identity} {label}')
+                self.stop('{} image[s] with the id of another one', f'{identity} {label}')
                 continue
             sizes[identity] = self._size(image, label)
             files[identity] = label
             if not isinstance(name, str) or not name:
-                self.stop('{} images without a file_name', f'id {identity}')
+                self.stop('{} image[s] without a file_name', f'id {identity}')
                 continue
             seen[name] += 1
             if seen[name] == 2:
-                self.warn('{} file names of more than one image', name)
+                self.warn('{} file name[s] of more than one image', name)
             self._check_name(name)
         return sizes, files
 
@@ -122,23 +124,23 @@ class _File:
         width, height = image.get('width'), image.get('height')
         if is_number(width) and is_number(height) and min(width, height) > 0:
             return width, height
-        self.stop('{} images whose width and height are not two positive numbers',
+        self.stop('{} image[s] whose width and height are not two positive numbers',
                   f'{label}: {short(width)} x {short(height)}')
         return None
 
     def _check_name(self, name: str) -> None:
         folder = self.use.folder
         if '\\' in name and folder and not os.path.exists(os.path.join(folder, name)):
-            self.stop('{} file names with backslashes, and there are no such files', name,
+            self.stop('{} file name[s] with backslashes, and there [is|are] no such file[s]', name,
                       'Write paths with /')
         if folder and '://' in name:
-            self.stop('{} file names that are addresses', name,
+            self.stop('{} file name[s] that [is an address|are addresses]', name,
                       "Fetch the images, and write their paths in the images' folder")
         elif folder and self._holds_folder(name, folder):
-            self.stop("{} file names that repeat a part of the images' folder",
+            self.stop("{} file name[s] that [repeats|repeat] a part of the images' folder",
                       f'{name} in {folder}', 'Take it out of data_prefix or of the names')
         if os.path.isabs(name) or '..' in name.split('/'):
-            self.warn("{} file names that lead out of the images' folder", name)
+            self.warn("{} file name[s] that [leads|lead] out of the images' folder", name)
 
     @staticmethod
     def _holds_folder(name: str, folder: str) -> bool:
@@ -161,15 +163,15 @@ class _File:
         identity = annotation.get('id')
         label = self._label(annotation)
         if not is_id(identity):
-            self.stop('{} annotations without a usable id', label)
+            self.stop('{} annotation[s] without a usable id', label)
         elif identity in seen:
-            self.stop('{} annotations with the id of another one', label)
+            self.stop('{} annotation[s] with the id of another one', label)
         else:
             seen.add(identity)
         missing = [key for key in ('image_id', 'category_id', 'bbox', 'area')
                    if key not in annotation]
         if missing:
-            self.stop(f'{{}} annotations without {" and ".join(missing)}', label)
+            self.stop(f'{{}} annotation[s] without {" and ".join(missing)}', label)
             return
         image = annotation['image_id']
         self.ignored += bool(annotation.get('ignore'))
@@ -199,7 +201,7 @@ class _File:
     def _category(self, annotation: dict, label: str) -> Optional[str]:
         category = annotation['category_id']
         if not is_id(category):
-            self.stop('{} annotations whose category_id is neither a number nor a text', label)
+            self.stop('{} annotation[s] whose category_id is neither a number nor a text', label)
             return None
         self.used[category] += 1
         if category not in self.names:
@@ -210,20 +212,21 @@ class _File:
     def _check_unlisted(self, what: str, key: str, value: Any, texts: set, example: str) -> None:
         if str(value) in texts:
             self.other_types += 1
-            self.warn(f'{{}} annotations whose {key} is a text and the id in {what} a number, or '
+            self.warn(f'{{}} annotation[s] whose {key} is a text and the id in {what} a number, or '
                       'the other way round, left out', example, 'Write both as numbers')
         else:
-            self.warn(f'{{}} annotations of {what} that the file does not list, left out', example)
+            self.warn(f'{{}} annotation[s] of {what} that the file does not list, left '
+                      'out', example)
 
     def _crowd(self, annotation: dict, label: str) -> bool:
         if 'iscrowd' not in annotation:
             if self.use.scored:
-                self.stop('{} annotations without iscrowd, which the evaluation needs', label,
+                self.stop('{} annotation[s] without iscrowd, which the evaluation needs', label,
                           'Write "iscrowd": 0')
             return False
         value = annotation['iscrowd']
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-            self.stop('{} annotations whose iscrowd is neither 0 nor 1',
+            self.stop('{} annotation[s] whose iscrowd is neither 0 nor 1',
                       f'{label}: {short(value)}', 'A text counts as true, also "0"')
             return False
         return bool(value)

@@ -6,7 +6,7 @@ from mmvssd.engine.data.coco.boxes import CORNERS, ROUNDING
 from mmvssd.engine.data.coco.run_lengths import RUN_LENGTHS, rle_problem, run_lengths
 from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.findings import Place
-from mmvssd.phrases import short
+from mmvssd.phrases import numbered, short
 
 POLYGONS = 'A mask is [[x1, y1, x2, y2, x3, y3, ...], ...]'
 FEW_POINTS = 'whose polygons all have fewer than three points or an odd count of coordinates'
@@ -51,14 +51,16 @@ class Masks:
             counts = run_lengths(mask)
             problem = rle_problem(mask, counts, size)
             if problem:
-                self.stop('{} RLE masks that do not fit their image', f'{label}: {problem}',
+                self.stop('{} RLE mask[s] that [does|do] not fit [its|their] '
+                          'image', f'{label}: {problem}',
                           RUN_LENGTHS)
             elif box is not None and counts is not None and not any(counts[1::2]):
                 self._count('with no pixel set', label)
         elif isinstance(mask, list):
             return self._check_polygons(mask, box, size, label)
         else:
-            self.stop('{} masks that are neither polygons nor RLE', f'{label}: {short(mask)}')
+            self.stop('{} mask[s] that [is no polygon|are no polygons] and no '
+                      'RLE', f'{label}: {short(mask)}')
         return None
 
     def _count(self, problem: str, label: str) -> None:
@@ -69,18 +71,19 @@ class Masks:
                         size: Optional[tuple],
                         label: str) -> Optional[Tuple[float, float, float, float]]:
         if not all(isinstance(polygon, list) for polygon in polygons):
-            self.stop('{} polygons that are not lists of lists of numbers', label, POLYGONS)
+            self.stop('{} polygon[s] that [is no list|are no lists] of lists of '
+                      'numbers', label, POLYGONS)
             return None
         if not all(is_number(value) for polygon in polygons for value in polygon):
-            self.stop('{} polygons with coordinates that are not finite numbers', label, POLYGONS)
+            self.stop('{} polygon[s] with coordinates that are not finite numbers', label, POLYGONS)
             return None
         usable = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
         if not usable and self.scored:  # it stops there, or reads four numbers as a box
-            self.stop(f'{{}} masks {FEW_POINTS}', label, POLYGONS)
+            self.stop(f'{{}} mask[s] {FEW_POINTS}', label, POLYGONS)
         elif not usable and box is not None:
             self._count(FEW_POINTS, label)
         elif usable and len(usable) < len(polygons):
-            self.warn('{} masks with a polygon of fewer than three points or an odd count of '
+            self.warn('{} mask[s] with a polygon of fewer than three points or an odd count of '
                       'coordinates, left out', label)
         if not usable:
             return None
@@ -101,8 +104,9 @@ class Masks:
         for problem, number in self.problems.items():
             note(f'{number} of {objects} masks {problem}', self.examples[problem], MASKS[problem])
         if self.absent:
-            self.stop(f'{self.absent} of {kept} annotations have no segmentation, and '
-                      'masks are trained or scored', self.examples['mask'], NO_MASKS)
+            self.stop(numbered(f'{{}} of {kept} annotations [has|have] no segmentation, and masks '
+                               'are trained or scored', self.absent),
+                      self.examples['mask'], NO_MASKS)
 
 
 def _bounds(polygons: List[list]) -> Tuple[float, float, float, float]:

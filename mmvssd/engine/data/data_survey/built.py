@@ -75,7 +75,7 @@ class Built:
         fitting = min([*sizes, *([len(classes)] if classes else [])], default=None)
         for label, path in labels:
             if fitting is not None and label >= fitting:
-                self.findings.stop(leaf.where, f'{{}} images with labels that no class has, 0 to '
+                self.findings.stop(leaf.where, f'{{}} image[s] with labels that no class has, 0 to '
                                                f'{fitting - 1} fit', f'{path}: {label}')
         if classes and leaf.phase == 'train' and len(labels) == len(leaf.dataset):
             occurring = {label for label, _ in labels}

@@ -17,7 +17,8 @@ FEW = 0.01
 #: Images that PIL cannot read and that the pipeline's own step is tried on.
 MOST_TRIED = 100
 #: What is said of images that a training replaces.
-UNREADABLE = '{} images cannot be read, others are trained on in their place'
+UNREADABLE = ('{} image[s] cannot be read, [another one is|others are] trained on in [its|their] '
+              'place')
 
 
 def check_images(leaf: Leaf, files: FileFacts, findings: Findings) -> Dict[str, dict]:
@@ -29,7 +30,7 @@ def check_images(leaf: Leaf, files: FileFacts, findings: Findings) -> Dict[str, 
     turned = _honours_exif(leaf.dataset)
     missing = [path for path in paths if facts.get(path) == MISSING]
     for path in missing:
-        findings.stop(leaf.where, '{} images are not there', f'{path} is not there',
+        findings.stop(leaf.where, '{} image[s] [is|are] not there', f'{path} is not there',
                       'Check data_root, data_prefix and the suffixes of the files')
     _check_unreadable(leaf, [path for path in dict.fromkeys(paths)
                              if path in facts and facts[path] is None], findings)
@@ -66,7 +67,7 @@ def _check_unreadable(leaf: Leaf, paths: List[str], findings: Findings) -> None:
             if leaf.phase == 'train':
                 findings.warn(leaf.where, UNREADABLE, text)
             else:
-                findings.stop(leaf.where, '{} images cannot be read, and a score is that of '
+                findings.stop(leaf.where, '{} image[s] cannot be read, and a score is that of '
                                           'all images', text)
 
 
@@ -86,7 +87,7 @@ def _check_sizes(leaf: Leaf, headers: Dict[str, dict], turned: bool,
     for kind, examples in wrong.items():
         note = findings.stop if len(examples) > FEW * len(headers) else findings.warn
         for example in examples:
-            note(leaf.where, f'{{}} images {kind}', example)
+            note(leaf.where, f'{{}} image[s] {kind}', example)
 
 
 def check_label_maps(leaf: Leaf, headers: Dict[str, dict], model: nn.Module, files: FileFacts,
@@ -106,7 +107,7 @@ def check_label_maps(leaf: Leaf, headers: Dict[str, dict], model: nn.Module, fil
     facts = files.read('label map', label_map, paths)
     for path in paths:
         if facts.get(path) == MISSING:
-            findings.stop(leaf.where, '{} label maps are not there', f'{path} is not there',
+            findings.stop(leaf.where, '{} label map[s] [is|are] not there', f'{path} is not there',
                           'Check data_prefix and seg_map_suffix')
     complete = len(facts) == len(leaf.dataset)
     maps = LabelMaps(leaf.dataset, load, max(sizes_of(head)),
@@ -126,9 +127,9 @@ def _honours_exif(dataset) -> bool:
 
 def _kind_of_size(given: tuple, size: tuple, fact: dict, turned: bool) -> str:
     if turned and given == tuple(fact['size']):
-        return ('have the size of the annotations as they are stored, but an EXIF orientation '
-                'turns them when they are read. Turn the files, or load with '
+        return ('[has|have] the size of the annotations as stored, but an EXIF orientation turns '
+                '[it|them] when they are read. Turn the files, or load with '
                 "color_type='color_ignore_orientation'")
     if given == size[::-1]:
-        return 'have width and height exchanged in the annotations'
-    return 'are of another size than the annotations say'
+        return '[has|have] width and height exchanged in the annotations'
+    return '[is|are] of another size than the annotations say'

@@ -1,7 +1,9 @@
 """Images of validation that are trained on, by their content."""
 import hashlib
 import os
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
+
+import numpy as np
 
 from mmvssd.engine.data.data_survey.leaves import Leaf
 from mmvssd.engine.data.data_survey.readers import is_elsewhere
@@ -23,18 +25,39 @@ def check_apart(leaves: List[Leaf], files: FileFacts, findings: Findings,
         most: Images that are compared, evenly spread over more.
     """
     trained: Dict[int, List[str]] = {}
+    classes: Dict[str, Optional[str]] = {}
     for leaf in leaves:
         if leaf.phase == 'train' and not is_elsewhere(leaf.dataset):
+            classes.update(classes_of(leaf))
             for path in (entry['img_path'] for _, entry in leaf.entries):
                 if os.path.isfile(path):
                     trained.setdefault(os.path.getsize(path), []).append(path)
     for leaf in leaves:
         if leaf.phase != 'train' and trained and not is_elsewhere(leaf.dataset):
-            _compare_with(trained, leaf, files, findings, most)
+            _compare_with(trained, classes, leaf, files, findings, most)
 
 
-def _compare_with(trained: Dict[int, List[str]], leaf: Leaf, files: FileFacts,
-                  findings: Findings, most: int) -> None:
+def classes_of(leaf: Leaf) -> Dict[str, Optional[str]]:
+    """Return the name of each image's class, or classes, by path; None if images have none."""
+    names = (getattr(leaf.dataset, 'metainfo', None) or {}).get('classes') or ()
+    return {entry['img_path']: _named(entry.get('gt_label'), names) for _, entry in leaf.entries}
+
+
+def _named(label: Any, names: Any) -> Optional[str]:
+    if label is None:
+        return None
+    return ' and '.join(str(names[one]) if 0 <= one < len(names) else str(one)
+                        for one in np.atleast_1d(label).tolist())
+
+
+def differ(one: Optional[str], other: Optional[str]) -> bool:
+    """Tell whether images have classes, and not the same."""
+    return None not in (one, other) and one != other
+
+
+def _compare_with(trained: Dict[int, List[str]], classes: Dict[str, Optional[str]], leaf: Leaf,
+                  files: FileFacts, findings: Findings, most: int) -> None:
+    own = classes_of(leaf)
     step = max(1, len(leaf.entries) // most)
     paths = [entry['img_path'] for _, entry in leaf.entries[::step]]
     paths = [path for path in paths if os.path.isfile(path)]
@@ -44,9 +67,13 @@ def _compare_with(trained: Dict[int, List[str]], leaf: Leaf, files: FileFacts,
     for path, same in others.items():
         twin = next((other for other in same if digests.get(path)
                      and digests.get(other) == digests[path]), None)
-        if twin is not None:
-            findings.warn(leaf.where, f'{{}} of {len(paths)} compared images are trained on',
-                          f'{path} is {twin}')
+        if twin is None:
+            continue
+        findings.warn(leaf.where, f'{{}} of {len(paths)} compared images [is|are] trained on',
+                      f'{path} is {twin}')
+        if differ(own[path], classes[twin]):
+            findings.warn(leaf.where, '{} image[s] [is|are] trained on as another class',
+                          f'{path} is {twin}: {own[path]} here, {classes[twin]} in training')
 
 
 def digest(path: str) -> Optional[str]:

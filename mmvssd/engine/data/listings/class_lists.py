@@ -36,19 +36,19 @@ def check_class_list(dataset, where: str, findings: Findings) -> None:
         path, label = _entry(line)
         example = f'line {number}: {short(line)}'
         if label is None:
-            findings.stop(where, f'{{}} lines {_problem(line)}', example, FORM)
+            findings.stop(where, f'{{}} line[s] {_problem(line)}', example, FORM)
         elif label < 0:
-            findings.stop(where, '{} labels below 0', example, FORM)
+            findings.stop(where, '{} label[s] below 0', example, FORM)
         elif path in labels and labels[path][1] != label:
-            findings.stop(where, '{} images with several labels',
+            findings.stop(where, '{} image[s] with several labels',
                           f'lines {labels[path][0]} and {number}: {path}')
         elif path in labels:
-            findings.warn(where, '{} lines of images that are listed already',
+            findings.warn(where, '{} line[s] of [an image|images] that [is|are] listed already',
                           f'lines {labels[path][0]} and {number}: {path}')
         if label is not None:
             problem = besides(path, os.path.join(dataset.img_prefix or '', path), BESIDES_LABELS)
             if problem:
-                findings.stop(where, f'{{}} lines {problem}', example, FORM)
+                findings.stop(where, f'{{}} line[s] {problem}', example, FORM)
             labels.setdefault(path, (number, label))
     if len({label for _, label in labels.values()}) == 1 and len(labels) > 1:
         findings.warn(where, f'all {len(labels)} images have one label')
@@ -93,7 +93,8 @@ def _compare_labels(classes: List[str], labels: Dict[str, Tuple[int, int]], wher
     most = len(wrong) > MOST * seen and any(map(_stand_for_classes, labels_in.values()))
     for example in wrong:
         (findings.stop if most else findings.warn)(
-            where, f'{{}} of {seen} labels are those of another class than the folder', example,
+            where, f'{{}} of {seen} labels [is that|are those] of another class than the '
+                   'folder', example,
             'A label is the place of its class in metainfo.classes, counted from 0')
 
 

@@ -1,25 +1,78 @@
 """Folders of images, as the hosts walk through them."""
 import os
 from collections import Counter
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
+from mmvssd.bands.files import NUMPY as ARRAYS
 from mmvssd.engine.data.findings import Findings
+from mmvssd.errors import DataError
+from mmvssd.phrases import numbered
 
 #: Endings of images, for files that a data set passes over.
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp',
                  '.ppm', '.pgm', '.gif', '.jp2')
+#: Endings of photographs that are not read, as of telephones and cameras.
+UNREAD = ('.heic', '.heif', '.avif', '.jxl', '.cr2', '.cr3', '.nef', '.arw', '.dng', '.orf', '.raf',
+          '.rw2')
 #: Folders that programs make beside the user's.
 MADE_BY_PROGRAMS = {'__pycache__', '__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN',
                     'System Volume Information'}
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a folder is one that a program made beside the user's."""
+    """Tell whether a file or a folder is one that a program made beside the user's.
+
+    macOS writes a file ``._a.jpg`` beside ``a.jpg`` on drives of other systems. It is no image.
+    """
     return name.startswith('.') or name in MADE_BY_PROGRAMS
 
 
-def walk(folder: str) -> Iterator[Tuple[str, List[str], Optional[str]]]:
+def image_names(names: Iterable[str]) -> Set[str]:
+    """Return which of some file names, or paths, are images: the rule of all that reads folders.
+
+    Hidden files are none. Arrays are, unless images are among the names: then they may be what was
+    computed of these.
+    """
+    endings = {name: os.path.splitext(name)[1].lower() for name in names
+               if not is_hidden(os.path.basename(name))}
+    wanted = IMAGE_ENDINGS if set(endings.values()) & set(IMAGE_ENDINGS) else ARRAYS
+    return {name for name, ending in endings.items() if ending in wanted}
+
+
+def unread_advice(names: Iterable[str]) -> str:
+    """Advise to convert photographs in a format that is not read; empty if there are none."""
+    endings = sorted({os.path.splitext(name)[1] for name in names if name.lower().endswith(UNREAD)})
+    return f'. {endings[0]} is not read: convert these photographs to JPEG' if endings else ''
+
+
+def walk_user_folders(root: Path) -> Iterator[Tuple[Path, List[str], List[str]]]:
+    """Walk through a folder, but not into links to folders, nor into what programs made.
+
+    Yields:
+        Each folder, the names of its files, and those of hidden folders in it.
+
+    Raises:
+        DataError: A folder cannot be listed.
+    """
+    def fail(error: OSError):
+        raise DataError(f'{error.filename}: cannot be listed ({error.strerror}); make it readable, '
+                        'or give a list of images') from error
+
+    for folder, folders, names in os.walk(root, onerror=fail):
+        hidden = sorted(filter(is_hidden, folders))
+        folders[:] = sorted(set(folders) - set(hidden))
+        yield Path(folder), sorted(names), hidden
+
+
+def walk(folder: str, unlisted: Optional[List[str]] = None
+         ) -> Iterator[Tuple[str, List[str], Optional[str]]]:
     """Walk through a folder as the hosts do, through links too, but out of loops.
+
+    Args:
+        folder: The folder.
+        unlisted: Gets the folders that cannot be listed. None passes over them, if what reads
+            them next says why.
 
     Yields:
         The path of each folder relative to the first, and the names of its files. Third comes a
@@ -31,7 +84,9 @@ def walk(folder: str) -> Iterator[Tuple[str, List[str], Optional[str]]]:
         files, loop = [], None
         try:
             entries = sorted(os.scandir(os.path.join(folder, relative)), key=lambda e: e.name)
-        except OSError:  # the host's reader stops at it and says why
+        except OSError:
+            if unlisted is not None:
+                unlisted.append(os.path.join(folder, relative))
             continue
         for entry in entries:
             if not entry.is_dir():
@@ -84,9 +139,10 @@ class Folder:
     def check(self, where: str, findings: Findings) -> None:
         """Note loops, and images of other endings."""
         for loop in self.loops:
-            findings.stop(where, '{} links that lead back to a folder above them', loop,
+            findings.stop(where, '{} link[s] that [leads|lead] back to a folder above them', loop,
                           'The same images would be read again and again; remove them')
         for ending, count in self.passed_over.items():
-            findings.warn(where, f'{count} images that end with {ending} are not read, files that '
-                                 "end as the recipe's are", self.example[ending],
+            findings.warn(where, numbered(
+                f'{{}} image[s] that [ends|end] with {ending} [is|are] not read, files that end as '
+                "the recipe's are", count), self.example[ending],
                           'Rename them, or change the suffix or the extensions of the data set')

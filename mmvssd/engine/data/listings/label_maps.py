@@ -28,16 +28,16 @@ def check_name_list(dataset, where: str, findings: Findings) -> None:
     for number, line in lines_of(file, where, findings):
         name = line.strip()
         if name in seen:
-            findings.warn(where, '{} lines of images that are listed already',
+            findings.warn(where, '{} line[s] of [an image|images] that [is|are] listed already',
                           f'lines {seen[name]} and {number}: {name}')
         seen.setdefault(name, number)
         path = os.path.join(dataset.data_prefix.get('img_path') or '', name + dataset.img_suffix)
         problem = besides(name, path, BESIDES_NAMES)
         if problem:
-            findings.stop(where, f'{{}} lines {problem}', f'line {number}: {short(name)}',
+            findings.stop(where, f'{{}} line[s] {problem}', f'line {number}: {short(name)}',
                           NAME_FORM)
         elif name.lower().endswith(IMAGE_ENDINGS) and not os.path.exists(path):
-            findings.stop(where, '{} names with an ending, the data set adds its img_suffix '
+            findings.stop(where, '{} name[s] with an ending, the data set adds its img_suffix '
                                  f'{dataset.img_suffix}', f'line {number}: {name}',
                           'Write names without it')
 
@@ -77,4 +77,4 @@ def _check_pairs(dataset, folder: Folder, maps: str, where: str, findings: Findi
     suffix = dataset.seg_map_suffix
     for name in Folder(maps, [suffix], any_case=False).names:
         if name[:-len(suffix)] not in names:
-            findings.warn(where, f'{{}} label maps in {maps} without an image', name)
+            findings.warn(where, f'{{}} label map[s] in {maps} without an image', name)

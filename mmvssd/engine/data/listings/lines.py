@@ -35,7 +35,7 @@ def lines_of(file: str, where: str, findings: Findings) -> List[Tuple[int, str]]
         return []
     for number, line in lines:
         if not line.strip():
-            findings.stop(where, '{} blank lines', f'line {number}', 'Remove them')
+            findings.stop(where, '{} blank line[s]', f'line {number}', 'Remove them')
     return [(number, line.rstrip('\n')) for number, line in lines if line.strip()]
 
 

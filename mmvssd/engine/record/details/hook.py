@@ -124,7 +124,7 @@ class TestDetailsHook(Hook):
         labelled = [result for result in results if result.get('quality') is not None]
         if not labelled:
             return {}
-        worst, best = _extremes([result for result in labelled if result['shown']])
+        worst, best = _apart([result for result in labelled if result['shown']])
         return dict(self._task.sum_up(labelled, classes),
                     worst=[self._task.shown(result) for result in worst],
                     best=[self._task.shown(result) for result in best])
@@ -142,6 +142,17 @@ def _extremes(results: Sequence[dict]) -> Tuple[List[dict], List[dict]]:
     ordered = sorted(results, key=_rank)
     telling = [result for result in ordered if not result.get('empty')]
     return ordered[:KEPT], telling[:-KEPT - 1:-1]
+
+
+def _apart(results: Sequence[dict]) -> Tuple[List[dict], List[dict]]:
+    """Return the worst and the best images; none is both, and none is best that has nothing right.
+
+    Of a few images half may be the best.
+    """
+    worst, best = _extremes(results)
+    best = [result for result in best[:len(results) // 2] if _rank(result)[0] > 0]
+    taken = set(map(id, best))
+    return [result for result in worst if id(result) not in taken], best
 
 
 def _rank(result: dict) -> Tuple[float, str]:

@@ -110,7 +110,7 @@ def test_ids_may_be_texts_and_files_may_have_more_keys():
     (dict(area=None), 'without area'),
     (dict(bbox=None, area=None), 'without bbox and area'),
     (dict(iscrowd=None), 'without iscrowd'),
-    (dict(segmentation=None), '1 of 6 annotations have no segmentation'),
+    (dict(segmentation=None), '1 of 6 annotations has no segmentation'),
     (dict(segmentation=[]), 'no segmentation'),
     (dict(segmentation={}), 'no segmentation'),
     (dict(segmentation=[[]]), 'fewer than three points'),
@@ -118,8 +118,8 @@ def test_ids_may_be_texts_and_files_may_have_more_keys():
     (dict(segmentation=[[1, 1, 5, 5, 9, 9, 3]]), 'an odd count'),
     (dict(segmentation=[[math.nan] * 6]), 'coordinates that are not finite'),
     (dict(segmentation=[list('123456')]), 'coordinates that are not finite'),
-    (dict(segmentation=[1, 2, 3, 4, 5, 6]), 'not lists of lists'),
-    (dict(segmentation='04`0'), 'neither polygons nor RLE'),
+    (dict(segmentation=[1, 2, 3, 4, 5, 6]), 'no list of lists'),
+    (dict(segmentation='04`0'), 'no polygon and no RLE'),
     (dict(segmentation=dict(size=[4, 5], counts=COUNTS)), r'its size is \[4, 5\], the image has'),
     (dict(segmentation=dict(size=[50, 40], counts=[2000])), r'the image has \[40, 50\]'),
     (dict(segmentation=dict(size=[100000, 100000], counts='x')), 'its size is'),
@@ -143,9 +143,9 @@ def test_a_fault_of_one_annotation(changes, message):
     (dict(image_id='1'), 'image_id is a text and the id in images a number'),
     (dict(category_id='1'), 'category_id is a text and the id in categories a number'),
     (dict(category_id=99), 'categories that the file does not list'),
-    (dict(bbox=[45, 30, 15, 5], segmentation=polygon(45, 30, 5, 5)), '1 of 6 boxes reach over'),
-    (dict(area=0), '1 of 6 boxes have an area of 0 or less'),
-    (dict(area=-3.5), '1 of 6 boxes have an area of 0 or less'),
+    (dict(bbox=[45, 30, 15, 5], segmentation=polygon(45, 30, 5, 5)), '1 of 6 boxes reaches over'),
+    (dict(area=0), '1 of 6 boxes has an area of 0 or less'),
+    (dict(area=-3.5), '1 of 6 boxes has an area of 0 or less'),
     (dict(segmentation=[[.1, .1, .3, .1, .3, .3]]), '1 of 6 masks whose polygons lie between 0'),
     (dict(segmentation=polygon(51, 41, 5, 5)), '1 of 6 masks whose polygons lie outside the image'),
     (dict(segmentation=polygon(-9, 1, 5, 5)), '1 of 6 masks whose polygons lie outside the image'),
@@ -240,7 +240,7 @@ def test_few_boxes_over_the_edge_are_a_doubt_with_its_cause():
     content['annotations'][0].update(bbox=[45, 20, 10, 10])
     found = look(content, masks=False)[1]
     assert not found[STOP]
-    assert '1 of 6 boxes reach over the edge of their image, and read as center' in found[WARN][0]
+    assert '1 of 6 boxes reaches over the edge of its image, and read as center' in found[WARN][0]
 
 
 @pytest.mark.parametrize(('convert', 'reading'), [
@@ -296,14 +296,14 @@ def test_large_objects_at_the_upper_left_are_no_corners():
     ('images', 0, dict(height=math.nan), 'width and height are not two positive'),
     ('images', 0, dict(file_name=None), 'without a file_name'),
     ('images', 0, dict(file_name=7), 'without a file_name'),
-    ('images', 0, dict(id=2), 'images with the id of another one'),
-    ('images', 0, dict(id=None), 'images without a usable id'),
-    ('images', 0, dict(id=[1]), 'images without a usable id'),
-    ('categories', 0, dict(id=7), 'categories with the id of another one'),
-    ('categories', 0, dict(name='dog'), 'stand for several ids'),
-    ('categories', 0, dict(name=None), 'categories without a name'),
-    ('categories', 0, dict(name=3), 'categories whose name is a number .*id 1: 3'),
-    ('categories', 0, dict(id=None), 'categories without a usable id'),
+    ('images', 0, dict(id=2), 'image with the id of another one'),
+    ('images', 0, dict(id=None), 'image without a usable id'),
+    ('images', 0, dict(id=[1]), 'image without a usable id'),
+    ('categories', 0, dict(id=7), 'category with the id of another one'),
+    ('categories', 0, dict(name='dog'), 'stands for several ids'),
+    ('categories', 0, dict(name=None), 'category without a name'),
+    ('categories', 0, dict(name=3), 'category whose name is a number .*id 1: 3'),
+    ('categories', 0, dict(id=None), 'category without a usable id'),
 ])
 def test_a_fault_of_an_image_or_a_category(key, index, changes, message):
     content = healthy()
@@ -321,7 +321,7 @@ def test_names_of_images(tmp_path):
     content['images'][1]['file_name'] = '/etc/passwd'
     assert '2 file names that lead out' in look(content)[1][WARN][0]
     content['images'][0]['file_name'] = content['images'][1]['file_name'] = 'a.jpg'
-    assert '1 file names of more than one image' in look(content)[1][WARN][0]
+    assert '1 file name of more than one image' in look(content)[1][WARN][0]
 
 
 def test_names_that_hold_the_folder(tmp_path):
@@ -332,13 +332,13 @@ def test_names_that_hold_the_folder(tmp_path):
     for name in ('train/1.jpg', 'data/train/1.jpg'):
         content['images'][0]['file_name'] = name
         stop, = look(content, folder=str(folder))[1][STOP]
-        assert f"1 file names that repeat a part of the images' folder (the first: {name}" in stop
+        assert f"1 file name that repeats a part of the images' folder (the first: {name}" in stop
     (folder / 'train').mkdir()
     (folder / 'train' / '1.jpg').touch()
     content['images'][0]['file_name'] = 'train/1.jpg'
     assert look(content, folder=str(folder))[1][STOP] == []
     content['images'][0]['file_name'] = 'http://a.b/1.jpg'
-    assert '1 file names that are addresses' in look(content, folder=str(folder))[1][STOP][0]
+    assert '1 file name that is an address' in look(content, folder=str(folder))[1][STOP][0]
 
 
 def test_counts_and_examples():

@@ -99,7 +99,7 @@ def test_boxes_that_are_not_finite_never_reach_a_model(recipe, digits, split):
     pytest.importorskip('mmdet')
     spoil_coco(digits, lambda coco: coco['annotations'][0].update(bbox=[math.nan] * 4), split)
     with pytest.raises(DataError, match=rf'{split}_dataloader, CocoDataset: .*{split}2017\.json: '
-                                        '1 boxes with entries that are not finite numbers'):
+                                        '1 box with entries that are not finite numbers'):
         build_trainer(recipe(DETECTOR))
 
 
@@ -171,9 +171,9 @@ def test_images_that_cannot_be_read(recipe, digits, said):
     broken = next((digits / 'coco' / 'train2017').iterdir())
     broken.write_text('no image')
     found = survey(recipe(DETECTOR)).findings.of(WARN)
-    assert any('1 images cannot be read' in str(one) and broken.name in str(one) for one in found)
+    assert any('1 image cannot be read' in str(one) and broken.name in str(one) for one in found)
     next((digits / 'coco' / 'val2017').iterdir()).write_text('no image')
-    with pytest.raises(DataError, match='val_dataloader, .*: 1 images cannot be read'):
+    with pytest.raises(DataError, match='val_dataloader, .*: 1 image cannot be read'):
         survey(recipe(DETECTOR))
 
 
@@ -196,7 +196,7 @@ def test_label_maps_in_training_and_validation(recipe, digits, split):
     with pytest.raises(DataError) as caught:
         survey(recipe(SEGMENTOR))
     for message in spoilt:
-        assert re.search(rf'{phase}_dataloader, BaseSegDataset: 1 label maps .*{message}',
+        assert re.search(rf'{phase}_dataloader, BaseSegDataset: 1 label map .*{message}',
                          str(caught.value))
 
 
@@ -216,10 +216,10 @@ def test_lists_and_labels(recipe, digits):
     file = digits / 'imagenet' / 'meta' / 'val.txt'
     lines = file.read_text().splitlines()
     file.write_text('\n'.join([lines[0].replace(' ', ','), *lines[1:]]))
-    with pytest.raises(DataError, match=r'val\.txt: 1 lines with a comma .*line 1'):
+    with pytest.raises(DataError, match=r'val\.txt: 1 line with a comma .*line 1'):
         build_trainer(recipe(CLASSIFIER))
     file.write_text('\n'.join([lines[0].split()[0] + ' 10', *lines[1:]]))
-    with pytest.raises(DataError, match='1 images with labels that no class has, 0 to 9 fit'):
+    with pytest.raises(DataError, match='1 image with labels that no class has, 0 to 9 fit'):
         survey(recipe(CLASSIFIER))
 
 
@@ -240,7 +240,7 @@ def test_images_of_training_in_validation(recipe, digits):
     val = sorted((digits / 'imagenet' / 'val').rglob('*.jpg'))[0]
     val.write_bytes(train.read_bytes())
     found = [str(one) for one in survey(recipe(CLASSIFIER)).findings.of(WARN)]
-    assert any('1 of 4 compared images are trained on' in text and val.name in text
+    assert any('1 of 4 compared images is trained on' in text and val.name in text
                for text in found)
 
 

@@ -328,6 +328,24 @@ def test_only_boxes_are_kept_of_annotations(runner, monkeypatch):
     assert hook._annotations['89.png'] == [dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=1)]
 
 
+@pytest.mark.parametrize(('step', 'worst', 'best'), [(0, 8, []), (0.1, 5, [9, 8, 7, 6, 5])])
+def test_of_a_few_images_none_is_both(runner, tmp_path, step, worst, best):
+    """None is among the best whose class has no score at all."""
+    pytest.importorskip('mmpretrain')
+    hook = TestDetailsHook()
+    hook.before_test(runner)
+    for index in range(10):
+        share = index * step
+        hook.after_test_iter(runner, 0, outputs=[BaseDataElement(
+            metainfo=dict(img_path=f'{index}.png'), gt_label=torch.tensor([0]),
+            pred_score=torch.tensor([share, 1 - share, 0.0]))])
+    hook.after_test_epoch(runner, {})
+    content = json.loads((tmp_path / FILE).read_text())
+    assert [entry['path'] for entry in content['best']] == [f'{index}.png' for index in best]
+    assert [entry['path'] for entry in content['worst']] == [
+        f'{index}.png' for index in range(worst)]
+
+
 def test_the_best_images_of_a_detector_show_objects(runner, tmp_path):
     pytest.importorskip('mmdet')
     hook = TestDetailsHook()
