@@ -84,8 +84,9 @@ def scans(ttgir):
                    r'^(#\w+) = .*threadsPerWarp = \[(\d+, \d+)\], warpsPerCTA = \[(\d+, \d+)\]',
                    ttgir, re.MULTILINE)}
     found = re.findall(r'"tt\.scan".*?axis = (\d).*?\}\) : \((.*?)\) ->', ttgir, re.DOTALL)
-    # those of matrices; a vector's layout is a slice of another
-    matrices = [(axis, re.match(r'tensor<\d+x\d+x\w+, (#\w+)>', types)) for axis, types in found]
+    # those of matrices: a vector's layout is a slice of another, a third axis is of single numbers
+    matrix = re.compile(r'tensor<\d+x\d+x[a-z]\w+, (#\w+)>')
+    matrices = [(axis, matrix.match(types)) for axis, types in found]
     return [layouts[one[1]][int(axis)] for axis, one in matrices if one]
 
 
