@@ -6,8 +6,8 @@ Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
 all of ``COMPILED`` for Hopper. All go forward and backward on tensors without memory, and what they
 would launch is compiled. Prints one line of JSON for each kernel: the capability, dtype, name,
-constants, bytes of shared memory and of stack, registers, how its products and scans lie, and how
-long its compilation took.
+constants, bytes of shared memory and of stack, registers, how its products and scans lie, where it
+widens numbers, and how long its compilation took.
 """
 import importlib.util
 import json
@@ -62,7 +62,8 @@ class Printer:
                               kernel=launch.kernel.__name__,
                               shared=kernel.metadata.shared, **usage._asdict(),
                               products=products(kernel.asm['ttgir']),
-                              scans=scans(kernel.asm['ttgir']), seconds=seconds,
+                              scans=scans(kernel.asm['ttgir']),
+                              widened=widened(kernel.asm['ttgir']), seconds=seconds,
                               constants=constants)), flush=True)
 
 
@@ -83,9 +84,18 @@ def scans(ttgir):
                    r'^(#\w+) = .*threadsPerWarp = \[(\d+, \d+)\], warpsPerCTA = \[(\d+, \d+)\]',
                    ttgir, re.MULTILINE)}
     found = re.findall(r'"tt\.scan".*?axis = (\d).*?\}\) : \((.*?)\) ->', ttgir, re.DOTALL)
-    # those of matrices; a vector's layout is a slice of another
-    matrices = [(axis, re.match(r'tensor<\d+x\d+x\w+, (#\w+)>', types)) for axis, types in found]
+    # those of matrices: a vector's layout is a slice of another, a third axis is of single numbers
+    matrix = re.compile(r'tensor<\d+x\d+x[a-z]\w+, (#\w+)>')
+    matrices = [(axis, matrix.match(types)) for axis, types in found]
     return [layouts[one[1]][int(axis)] for axis, one in matrices if one]
+
+
+def widened(ttgir):
+    """Layouts in which a scan's B and C are widened, two numbers for each of 16 tokens.
+
+    In a linear one each lane has all of them.
+    """
+    return re.findall(r'arith\.extf .*?: tensor<16x2x\w+, #(\w+)', ttgir)
 
 
 def load(path):

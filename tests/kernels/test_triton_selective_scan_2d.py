@@ -112,9 +112,68 @@ def test_images_of_real_size(kind, dtype):
     assert failures(draws(2, **kind), dtype, 'cuda') == ()
 
 
+def join(monkeypatch):
+    """Have programs take three of five images with 21 tokens and 40 channels."""
+    for name, value in dict(PROGRAMS=10, BACKWARD_PROGRAMS=10, WAVE=2).items():
+        monkeypatch.setattr(launch, name, value)
+    assert launch._joined(5, 2, 21) == 3
+
+
+@pytest.mark.parametrize('kind', [
+    dict(), dict(masked=True), dict(S=2), dict(grid=(7, 3)), dict(pattern='bidirectional'),
+    dict(pattern='unidirectional')], ids=options)
+def test_images_are_joined(kind, monkeypatch, triton_device):
+    """As one line of three, and one of two, if that takes fewer tiles."""
+    join(monkeypatch)
+    cases = draws(2, **{**dict(N=5, grid=(3, 7), D=40), **kind})
+    assert failures(cases, torch.float32, triton_device) == ()
+
+
+@pytest.mark.parametrize('pattern', ['cross', 'bidirectional'])
+def test_joined_images_do_not_share_nan(pattern, monkeypatch, triton_device):
+    join(monkeypatch)
+    case = make_case(N=5, grid=(3, 7), D=40, pattern=pattern)
+    tensors = case.cast(torch.float32, triton_device)
+    dt = tensors['dt'].detach().clone()
+    dt[1] = torch.nan
+    expected, got = (results(case, t, 'triton')
+                     for t in (tensors, dict(tensors, dt=dt.requires_grad_())))
+    for name in ('y', *LOCAL):
+        assert got[name][1].isnan().any(), name
+        for n in (0, 2, 3, 4):
+            assert torch.equal(got[name][n], expected[name][n]), (name, n)
+
+
+@pytest.mark.parametrize(('N', 'blocks', 'tokens', 'joined'), [
+    (128, 48, 49, 3), (128, 24, 196, 1), (128, 12, 784, 1), (32, 48, 49, 1), (2, 48, 1050, 1),
+    (128, 48, 15, 1)])
+def test_images_are_joined_if_that_saves_a_tenth(N, blocks, tokens, joined):
+    assert launch._joined(N, blocks, tokens) == joined
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_the_last_launch_rounds(dtype, monkeypatch, triton_device):
+    """A gradient of x that both axes add to goes through float32, and no kernel only rounds it."""
+    for name in ('PROGRAMS', 'BACKWARD_PROGRAMS'):
+        monkeypatch.setattr(launch, name, 1)
+    added = []
+    add = launch.Scan._add
+
+    def note(self, parts, t):
+        if not parts.direct:
+            added.append(t.shape)
+        add(self, parts, t)
+
+    monkeypatch.setattr(launch.Scan, '_add', note)
+    cases = draws(2, N=2, grid=(5, 7), D=40, masked=True)
+    assert failures(cases, dtype, triton_device) == ()
+    assert added
+    assert cases[0].tensors['x'].shape not in added
+
+
 @pytest.mark.parametrize(('programs', 'shares'), [
     ((1, 10), [(4, 1), (2, 1)]), ((10, 20), [(2, 1), (1, 1)]), ((20, 1), [(1, 1), (4, 1)]),
-    ((10**6, 10**6), [(4, 5), (4, 5)])])
+    ((10**6, 10**6), [(4, 6), (4, 6)])])
 def test_sequences_channels_and_images_are_shared_out_in_any_way(programs, shares, monkeypatch,
                                                                  triton_device):
     """``shares`` are the sequences of a program and the chunks, forward and backward."""
@@ -125,7 +184,7 @@ def test_sequences_channels_and_images_are_shared_out_in_any_way(programs, share
     compute = launch.Scan._shares
     monkeypatch.setattr(launch.Scan, '_shares',
                         lambda *args: found.append(compute(*args)) or found[-1])
-    cases = draws(2, N=3, grid=(4, 5), D=40, masked=True)
+    cases = draws(2, N=3, grid=(9, 10), D=40, masked=True)
     assert failures(cases, torch.float32, triton_device) == ()
     assert found[:2] == shares
 
@@ -191,14 +250,17 @@ def test_padding_has_no_share_in_nan(triton_device):
         assert (got[name][0, 1, 1] == 0).all(), name
 
 
-def test_strides_do_not_matter(triton_device, same):
+@pytest.mark.parametrize('joined', [False, True])
+def test_strides_do_not_matter(joined, monkeypatch, triton_device, same):
     """Parts of one projection, channels-first, transposed, and expanded inputs."""
-    case = make_case(N=2, grid=(4, 5), S=2)
+    if joined:
+        join(monkeypatch)
+    case = make_case(N=5, grid=(3, 7), D=40, S=2)
     dense = {name: t.detach() for name, t in case.cast(torch.float32, triton_device).items()}
     packed = torch.cat([dense['dt'], dense['B'], dense['C']], -1)
     strided = dict(dense, A=dense['A'].t().contiguous().t(),
                    x=dense['x'].permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
-                   D=dense['D'][:1].expand(96),
+                   D=dense['D'][:1].expand(160),
                    **dict(zip(('dt', 'B', 'C'), packed.split([2, 2, 2], -1))))
     dense['D'] = strided['D'].contiguous()
     expected, got = (results(case, {name: t.requires_grad_() for name, t in tensors.items()},
@@ -219,6 +281,18 @@ def test_columns_that_lie_behind_each_other(triton_device, same):
     turned = {name: (by_columns(t.detach()) if name in (*LOCAL, 'mask') else t.detach())
               .requires_grad_(t.requires_grad) for name, t in tensors.items()}
     expected, got = (results(case, t, 'triton') for t in (tensors, turned))
+    for name, t in expected.items():
+        assert same(got[name], t), name
+
+
+def test_a_single_column_may_have_any_width(triton_device, same):
+    """PyTorch calls a tensor contiguous whatever the stride of an axis of size 1 is."""
+    case = make_case(N=2, grid=(20, 1))
+    tensors = case.cast(torch.float32, triton_device)
+    x = tensors['x'].detach()
+    odd = x.as_strided(x.shape, (*x.stride()[:2], 7, 1)).requires_grad_()
+    assert odd.is_contiguous()
+    expected, got = (results(case, t, 'triton') for t in (tensors, dict(tensors, x=odd)))
     for name, t in expected.items():
         assert same(got[name], t), name
 

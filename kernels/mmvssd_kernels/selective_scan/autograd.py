@@ -35,7 +35,7 @@ def _fake_forward(u, delta, A, B, C, D, delta_bias, mask, delta_softplus):
     N, channels, L = u.shape
     S, K = A.shape[1], B.shape[1]
     y = u.new_empty((N, channels, L), dtype=sum_dtype(u.dtype))
-    return y, y.new_empty((K, N, launch.tiles(1, L), S, channels // K))
+    return y, y.new_empty((K, N, launch.tiles(L), S, channels // K))
 
 
 @operator('selective_scan_triton(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, '

@@ -24,8 +24,11 @@ _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
 #: Programs that keep a large GPU busy. If images and channels give fewer, the sequences of a grid
 #: are shared out too, which makes parts that are added later. If that gives less than half of them,
 #: and there are enough tiles, sequences are cut into chunks instead, which costs a pass more. If
-#: there are more, backward takes images one after the other.
+#: there are more, backward takes images one after the other, or images of few tokens are joined.
 PROGRAMS, BACKWARD_PROGRAMS = 768, 1536
+#: Programs that a large GPU runs at a time: 8 warps, if a thread has all registers that it can, on
+#: each of an H100's 132 multiprocessors.
+WAVE = 1056
 #: Tiles of a chunk at least.
 CHUNK = 4
 
@@ -112,7 +115,7 @@ class Parts(NamedTuple):
 
     Attributes:
         whole: The parts (count, ...).
-        view: The first in the inputs' layout.
+        view: The first, (N, G, tokens, c).
         direct: Whether the only part is the tensor itself.
     """
 
@@ -133,7 +136,7 @@ class Parts(NamedTuple):
         """
         direct = count == 1 and t.dtype == dtype
         whole = t[None] if direct else t.new_empty(count, *t.shape, dtype=dtype)
-        return cls(whole, view(whole[0]), direct)
+        return cls(whole, view(whole[0]).flatten(2, 3), direct)
 
 
 def obstacle(S: int, R: int = 0) -> Optional[str]:
@@ -145,16 +148,9 @@ def obstacle(S: int, R: int = 0) -> Optional[str]:
     return None
 
 
-def tiles(rows: int, columns: int) -> int:
-    """Return the most tiles that a grid has, whichever axis sequences run along."""
-    if 1 in (rows, columns):
-        return _tiles_of(rows * columns)
-    # a plain max would tie a traced program to the larger side
-    return torch.sym_max(rows * _tiles_of(columns), columns * _tiles_of(rows))
-
-
-def _tiles_of(W: int) -> int:
-    return (W + BL - 1) // BL
+def tiles(tokens: int) -> int:
+    """Return how many tiles a sequence has."""
+    return (tokens + BL - 1) // BL
 
 
 class Scan:
@@ -169,21 +165,26 @@ class Scan:
     def __init__(self, inputs: Inputs, sequences: Sequences, softplus: bool) -> None:
         mask = inputs.mask
         if mask is not None:
-            mask = triton_support.load_mask(mask)
+            mask = triton_support.load_mask(mask).flatten(1)
         # a load takes both
         projections = torch.promote_types(inputs.B.dtype, inputs.C.dtype)
         inputs = inputs._replace(B=inputs.B.to(projections), C=inputs.C.to(projections))
-        self.inputs = inputs._replace(
-            mask=mask, **{name: _one_line(getattr(inputs, name)) for name in ('u', 'dt', 'B', 'C')})
+        self.N, self.G, rows, columns, self.D = inputs.u.shape
+        self.blocks = -(-self.D // BD)
+        self.rows, self.columns, self.tiles = rows, columns, tiles(rows * columns)
+        self.joined = 1
+        if sequences.total > 1 and self.N * self.blocks >= max(PROGRAMS, BACKWARD_PROGRAMS):
+            self.joined = _joined(self.N, self.blocks, rows * columns)
+        lines = {name: self._line(getattr(inputs, name)) for name in ('u', 'dt', 'B', 'C')}
+        self.inputs = inputs._replace(mask=mask, **lines)
         inputs, self.sequences = self.inputs, sequences
-        self.N, self.G, self.rows, self.columns, self.D = inputs.u.shape
         self.K, self.S = inputs.B.shape[1], inputs.A.shape[1]
         self.R = 0 if inputs.weight is None else inputs.weight.shape[2]
         self.dtype = sum_dtype(inputs.u.dtype)
-        self.most_tiles = tiles(self.rows, self.columns)
         self.kernels = triton_support.kernels('selective_scan')
-        turned = [_runs_down(turn, self.rows, self.columns) for turn in sequences.turned]
-        self._compile_distances = not all(turned)
+        # through a single row or column rows and columns run alike
+        turned = [turn and 1 not in (rows, columns) for turn in sequences.turned]
+        self._known_distances = columns > 1 or rows == 1
         self._flags = dict(
             D=self.D, S=self.S, R=self.R, AXES=len(turned), COUNT=sequences.count,
             DIRECTIONS=sequences.directions,
@@ -200,20 +201,21 @@ class Scan:
             view: Brings such a tensor to (N, G, rows, columns, D).
             states: Takes the states (K, N, tiles, S, D).
         """
-        blocks = -(-self.D // BD)
-        each, chunks = self._shares(blocks, PROGRAMS)
+        each, chunks = self._shares(PROGRAMS)
         carry = self._carry(self.inputs.u, self.inputs.B, states, chunks, backward=False)
         parts = self._parts(y, self.sequences.total // each, view)
-        inputs, out = self.inputs, parts.view
+        inputs, out, lines = self.inputs, parts.view, -(-self.N // self.joined)
         for axis, base, each_here in self._launches(each):
-            self.kernels.outputs[(blocks * chunks * self.N * self.G * len(parts.whole), )](
+            programs = self.blocks * chunks * lines * self.G * len(parts.whole)
+            self.kernels.outputs[(programs, )](
                 *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, y), carry,
-                states, parts.whole, self.N, chunks, self.most_tiles, base, each_here, self.rows,
-                self.columns, *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(),
-                *inputs.C.stride(), *_mask_strides(inputs.mask), parts.whole.stride(0),
-                *out.stride(),
+                states, parts.whole, self.N, chunks, self.tiles, self.joined, base, each_here,
+                self.rows, self.columns, *self._strides(inputs.u), *inputs.D.stride(),
+                *inputs.B.stride(), *inputs.C.stride(), *_mask_strides(inputs.mask),
+                parts.whole.stride(0), *out.stride(),
                 **self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
-                ONLY=axis, **self._flags, **self._products(), num_warps=1, num_stages=1)
+                ONLY=axis, JOINED=self.joined > 1, **self._flags, **self._products(), num_warps=1,
+                num_stages=1)
         self._add(parts, y)
 
     def gradients(self, dy: Tensor, states: Tensor, results: Gradients, by_input: Views) -> None:
@@ -225,17 +227,19 @@ class Scan:
             results: Take the gradients.
             by_input: Bring gradients of u, dt, and B and C to the layouts of these in the inputs.
         """
-        dy = _one_line(dy)
-        inputs = self.inputs
-        blocks = -(-self.D // BD)
-        each, chunks = self._shares(blocks, BACKWARD_PROGRAMS)
+        dy = self._line(dy)
+        inputs, blocks, images = self.inputs, self.blocks, self.joined
+        each, chunks = self._shares(BACKWARD_PROGRAMS)
         parts = self.sequences.total // each
-        programs = self.N * self.G * blocks * parts * chunks
-        images = min(self.N, max(1, programs // (4 * BACKWARD_PROGRAMS)))
+        if images == 1:
+            programs = self.N * self.G * blocks * parts * chunks
+            images = min(self.N, max(1, programs // (4 * BACKWARD_PROGRAMS)))
         carry = self._carry(dy, inputs.C, states, chunks, backward=True)
         slots = chunks * -(-self.N // images)
         sums = states.new_empty(slots, self.K, 2 + self.S + self.R, self.D)
         du = self._parts(results.u, parts, by_input.u, once=each == 1)
+        # the second of two launches ends with sums that are complete: it rounds and stores them
+        rounded = parts == 1 and self.sequences.count == 1 and len(self.sequences.turned) > 1
         # step sizes that are given have all channels
         ddt = self._parts(results.dt, 1 if inputs.weight is None else blocks, by_input.dt)
         dB, dC = (self._parts(t, blocks, by_input.B) for t in (results.B, results.C))
@@ -244,15 +248,19 @@ class Scan:
         for axis, base, each_here in self._launches(each):
             self.kernels.gradients[(blocks * slots * self.G * parts, )](
                 *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
-                states, carry, dy, du.whole, ddt.whole, dB.whole, dC.whole, sums, self.N, self.K,
-                chunks, self.most_tiles, images, base, each_here, self.rows, self.columns,
+                states, carry, dy, du.whole, results.u if rounded else du.whole, ddt.whole,
+                dB.whole, dC.whole, sums, self.N, self.K, chunks, self.tiles, images, base,
+                each_here, self.rows, self.columns,
                 *self._strides(inputs.u), *inputs.D.stride(), *inputs.B.stride(),
                 *inputs.C.stride(), *_mask_strides(inputs.mask), *dy.stride(),
                 du.whole.stride(0), *du.view.stride(), *ddt.view.stride(), ddt.whole.stride(0),
-                *dB.view.stride(), dB.whole.stride(0), **known, ONLY=axis, **self._flags,
-                FAR=_far(inputs.u, inputs.dt, dy, du.view, ddt.view),
+                *dB.view.stride(), dB.whole.stride(0), **known, ONLY=axis,
+                JOINED=self.joined > 1, FAR=_far(inputs.u, inputs.dt, dy, du.view, ddt.view),
+                **self._flags,
                 **self._products(gradients=True), num_warps=1, num_stages=1)
-        for part, t in zip((du, ddt, dB, dC), (results.u, results.dt, results.B, results.C)):
+        if not rounded:
+            self._add(du, results.u)
+        for part, t in zip((ddt, dB, dC), (results.dt, results.B, results.C)):
             self._add(part, t)
         weight = results.A if results.weight is None else results.weight
         BC = 64
@@ -260,10 +268,10 @@ class Scan:
             sums, results.bias, results.D, results.A, weight, slots, self.K, D=self.D, S=self.S,
             R=self.R, BT=16, BD=BC, ACC=self._flags['ACC'], num_warps=4, num_stages=1)
 
-    def _shares(self, blocks: int, wanted: int) -> Tuple[int, int]:
+    def _shares(self, wanted: int) -> Tuple[int, int]:
         """Return how many sequences a program takes, and in how many chunks they are cut."""
-        programs, each = self.N * self.G * blocks, self.sequences.total
-        chunks = min(-(-wanted // programs), self.most_tiles // CHUNK)
+        programs, each = self.N * self.G * self.blocks, self.sequences.total
+        chunks = min(-(-wanted // programs), self.tiles // CHUNK)
         if 2 * programs * each < wanted and chunks > each:
             return each, chunks
         while programs < wanted and each > 1:
@@ -292,7 +300,7 @@ class Scan:
         if chunks == 1:
             return carry
         ends, totals = states.new_empty(shape), states.new_empty(*shape[:3], self.D)
-        programs = self.N * self.G * self.sequences.of_axis * chunks * -(-self.D // BD)
+        programs = self.N * self.G * self.sequences.of_axis * chunks * self.blocks
         inputs = self.inputs
         for axis, base, _ in self._launches(self.sequences.total):
             self.kernels.chunk_ends[(programs, )](
@@ -321,15 +329,27 @@ class Scan:
                 parts.whole, t, t.numel(), PARTS=len(parts.whole), BE=BE, num_warps=4,
                 num_stages=1)
 
+    def _line(self, t: Tensor) -> Tensor:
+        """Return (N, G, rows, columns, c) as (N, G, tokens, c), a copy if rows lie apart.
+
+        How far tokens lie from each other then follows from their places on the grid only: backward
+        may get tensors of other strides than forward. If images are joined, they too lie behind
+        each other.
+        """
+        t = t.flatten(2, 3)
+        if self.joined > 1 and t.stride(0) != t.shape[2] * t.stride(2):
+            t = t.transpose(1, 2).contiguous().transpose(1, 2)
+        return t
+
     def _distances(self, **tensors: Tensor) -> dict:
         """Return distances of neighbouring tokens, for which kernels are compiled.
 
         Those of a column follow the width, and would compile anew for each.
         """
         mask = self.inputs.mask
-        known = dict(MK=0 if mask is None else mask.stride(2),
-                     **{f'{name}K': t.stride(3) for name, t in tensors.items()})
-        return known if self._compile_distances else dict.fromkeys(known, 0)
+        known = dict(MK=0 if mask is None else mask.stride(1),
+                     **{f'{name}K': t.stride(2) for name, t in tensors.items()})
+        return known if self._known_distances else dict.fromkeys(known, 0)
 
     def _pointers(self, *projections: Tensor) -> List[Tensor]:
         inputs = self.inputs
@@ -361,23 +381,30 @@ def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
     return {f'{prefix}DTYPE': triton_support.language(dtype), f'{prefix}PRECISION': precision}
 
 
-def _runs_down(turned: bool, rows: int, columns: int) -> bool:
-    """Tell how an axis runs: through a single line, if there is one, not one for each token."""
-    return not turned if (rows if turned else columns) == 1 else turned
-
-
 def _far(*tensors: Tensor) -> bool:
     """Tell whether 32 bits do not hold offsets of a tile's channels, and of tokens side by side."""
-    return any((BD - 1) * t.stride(4) + BL > 2**31 for t in tensors)
+    return any((BD - 1) * t.stride(3) + BL > 2**31 for t in tensors)
 
 
-def _one_line(t: Tensor) -> Tensor:
-    """Return (N, G, rows, columns, c) with rows that lie behind each other, as if they were one.
+def _joined(N: int, blocks: int, tokens: int) -> int:
+    """Return how many images programs take as one line.
 
-    How a grid is cut into tiles follows from its shape only: backward may get tensors of other
-    strides than forward.
+    The last tile of each image may be nearly empty. So one after the other they take more tiles
+    than as one line. More than a wave of programs must remain: another GPU's wave is shorter.
     """
-    return t if t.shape[2] == 1 or t.stride(2) == t.shape[3] * t.stride(3) else t.contiguous()
+    if tokens < BL:  # kernels expect one image at most to begin within a tile
+        return 1
+
+    def waves(images: int) -> int:
+        return -(-blocks * -(-N // images) // WAVE)
+
+    def cost(images: int) -> int:
+        return waves(images) * tiles(images * tokens)
+
+    choices = [images for images in range(1, N * blocks // WAVE + 1) if waves(images) > 1]
+    best = min(choices, key=cost, default=1)
+    # a joined line takes up to a fifteenth more instructions a tile
+    return best if 10 * cost(best) < 9 * cost(1) else 1
 
 
 def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:
@@ -385,4 +412,4 @@ def _pointer(mask: Optional[Tensor], other: Tensor) -> Tensor:
 
 
 def _mask_strides(mask: Optional[Tensor]) -> Tuple[int, ...]:
-    return (0, 0, 0) if mask is None else mask.stride()
+    return (0, 0) if mask is None else mask.stride()

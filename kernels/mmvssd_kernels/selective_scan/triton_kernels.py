@@ -12,7 +12,8 @@ sequence q of an axis has number ``axis + q * AXES``. A program takes ``each`` o
 axis or one, and adds them up to a part of its own. Of an axis at a time, ONLY, a launch begins with
 sequence ``base`` and adds to what the one before has written; with -1 it takes all axes. If
 sequences are groups of channels, as in ``selective_scan``, there is a program for each ``group``.
-Chunks are cut in the order of memory for both directions.
+Chunks are cut in the order of memory for both directions. If JOINED, a program takes ``images``
+images as one line.
 
 What is kept of a chunk: p_total (K, N, chunks, D), the sum of its steps, and p_end, p_state and
 p_dstate (K, N, chunks, S, D): its end state from zero, the state before it, the gradient after it.
@@ -23,11 +24,11 @@ import triton.language as tl
 from mmvssd_kernels.selective_scan.triton_tiles import (
     channels,
     decay,
-    distances,
+    distance,
     entry,
     finite,
+    first_row,
     follow,
-    follow_with_rest,
     lines_of,
     load_A,
     load_projections,
@@ -42,6 +43,7 @@ from mmvssd_kernels.selective_scan.triton_tiles import (
     places_anew,
     present,
     row,
+    run,
     run_back,
     step_channels,
     steps,
@@ -54,20 +56,19 @@ from mmvssd_kernels.triton_math import dot_of_parts, exp
 # What changes from image to image, or from rows to columns. To compile for multiples of 16 among
 # them would gain nothing: a grid of odd sides would only compile all kernels once more.
 VARYING = ['N', 'K', 'chunks', 'tiles', 'images', 'blocks', 'forward', 'base', 'each', 'rows',
-           'columns', 'slots', 'stride_mn', 'stride_mr', 'stride_mk', 'stride_uk', 'stride_tk',
+           'columns', 'slots', 'stride_mn', 'stride_mk', 'stride_uk', 'stride_tk',
            'stride_Bk', 'stride_Ck', 'stride_yk', 'stride_xk', 'stride_qk',
-           'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn', 'stride_ur',
-           'stride_tr', 'stride_Br', 'stride_Cr', 'stride_yr', 'stride_xr', 'stride_qr',
-           'stride_pr', 'stride_pb', 'stride_yp', 'stride_xp']
+           'stride_pk', 'stride_tn', 'stride_Bn', 'stride_Cn', 'stride_pn',
+           'stride_pb', 'stride_yp', 'stride_xp']
 
 
 @triton.jit(do_not_specialize=VARYING)
 def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N, chunks, base,
-               rows, columns, stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
-               stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
+               rows, columns, stride_un, stride_ug, stride_uk, stride_ud,
+               stride_tn, stride_tg, stride_tk, stride_tc,
                stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As,
-               stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
-               stride_mn, stride_mr, stride_mk, UK: tl.constexpr, TK: tl.constexpr,
+               stride_Bn, stride_Bg, stride_Bk, stride_Bs,
+               stride_mn, stride_mk, UK: tl.constexpr, TK: tl.constexpr,
                BK: tl.constexpr, MK: tl.constexpr, D: tl.constexpr, S: tl.constexpr,
                R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
                DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, ONLY: tl.constexpr,
@@ -91,12 +92,11 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
     p_maskn = p_mask + n * stride_mn
     for way in tl.static_range(AXES * DIRECTIONS):
         if (ONLY < 0) | (way // DIRECTIONS == ONLY):
-            ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
-            tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
-            B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
-            mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
-            W, per_line, tiles, per_chunk = lines_of(rows, columns, chunks,
-                                                            TURNED >> way & 1, BL)
+            uk = distance(UK, stride_uk)
+            tk = distance(TK, stride_tk)
+            B_k = distance(BK, stride_Bk)
+            mk = distance(MK, stride_mk)
+            W, tiles, per_chunk = lines_of(rows, columns, 1, chunks, BL)
             begin = c * per_chunk
             count = tl.minimum(per_chunk, tiles - begin)
             o_t = order((way % DIRECTIONS == 1) != BACKWARD, BL)
@@ -106,8 +106,8 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                 b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr,
                                        R, BR)
                 b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
-                at = (k * N + n) * chunks + c
-                p_h = p_end + at * S * D + o_d
+                o_chunk = (k * N + n) * chunks + c
+                p_h = p_end + o_chunk * S * D + o_d
                 b_A, b_longest = load_A(p_A, k * D + o_d, m_d, stride_Ad, SOFTPLUS, ACC)
                 p_dtk = p_dt + n * stride_tn + k * stride_tg
                 b_before = tl.zeros((BD, ), dtype=ACC)
@@ -116,13 +116,14 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                     for s in range(S):
                         tl.store(p_h + s * D, b_before, mask=m_d)
                 for j in range(count):
-                    _, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
-                                           (way % DIRECTIONS == 1) != BACKWARD, BL)
-                    left, m_kept, whole = tokens_of(p_maskn, line, start, o_t, W, mr, mk, MASKED,
-                                                    BL)
-                    p_tile = places(p_un + line * ur + start * uk, o_t, o_d, uk, stride_ud)
+                    _, start, at, o_p, _ = place(j, begin, count, rows, columns, o_t,
+                                                 TURNED >> way & 1,
+                                                 (way % DIRECTIONS == 1) != BACKWARD, False, BL)
+                    left, m_kept, whole = tokens_of(p_maskn + at * mk, start, o_t, o_p, W, mk,
+                                                    MASKED, BL)
+                    p_tile = places(p_un + at * uk, o_p, o_d, uk, stride_ud)
                     b_u, b_dt, _ = load_tiles(
-                        p_tile, places(p_dtk + line * tr + start * tk, o_t, o_c, tk, stride_tc),
+                        p_tile, places(p_dtk + at * tk, o_p, o_c, tk, stride_tc),
                         p_tile, o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
                         0 if BR else TK, UK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
@@ -131,14 +132,15 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                     b_total += tl.sum(b_delta, axis=0)
                     m_t = m_kept & (start + o_t < W)
                     b_input = b_u if BACKWARD else b_delta * b_u
-                    p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
-                            + o_t.to(tl.int64) * B_k)
+                    p_Bk = (p_B + n * stride_Bn + k * stride_Bg + at * B_k
+                            + o_p.to(tl.int64) * B_k)
                     for s in range(S):
                         if S > 1:
                             b_A, b_longest = load_A(p_A + entry(s, stride_As), k * D + o_d, m_d,
                                                     stride_Ad, SOFTPLUS, ACC)
                             b_before = tl.load(p_h + s * D, mask=m_d, other=0)
-                        b_B = tl.load(p_Bk + entry(s, stride_Bs), mask=m_t, other=0).to(ACC)
+                        p_Bs = p_Bk + entry(s, stride_Bs)
+                        b_B, _ = load_projections(p_Bs, p_Bs, m_t, ACC)
                         b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                         b_b = b_input * b_B[:, None]
                         if BACKWARD:
@@ -148,7 +150,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                         b_before = row(b_h, BL - 1, BL, ACC)
                         if S > 1:
                             tl.store(p_h + s * D, b_before, mask=m_d)
-                tl.store(p_total + at * D + o_d, b_total, mask=m_d)
+                tl.store(p_total + o_chunk * D + o_d, b_total, mask=m_d)
                 if S == 1:
                     tl.store(p_h, b_before, mask=m_d)
 
@@ -192,28 +194,30 @@ def carry(p_total, p_end, p_A, p_state, D, S, N, chunks, blocks, forward, stride
 
 @triton.jit(do_not_specialize=VARYING)
 def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_state, p_y, N,
-            chunks, tiles, base, each, rows, columns,
-            stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
-            stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
+            chunks, tiles, images, base, each, rows, columns,
+            stride_un, stride_ug, stride_uk, stride_ud,
+            stride_tn, stride_tg, stride_tk, stride_tc,
             stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
-            stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
-            stride_Cn, stride_Cg, stride_Cr, stride_Ck, stride_Cs,
-            stride_mn, stride_mr, stride_mk, stride_yp, stride_yn, stride_yg, stride_yr, stride_yk,
+            stride_Bn, stride_Bg, stride_Bk, stride_Bs,
+            stride_Cn, stride_Cg, stride_Ck, stride_Cs,
+            stride_mn, stride_mk, stride_yp, stride_yn, stride_yg, stride_yk,
             stride_yd, UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
             MK: tl.constexpr, YK: tl.constexpr, D: tl.constexpr,
             S: tl.constexpr, R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
             DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, ONLY: tl.constexpr,
-            SOFTPLUS: tl.constexpr, MASKED: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
-            BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+            JOINED: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
+            BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
+            PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute outputs of each chunk from the state before it, and add a program's sequences.
 
     p_carry, the state before each chunk, moves along and is overwritten. With a single chunk it is
     not read. p_state (K, N, tiles, S, D) takes the state before each tile, p_y a part of y for
     each program that writes to the same place.
     """
-    block, c, n, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks, N,
-                                            AXES * COUNT * DIRECTIONS)
-    n = n.to(tl.int64)
+    block, c, n, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks,
+                                            tl.cdiv(N, images), AXES * COUNT * DIRECTIONS)
+    joined = tl.minimum(images, N - n * images)
+    n = (n * images).to(tl.int64)
     o_d = channels(block, BD)
     m_d = present(o_d, D, BD)
     o_c, m_c = step_channels(o_d, m_d, R, BR)
@@ -227,14 +231,13 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
     for way in tl.static_range(AXES * DIRECTIONS):
         if (ONLY < 0) | (way // DIRECTIONS == ONLY):
             tl.debug_barrier()  # a direction adds to what the one before has stored
-            ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
-            tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
-            B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
-            C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
-            mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
-            yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
-            W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
-                                                            TURNED >> way & 1, BL)
+            uk = distance(UK, stride_uk)
+            tk = distance(TK, stride_tk)
+            B_k = distance(BK, stride_Bk)
+            C_k = distance(CK, stride_Ck)
+            mk = distance(MK, stride_mk)
+            yk = distance(YK, stride_yk)
+            W, all_tiles, per_chunk = lines_of(rows, columns, joined, chunks, BL)
             begin = c * per_chunk
             count = tl.minimum(per_chunk, all_tiles - begin)
             o_t = order(way % DIRECTIONS == 1, BL)
@@ -254,14 +257,16 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                 more = (number > written) & (AXES * COUNT * DIRECTIONS > 1)
                 p_dtk = p_dt + n * stride_tn + k * stride_tg
                 for j in range(count):
-                    tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
-                                              way % DIRECTIONS == 1, BL)
-                    left, m_kept, whole = tokens_of(p_maskn, line, start, o_t, W, mr, mk, MASKED,
-                                                    BL)
-                    p_tile = places(p_yn + line * yr + start * yk, o_t, o_d, yk, stride_yd)
+                    tile, start, at, o_p, rest = place(j, begin, count, rows, columns, o_t,
+                                                       TURNED >> way & 1, way % DIRECTIONS == 1,
+                                                       JOINED, BL)
+                    new = first_row(rest, rows * columns, way % DIRECTIONS == 1, BL)
+                    left, m_kept, whole = tokens_of(p_maskn + at * mk, start, o_t, o_p, W, mk,
+                                                    MASKED, BL)
+                    p_tile = places(p_yn + at * yk, o_p, o_d, yk, stride_yd)
                     b_u, b_dt, b_others = load_tiles(
-                        places(p_un + line * ur + start * uk, o_t, o_d, uk, stride_ud),
-                        places(p_dtk + line * tr + start * tk, o_t, o_c, tk, stride_tc), p_tile,
+                        places(p_un + at * uk, o_p, o_d, uk, stride_ud),
+                        places(p_dtk + at * tk, o_p, o_c, tk, stride_tc), p_tile,
                         o_t, left, m_kept, m_d, m_c, m_d & more, whole, True, UK,
                         0 if BR else TK, YK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
@@ -270,10 +275,10 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                     b_delta_u = b_delta * b_u
                     b_y = tl.fma(b_u, b_D[None, :], b_others.to(ACC))
                     m_t = m_kept & (start + o_t < W)
-                    p_Bk = (p_B + n * stride_Bn + k * stride_Bg + line * B_r + start * B_k
-                            + o_t.to(tl.int64) * B_k)
-                    p_Ck = (p_C + n * stride_Cn + k * stride_Cg + line * C_r + start * C_k
-                            + o_t.to(tl.int64) * C_k)
+                    p_Bk = (p_B + n * stride_Bn + k * stride_Bg + at * B_k
+                            + o_p.to(tl.int64) * B_k)
+                    p_Ck = (p_C + n * stride_Cn + k * stride_Cg + at * C_k
+                            + o_p.to(tl.int64) * C_k)
                     p_before = p_state + ((k * N + n) * tiles + tile) * S * D + o_d
                     for s in range(S):
                         if S > 1:
@@ -285,40 +290,44 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                                                     p_Ck + entry(s, stride_Cs), m_t, ACC)
                         b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
                         b_b = b_delta_u * b_B[:, None]
+                        if JOINED:
+                            b_before = tl.where(new == 0, 0, b_before)
                         b_b = tl.where(m_first, b_b + b_a * b_before[None, :], b_b)
-                        _, b_h = tl.associative_scan((b_a, b_b), 0, follow)
+                        b_h, _ = run(b_a, b_b, b_b, new, JOINED)
                         b_y += b_h * b_C[:, None]
                         b_before = row(b_h, BL - 1, BL, ACC)
                         if S > 1:
                             tl.store(p_h + s * D, b_before, mask=m_d)
-                    store_tile(p_tile, b_y, o_t, W - start, m_kept, m_d, False, whole, False)
+                    store_tile(p_tile, p_tile, b_y, o_t, W - start, m_kept, m_d, False, whole,
+                               False)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, p_carry, p_dy,
-               p_du, p_ddt, p_dB, p_dC, p_dparameters, N, K, chunks, tiles, images, base,
+               p_du, p_last, p_ddt, p_dB, p_dC, p_dparameters, N, K, chunks, tiles, images, base,
               each, rows, columns,
-              stride_un, stride_ug, stride_ur, stride_uk, stride_ud,
-              stride_tn, stride_tg, stride_tr, stride_tk, stride_tc,
+              stride_un, stride_ug, stride_uk, stride_ud,
+              stride_tn, stride_tg, stride_tk, stride_tc,
               stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As, stride_D,
-              stride_Bn, stride_Bg, stride_Br, stride_Bk, stride_Bs,
-              stride_Cn, stride_Cg, stride_Cr, stride_Ck, stride_Cs,
-              stride_mn, stride_mr, stride_mk, stride_yn, stride_yg, stride_yr, stride_yk,
-              stride_yd, stride_xp, stride_xn, stride_xg, stride_xr, stride_xk, stride_xd,
-              stride_qn, stride_qg, stride_qr, stride_qk, stride_qc, stride_qb,
-              stride_pn, stride_pg, stride_pr, stride_pk, stride_ps, stride_pb,
+              stride_Bn, stride_Bg, stride_Bk, stride_Bs,
+              stride_Cn, stride_Cg, stride_Ck, stride_Cs,
+              stride_mn, stride_mk, stride_yn, stride_yg, stride_yk,
+              stride_yd, stride_xp, stride_xn, stride_xg, stride_xk, stride_xd,
+              stride_qn, stride_qg, stride_qk, stride_qc, stride_qb,
+              stride_pn, stride_pg, stride_pk, stride_ps, stride_pb,
               UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
               MK: tl.constexpr, YK: tl.constexpr, XK: tl.constexpr, QK: tl.constexpr,
               PK: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
               AXES: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
-              TURNED: tl.constexpr, ONLY: tl.constexpr, SOFTPLUS: tl.constexpr,
-              MASKED: tl.constexpr, FAR: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr,
-              BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-              GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr, ACC: tl.constexpr):
+              TURNED: tl.constexpr, ONLY: tl.constexpr, JOINED: tl.constexpr,
+              SOFTPLUS: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
+              BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
+              PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr,
+              ACC: tl.constexpr):
     """Compute gradients of all inputs.
 
-    A program takes a chunk and a block of channels, of several images one after the other, each
-    from its end.
+    A program takes a chunk and a block of channels, of several images one after the other or
+    joined, from the end.
 
     With e_t = C_t dy_t, and h run again from the state before each tile,
 
@@ -326,7 +335,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
         w_t = g_t exp(delta_t A_s) h_{t-1}                           gradient of delta_t A_s
 
     p_carry, what comes back to each chunk, moves along and is overwritten. With a single chunk it
-    is not read. p_du takes a part for each program that writes to the same place. Sums over
+    is not read. p_du takes a part for each program that writes to the same place. What the last of
+    two launches completes goes to p_last instead, in another dtype. Sums over
     channels, p_dB, p_dC and p_ddt, are the block's own. Sums over tokens, p_dparameters (slots, K,
     2 + S + R, D) of bias, D, A and weight, are the own of the chunk and images. Strides x are those
     of du, q of ddt (channels in place of ranks if step sizes are given), p of dB and dC.
@@ -344,21 +354,24 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     first = base + part * each
     written = first if ONLY < 0 else 0
     first_image = (portion * images).to(tl.int64)
+    lines = tl.minimum(images, N - portion * images)
+    joined = 1
+    if JOINED:
+        lines, joined = joined, lines
     slot = (portion * chunks + c).to(tl.int64)
     for way in tl.static_range(AXES * DIRECTIONS):
         if (ONLY < 0) | (way // DIRECTIONS == ONLY):
             tl.debug_barrier()  # a direction adds to what the one before has stored
-            ur, uk = distances(UK, stride_ur, stride_uk, TURNED >> way & 1)
-            tr, tk = distances(TK, stride_tr, stride_tk, TURNED >> way & 1)
-            B_r, B_k = distances(BK, stride_Br, stride_Bk, TURNED >> way & 1)
-            C_r, C_k = distances(CK, stride_Cr, stride_Ck, TURNED >> way & 1)
-            mr, mk = distances(MK, stride_mr, stride_mk, TURNED >> way & 1)
-            yr, yk = distances(YK, stride_yr, stride_yk, TURNED >> way & 1)
-            xr, xk = distances(XK, stride_xr, stride_xk, TURNED >> way & 1)
-            qr, qk = distances(QK, stride_qr, stride_qk, TURNED >> way & 1)
-            pr, pk = distances(PK, stride_pr, stride_pk, TURNED >> way & 1)
-            W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
-                                                            TURNED >> way & 1, BL)
+            uk = distance(UK, stride_uk)
+            tk = distance(TK, stride_tk)
+            B_k = distance(BK, stride_Bk)
+            C_k = distance(CK, stride_Ck)
+            mk = distance(MK, stride_mk)
+            yk = distance(YK, stride_yk)
+            xk = distance(XK, stride_xk)
+            qk = distance(QK, stride_qk)
+            pk = distance(PK, stride_pk)
+            W, all_tiles, per_chunk = lines_of(rows, columns, joined, chunks, BL)
             begin = c * per_chunk
             count = tl.minimum(per_chunk, all_tiles - begin)
             o_t = order(way % DIRECTIONS == 1, BL)
@@ -379,31 +392,34 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 if S > 1:
                     for s in range(S):
                         tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
-                for n in range(first_image, tl.minimum(first_image + images, N)):
+                for i in range(lines):
+                    n = first_image + i
                     p_g = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
                     p_h = p_state + (k * N + n) * tiles * S * D + o_d
                     p_un = p_u + n * stride_un + group * stride_ug
                     p_dtk = p_dt + n * stride_tn + k * stride_tg
                     p_dyn = p_dy + n * stride_yn + group * stride_yg
-                    p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t.to(tl.int64) * B_k
-                    p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t.to(tl.int64) * C_k
-                    p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t.to(tl.int64) * pk
+                    p_Bn = p_B + n * stride_Bn + k * stride_Bg
+                    p_Cn = p_C + n * stride_Cn + k * stride_Cg
+                    p_pn = n * stride_pn + k * stride_pg + block * stride_pb
                     b_after = tl.load(p_g, mask=m_carried, other=0)
                     if S > 1:
                         for s in range(S):
                             tl.store(p_g + s * D, tl.zeros((BD, ), dtype=ACC),
                                      mask=m_d & (chunks == 1))
                     for j in range(count):
-                        tile, line, start = place(j, begin, count, per_line, TURNED >> way & 1,
-                                                  way % DIRECTIONS == 0, BL)
-                        left, m_kept, whole = tokens_of(p_mask + n * stride_mn, line, start, o_t,
-                                                        W, mr, mk, MASKED, BL)
+                        tile, start, at, o_p, rest = place(j, begin, count, rows, columns, o_t,
+                                                           TURNED >> way & 1,
+                                                           way % DIRECTIONS == 0, JOINED, BL)
+                        new = first_row(rest, rows * columns, way % DIRECTIONS == 1, BL)
+                        left, m_kept, whole = tokens_of(p_mask + n * stride_mn + at * mk, start,
+                                                        o_t, o_p, W, mk, MASKED, BL)
                         b_u, b_dt, b_dy = load_tiles(
-                            places_anew(p_un + line * ur + start * uk, first_d, o_t, o_d, uk,
+                            places_anew(p_un + at * uk, first_d, o_p, o_d, uk,
                                         stride_ud, tile, UK, TURNED >> way & 1, FAR),
-                            places_anew(p_dtk + line * tr + start * tk, first_c, o_t, o_c, tk,
+                            places_anew(p_dtk + at * tk, first_c, o_p, o_c, tk,
                                         stride_tc, tile, TK, TURNED >> way & 1, FAR),
-                            places_anew(p_dyn + line * yr + start * yk, first_d, o_t, o_d, yk,
+                            places_anew(p_dyn + at * yk, first_d, o_p, o_d, yk,
                                         stride_yd, tile, YK, TURNED >> way & 1, FAR),
                             o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
                             0 if BR else TK, YK, TURNED >> way & 1)
@@ -415,6 +431,10 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_du = tl.zeros((BL, BD), dtype=ACC)
                         b_ddelta = tl.zeros((BL, BD), dtype=ACC)
                         m_w = start + o_t < W
+                        o_place = at + o_p
+                        p_Bk = p_Bn + o_place * B_k
+                        p_Ck = p_Cn + o_place * C_k
+                        p_pk = p_pn + o_place * pk
                         m_t = m_w & m_kept
                         for s in range(S):
                             if S > 1:
@@ -422,17 +442,18 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                                         stride_Ad, SOFTPLUS, ACC)
                                 b_after = tl.load(p_g + s * D, mask=m_d, other=0)
                             b_before = tl.load(p_h + (tile * S + s) * D, mask=m_d, other=0)
-                            b_B, b_C = load_projections(
-                                p_Bk + line * B_r + start * B_k + entry(s, stride_Bs),
-                                p_Ck + line * C_r + start * C_k + entry(s, stride_Cs), m_t, ACC)
+                            b_B, b_C = load_projections(p_Bk + entry(s, stride_Bs),
+                                                        p_Ck + entry(s, stride_Cs), m_t, ACC)
                             b_a = decay(b_delta, b_A, b_longest, SOFTPLUS, ACC)
+                            if JOINED:
+                                b_before = tl.where(new == 0, 0, b_before)
                             b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                             b_b = b_delta_u * b_B[:, None] + b_c
-                            _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
+                            b_h, b_c = run(b_a, b_b, b_c, new, JOINED)
                             b_e = b_dy * b_C[:, None]
-                            b_g, b_after = run_back(b_e, b_a, b_after, BL, ACC)
+                            b_g, b_after = run_back(b_e, b_a, b_after, new, JOINED, BL, ACC)
                             b_w = b_g * b_c
-                            p_ps = p_pk + line * pr + start * pk + entry(s, stride_ps)
+                            p_ps = p_pk + entry(s, stride_ps)
                             b_dB = sum_of_channels(b_g * b_delta_u, BL, BD)
                             b_dC = sum_of_channels(b_h * b_dy, BL, BD)
                             tl.store(p_dB + p_ps, tl.where(m_kept, b_dB, 0), mask=m_w)
@@ -450,21 +471,26 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_dbias += tl.sum(b_dz, axis=0)
                         b_dD += tl.sum(b_dy * b_u, axis=0)
                         b_du = b_du * b_delta + b_dy * b_D[None, :]
-                        p_dun = p_du + part * stride_xp + n * stride_xn + group * stride_xg
-                        store_tile(places_anew(p_dun + line * xr + start * xk, first_d, o_t, o_d,
-                                               xk, stride_xd, tile, XK, TURNED >> way & 1, FAR),
-                                   b_du, o_t, W - start, m_kept, m_d, more, whole,
+                        o_dun = part * stride_xp + n * stride_xn + group * stride_xg + at * xk
+                        p_others = places_anew(p_du + o_dun, first_d, o_p, o_d, xk, stride_xd, tile,
+                                               XK, TURNED >> way & 1, FAR)
+                        p_tile = p_others
+                        if ONLY == AXES - 1 and COUNT == 1 and way == AXES * DIRECTIONS - 1:
+                            p_tile = places_anew(p_last + o_dun, first_d, o_p, o_d, xk, stride_xd,
+                                                 tile, XK, TURNED >> way & 1, FAR)
+                        store_tile(p_tile, p_others, b_du, o_t, W - start, m_kept, m_d, more, whole,
                                    AXES * COUNT * DIRECTIONS > 1)
-                        p_ddtk = p_ddt + n * stride_qn + k * stride_qg + line * qr + start * qk
+                        p_ddtk = p_ddt + n * stride_qn + k * stride_qg + at * qk
                         if BR:
                             b_dweight += dot_of_parts(tl.trans(b_dt), b_dz, GRAD_DTYPE,
                                                       GRAD_PRECISION, ACC)
                             b_dz = dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
                                                 GRAD_PRECISION, ACC)
                             p_ddtk += block * stride_qb
-                        store_tile(places_anew(p_ddtk, first_c, o_t, o_c, qk, stride_qc, tile, QK,
-                                               TURNED >> way & 1, FAR),
-                                   b_dz, o_t, W - start, m_kept, m_c, False, whole, False)
+                        p_tile = places_anew(p_ddtk, first_c, o_p, o_c, qk, stride_qc, tile, QK,
+                                             TURNED >> way & 1, FAR)
+                        store_tile(p_tile, p_tile, b_dz, o_t, W - start, m_kept, m_c, False, whole,
+                                   False)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)
                 if S == 1:

@@ -1,9 +1,12 @@
 """Tiles of the scans: where they lie, how they are loaded and stored, their steps and sums.
 
-A grid has lines of W tokens: its rows as one line, or its columns. A tile is BL tokens of a line
-and BD channels. Lanes of a warp lie side by side along channels, so that a scan along the tokens of
-a tile stays in the registers of a thread. Places beyond the end of a line have a step of 0, with
-which the state passes as it is.
+A grid is a line of tokens: its rows behind each other, or its columns. Several images may be joined
+to a line. A tile is BL tokens of a line and BD channels. Lanes of a warp lie side by side along
+channels, so that a scan along the tokens of a tile stays in the registers of a thread. Places
+beyond the end of the line have a step of 0, with which the state passes as it is.
+
+In memory rows lie behind each other, and so do joined images: a token's place on the grid, counted
+by rows, tells where it is in every tensor.
 """
 import triton
 import triton.language as tl
@@ -21,6 +24,18 @@ def follow(a_left, b_left, a_right, b_right):
 def follow_with_rest(a_left, b_left, c_left, a_right, b_right, c_right):
     """Join them, and c, which is b without the last step's own input: a_t h_{t-1}."""
     return a_left * a_right, a_right * b_left + b_right, a_right * b_left + c_right
+
+
+@triton.jit
+def follow_in_image(a_left, b_left, c_left, new_left, a_right, b_right, c_right, new_right):
+    """Join them, but what is ``new`` follows nothing.
+
+    A decay of 0 would do, if there were no NaN and no infinity, of which images shall not get each
+    other's.
+    """
+    b = tl.where(new_right != 0, b_right, a_right * b_left + b_right)
+    c = tl.where(new_right != 0, c_right, a_right * b_left + c_right)
+    return a_left * a_right, b, c, new_left | new_right
 
 
 @triton.jit
@@ -60,8 +75,10 @@ def row(b_t, t: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def run_back(b_e, b_a, b_after, BL: tl.constexpr, ACC: tl.constexpr):
+def run_back(b_e, b_a, b_after, new, JOINED: tl.constexpr, BL: tl.constexpr, ACC: tl.constexpr):
     """Run g_t = e_t + a_{t+1} g_{t+1} from the last row; return all g, and a_0 g_0.
+
+    If JOINED, nothing comes back from row ``new``, the first of an image.
 
     It goes row by row: a reversed scan would exchange numbers between lanes, though one has them
     all.
@@ -70,9 +87,15 @@ def run_back(b_e, b_a, b_after, BL: tl.constexpr, ACC: tl.constexpr):
     b_row = row(b_e, BL - 1, BL, ACC) + b_after
     b_g = tl.where(o_l == BL - 1, b_row[None, :], b_e)
     for i in tl.static_range(1, BL):
-        b_row = tl.fma(row(b_a, BL - i, BL, ACC), b_row, row(b_e, BL - 1 - i, BL, ACC))
+        b_own = row(b_e, BL - 1 - i, BL, ACC)
+        b_row = tl.fma(row(b_a, BL - i, BL, ACC), b_row, b_own)
+        if JOINED:
+            b_row = tl.where(new == BL - i, b_own, b_row)
         b_g = tl.where(o_l == BL - 1 - i, b_row[None, :], b_g)
-    return b_g, row(b_a, 0, BL, ACC) * b_row
+    b_row *= row(b_a, 0, BL, ACC)
+    if JOINED:
+        b_row = tl.where(new == 0, 0, b_row)
+    return b_g, b_row
 
 
 @triton.jit
@@ -88,12 +111,11 @@ def part_of_work(pid, blocks, chunks, images, SEQUENCES: tl.constexpr):
 
 
 @triton.jit
-def lines_of(rows, columns, chunks, TURN: tl.constexpr, BL: tl.constexpr):
-    """Return tokens of a line, tiles of a line, tiles of all lines, and tiles of a chunk."""
-    W = rows if TURN else rows * columns
-    per_line = tl.cdiv(W, BL)
-    tiles = columns * per_line if TURN else per_line
-    return W, per_line, tiles, tl.cdiv(tiles, chunks)
+def lines_of(rows, columns, images, chunks, BL: tl.constexpr):
+    """Return tokens of a line, its tiles, and tiles of a chunk."""
+    W = rows * columns * images
+    tiles = tl.cdiv(W, BL)
+    return W, tiles, tl.cdiv(tiles, chunks)
 
 
 @triton.jit
@@ -105,43 +127,96 @@ def number_of(place, group, way: tl.constexpr, AXES: tl.constexpr, COUNT: tl.con
 
 
 @triton.jit
-def distances(K: tl.constexpr, stride_r, stride_k, TURN: tl.constexpr):
-    """Return how far lines, and a line's tokens, lie from each other; K is compiled in, or 0."""
-    stride_k = K if K else stride_k
-    line, token = (stride_k, stride_r) if TURN else (stride_r, stride_k)
-    return line, token
+def distance(K: tl.constexpr, stride_k):
+    """Return how far neighbours of a row lie from each other; K is compiled in, or 0."""
+    return K if K else stride_k
 
 
 @triton.jit
-def place(j, begin, count, per_line, TURN: tl.constexpr, REVERSE: tl.constexpr, BL: tl.constexpr):
-    """Return number, line and first token of a chunk's tile j, in the sequence's order.
+def place(j, begin, count, rows, columns, o_t, TURN: tl.constexpr, REVERSE: tl.constexpr,
+          JOINED: tl.constexpr, BL: tl.constexpr):
+    """Return where a chunk's tile j lies, in the sequence's order.
 
-    If nobody runs down columns, the line is 0, which the compiler must not know: of what follows
-    it would have lanes load several numbers of a token, and so share a tile's tokens.
+    Returns:
+        Its number, and of its first token the place on the line and on the grid. How far from the
+        latter its tokens o_t are. The place of the first in its image.
     """
     if REVERSE:
         j = count - 1 - j
     tile = begin + j
-    if TURN:  # without a sign, division takes less
-        line = (tile.to(tl.uint32) // per_line.to(tl.uint32)).to(tl.int32)
-        start = (tile - line * per_line) * BL
-    else:
-        line = (tile < 0).to(tl.int32)
-        start = tile * BL
-    return tile.to(tl.int64), line.to(tl.int64), start.to(tl.int64)
+    start = tile * BL
+    rest = start
+    if JOINED:
+        rest = start - quotient(start, rows * columns) * rows * columns
+    at = start
+    o_p = o_t
+    if TURN:
+        column = quotient(rest, rows)
+        first = rest - column * rows
+        at = start - rest + first * columns + column
+        o_p = down_columns(o_t, first, rows, columns, BL)
+        if JOINED:  # the next image begins where its first column does, not with one more
+            o_p += tl.where(o_t < rows * columns - rest, 0, (rows - 1) * columns)
+    return tile.to(tl.int64), start.to(tl.int64), at.to(tl.int64), o_p, rest
 
 
 @triton.jit
-def tokens_of(p_mask, line, start, o_t, W, stride_mr, mk, MASKED: tl.constexpr, BL: tl.constexpr):
-    """Tell how many of a tile's tokens its line has, which are no padding, and if all are there.
+def first_row(rest, tokens, REVERSE: tl.constexpr, BL: tl.constexpr):
+    """Return the row of a tile with which a sequence enters an image; none has it, if none does.
 
-    Nearly all tiles are whole. A branch for these costs less than a mask for each token.
+    ``rest`` is the place of the first token in its image.
+    """
+    if REVERSE:
+        new = BL - (tokens - rest)
+    else:
+        new = (tokens - rest) % tokens
+    return new
+
+
+@triton.jit
+def run(b_a, b_b, b_c, new, JOINED: tl.constexpr):
+    """Run h -> a h + b over the rows; return h, and c + a h of the row before.
+
+    If JOINED, row ``new`` follows nothing.
+    """
+    if JOINED:
+        m_new = (tl.arange(0, b_a.shape[0]) == new)[:, None]
+        b_new = tl.where(m_new, 1, tl.zeros(b_a.shape, dtype=tl.int32))
+        _, b_h, b_c, _ = tl.associative_scan((b_a, b_b, b_c, b_new), 0, follow_in_image)
+    else:
+        _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
+    return b_h, b_c
+
+
+@triton.jit
+def quotient(number, divisor):
+    """Divide whole numbers that are not negative; without a sign that takes less."""
+    return (number.to(tl.uint32) // divisor.to(tl.uint32)).to(tl.int32)
+
+
+@triton.jit
+def down_columns(o_t, first, rows, columns, BL: tl.constexpr):
+    """Return how far tokens are on the grid that come o_t after one in row ``first``.
+
+    They pass (first + o_t) // rows columns. In a tile a column of many rows ends once at most, so a
+    height of BL will do. With such small numbers a product and a shift divide.
+    """
+    height = tl.minimum(rows, BL)
+    o_row = o_t + (height - tl.minimum(rows - first, height))
+    o_column = (o_row * (65536 // height + 1)) >> 16
+    return o_t * columns + o_column * (1 - rows * columns)
+
+
+@triton.jit
+def tokens_of(p_mask, start, o_t, o_p, W, mk, MASKED: tl.constexpr, BL: tl.constexpr):
+    """Tell how many of a tile's tokens there are, which are no padding, and if all are there.
+
+    All tiles but the last are whole. A branch for these costs less than a mask for each token.
     """
     left = tl.minimum(W - start, BL).to(tl.int32)
     m_kept = tl.full((BL, ), 1, dtype=tl.int1)
     if MASKED:
-        m_kept = tl.load(p_mask + line * stride_mr + (start + o_t) * mk, mask=o_t < left,
-                         other=0) != 0
+        m_kept = tl.load(p_mask + o_p * mk, mask=o_t < left, other=0) != 0
     return left, m_kept, (left == BL) & (not MASKED)
 
 
@@ -221,21 +296,21 @@ def load_tiles(p_u, p_dt, p_y, o_t, left, m_kept, m_d, m_c, m_y, whole, PADDING:
 
 
 @triton.jit
-def store_tile(p, b_t, o_t, rest, m_kept, m_c, more, whole, ADD: tl.constexpr):
-    """Store a tile, 0 at padding; with ADD on top of what is there, if there is ``more``.
+def store_tile(p, p_others, b_t, o_t, rest, m_kept, m_c, more, whole, ADD: tl.constexpr):
+    """Store a tile, 0 at padding; with ADD on top of p_others, if there is ``more``.
 
     The line's ``rest`` is told in 64 bits, not as ``left``: a compiler that sees the condition of
     the loads again computes it for all tiles, ahead of the branches.
     """
     if whole:
         if ADD:
-            b_t += tl.load(p, mask=(m_c & more)[None, :], other=0).to(b_t.dtype)
+            b_t += tl.load(p_others, mask=(m_c & more)[None, :], other=0).to(b_t.dtype)
         tl.store(p, b_t, mask=m_c[None, :])
     else:
         m_t = (o_t < rest)[:, None]
         b_t = tl.where(m_kept[:, None], b_t, 0)
         if ADD:
-            b_t += tl.load(p, mask=m_t & (m_c & more)[None, :], other=0).to(b_t.dtype)
+            b_t += tl.load(p_others, mask=m_t & (m_c & more)[None, :], other=0).to(b_t.dtype)
         tl.store(p, b_t, mask=m_t & m_c[None, :])
 
 
@@ -245,11 +320,12 @@ def load_projections(p_B, p_C, m_t, ACC: tl.constexpr):
 
     Each lane loads and widens one number, and shared memory hands all to all. It takes both for
     that: the compiler thinks less than a warp's worth so cheap that each lane loads them all. And
-    it takes a choice after the conversion, or that would come after the exchange.
+    it takes a scan of single numbers after the conversion, or that would come after the exchange.
     """
     p_both = tl.where((tl.arange(0, 2) == 0)[None, :], p_B[:, None], p_C[:, None])
     b_both = tl.load(p_both, mask=m_t[:, None], other=0).to(ACC)
-    return tl.split(tl.where(m_t[:, None], b_both, 0))
+    b_both = tl.associative_scan(b_both[:, :, None], 2, last)
+    return tl.split(tl.reshape(b_both, p_both.shape))
 
 
 @triton.jit
