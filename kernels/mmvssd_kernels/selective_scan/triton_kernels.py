@@ -333,17 +333,13 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     """
     block, c, portion, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks,
                                                   tl.cdiv(N, images), AXES * COUNT * DIRECTIONS)
-    o_d = channels(block, BD)
-    m_d = present(o_d, D, BD)
-    o_c, m_c = step_channels(o_d, m_d, R, BR)
     first_d = block * BD
     first_c = block * (0 if BR else BD)
     o_r = tl.arange(0, BR if BR else 1)
     m_first = (tl.arange(0, BL) == 0)[:, None]
-    m_carried = m_d & (chunks > 1)
     first = base + part * each
     written = first if ONLY < 0 else 0
-    first_image = (portion * images).to(tl.int64)
+    first_image = portion * images
     slot = (portion * chunks + c).to(tl.int64)
     for way in tl.static_range(AXES * DIRECTIONS):
         if (ONLY < 0) | (way // DIRECTIONS == ONLY):
@@ -357,14 +353,19 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
             xr, xk = distances(XK, stride_xr, stride_xk, TURNED >> way & 1)
             qr, qk = distances(QK, stride_qr, stride_qk, TURNED >> way & 1)
             pr, pk = distances(PK, stride_pr, stride_pk, TURNED >> way & 1)
-            W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks,
-                                                            TURNED >> way & 1, BL)
-            begin = c * per_chunk
-            count = tl.minimum(per_chunk, all_tiles - begin)
             o_t = order(way % DIRECTIONS == 1, BL)
             for number in range(tl.maximum(first, way * COUNT),
                                 tl.minimum(first + each, (way + 1) * COUNT)):
                 k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
+                anew = (number < base).to(tl.int64)
+                W, per_line, all_tiles, per_chunk = lines_of(
+                    rows, columns, chunks + (number < base).to(tl.int32), TURNED >> way & 1, BL)
+                begin = c * per_chunk
+                count = tl.minimum(per_chunk, all_tiles - begin)
+                o_d = channels(block + anew, BD)
+                m_d = present(o_d, D, BD)
+                o_c, m_c = step_channels(o_d, m_d, R, BR)
+                m_carried = m_d & (chunks > 1)
                 more = number > written
                 b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr,
                                        R, BR)
@@ -379,15 +380,20 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 if S > 1:
                     for s in range(S):
                         tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
-                for n in range(first_image, tl.minimum(first_image + images, N)):
-                    p_g = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
-                    p_h = p_state + (k * N + n) * tiles * S * D + o_d
+                for image in range(first_image, tl.minimum(first_image + images, N)):
+                    n = tl.cast(image, tl.int64)
+                    anew = (n < 0).to(tl.int64)
+                    p_g = p_carry + ((k * N + n) * chunks + c) * S * D + (o_d + anew)
+                    p_h = p_state + (k * N + n) * tiles * S * D + (o_d + anew)
                     p_un = p_u + n * stride_un + group * stride_ug
                     p_dtk = p_dt + n * stride_tn + k * stride_tg
                     p_dyn = p_dy + n * stride_yn + group * stride_yg
-                    p_Bk = p_B + n * stride_Bn + k * stride_Bg + o_t.to(tl.int64) * B_k
-                    p_Ck = p_C + n * stride_Cn + k * stride_Cg + o_t.to(tl.int64) * C_k
-                    p_pk = n * stride_pn + k * stride_pg + block * stride_pb + o_t.to(tl.int64) * pk
+                    p_Bk = p_B + n * stride_Bn + k * stride_Bg + (o_t + anew) * B_k
+                    p_Ck = p_C + n * stride_Cn + k * stride_Cg + (o_t + anew) * C_k
+                    p_pk = (n * stride_pn + k * stride_pg + (block + anew) * stride_pb
+                            + (o_t + anew) * pk)
+                    p_dun = p_du + (part + anew) * stride_xp + n * stride_xn + group * stride_xg
+                    p_ddtn = p_ddt + n * stride_qn + k * stride_qg
                     b_after = tl.load(p_g, mask=m_carried, other=0)
                     if S > 1:
                         for s in range(S):
@@ -400,11 +406,11 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                                         W, mr, mk, MASKED, BL)
                         b_u, b_dt, b_dy = load_tiles(
                             places_anew(p_un + line * ur + start * uk, first_d, o_t, o_d, uk,
-                                        stride_ud, tile, UK, TURNED >> way & 1, FAR),
+                                        stride_ud, tile, UK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
                             places_anew(p_dtk + line * tr + start * tk, first_c, o_t, o_c, tk,
-                                        stride_tc, tile, TK, TURNED >> way & 1, FAR),
+                                        stride_tc, tile, TK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
                             places_anew(p_dyn + line * yr + start * yk, first_d, o_t, o_d, yk,
-                                        stride_yd, tile, YK, TURNED >> way & 1, FAR),
+                                        stride_yd, tile, YK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
                             o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
                             0 if BR else TK, YK, TURNED >> way & 1)
                         b_u = b_u.to(ACC)
@@ -429,14 +435,14 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                             b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                             b_b = b_delta_u * b_B[:, None] + b_c
                             _, b_h, b_c = tl.associative_scan((b_a, b_b, b_c), 0, follow_with_rest)
+                            p_ps = p_pk + line * pr + start * pk + entry(s, stride_ps)
+                            b_dC = sum_of_channels(b_h * b_dy, BL, BD)
+                            tl.store(p_dC + p_ps, tl.where(m_kept, b_dC, 0), mask=m_w)
                             b_e = b_dy * b_C[:, None]
                             b_g, b_after = run_back(b_e, b_a, b_after, BL, ACC)
                             b_w = b_g * b_c
-                            p_ps = p_pk + line * pr + start * pk + entry(s, stride_ps)
                             b_dB = sum_of_channels(b_g * b_delta_u, BL, BD)
-                            b_dC = sum_of_channels(b_h * b_dy, BL, BD)
                             tl.store(p_dB + p_ps, tl.where(m_kept, b_dB, 0), mask=m_w)
-                            tl.store(p_dC + p_ps, tl.where(m_kept, b_dC, 0), mask=m_w)
                             b_du += b_g * b_B[:, None]
                             b_ddelta += b_w * b_A[None, :]
                             b_sum = tl.sum(b_w * b_delta, axis=0)
@@ -450,12 +456,11 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_dbias += tl.sum(b_dz, axis=0)
                         b_dD += tl.sum(b_dy * b_u, axis=0)
                         b_du = b_du * b_delta + b_dy * b_D[None, :]
-                        p_dun = p_du + part * stride_xp + n * stride_xn + group * stride_xg
                         store_tile(places_anew(p_dun + line * xr + start * xk, first_d, o_t, o_d,
-                                               xk, stride_xd, tile, XK, TURNED >> way & 1, FAR),
+                                               xk, stride_xd, tile, XK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
                                    b_du, o_t, W - start, m_kept, m_d, more, whole,
                                    AXES * COUNT * DIRECTIONS > 1)
-                        p_ddtk = p_ddt + n * stride_qn + k * stride_qg + line * qr + start * qk
+                        p_ddtk = p_ddtn + line * qr + start * qk
                         if BR:
                             b_dweight += dot_of_parts(tl.trans(b_dt), b_dz, GRAD_DTYPE,
                                                       GRAD_PRECISION, ACC)
@@ -463,7 +468,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                                 GRAD_PRECISION, ACC)
                             p_ddtk += block * stride_qb
                         store_tile(places_anew(p_ddtk, first_c, o_t, o_c, qk, stride_qc, tile, QK,
-                                               TURNED >> way & 1, FAR),
+                                               TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
                                    b_dz, o_t, W - start, m_kept, m_c, False, whole, False)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)

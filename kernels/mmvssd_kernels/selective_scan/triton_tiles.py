@@ -159,7 +159,7 @@ def places(p, o_t, o_c, T, C):
 
 @triton.jit
 def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.constexpr,
-                FAR: tl.constexpr):
+                REVERSE: tl.constexpr, FAR: tl.constexpr):
     """Return :func:`places` of a tile, whose channels begin with ``first``.
 
     If tokens lie side by side, a lane has places of many channels. Kept from tile to tile they
@@ -172,8 +172,20 @@ def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.conste
         if FAR:
             o_near = o_near.to(tl.int64)
         p_tile = p + first * C + (o_near[None, :] * (C + (tile < 0).to(tl.int32)) + o_t[:, None])
-    else:
+    elif (K > 0) & (not TURN):
         p_tile = places(p, o_t, o_c, T, C)
+    else:
+        if not FAR:
+            T = T.to(tl.int32)
+        T += (tile < 0).to(tl.int32)
+        if o_c.shape[0] < 32:
+            p_tile = p + o_c.to(tl.int64)[None, :] * C + (o_t * T)[:, None]
+        else:
+            o_l = tl.arange(0, o_t.shape[0])
+            if REVERSE:
+                p += (o_t.shape[0] - 1) * T.to(tl.int64)
+                T = -T
+            p_tile = places(p, o_l, o_c, T.to(tl.int64), C)
     return p_tile
 
 
@@ -276,6 +288,7 @@ def load_vector(p, o, m, stride, ACC: tl.constexpr):
 def load_weight(p_weight, o_d, m_d, stride_wd, stride_wr, R: tl.constexpr, BR: tl.constexpr):
     """Load the weight that widens step sizes, (BR, BD)."""
     o_r = tl.arange(0, BR if BR else 1)
+
     return tl.load(p_weight + o_d[None, :] * stride_wd + o_r.to(tl.int64)[:, None] * stride_wr,
                    mask=(o_r < R)[:, None] & m_d[None, :], other=0)
 
