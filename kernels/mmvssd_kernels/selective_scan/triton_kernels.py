@@ -340,7 +340,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     first = base + part * each
     written = first if ONLY < 0 else 0
     first_image = portion * images
-    slot = (portion * chunks + c).to(tl.int64)
+    slot = portion * chunks + c
     for way in tl.static_range(AXES * DIRECTIONS):
         if (ONLY < 0) | (way // DIRECTIONS == ONLY):
             tl.debug_barrier()  # a direction adds to what the one before has stored
@@ -372,28 +372,29 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
                 b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
                 b_A, b_longest = load_A(p_A, k * D + o_d, m_d, stride_Ad, SOFTPLUS, ACC)
-                p_sums = p_dparameters + (slot * K + k) * (2 + S + R) * D + o_d
                 b_dbias = tl.zeros((BD, ), dtype=ACC)
                 b_dD = tl.zeros((BD, ), dtype=ACC)
                 b_dA = tl.zeros((BD, ), dtype=ACC)
-                b_dweight = tl.zeros((BR if BR else 1, BD), dtype=ACC)
+                b_dweight = tl.zeros((BD, BR if BR else 1), dtype=ACC)
                 if S > 1:
+                    p_sums = p_dparameters + (tl.cast(slot, tl.int64) * K + k) * (2 + S + R) * D + o_d
                     for s in range(S):
                         tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
                 for image in range(first_image, tl.minimum(first_image + images, N)):
                     n = tl.cast(image, tl.int64)
                     anew = (n < 0).to(tl.int64)
-                    p_g = p_carry + ((k * N + n) * chunks + c) * S * D + (o_d + anew)
-                    p_h = p_state + (k * N + n) * tiles * S * D + (o_d + anew)
-                    p_un = p_u + n * stride_un + group * stride_ug
-                    p_dtk = p_dt + n * stride_tn + k * stride_tg
-                    p_dyn = p_dy + n * stride_yn + group * stride_yg
-                    p_Bk = p_B + n * stride_Bn + k * stride_Bg + (o_t + anew) * B_k
-                    p_Ck = p_C + n * stride_Cn + k * stride_Cg + (o_t + anew) * C_k
-                    p_pk = (n * stride_pn + k * stride_pg + (block + anew) * stride_pb
+                    k_n = k + anew
+                    p_g = p_carry + ((k_n * N + n) * chunks + c) * S * D + (o_d + anew)
+                    p_h = p_state + (k_n * N + n) * tiles * S * D + (o_d + anew)
+                    p_un = p_u + n * stride_un + (group + anew) * stride_ug
+                    p_dtk = p_dt + n * stride_tn + k_n * stride_tg
+                    p_dyn = p_dy + n * stride_yn + (group + anew) * stride_yg
+                    p_Bk = p_B + n * stride_Bn + k_n * stride_Bg + (o_t + anew) * B_k
+                    p_Ck = p_C + n * stride_Cn + k_n * stride_Cg + (o_t + anew) * C_k
+                    p_pk = (n * stride_pn + k_n * stride_pg + (block + anew) * stride_pb
                             + (o_t + anew) * pk)
                     p_dun = p_du + (part + anew) * stride_xp + n * stride_xn + group * stride_xg
-                    p_ddtn = p_ddt + n * stride_qn + k * stride_qg
+                    p_ddtn = p_ddt + n * stride_qn + k_n * stride_qg
                     b_after = tl.load(p_g, mask=m_carried, other=0)
                     if S > 1:
                         for s in range(S):
@@ -462,7 +463,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                    AXES * COUNT * DIRECTIONS > 1)
                         p_ddtk = p_ddtn + line * qr + start * qk
                         if BR:
-                            b_dweight += dot_of_parts(tl.trans(b_dt), b_dz, GRAD_DTYPE,
+                            b_dweight += dot_of_parts(tl.trans(b_dz), b_dt, GRAD_DTYPE,
                                                       GRAD_PRECISION, ACC)
                             b_dz = dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
                                                 GRAD_PRECISION, ACC)
@@ -470,13 +471,14 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         store_tile(places_anew(p_ddtk, first_c, o_t, o_c, qk, stride_qc, tile, QK,
                                                TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
                                    b_dz, o_t, W - start, m_kept, m_c, False, whole, False)
+                p_sums = p_dparameters + (tl.cast(slot, tl.int64) * K + k) * (2 + S + R) * D + o_d
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)
                 if S == 1:
                     tl.store(p_sums + 2 * D, b_dA, mask=m_d)
                 if BR:
-                    tl.store(p_sums[None, :] + (2 + S + o_r)[:, None] * D, b_dweight,
-                             mask=(o_r < R)[:, None] & m_d[None, :])
+                    tl.store(p_sums[:, None] + (2 + S + o_r)[None, :] * D, b_dweight,
+                             mask=(o_r < R)[None, :] & m_d[:, None])
 
 
 @triton.jit
