@@ -463,8 +463,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                    AXES * COUNT * DIRECTIONS > 1)
                         p_ddtk = p_ddtn + line * qr + start * qk
                         if BR:
-                            b_dweight += dot_of_parts(tl.trans(b_dz), b_dt, GRAD_DTYPE,
-                                                      GRAD_PRECISION, ACC)
+                            b_dweight += dot_of_parts(b_dz, b_dt, GRAD_DTYPE,
+                                                      GRAD_PRECISION, ACC, None, True)
                             b_dz = dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
                                                 GRAD_PRECISION, ACC)
                             p_ddtk += block * stride_qb
