@@ -310,7 +310,7 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
     """
     if BR:
         # numbers as the scans want them: the layout of a product would spread over all that follows
-        b_z = tl.associative_scan(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 0, last)
+        b_z = by_channel(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 1, False)
     else:
         b_z = b_dt.to(ACC)
     b_delta = b_z + b_bias[None, :]
@@ -319,7 +319,7 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
         b_delta, b_slope = softplus(b_delta, ACC)
     if not whole:
         tl.debug_barrier()  # keeps the compiler from running this always, to choose afterwards
-        m_t = ((o_t < left) & m_kept)[:, None]
+        m_t = ((o_t < left.to(tl.int16)) & m_kept)[:, None]
         b_delta = tl.where(m_t, b_delta, 0)
         b_slope = tl.where(m_t, b_slope, 0)
     return b_delta, b_slope
