@@ -127,7 +127,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                         0 if BR else TK, UK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
                     b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
-                                       SOFTPLUS, BR, DTYPE, PRECISION, ACC)
+                                       SOFTPLUS, False, BR, DTYPE, PRECISION, ACC)
                     b_total += tl.sum(b_delta, axis=0)
                     m_t = m_kept & (start + o_t < W)
                     b_input = b_u if BACKWARD else b_delta * b_u
@@ -266,7 +266,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                         0 if BR else TK, YK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
                     b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
-                                       SOFTPLUS, BR, DTYPE, PRECISION, ACC)
+                                       SOFTPLUS, False, BR, DTYPE, PRECISION, ACC)
                     b_delta_u = b_delta * b_u
                     b_y = tl.fma(b_u, b_D[None, :], b_others.to(ACC))
                     m_t = m_kept & (start + o_t < W)
@@ -417,7 +417,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_u = b_u.to(ACC)
                         b_dy = b_dy.to(ACC)
                         b_delta, b_slope = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
-                                                 SOFTPLUS, BR, DTYPE, PRECISION, ACC)
+                                                 SOFTPLUS, True, BR, DTYPE, PRECISION, ACC)
                         b_delta_u = b_delta * b_u
                         b_du = tl.zeros((BL, BD), dtype=ACC)
                         b_ddelta = tl.zeros((BL, BD), dtype=ACC)

@@ -303,14 +303,19 @@ def step_channels(o_d, m_d, R: tl.constexpr, BR: tl.constexpr):
 
 @triton.jit
 def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constexpr,
-          BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+          SLOPE: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+          ACC: tl.constexpr):
     """Compute step sizes (BL, BD), 0 at padding, and their derivative by what softplus is of.
 
     They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
     """
     if BR:
         # numbers as the scans want them: the layout of a product would spread over all that follows
-        b_z = by_channel(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 1, False)
+        b_z = dot(b_dt, b_weight, DTYPE, PRECISION, ACC)
+        if SLOPE:  # of two blocks that follow both would be handed around, later
+            b_z = by_channel(b_z, 1, False)
+        else:
+            b_z = tl.associative_scan(b_z, 0, last)
     else:
         b_z = b_dt.to(ACC)
     b_delta = b_z + b_bias[None, :]
