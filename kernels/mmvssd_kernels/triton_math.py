@@ -109,7 +109,9 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
     """Compute :func:`dot`, but no product with a part that is zero.
 
     ``bf16x3`` and ``bf16x6`` cut float32 factors in two and three parts. A bfloat16 block has one.
-    Two float16 blocks enter as they are: no product of theirs overflows float32.
+    Two float16 blocks enter as they are: no product of theirs overflows float32. TURN: b_a is the
+    transpose of the factor. Its parts are cut first, and shared memory turns them as it hands them
+    on, so that it holds them once if they enter another product too.
     """
     # before Triton 3.6 tl.dot knows only tf32x3
     THREE: tl.constexpr = PRECISION == 'bf16x6' or PRECISION == 'tf32x3'

@@ -367,8 +367,9 @@ def _runs_down(turned: bool, rows: int, columns: int) -> bool:
 
 
 def _far(*tensors: Tensor) -> bool:
-    """Tell whether 32 bits do not hold offsets of a tile's channels, and of tokens side by side."""
-    return any((BD - 1) * t.stride(4) + BL > 2**31 for t in tensors)
+    """Tell whether 32 bits do not hold offsets of a tile's channels, or of its tokens."""
+    return any((BD - 1) * t.stride(4) + BL > 2**31 or BL * max(t.stride()[2:4]) > 2**31
+               for t in tensors)
 
 
 def _one_line(t: Tensor) -> Tensor:

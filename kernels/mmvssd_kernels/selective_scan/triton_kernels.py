@@ -47,6 +47,7 @@ from mmvssd_kernels.selective_scan.triton_tiles import (
     steps,
     store_tile,
     sum_of_channels,
+    sums_of,
     tokens_of,
 )
 from mmvssd_kernels.triton_math import dot_of_parts, exp
@@ -337,7 +338,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     first_c = block * (0 if BR else BD)
     o_r = tl.arange(0, BR if BR else 1)
     m_first = (tl.arange(0, BL) == 0)[:, None]
-    first = base + part * each
+    first = (base + part * each).to(tl.int32)
     written = first if ONLY < 0 else 0
     first_image = portion * images
     slot = portion * chunks + c
@@ -357,12 +358,14 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
             for number in range(tl.maximum(first, way * COUNT),
                                 tl.minimum(first + each, (way + 1) * COUNT)):
                 k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
-                anew = (number < base).to(tl.int64)
-                W, per_line, all_tiles, per_chunk = lines_of(
-                    rows, columns, chunks + (number < base).to(tl.int32), TURNED >> way & 1, BL)
+                # 0, of which the compiler must think that it changes: what depends on it is
+                # computed for each sequence, and takes no registers from the first to the last
+                anew = (number < base).to(tl.int32)
+                W, per_line, all_tiles, per_chunk = lines_of(rows, columns, chunks + anew,
+                                                             TURNED >> way & 1, BL)
                 begin = c * per_chunk
                 count = tl.minimum(per_chunk, all_tiles - begin)
-                o_d = channels(block + anew, BD)
+                o_d = channels(block + anew.to(tl.int64), BD)
                 m_d = present(o_d, D, BD)
                 o_c, m_c = step_channels(o_d, m_d, R, BR)
                 m_carried = m_d & (chunks > 1)
@@ -377,23 +380,25 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 b_dA = tl.zeros((BD, ), dtype=ACC)
                 b_dweight = tl.zeros((BD, BR if BR else 1), dtype=ACC)
                 if S > 1:
-                    p_sums = p_dparameters + (tl.cast(slot, tl.int64) * K + k) * (2 + S + R) * D + o_d
+                    p_sums = sums_of(p_dparameters, slot, K, k, o_d, D, S, R)
                     for s in range(S):
                         tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
+                slot_here = slot
                 for image in range(first_image, tl.minimum(first_image + images, N)):
                     n = tl.cast(image, tl.int64)
-                    anew = (n < 0).to(tl.int64)
-                    k_n = k + anew
-                    p_g = p_carry + ((k_n * N + n) * chunks + c) * S * D + (o_d + anew)
-                    p_h = p_state + (k_n * N + n) * tiles * S * D + (o_d + anew)
-                    p_un = p_u + n * stride_un + (group + anew) * stride_ug
+                    zero = (n < 0).to(tl.int64)  # as above, for each image
+                    slot_here += (n < 0).to(tl.int32)  # the sums' place is computed after it
+                    k_n = k + zero
+                    p_g = p_carry + ((k_n * N + n) * chunks + c) * S * D + (o_d + zero)
+                    p_h = p_state + (k_n * N + n) * tiles * S * D + (o_d + zero)
+                    p_un = p_u + n * stride_un + (group + zero) * stride_ug
                     p_dtk = p_dt + n * stride_tn + k_n * stride_tg
-                    p_dyn = p_dy + n * stride_yn + (group + anew) * stride_yg
-                    p_Bk = p_B + n * stride_Bn + k_n * stride_Bg + (o_t + anew) * B_k
-                    p_Ck = p_C + n * stride_Cn + k_n * stride_Cg + (o_t + anew) * C_k
-                    p_pk = (n * stride_pn + k_n * stride_pg + (block + anew) * stride_pb
-                            + (o_t + anew) * pk)
-                    p_dun = p_du + (part + anew) * stride_xp + n * stride_xn + group * stride_xg
+                    p_dyn = p_dy + n * stride_yn + (group + zero) * stride_yg
+                    p_Bk = p_B + n * stride_Bn + k_n * stride_Bg + (o_t + zero) * B_k
+                    p_Ck = p_C + n * stride_Cn + k_n * stride_Cg + (o_t + zero) * C_k
+                    p_pk = (n * stride_pn + k_n * stride_pg + (block + zero) * stride_pb
+                            + (o_t + zero) * pk)
+                    p_dun = p_du + (part + zero) * stride_xp + n * stride_xn + group * stride_xg
                     p_ddtn = p_ddt + n * stride_qn + k_n * stride_qg
                     b_after = tl.load(p_g, mask=m_carried, other=0)
                     if S > 1:
@@ -407,11 +412,14 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                                         W, mr, mk, MASKED, BL)
                         b_u, b_dt, b_dy = load_tiles(
                             places_anew(p_un + line * ur + start * uk, first_d, o_t, o_d, uk,
-                                        stride_ud, tile, UK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
+                                        stride_ud, tile, UK, TURNED >> way & 1,
+                                        way % DIRECTIONS == 1, FAR, BR == 32),
                             places_anew(p_dtk + line * tr + start * tk, first_c, o_t, o_c, tk,
-                                        stride_tc, tile, TK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
+                                        stride_tc, tile, TK, TURNED >> way & 1,
+                                        way % DIRECTIONS == 1, FAR, BR == 32),
                             places_anew(p_dyn + line * yr + start * yk, first_d, o_t, o_d, yk,
-                                        stride_yd, tile, YK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
+                                        stride_yd, tile, YK, TURNED >> way & 1,
+                                        way % DIRECTIONS == 1, FAR, BR == 32),
                             o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
                             0 if BR else TK, YK, TURNED >> way & 1)
                         b_u = b_u.to(ACC)
@@ -458,7 +466,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_dD += tl.sum(b_dy * b_u, axis=0)
                         b_du = b_du * b_delta + b_dy * b_D[None, :]
                         store_tile(places_anew(p_dun + line * xr + start * xk, first_d, o_t, o_d,
-                                               xk, stride_xd, tile, XK, TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
+                                               xk, stride_xd, tile, XK, TURNED >> way & 1,
+                                               way % DIRECTIONS == 1, FAR, BR == 32),
                                    b_du, o_t, W - start, m_kept, m_d, more, whole,
                                    AXES * COUNT * DIRECTIONS > 1)
                         p_ddtk = p_ddtn + line * qr + start * qk
@@ -469,9 +478,9 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                                 GRAD_PRECISION, ACC)
                             p_ddtk += block * stride_qb
                         store_tile(places_anew(p_ddtk, first_c, o_t, o_c, qk, stride_qc, tile, QK,
-                                               TURNED >> way & 1, way % DIRECTIONS == 1, FAR),
+                                               TURNED >> way & 1, way % DIRECTIONS == 1, FAR, BR == 32),
                                    b_dz, o_t, W - start, m_kept, m_c, False, whole, False)
-                p_sums = p_dparameters + (tl.cast(slot, tl.int64) * K + k) * (2 + S + R) * D + o_d
+                p_sums = sums_of(p_dparameters, slot_here, K, k, o_d, D, S, R)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)
                 if S == 1:

@@ -159,20 +159,23 @@ def places(p, o_t, o_c, T, C):
 
 @triton.jit
 def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.constexpr,
-                REVERSE: tl.constexpr, FAR: tl.constexpr):
+                REVERSE: tl.constexpr, FAR: tl.constexpr, KEEP: tl.constexpr):
     """Return :func:`places` of a tile, whose channels begin with ``first``.
 
-    If tokens lie side by side, a lane has places of many channels. Kept from tile to tile they
-    would take more registers than there are. So each tile computes them anew: of a distance that
-    depends on its number, which is never negative, the compiler must think that it changes. FAR:
-    offsets within a tile take 64 bits.
+    If tokens lie side by side, a lane has places of many channels. If their distance is no
+    constant, it has one of each token. Kept from tile to tile they would take more registers than
+    there are. So each tile computes them anew: of a distance that depends on its number, which is
+    never negative, the compiler must think that it changes. FAR: offsets within a tile take 64
+    bits. From one token to the next takes one instruction, if the distance had 32 bits and lanes
+    have all tokens, in the order of memory. Lanes that share tokens multiply in 32 bits. KEEP: keep
+    those of tokens all the same; of 32 ranks it takes fewer instructions, and no more registers.
     """
     if (K == 1) & (not TURN):
         o_near = tl.arange(0, o_c.shape[0])
         if FAR:
             o_near = o_near.to(tl.int64)
         p_tile = p + first * C + (o_near[None, :] * (C + (tile < 0).to(tl.int32)) + o_t[:, None])
-    elif (K > 0) & (not TURN):
+    elif ((K > 0) & (not TURN)) | KEEP:
         p_tile = places(p, o_t, o_c, T, C)
     else:
         if not FAR:
@@ -187,6 +190,12 @@ def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.conste
                 T = -T
             p_tile = places(p, o_l, o_c, T.to(tl.int64), C)
     return p_tile
+
+
+@triton.jit
+def sums_of(p_sums, slot, K, k, o_d, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr):
+    """Return where a sequence's first sum over tokens lies, for each channel."""
+    return p_sums + ((slot.to(tl.int64) * K + k) * (2 + S + R) * D + o_d)
 
 
 @triton.jit
@@ -308,6 +317,7 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
     """Compute step sizes (BL, BD), 0 at padding, and their derivative by what softplus is of.
 
     They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
+    SLOPE: the derivative is used too.
     """
     if BR:
         # numbers as the scans want them: the layout of a product would spread over all that follows
@@ -324,6 +334,7 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
         b_delta, b_slope = softplus(b_delta, ACC)
     if not whole:
         tl.debug_barrier()  # keeps the compiler from running this always, to choose afterwards
+        # in 16 bits, or the conditions of the loads would be kept for it
         m_t = ((o_t < left.to(tl.int16)) & m_kept)[:, None]
         b_delta = tl.where(m_t, b_delta, 0)
         b_slope = tl.where(m_t, b_slope, 0)
