@@ -105,11 +105,13 @@ def third(b_t, b_high, b_low):
 
 @triton.jit
 def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-                 b_sum=None):
+                 b_sum=None, TURN: tl.constexpr = False):
     """Compute :func:`dot`, but no product with a part that is zero.
 
     ``bf16x3`` and ``bf16x6`` cut float32 factors in two and three parts. A bfloat16 block has one.
-    Two float16 blocks enter as they are: no product of theirs overflows float32.
+    Two float16 blocks enter as they are: no product of theirs overflows float32. TURN: b_a is the
+    transpose of the factor. Its parts are cut first, and shared memory turns them as it hands them
+    on, so that it holds them once if they enter another product too.
     """
     # before Triton 3.6 tl.dot knows only tf32x3
     THREE: tl.constexpr = PRECISION == 'bf16x6' or PRECISION == 'tf32x3'
@@ -117,6 +119,8 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
     BOTH_HALF: tl.constexpr = (PARTS > 0 and b_a.dtype == tl.float16 and b_b.dtype == tl.float16)
     A_IS_ONE: tl.constexpr = PARTS > 0 and b_a.dtype == tl.bfloat16
     B_IS_ONE: tl.constexpr = PARTS > 0 and b_b.dtype == tl.bfloat16
+    if TURN and (A_IS_ONE or not B_IS_ONE):
+        b_a = tl.trans(b_a)
     if A_IS_ONE and B_IS_ONE:
         b_sum = dot(b_a, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
     elif BOTH_HALF:
@@ -132,7 +136,13 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
         b_a = b_a.to(ACC)
         b_high, b_low = halves(b_a)
         if PARTS == 3:
-            b_sum = dot(third(b_a, b_high, b_low), b_b, tl.bfloat16, 'ieee', ACC, b_sum)
+            b_third = third(b_a, b_high, b_low)
+            if TURN:
+                b_third = tl.trans(b_third)
+            b_sum = dot(b_third, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
+        if TURN:
+            b_low = tl.trans(b_low)
+            b_high = tl.trans(b_high)
         b_sum = dot(b_low, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
         b_sum = dot(b_high, b_b, tl.bfloat16, 'ieee', ACC, b_sum)
     else:

@@ -121,6 +121,18 @@ def test_nothing_spills(op, capability, compiled_before):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(('capability', 'stack'), [('80', '136'), ('90', '16')])
+def test_rows_and_columns_in_one_launch_hardly_spill(capability, stack, compiled_before):
+    """It took 584 and 288 bytes if places were kept from sequence to sequence."""
+    done = subprocess.run([sys.executable, TOOL, '--op', 'selective_scan_2d', '--shape',
+                           ':0:128x224x224', '--capability', capability, '--max-stack', stack],
+                          text=True, capture_output=True, check=False, env={
+                              **os.environ, 'TRITON_INTERPRET': '0',
+                              'TRITON_CACHE_DIR': str(compiled_before)})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
 @pytest.mark.parametrize('op', ['nc_ssd', 'ssd', 'selective_scan', 'selective_scan_2d',
                                 'cross_scan', 'cross_merge'])
 def test_launches_of_an_op(op):

@@ -49,6 +49,7 @@ from mmvssd_kernels.selective_scan.triton_tiles import (
     steps,
     store_tile,
     sum_of_channels,
+    sums_of,
     tokens_of,
 )
 from mmvssd_kernels.triton_math import dot_of_parts, exp
@@ -128,7 +129,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                         0 if BR else TK, UK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
                     b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
-                                       SOFTPLUS, BR, DTYPE, PRECISION, ACC)
+                                       SOFTPLUS, False, BR, DTYPE, PRECISION, ACC)
                     b_total += tl.sum(b_delta, axis=0)
                     m_t = m_kept & (start + o_t < W)
                     b_input = b_u if BACKWARD else b_delta * b_u
@@ -271,7 +272,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                         0 if BR else TK, YK, TURNED >> way & 1)
                     b_u = b_u.to(ACC)
                     b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
-                                       SOFTPLUS, BR, DTYPE, PRECISION, ACC)
+                                       SOFTPLUS, False, BR, DTYPE, PRECISION, ACC)
                     b_delta_u = b_delta * b_u
                     b_y = tl.fma(b_u, b_D[None, :], b_others.to(ACC))
                     m_t = m_kept & (start + o_t < W)
@@ -343,22 +344,18 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     """
     block, c, portion, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks,
                                                   tl.cdiv(N, images), AXES * COUNT * DIRECTIONS)
-    o_d = channels(block, BD)
-    m_d = present(o_d, D, BD)
-    o_c, m_c = step_channels(o_d, m_d, R, BR)
     first_d = block * BD
     first_c = block * (0 if BR else BD)
     o_r = tl.arange(0, BR if BR else 1)
     m_first = (tl.arange(0, BL) == 0)[:, None]
-    m_carried = m_d & (chunks > 1)
-    first = base + part * each
+    first = (base + part * each).to(tl.int32)
     written = first if ONLY < 0 else 0
     first_image = (portion * images).to(tl.int64)
     lines = tl.minimum(images, N - portion * images)
     joined = 1
     if JOINED:
         lines, joined = joined, lines
-    slot = (portion * chunks + c).to(tl.int64)
+    slot = portion * chunks + c
     for way in tl.static_range(AXES * DIRECTIONS):
         if (ONLY < 0) | (way // DIRECTIONS == ONLY):
             tl.debug_barrier()  # a direction adds to what the one before has stored
@@ -371,29 +368,38 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
             xk = distance(XK, stride_xk)
             qk = distance(QK, stride_qk)
             pk = distance(PK, stride_pk)
-            W, all_tiles, per_chunk = lines_of(rows, columns, joined, chunks, BL)
-            begin = c * per_chunk
-            count = tl.minimum(per_chunk, all_tiles - begin)
             o_t = order(way % DIRECTIONS == 1, BL)
             for number in range(tl.maximum(first, way * COUNT),
                                 tl.minimum(first + each, (way + 1) * COUNT)):
                 k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
+                # 0, of which the compiler must think that it changes: what depends on it is
+                # computed for each sequence, and takes no registers from the first to the last
+                anew = (number < base).to(tl.int32)
+                W, all_tiles, per_chunk = lines_of(rows, columns, joined, chunks + anew, BL)
+                begin = c * per_chunk
+                count = tl.minimum(per_chunk, all_tiles - begin)
+                o_d = channels(block + anew.to(tl.int64), BD)
+                m_d = present(o_d, D, BD)
+                o_c, m_c = step_channels(o_d, m_d, R, BR)
+                m_carried = m_d & (chunks > 1)
                 more = number > written
                 b_weight = load_weight(p_weight + k * stride_wg, o_d, m_d, stride_wd, stride_wr,
                                        R, BR)
                 b_bias = load_vector(p_bias, k * D + o_d, m_d, stride_b, ACC)
                 b_D = load_vector(p_D, k * D + o_d, m_d, stride_D, ACC)
                 b_A, b_longest = load_A(p_A, k * D + o_d, m_d, stride_Ad, SOFTPLUS, ACC)
-                p_sums = p_dparameters + (slot * K + k) * (2 + S + R) * D + o_d
                 b_dbias = tl.zeros((BD, ), dtype=ACC)
                 b_dD = tl.zeros((BD, ), dtype=ACC)
                 b_dA = tl.zeros((BD, ), dtype=ACC)
-                b_dweight = tl.zeros((BR if BR else 1, BD), dtype=ACC)
+                b_dweight = tl.zeros((BD, BR if BR else 1), dtype=ACC)
                 if S > 1:
+                    p_sums = sums_of(p_dparameters, slot, K, k, o_d, D, S, R)
                     for s in range(S):
                         tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
+                slot_here = slot
                 for i in range(lines):
                     n = first_image + i
+                    slot_here += (n < 0).to(tl.int32)  # the sums' place is computed after it
                     p_g = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
                     p_h = p_state + (k * N + n) * tiles * S * D + o_d
                     p_un = p_u + n * stride_un + group * stride_ug
@@ -426,7 +432,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_u = b_u.to(ACC)
                         b_dy = b_dy.to(ACC)
                         b_delta, b_slope = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
-                                                 SOFTPLUS, BR, DTYPE, PRECISION, ACC)
+                                                 SOFTPLUS, True, BR, DTYPE, PRECISION, ACC)
                         b_delta_u = b_delta * b_u
                         b_du = tl.zeros((BL, BD), dtype=ACC)
                         b_ddelta = tl.zeros((BL, BD), dtype=ACC)
@@ -450,14 +456,14 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                             b_c = tl.where(m_first, b_a * b_before[None, :], 0)
                             b_b = b_delta_u * b_B[:, None] + b_c
                             b_h, b_c = run(b_a, b_b, b_c, new, JOINED)
+                            p_ps = p_pk + entry(s, stride_ps)
+                            b_dC = sum_of_channels(b_h * b_dy, BL, BD)
+                            tl.store(p_dC + p_ps, tl.where(m_kept, b_dC, 0), mask=m_w)
                             b_e = b_dy * b_C[:, None]
                             b_g, b_after = run_back(b_e, b_a, b_after, new, JOINED, BL, ACC)
                             b_w = b_g * b_c
-                            p_ps = p_pk + entry(s, stride_ps)
                             b_dB = sum_of_channels(b_g * b_delta_u, BL, BD)
-                            b_dC = sum_of_channels(b_h * b_dy, BL, BD)
                             tl.store(p_dB + p_ps, tl.where(m_kept, b_dB, 0), mask=m_w)
-                            tl.store(p_dC + p_ps, tl.where(m_kept, b_dC, 0), mask=m_w)
                             b_du += b_g * b_B[:, None]
                             b_ddelta += b_w * b_A[None, :]
                             b_sum = tl.sum(b_w * b_delta, axis=0)
@@ -482,8 +488,8 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                    AXES * COUNT * DIRECTIONS > 1)
                         p_ddtk = p_ddt + n * stride_qn + k * stride_qg + at * qk
                         if BR:
-                            b_dweight += dot_of_parts(tl.trans(b_dt), b_dz, GRAD_DTYPE,
-                                                      GRAD_PRECISION, ACC)
+                            b_dweight += dot_of_parts(b_dz, b_dt, GRAD_DTYPE,
+                                                      GRAD_PRECISION, ACC, None, True)
                             b_dz = dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
                                                 GRAD_PRECISION, ACC)
                             p_ddtk += block * stride_qb
@@ -491,13 +497,14 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                                              TURNED >> way & 1, FAR)
                         store_tile(p_tile, p_tile, b_dz, o_t, W - start, m_kept, m_c, False, whole,
                                    False)
+                p_sums = sums_of(p_dparameters, slot_here, K, k, o_d, D, S, R)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)
                 if S == 1:
                     tl.store(p_sums + 2 * D, b_dA, mask=m_d)
                 if BR:
-                    tl.store(p_sums[None, :] + (2 + S + o_r)[:, None] * D, b_dweight,
-                             mask=(o_r < R)[:, None] & m_d[None, :])
+                    tl.store(p_sums[:, None] + (2 + S + o_r)[None, :] * D, b_dweight,
+                             mask=(o_r < R)[None, :] & m_d[:, None])
 
 
 @triton.jit

@@ -253,6 +253,12 @@ def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.conste
 
 
 @triton.jit
+def sums_of(p_sums, slot, K, k, o_d, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr):
+    """Return where a sequence's first sum over tokens lies, for each channel."""
+    return p_sums + ((slot.to(tl.int64) * K + k) * (2 + S + R) * D + o_d)
+
+
+@triton.jit
 def by_channel(b_t, K: tl.constexpr, TURN: tl.constexpr):
     """Hand a tile around so that a lane has all tokens of its channel: 16 of them, bit by bit.
 
@@ -366,14 +372,20 @@ def step_channels(o_d, m_d, R: tl.constexpr, BR: tl.constexpr):
 
 @triton.jit
 def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constexpr,
-          BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+          SLOPE: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+          ACC: tl.constexpr):
     """Compute step sizes (BL, BD), 0 at padding, and their derivative by what softplus is of.
 
     They are given, or with a rank (BR > 0) the product of dt (BL, BR) and the weight (BR, BD).
+    SLOPE: the derivative is used too.
     """
     if BR:
         # numbers as the scans want them: the layout of a product would spread over all that follows
-        b_z = tl.associative_scan(dot(b_dt, b_weight, DTYPE, PRECISION, ACC), 0, last)
+        b_z = dot(b_dt, b_weight, DTYPE, PRECISION, ACC)
+        if SLOPE:  # of two blocks that follow both would be handed around, later
+            b_z = by_channel(b_z, 1, False)
+        else:
+            b_z = tl.associative_scan(b_z, 0, last)
     else:
         b_z = b_dt.to(ACC)
     b_delta = b_z + b_bias[None, :]
@@ -382,7 +394,8 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
         b_delta, b_slope = softplus(b_delta, ACC)
     if not whole:
         tl.debug_barrier()  # keeps the compiler from running this always, to choose afterwards
-        m_t = ((o_t < left) & m_kept)[:, None]
+        # in 16 bits, or the conditions of the loads would be kept for it
+        m_t = ((o_t < left.to(tl.int16)) & m_kept)[:, None]
         b_delta = tl.where(m_t, b_delta, 0)
         b_slope = tl.where(m_t, b_slope, 0)
     return b_delta, b_slope
