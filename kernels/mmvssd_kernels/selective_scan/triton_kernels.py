@@ -399,15 +399,19 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 slot_here = slot
                 for i in range(lines):
                     n = first_image + i
+                    zero = (n < 0).to(tl.int64)  # as above, for each image
                     slot_here += (n < 0).to(tl.int32)  # the sums' place is computed after it
-                    p_g = p_carry + ((k * N + n) * chunks + c) * S * D + o_d
-                    p_h = p_state + (k * N + n) * tiles * S * D + o_d
-                    p_un = p_u + n * stride_un + group * stride_ug
-                    p_dtk = p_dt + n * stride_tn + k * stride_tg
-                    p_dyn = p_dy + n * stride_yn + group * stride_yg
-                    p_Bn = p_B + n * stride_Bn + k * stride_Bg
-                    p_Cn = p_C + n * stride_Cn + k * stride_Cg
-                    p_pn = n * stride_pn + k * stride_pg + block * stride_pb
+                    k_n = k + zero
+                    p_g = p_carry + ((k_n * N + n) * chunks + c) * S * D + (o_d + zero)
+                    p_h = p_state + (k_n * N + n) * tiles * S * D + (o_d + zero)
+                    p_un = p_u + n * stride_un + (group + zero) * stride_ug
+                    p_dtk = p_dt + n * stride_tn + k_n * stride_tg
+                    p_dyn = p_dy + n * stride_yn + (group + zero) * stride_yg
+                    p_Bn = p_B + n * stride_Bn + k_n * stride_Bg
+                    p_Cn = p_C + n * stride_Cn + k_n * stride_Cg
+                    p_pn = n * stride_pn + k_n * stride_pg + (block + zero) * stride_pb
+                    o_dun = (part + zero) * stride_xp + n * stride_xn + group * stride_xg
+                    p_ddtn = p_ddt + n * stride_qn + k_n * stride_qg
                     b_after = tl.load(p_g, mask=m_carried, other=0)
                     if S > 1:
                         for s in range(S):
@@ -477,16 +481,15 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_dbias += tl.sum(b_dz, axis=0)
                         b_dD += tl.sum(b_dy * b_u, axis=0)
                         b_du = b_du * b_delta + b_dy * b_D[None, :]
-                        o_dun = part * stride_xp + n * stride_xn + group * stride_xg + at * xk
-                        p_others = places_anew(p_du + o_dun, first_d, o_p, o_d, xk, stride_xd, tile,
-                                               XK, TURNED >> way & 1, FAR)
+                        p_others = places_anew(p_du + o_dun + at * xk, first_d, o_p, o_d, xk,
+                                               stride_xd, tile, XK, TURNED >> way & 1, FAR)
                         p_tile = p_others
                         if ONLY == AXES - 1 and COUNT == 1 and way == AXES * DIRECTIONS - 1:
-                            p_tile = places_anew(p_last + o_dun, first_d, o_p, o_d, xk, stride_xd,
-                                                 tile, XK, TURNED >> way & 1, FAR)
+                            p_tile = places_anew(p_last + o_dun + at * xk, first_d, o_p, o_d, xk,
+                                                 stride_xd, tile, XK, TURNED >> way & 1, FAR)
                         store_tile(p_tile, p_others, b_du, o_t, W - start, m_kept, m_d, more, whole,
                                    AXES * COUNT * DIRECTIONS > 1)
-                        p_ddtk = p_ddt + n * stride_qn + k * stride_qg + at * qk
+                        p_ddtk = p_ddtn + at * qk
                         if BR:
                             b_dweight += dot_of_parts(b_dz, b_dt, GRAD_DTYPE,
                                                       GRAD_PRECISION, ACC, None, True)
