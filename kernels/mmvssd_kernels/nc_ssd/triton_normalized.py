@@ -16,6 +16,7 @@ import triton.language as tl
 from mmvssd_kernels.nc_ssd.triton_features import (
     add_keys,
     column,
+    cos_sin,
     denominators,
     feature,
     feature_slope,
@@ -89,10 +90,10 @@ def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, split_length, positions, s
     program = (tl.program_id(2) * tl.num_programs(1) + split) * h + j
     for position in range(program, positions, h * tl.num_programs(1) * tl.num_programs(2)):
         b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
-        b_angle = b_frequency * position
+        b_cos, b_sin = cos_sin(b_frequency * position)
         o_table = position * K + o_k
-        tl.store(p_table + o_table, tl.cos(b_angle).to(ACC), mask=o_k < K)
-        tl.store(p_table + positions * K + o_table, tl.sin(b_angle).to(ACC), mask=o_k < K)
+        tl.store(p_table + o_table, b_cos.to(ACC), mask=o_k < K)
+        tl.store(p_table + positions * K + o_table, b_sin.to(ACC), mask=o_k < K)
 
 
 @triton.jit(do_not_specialize=['splits'])
@@ -178,21 +179,21 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_w = handed_out(softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh))
             b_v = b_w
             p_dt += tl.cast(BL, tl.int64) * stride_dl
-        # each token's own sums would take too many registers
-        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
-        b_keys += tl.sum(b_products, axis=0)
         # state = sum_l R_l k_l (outer) w_l x_l
         b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
         b_high, b_low = parts(tl.reshape(b_w[:, :, None] * b_x, (BL, BH * BP)), HALVES)
         b_state = add_dot(b_state, tl.trans(b_kr), b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+        # each token's own sums would take too many registers
+        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
+        b_keys += tl.sum(b_products, axis=0)
         p_x += tl.cast(BL * ALIGN, tl.int64) * stride_xl
         p_B += tl.cast(BL, tl.int64) * stride_Bl
 
     p_states += split.to(tl.int64) * (images * h * S * (P + 1))
     low = images * h * S * (P + 1)
     o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
-    store_state(p_states, o_state, low, b_state, m_state, HALVES and WHOLE)
     store_state(p_states, o_keys, low, tl.sum(b_keys, axis=0), m_keys, HALVES and WHOLE)
+    store_state(p_states, o_state, low, b_state, m_state, HALVES and WHOLE)
 
 
 @triton.jit
