@@ -95,25 +95,32 @@ def denominators(b_q, b_keys, scale):
 
 
 @triton.jit
-def read_keys(b_sum, b_t, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-              ACC: tl.constexpr, HALVES: tl.constexpr):
-    """Add t_l . keys_j of tokens (BL, S) and H heads (H, S) to b_sum (BL, H).
+def read_keys(b_sum, b_t, b_keys, b_rest, BL: tl.constexpr, H: tl.constexpr, HK: tl.constexpr,
+              DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+              HALVES: tl.constexpr):
+    """Add t_l . keys_j of tokens (BL, S) and heads (HK, S), of which H may exist, to b_sum (BL, H).
 
-    Without HALVES no product of matrices, whose parts would be many and its errors too large.
+    Without HALVES no product of matrices, whose parts would be many and its errors too large. With
+    it HK is at least as many as a product takes.
     """
     if HALVES:
-        b_sum = add_dot(b_sum, b_t, tl.trans(b_keys), tl.trans(b_rest), DTYPE, PRECISION, ACC,
-                        HALVES)
+        b_products = add_dot(tl.zeros((BL, HK), dtype=ACC), b_t, tl.trans(b_keys),
+                             tl.trans(b_rest), DTYPE, PRECISION, ACC, HALVES)
+        # of heads that do not exist come zeros
+        b_sum += tl.sum(tl.reshape(b_products, (BL, HK // H, H)), axis=1)
     else:
         b_sum += tl.sum(b_t[:, None, :] * b_keys[None, :, :], axis=2)
     return b_sum
 
 
 @triton.jit
-def add_keys(b_sum, b_w, b_keys, b_rest, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-             ACC: tl.constexpr, HALVES: tl.constexpr):
+def add_keys(b_sum, b_w, b_keys, b_rest, BL: tl.constexpr, H: tl.constexpr, HK: tl.constexpr,
+             DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+             HALVES: tl.constexpr):
     """Add w_lj keys_j of H heads (BL, H) to b_sum (BL, S); see :func:`read_keys`."""
     if HALVES:
+        # weights stand again where keys are zero
+        b_w = tl.reshape(tl.broadcast_to(b_w[:, None, :], (BL, HK // H, H)), (BL, HK))
         b_sum = add_dot(b_sum, b_w, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
     else:
         # along the last axis: of a sum along the middle one Triton makes a product of matrices

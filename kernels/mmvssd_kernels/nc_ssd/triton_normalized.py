@@ -271,9 +271,9 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
 def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W, positions,
                     stride_Cn, stride_Cl, stride_yn, stride_yl, h: tl.constexpr, P: tl.constexpr,
                     S: tl.constexpr, K: tl.constexpr, ALIGN: tl.constexpr, MASKED: tl.constexpr,
-                    FAR: tl.constexpr, H: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
-                    BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-                    ACC: tl.constexpr, HALVES: tl.constexpr):
+                    FAR: tl.constexpr, H: tl.constexpr, HK: tl.constexpr, BL: tl.constexpr,
+                    BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+                    PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
     """Compute gradients of C over a tile of tokens, p_dC (N, L, S), one head after the other.
 
     p_weights (2, N, L, h) are the weights of dy in gradients of states, and of features in those of
@@ -307,10 +307,12 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
         # of H heads at once: what is computed for one, each lane that needs a number would repeat
         o_h = start + tl.arange(0, H)
         m_h = o_h < h
-        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-        b_keys, b_rest = load_state(p_states, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
-        b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, DTYPE, PRECISION,
-                               ACC, HALVES)
+        o_k = start + tl.arange(0, HK)
+        o_keys = images * (h * S * P) + n * (h * S) + o_k[:, None] * S + o_s[None, :]
+        b_keys, b_rest = load_state(p_states, o_keys, low, (o_k < h)[:, None] & m_s[None, :],
+                                    HALVES)
+        b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, BL, H, HK, DTYPE,
+                               PRECISION, ACC, HALVES)
         b_weights = scale * inverse(scale * b_products + 1e-6)
         b_key_weights = tl.zeros((BL, H), dtype=ACC)
 
@@ -330,7 +332,8 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
         m_w = m_stop[:, None] & m_h[None, :]
         tl.store(p_weights + o_w, b_weights, mask=m_w)
         tl.store(p_weights + images * L * h + o_w, b_key_weights, mask=m_w)
-        b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC,
+                        HALVES)
 
     b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
     tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
@@ -343,8 +346,9 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
               stride_dl, stride_Bn, stride_Bl, stride_yn, stride_yl, h: tl.constexpr,
               P: tl.constexpr, S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr,
               ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, H: tl.constexpr,
-              BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-              PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+              HK: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
+              DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+              HALVES: tl.constexpr):
     """Compute gradients of x, w and B over a tile of tokens, one head after the other.
 
     p_dx (N, L, h, P), p_dw (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
@@ -394,7 +398,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
         b_dw = tl.zeros((BL, H), dtype=ACC)
 
         for j in range(start, tl.minimum(start + H, h)):
-            b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
+            b_x = tl.load(p_x + (o_x + j * P), mask=m_lp, other=0)
             b_w = column(b_weights, o_h, j)
             b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp,
                                        HALVES)
@@ -410,23 +414,25 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
             b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
             b_dx *= b_w[:, None]
             if SKIP:
-                b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
+                b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0).to(ACC)
                 b_dx += tl.load(p_D + j).to(ACC) * b_dy
                 b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
                 tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
-            tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
+            tl.store(p_dx + (o_dx + j * P), b_dx.to(p_dx.dtype.element_ty),
                      mask=m_stop[:, None] & m_p[None, :])
 
         # loaded anew: they would take a quarter of the registers all along
         b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
         b_k = feature(b_B, m_ls, BL, BS)
-        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-        b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
-        b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        o_k = start + tl.arange(0, HK)
+        o_keys = images * (h * S * P) + n * (h * S) + o_k[:, None] * S + o_s[None, :]
+        b_dkeys, b_rest = load_state(p_dstates, o_keys, low, (o_k < h)[:, None] & m_s[None, :],
+                                     HALVES)
+        b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
         o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
         tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
         tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
-        b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
 
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
