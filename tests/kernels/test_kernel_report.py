@@ -1,6 +1,7 @@
 """The report on the kernels' machine code, and what it says of the published shapes."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,8 @@ WIDTHS = {'nc_ssd.whole_heads': 12, 'nc_ssd.partial_state_gradients': 12, 'nc_ss
           'nc_ssd.normalized.partial_states': 4,
           'nc_ssd.normalized.outputs': 4, 'nc_ssd.normalized.query_gradients': 4,
           'nc_ssd.normalized.gradients': 4}
-#: Bytes of stack at most, of the kernels that have any: a sine keeps an array for large angles, and
-#: large tiles that spill were measured to be quicker than small ones.
-STACKS = {'nc_ssd.normalized.prepare': 48, 'nc_ssd.normalized.partial_states': 310,
-          'nc_ssd.normalized.gradients': 60}
+#: Bytes of stack at most, of the kernels that have any: numbers that are kept for a program's end.
+STACKS = {'nc_ssd.normalized.partial_states': 8, 'nc_ssd.normalized.gradients': 40}
 
 
 def workload(op, name):
@@ -101,22 +100,34 @@ def test_times_follow_from_counts(report):
 @pytest.mark.slow
 def test_what_falls_short_is_named(report):
     text, _ = report
-    assert ('nc_ssd vssd-tiny-iccv2025:2:128x224x224 bfloat16 sm_90: nc_ssd.normalized.prepare '
-            'has 48 bytes of stack\n') in text
+    assert re.search('nc_ssd vssd-tiny-iccv2025:2:128x224x224 bfloat16 sm_90: '
+                     r'nc_ssd.normalized.gradients has \d+ bytes of stack\n', text)
     assert f'nc_ssd {PLAIN.name} bfloat16 sm_90: forward reaches ' in text
     assert f'nc_ssd {PLAIN.name} bfloat16 sm_90: nc_ssd.' not in text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('op', 'capability'), [
-    ('ssd', '80'), ('ssd', '90'), ('selective_scan', '90'), ('cross_scan', '80'),
-    ('cross_scan', '90')])
-def test_nothing_spills(op, capability, compiled_before):
-    done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', ':0:128x224x224',
-                           '--capability', capability, '--max-stack', '0'],
-                          text=True, capture_output=True, check=False, env={
-                              **os.environ, 'TRITON_INTERPRET': '0',
-                              'TRITON_CACHE_DIR': str(compiled_before)})
+@pytest.mark.parametrize(('op', 'capability', 'stage'), [
+    ('ssd', '80', 0), ('ssd', '90', 0), ('selective_scan', '90', 0), ('cross_scan', '80', 0),
+    ('cross_scan', '90', 0), ('nc_ssd', '80', 0), ('nc_ssd', '90', 0), ('nc_ssd', '80', 1),
+    ('nc_ssd', '90', 1), ('nc_ssd', '80', 2)])
+def test_nothing_spills(op, capability, stage, compiled_before):
+    run_report(compiled_before, '--op', op, '--shape', f':{stage}:128x224x224',
+               '--capability', capability, '--max-stack', '0')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('capability', 'most'), [('80', '216'), ('90', '64')])
+def test_float32_spills_little(capability, most, compiled_before):
+    """Products of float32 numbers take them in three parts each."""
+    run_report(compiled_before, '--op', 'nc_ssd', '--shape', ':0:128x224x224', '--dtype', 'float32',
+               '--capability', capability, '--max-stack', most)
+
+
+def run_report(cache, *arguments):
+    done = subprocess.run([sys.executable, TOOL, *arguments], text=True, capture_output=True,
+                          check=False, env={**os.environ, 'TRITON_INTERPRET': '0',
+                                            'TRITON_CACHE_DIR': str(cache)})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 

@@ -170,6 +170,8 @@ class _Call(launch.Call):
         HALVES, BS = self.options['HALVES'], self.options['BS']
         tokens = (32 if HALVES else 16) * (2 if BS == 16 or (HALVES and self.hopper) else 1)
         heads = min(HEADS, power_of_two(self.options['h']))
+        if HALVES and BS > 16 and not self.hopper:
+            heads = HEADS  # to hand few weights out takes more instructions than to compute more
         options = {**self.options, 'BL': tokens, 'H': heads, 'HK': HEADS if HALVES else heads,
                    'num_warps': 8 if BS == 64 and not self.hopper else 4,
                    # the next head is loaded while one is computed
