@@ -103,7 +103,10 @@ def read_keys(b_sum, b_t, b_keys, b_rest, BL: tl.constexpr, H: tl.constexpr, HK:
     Without HALVES no product of matrices, whose parts would be many and its errors too large. With
     it HK is at least as many as a product takes.
     """
-    if HALVES:
+    if HALVES and H == HK:
+        b_sum = add_dot(b_sum, b_t, tl.trans(b_keys), tl.trans(b_rest), DTYPE, PRECISION, ACC,
+                        HALVES)
+    elif HALVES:
         b_products = add_dot(tl.zeros((BL, HK), dtype=ACC), b_t, tl.trans(b_keys),
                              tl.trans(b_rest), DTYPE, PRECISION, ACC, HALVES)
         # of heads that do not exist come zeros
@@ -119,8 +122,8 @@ def add_keys(b_sum, b_w, b_keys, b_rest, BL: tl.constexpr, H: tl.constexpr, HK: 
              HALVES: tl.constexpr):
     """Add w_lj keys_j of H heads (BL, H) to b_sum (BL, S); see :func:`read_keys`."""
     if HALVES:
-        # weights stand again where keys are zero
-        b_w = tl.reshape(tl.broadcast_to(b_w[:, None, :], (BL, HK // H, H)), (BL, HK))
+        if H < HK:  # weights stand again where keys are zero
+            b_w = tl.reshape(tl.broadcast_to(b_w[:, None, :], (BL, HK // H, H)), (BL, HK))
         b_sum = add_dot(b_sum, b_w, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
     else:
         # along the last axis: of a sum along the middle one Triton makes a product of matrices
