@@ -1,6 +1,7 @@
 """The report on the kernels' machine code, and what it says of the published shapes."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,8 @@ WIDTHS = {'nc_ssd.whole_heads': 12, 'nc_ssd.partial_state_gradients': 12, 'nc_ss
           'nc_ssd.normalized.partial_states': 4,
           'nc_ssd.normalized.outputs': 4, 'nc_ssd.normalized.query_gradients': 4,
           'nc_ssd.normalized.gradients': 4}
-#: Bytes of stack at most, of the kernels that have any: a sine keeps an array for large angles, and
-#: large tiles that spill were measured to be quicker than small ones.
-STACKS = {'nc_ssd.normalized.prepare': 48, 'nc_ssd.normalized.partial_states': 310,
-          'nc_ssd.normalized.gradients': 60}
+#: Bytes of stack at most, of the kernels that have any: numbers that are kept for a program's end.
+STACKS = {'nc_ssd.normalized.partial_states': 8, 'nc_ssd.normalized.gradients': 40}
 
 
 def workload(op, name):
@@ -101,35 +100,35 @@ def test_times_follow_from_counts(report):
 @pytest.mark.slow
 def test_what_falls_short_is_named(report):
     text, _ = report
-    assert ('nc_ssd vssd-tiny-iccv2025:2:128x224x224 bfloat16 sm_90: nc_ssd.normalized.prepare '
-            'has 48 bytes of stack\n') in text
+    assert re.search('nc_ssd vssd-tiny-iccv2025:2:128x224x224 bfloat16 sm_90: '
+                     r'nc_ssd.normalized.gradients has \d+ bytes of stack\n', text)
     assert f'nc_ssd {PLAIN.name} bfloat16 sm_90: forward reaches ' in text
     assert f'nc_ssd {PLAIN.name} bfloat16 sm_90: nc_ssd.' not in text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('op', 'capability'), [
-    ('nc_ssd', '90'), ('ssd', '80'), ('ssd', '90'), ('selective_scan', '90'),
-    ('cross_scan', '80'), ('cross_scan', '90')])
-def test_nothing_spills(op, capability, compiled_before):
-    shape = ('vssd-tiny' if op == 'nc_ssd' else '') + ':0:128x224x224'
-    done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', shape,
-                           '--capability', capability, '--max-stack', '0'],
-                          text=True, capture_output=True, check=False, env={
-                              **os.environ, 'TRITON_INTERPRET': '0',
-                              'TRITON_CACHE_DIR': str(compiled_before)})
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+@pytest.mark.parametrize(('op', 'capability', 'stage', 'most'), [
+    ('ssd', '80', 0, 0), ('ssd', '90', 0, 0), ('selective_scan', '90', 0, 0),
+    ('cross_scan', '80', 0, 0), ('cross_scan', '90', 0, 0), ('nc_ssd', '80', 1, 0),
+    ('nc_ssd', '90', 0, 0), ('nc_ssd', '90', 1, 0),
+    # 256 bytes, if places of tokens are kept from sequence to sequence
+    ('selective_scan_2d', '90', 0, 24)])
+def test_nothing_spills_or_little(op, capability, stage, most, compiled_before):
+    run_report(compiled_before, op, stage, capability, most)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('capability', 'stack'), [('80', '136'), ('90', '16')])
-def test_rows_and_columns_in_one_launch_hardly_spill(capability, stack, compiled_before):
-    """It took 584 and 288 bytes if places were kept from sequence to sequence."""
-    done = subprocess.run([sys.executable, TOOL, '--op', 'selective_scan_2d', '--shape',
-                           ':0:128x224x224', '--capability', capability, '--max-stack', stack],
+def test_float32_spills_little(compiled_before):
+    """Products of float32 numbers take them in three parts each."""
+    run_report(compiled_before, 'nc_ssd', 0, '80', 216, '--dtype', 'float32')
+
+
+def run_report(cache, op, stage, capability, most, *others):
+    done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', f':{stage}:128x224x224',
+                           '--capability', capability, '--max-stack', str(most), *others],
                           text=True, capture_output=True, check=False, env={
                               **os.environ, 'TRITON_INTERPRET': '0',
-                              'TRITON_CACHE_DIR': str(compiled_before)})
+                              'TRITON_CACHE_DIR': str(cache)})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 

@@ -1,4 +1,6 @@
 """Arithmetic of the Triton kernels beside float64."""
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ tl = pytest.importorskip('triton.language')
 triton_math = pytest.importorskip('mmvssd_kernels.triton_math')
 exp, softplus = triton_math.exp, triton_math.softplus
 dot_of_parts = triton_math.dot_of_parts
+cos_sin = pytest.importorskip('mmvssd_kernels.nc_ssd.triton_features').cos_sin
 
 
 @triton.jit
@@ -29,6 +32,14 @@ def store_softplus(p_x, p_y, p_slope, N: tl.constexpr, ACC: tl.constexpr):
 def store_product(p_a, p_b, p_y, N: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     o = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
     tl.store(p_y + o, dot_of_parts(tl.load(p_a + o), tl.load(p_b + o), ACC, PRECISION, ACC))
+
+
+@triton.jit
+def store_cos_sin(p_angle, p_cos, p_sin, N: tl.constexpr):
+    o = tl.arange(0, N)
+    b_cos, b_sin = cos_sin(tl.load(p_angle + o))
+    tl.store(p_cos + o, b_cos)
+    tl.store(p_sin + o, b_sin)
 
 
 def error(y, truth):
@@ -79,3 +90,13 @@ def test_products_of_half_blocks(half, precision, most, triton_device):
     store_product[(1, )](a, b, y, N=32, PRECISION=precision, ACC=tl.float32)
     exact = a.double() @ b.double()
     assert (y.double() - exact).norm() < most * exact.norm()
+
+
+def test_cos_sin(triton_device):
+    """As exact as float64, of small angles and of the largest, and where a sine is nearly zero."""
+    whole = torch.arange(2**12, dtype=torch.float64, device=triton_device)
+    angles = torch.cat([whole / 2**10, whole, 2**21 - whole, whole * (math.pi / 4)])
+    cos, sin = torch.empty_like(angles), torch.empty_like(angles)
+    store_cos_sin[(1, )](angles, cos, sin, N=2**14)
+    torch.testing.assert_close(cos, angles.cos(), rtol=0, atol=3e-16)
+    torch.testing.assert_close(sin, angles.sin(), rtol=0, atol=3e-16)

@@ -45,7 +45,7 @@ def forward(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Optional[
     parts = call.parts(state)
     call.kernels.partial_states[call.grid](
         x, B, mask, table, dt, A, softmax, dt, parts, *call.lengths, *call.aligned(x),
-        *B.stride()[:2], *dt.stride()[:2], BACKWARD=False, WHOLE=parts is state, **call.options)
+        *B.stride()[:2], *dt.stride()[:2], BACKWARD=False, WHOLE=parts is state, **call.sums())
     call.combine(parts, state)
     call.kernels.outputs[call.grid](
         x, C, D, mask, table, state, y, *call.lengths, *call.aligned(x), *C.stride()[:2],
@@ -88,7 +88,7 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     parts = call.parts(dstate)
     call.kernels.partial_states[call.grid](
         dy, C, mask, table, dt, A, softmax, weights, parts, *call.lengths, *call.aligned(dy),
-        *C.stride()[:2], *dt.stride()[:2], BACKWARD=True, WHOLE=parts is dstate, **call.options)
+        *C.stride()[:2], *dt.stride()[:2], BACKWARD=True, WHOLE=parts is dstate, **call.sums())
     call.combine(parts, dstate)
     dw, sums = softmax.new_empty((N, L, h)), softmax.new_empty((2, h, N, tiles))
     if call.options['BS'] > 16:
@@ -141,6 +141,16 @@ class _Call(launch.Call):
         self.align = math.gcd(16, *(stride for t in (x, *others) for stride in t.stride()[:2]))
         self.options.update(K=B.shape[3] // 4, ALIGN=self.align, BH=BH, num_stages=2)
 
+    def sums(self) -> dict:
+        """Return the options of what sums states: of fewer tokens, if the sums leave few registers.
+
+        As many tokens are loaded ahead as with tiles twice as large.
+        """
+        HALVES, BS = self.options['HALVES'], self.options['BS']
+        if HALVES and (32 if self.hopper else 64) <= BS:
+            return {**self.options, 'BL': BL // 2, 'num_stages': 3 if self.hopper else 2}
+        return self.options
+
     def wide(self) -> dict:
         """Return the options of the outputs, which hold little but their tile.
 
@@ -159,8 +169,10 @@ class _Call(launch.Call):
         """
         HALVES, BS = self.options['HALVES'], self.options['BS']
         tokens = (32 if HALVES else 16) * (2 if BS == 16 or (HALVES and self.hopper) else 1)
-        options = {**self.options, 'BL': tokens,
-                   'H': HEADS if HALVES else min(HEADS, power_of_two(self.options['h'])),
+        heads = min(HEADS, power_of_two(self.options['h']))
+        if HALVES and BS > 16 and not self.hopper:
+            heads = HEADS  # to hand few weights out takes more instructions than to compute more
+        options = {**self.options, 'BL': tokens, 'H': heads, 'HK': HEADS if HALVES else heads,
                    'num_warps': 8 if BS == 64 and not self.hopper else 4,
                    # the next head is loaded while one is computed
                    'num_stages': 2 if HALVES and self.hopper else 1}

@@ -87,10 +87,8 @@ class _Call(launch.Call):
 
     def narrow_options(self) -> dict:
         """Return the options of the gradients, whose products leave few registers."""
-        if not self.options['HALVES']:
-            # measured on Hopper: quicker than tiles that spill nothing, or less
-            tile = dict(BL=64, num_warps=8) if self.hopper else dict(BL=32)
-            return {**self.options, **tile, 'num_stages': 1}
-        # before Hopper products keep their factors in registers
-        return {**self.options, 'BL': 64, 'BP': min(32 if self.hopper else 16, self.options['BP']),
-                'num_stages': 2}
+        HALVES = self.options['HALVES']
+        # before Hopper, products keep their factors in registers, as products of parts do anywhere
+        columns = 32 if HALVES and self.hopper else 16
+        return {**self.options, 'BL': 64, 'BP': min(columns, self.options['BP']),
+                'num_stages': 2 if HALVES else 1}

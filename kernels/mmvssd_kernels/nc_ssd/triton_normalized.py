@@ -16,6 +16,7 @@ import triton.language as tl
 from mmvssd_kernels.nc_ssd.triton_features import (
     add_keys,
     column,
+    cos_sin,
     denominators,
     feature,
     feature_slope,
@@ -89,10 +90,10 @@ def prepare(p_dt, p_A, p_mask, p_softmax, p_table, L, split_length, positions, s
     program = (tl.program_id(2) * tl.num_programs(1) + split) * h + j
     for position in range(program, positions, h * tl.num_programs(1) * tl.num_programs(2)):
         b_frequency = tl.exp(-o_k.to(tl.float64) / K * tl.full((), LOG_BASE, dtype=tl.float64))
-        b_angle = b_frequency * position
+        b_cos, b_sin = cos_sin(b_frequency * position)
         o_table = position * K + o_k
-        tl.store(p_table + o_table, tl.cos(b_angle).to(ACC), mask=o_k < K)
-        tl.store(p_table + positions * K + o_table, tl.sin(b_angle).to(ACC), mask=o_k < K)
+        tl.store(p_table + o_table, b_cos.to(ACC), mask=o_k < K)
+        tl.store(p_table + positions * K + o_table, b_sin.to(ACC), mask=o_k < K)
 
 
 @triton.jit(do_not_specialize=['splits'])
@@ -178,21 +179,21 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_w = handed_out(softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh))
             b_v = b_w
             p_dt += tl.cast(BL, tl.int64) * stride_dl
-        # each token's own sums would take too many registers
-        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
-        b_keys += tl.sum(b_products, axis=0)
         # state = sum_l R_l k_l (outer) w_l x_l
         b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
         b_high, b_low = parts(tl.reshape(b_w[:, :, None] * b_x, (BL, BH * BP)), HALVES)
         b_state = add_dot(b_state, tl.trans(b_kr), b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+        # each token's own sums would take too many registers
+        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
+        b_keys += tl.sum(b_products, axis=0)
         p_x += tl.cast(BL * ALIGN, tl.int64) * stride_xl
         p_B += tl.cast(BL, tl.int64) * stride_Bl
 
     p_states += split.to(tl.int64) * (images * h * S * (P + 1))
     low = images * h * S * (P + 1)
     o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
-    store_state(p_states, o_state, low, b_state, m_state, HALVES and WHOLE)
     store_state(p_states, o_keys, low, tl.sum(b_keys, axis=0), m_keys, HALVES and WHOLE)
+    store_state(p_states, o_state, low, b_state, m_state, HALVES and WHOLE)
 
 
 @triton.jit
@@ -270,9 +271,9 @@ def outputs(p_x, p_C, p_D, p_mask, p_table, p_states, p_y, L, split_length, W, p
 def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W, positions,
                     stride_Cn, stride_Cl, stride_yn, stride_yl, h: tl.constexpr, P: tl.constexpr,
                     S: tl.constexpr, K: tl.constexpr, ALIGN: tl.constexpr, MASKED: tl.constexpr,
-                    FAR: tl.constexpr, H: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr,
-                    BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-                    ACC: tl.constexpr, HALVES: tl.constexpr):
+                    FAR: tl.constexpr, H: tl.constexpr, HK: tl.constexpr, BL: tl.constexpr,
+                    BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+                    PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
     """Compute gradients of C over a tile of tokens, p_dC (N, L, S), one head after the other.
 
     p_weights (2, N, L, h) are the weights of dy in gradients of states, and of features in those of
@@ -306,10 +307,12 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
         # of H heads at once: what is computed for one, each lane that needs a number would repeat
         o_h = start + tl.arange(0, H)
         m_h = o_h < h
-        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-        b_keys, b_rest = load_state(p_states, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
-        b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, DTYPE, PRECISION,
-                               ACC, HALVES)
+        o_k = start + tl.arange(0, HK)
+        o_keys = images * (h * S * P) + n * (h * S) + o_k[:, None] * S + o_s[None, :]
+        b_keys, b_rest = load_state(p_states, o_keys, low, (o_k < h)[:, None] & m_s[None, :],
+                                    HALVES)
+        b_products = read_keys(tl.zeros((BL, H), dtype=ACC), b_q, b_keys, b_rest, BL, H, HK, DTYPE,
+                               PRECISION, ACC, HALVES)
         b_weights = scale * inverse(scale * b_products + 1e-6)
         b_key_weights = tl.zeros((BL, H), dtype=ACC)
 
@@ -329,7 +332,8 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
         m_w = m_stop[:, None] & m_h[None, :]
         tl.store(p_weights + o_w, b_weights, mask=m_w)
         tl.store(p_weights + images * L * h + o_w, b_key_weights, mask=m_w)
-        b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC,
+                        HALVES)
 
     b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
     tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
@@ -342,8 +346,9 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
               stride_dl, stride_Bn, stride_Bl, stride_yn, stride_yl, h: tl.constexpr,
               P: tl.constexpr, S: tl.constexpr, K: tl.constexpr, SKIP: tl.constexpr,
               ALIGN: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr, H: tl.constexpr,
-              BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-              PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+              HK: tl.constexpr, BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
+              DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+              HALVES: tl.constexpr):
     """Compute gradients of x, w and B over a tile of tokens, one head after the other.
 
     p_dx (N, L, h, P), p_dw (N, L, h), p_dB (N, L, S); p_sums (2, h, N, tiles) holds what this tile
@@ -393,7 +398,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
         b_dw = tl.zeros((BL, H), dtype=ACC)
 
         for j in range(start, tl.minimum(start + H, h)):
-            b_x = tl.load(p_x + j * P + o_x, mask=m_lp, other=0)
+            b_x = tl.load(p_x + (o_x + j * P), mask=m_lp, other=0)
             b_w = column(b_weights, o_h, j)
             b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp,
                                        HALVES)
@@ -409,23 +414,25 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
             b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
             b_dx *= b_w[:, None]
             if SKIP:
-                b_dy = tl.load(p_dy + j * P + o_dy, mask=m_lp, other=0).to(ACC)
+                b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0).to(ACC)
                 b_dx += tl.load(p_D + j).to(ACC) * b_dy
                 b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
                 tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
-            tl.store(p_dx + j * P + o_dx, b_dx.to(p_dx.dtype.element_ty),
+            tl.store(p_dx + (o_dx + j * P), b_dx.to(p_dx.dtype.element_ty),
                      mask=m_stop[:, None] & m_p[None, :])
 
         # loaded anew: they would take a quarter of the registers all along
         b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
         b_k = feature(b_B, m_ls, BL, BS)
-        o_keys = images * (h * S * P) + n * (h * S) + o_h[:, None] * S + o_s[None, :]
-        b_dkeys, b_rest = load_state(p_dstates, o_keys, low, m_h[:, None] & m_s[None, :], HALVES)
-        b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        o_k = start + tl.arange(0, HK)
+        o_keys = images * (h * S * P) + n * (h * S) + o_k[:, None] * S + o_s[None, :]
+        b_dkeys, b_rest = load_state(p_dstates, o_keys, low, (o_k < h)[:, None] & m_s[None, :],
+                                     HALVES)
+        b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
         o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
         tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
         tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
-        b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, DTYPE, PRECISION, ACC, HALVES)
+        b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
 
     b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
