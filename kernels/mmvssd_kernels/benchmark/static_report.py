@@ -77,8 +77,7 @@ class StaticReport(NamedTuple):
             f'estimate: for each kernel the longer of issue over {ISSUED} and move over {MOVED}, '
             'two shares that were chosen beside measured kernels.',
             'least MB: inputs once, outputs once; of copy: the time to copy these over the time.',
-            'stack: bytes of a thread that registers had no room for, or of an array, as a sine '
-            'has for large angles.',
+            'stack: bytes of a thread that registers had no room for, or of an array.',
             'asked MB: what loads and stores ask for, masked lanes and repetitions too. If the '
             "arguments tell which side of a branch runs, only that side's.",
             'An element is one of the output, once for each sequence. Instructions are those of '
