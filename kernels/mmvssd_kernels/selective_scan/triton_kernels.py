@@ -337,10 +337,10 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
 
     p_carry, what comes back to each chunk, moves along and is overwritten. With a single chunk it
     is not read. p_du takes a part for each program that writes to the same place. What the last of
-    two launches completes goes to p_last instead, in another dtype. Sums over
-    channels, p_dB, p_dC and p_ddt, are the block's own. Sums over tokens, p_dparameters (slots, K,
-    2 + S + R, D) of bias, D, A and weight, are the own of the chunk and images. Strides x are those
-    of du, q of ddt (channels in place of ranks if step sizes are given), p of dB and dC.
+    two launches completes goes to p_last instead, in another dtype. Sums over channels, p_dB, p_dC
+    and p_ddt, are the block's own. Sums over tokens, p_dparameters (slots, K, 2 + S + R, D) of
+    bias, D, A and weight, are the own of the chunk and images. Strides x are those of du, q of ddt
+    (channels in place of ranks if step sizes are given), p of dB and dC.
     """
     block, c, portion, group, part = part_of_work(tl.program_id(0), tl.cdiv(D, BD), chunks,
                                                   tl.cdiv(N, images), AXES * COUNT * DIRECTIONS)
