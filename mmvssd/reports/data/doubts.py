@@ -135,9 +135,10 @@ def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
         if found in (None, MISSING):  # there was no time, or it is gone
             continue
         twin = first.setdefault(found, path)
-        if differ(classes[path], classes[twin]):
+        own, other = classes.get(path), classes.get(twin)
+        if differ(own, other):
             findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of one of another class',
-                          f'{path} is {twin}: {classes[path]} and {classes[twin]}',
+                          f'{path} is {twin}: {own} and {other}',
                           'Keep the one whose class is right')
         elif twin != path:
             findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of another one',
