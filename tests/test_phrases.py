@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from mmvssd.engine.data.findings import Findings
 from mmvssd.paths import project_root
 from mmvssd.phrases import (
     counted,
@@ -87,3 +88,12 @@ def test_long_values_are_cut():
 def test_empty_names():
     assert emptiness('a') is None
     assert emptiness(' ') == "got ' '; is a variable of your script not set?"
+
+
+def test_what_a_finding_quotes_stays_as_it_is():
+    findings = Findings()
+    findings.stop('here', "metainfo.classes is the text 'box[es] [one|two].txt'")
+    findings.stop('here', '{} image[s] [is|are] not there', 'a.jpg')
+    text = findings.text()
+    assert "'box[es] [one|two].txt'" in text
+    assert '1 image is not there' in text

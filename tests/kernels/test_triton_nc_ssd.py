@@ -144,7 +144,7 @@ def test_stretches_of_several_tiles(normalize, triton_device):
 def test_long_heads(masked, dtype, monkeypatch, triton_device):
     """If there are enough of them, they are not cut, and take tiles of 128 tokens on Hopper."""
     monkeypatch.setattr(plain, 'LONG', 256)
-    monkeypatch.setattr(plain, 'HEADS', 4)
+    monkeypatch.setattr(plain, 'LONG_HEADS', 4)
     for grid in ((17, 16), (9, 40)):
         kind = dict(grid=grid, h=2, P=24, S=12, masked=masked)
         assert failures(draws(**kind), dtype, triton_device) == ()

@@ -10,7 +10,7 @@ from mmvssd_kernels.numerics import sum_dtype
 
 #: Tokens of a long head, and how many of them keep Hopper busy if a multiprocessor takes one at a
 #: time. Then those in work, not all, are what its cache should hold until they are read again.
-LONG, HEADS = 2048, 128
+LONG, LONG_HEADS = 2048, 128
 
 
 def allocate(x: Tensor, B: Tensor, C: Tensor, grid: None) -> Tuple[Tensor, ...]:
@@ -73,7 +73,7 @@ class _Call(launch.Call):
     def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                  D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor) -> None:
         halves, (N, L, h, _) = triton_support.halves(x, B, C), x.shape
-        self.long = (halves and L > LONG and N * h >= HEADS
+        self.long = (halves and L > LONG and N * h >= LONG_HEADS
                      and triton_support.capability(x.device)[0] == launch.HOPPER)
         super().__init__(x, dt, A, B, C, D, mask, *others, BL=64 if halves else 32, halves=halves,
                          programs=N * h if self.long else launch.PROGRAMS)

@@ -374,11 +374,11 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 k = number_of(number, group, way, AXES, COUNT, DIRECTIONS)
                 # 0, of which the compiler must think that it changes: what depends on it is
                 # computed for each sequence, and takes no registers from the first to the last
-                anew = (number < base).to(tl.int32)
-                W, all_tiles, per_chunk = lines_of(rows, columns, joined, chunks + anew, BL)
+                zero = (number < base).to(tl.int32)
+                W, all_tiles, per_chunk = lines_of(rows, columns, joined, chunks + zero, BL)
                 begin = c * per_chunk
                 count = tl.minimum(per_chunk, all_tiles - begin)
-                o_d = channels(block + anew.to(tl.int64), BD)
+                o_d = channels(block + zero.to(tl.int64), BD)
                 m_d = present(o_d, D, BD)
                 o_c, m_c = step_channels(o_d, m_d, R, BR)
                 m_carried = m_d & (chunks > 1)
@@ -399,18 +399,18 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                 slot_here = slot
                 for i in range(lines):
                     n = first_image + i
-                    zero = (n < 0).to(tl.int64)  # as above, for each image
-                    slot_here += (n < 0).to(tl.int32)  # the sums' place is computed after it
-                    k_n = k + zero
-                    p_g = p_carry + ((k_n * N + n) * chunks + c) * S * D + (o_d + zero)
-                    p_h = p_state + (k_n * N + n) * tiles * S * D + (o_d + zero)
-                    p_un = p_u + n * stride_un + (group + zero) * stride_ug
+                    zero_n = (n < 0).to(tl.int64)  # as above, for each image
+                    slot_here += zero_n.to(tl.int32)  # the sums' place is computed after it
+                    k_n = k + zero_n
+                    p_g = p_carry + ((k_n * N + n) * chunks + c) * S * D + (o_d + zero_n)
+                    p_h = p_state + (k_n * N + n) * tiles * S * D + (o_d + zero_n)
+                    p_un = p_u + n * stride_un + (group + zero_n) * stride_ug
                     p_dtk = p_dt + n * stride_tn + k_n * stride_tg
-                    p_dyn = p_dy + n * stride_yn + (group + zero) * stride_yg
+                    p_dyn = p_dy + n * stride_yn + (group + zero_n) * stride_yg
                     p_Bn = p_B + n * stride_Bn + k_n * stride_Bg
                     p_Cn = p_C + n * stride_Cn + k_n * stride_Cg
-                    p_pn = n * stride_pn + k_n * stride_pg + (block + zero) * stride_pb
-                    o_dun = (part + zero) * stride_xp + n * stride_xn + group * stride_xg
+                    p_pn = n * stride_pn + k_n * stride_pg + (block + zero_n) * stride_pb
+                    o_dun = (part + zero_n) * stride_xp + n * stride_xn + group * stride_xg
                     p_ddtn = p_ddt + n * stride_qn + k_n * stride_qg
                     b_after = tl.load(p_g, mask=m_carried, other=0)
                     if S > 1:

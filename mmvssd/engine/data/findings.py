@@ -42,8 +42,8 @@ class Finding:
 
     @property
     def told(self) -> str:
-        """The fault with its count."""
-        return numbered(self.what, self.count)
+        """The fault with its count; as it is, if it has no place for one: it may quote a user."""
+        return numbered(self.what, self.count) if '{}' in self.what else self.what
 
 
 class Findings:
