@@ -7,7 +7,7 @@ capability is used with. In float32 it runs them for Turing, which has no tensor
 all of ``COMPILED`` for Hopper. All go forward and backward on tensors without memory, and what they
 would launch is compiled. Prints one line of JSON for each kernel: the capability, dtype, name,
 constants, bytes of shared memory and of stack, registers, how its products and scans lie, where it
-widens numbers, and how long its compilation took.
+widens numbers, how it loads ranks, and how long its compilation took.
 """
 import importlib.util
 import json
@@ -63,7 +63,8 @@ class Printer:
                               shared=kernel.metadata.shared, **usage._asdict(),
                               products=products(kernel.asm['ttgir']),
                               scans=scans(kernel.asm['ttgir']),
-                              widened=widened(kernel.asm['ttgir']), seconds=seconds,
+                              widened=widened(kernel.asm['ttgir']),
+                              ranks=ranks(kernel.asm['ttgir']), seconds=seconds,
                               constants=constants)), flush=True)
 
 
@@ -96,6 +97,14 @@ def widened(ttgir):
     In a linear one each lane has all of them.
     """
     return re.findall(r'arith\.extf .*?: tensor<16x2x\w+, #(\w+)', ttgir)
+
+
+def ranks(ttgir):
+    """How many ranks of a token's step sizes a lane loads side by side, of tiles of 16 tokens."""
+    side_by_side = dict(re.findall(r'^(#\w+) = .*sizePerThread = \[(\d+), \d+\]', ttgir,
+                                   re.MULTILINE))
+    return [int(side_by_side[layout]) for layout in re.findall(
+        r'tt\.load .*?: tensor<\d+x16x!tt\.ptr<\w+>, (#blocked\d*)>', ttgir)]
 
 
 def load(path):

@@ -226,6 +226,18 @@ def test_a_padded_image_has_what_it_has_alone(pattern, triton_device):
         torch.testing.assert_close(gradient, t.grad, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(('begin', 'ranks', 'between', 'dtype', 'expected'), [
+    (0, 24, 0, torch.bfloat16, 16), (0, 12, 0, torch.bfloat16, 8), (0, 6, 0, torch.bfloat16, 4),
+    (0, 7, 0, torch.bfloat16, 2), (0, 6, 0, torch.float32, 8), (0, 24, 4, torch.bfloat16, 8),
+    (4, 24, 0, torch.bfloat16, 2), (8, 24, 0, torch.bfloat16, 16), (0, 3, 0, torch.float64, 8)])
+def test_bytes_that_a_lane_may_load_at_once(begin, ranks, between, dtype, expected):
+    """What every token's step sizes begin at multiples of; ``between`` follows each image."""
+    image = 6 * 4 * ranks
+    memory = torch.zeros(begin + 2 * (image + between), dtype=dtype)
+    dt = memory.as_strided((2, 4, 6, ranks), (image + between, ranks, 4 * ranks, 1), begin)
+    assert launch._alignment(dt) == expected
+
+
 def test_ranks_of_the_weight_far_apart(triton_device):
     if triton_device == 'cuda':
         pytest.skip('a GPU has no memory that is reserved and not used')

@@ -4,12 +4,14 @@ A program takes a chunk of a sequence. If there are several, each runs from zero
 state first. These states are carried from chunk to chunk. Backward does the same in the other
 direction, with the states that forward keeps.
 """
+import math
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from mmvssd_kernels import triton_support
+from mmvssd_kernels.compile_ahead import ALIGNMENT
 from mmvssd_kernels.numerics import sum_dtype
 
 #: Largest state size, and rank of step sizes: sums over channels are tiles of that width.
@@ -214,8 +216,8 @@ class Scan:
                 *inputs.B.stride(), *inputs.C.stride(), *_mask_strides(inputs.mask),
                 parts.whole.stride(0), *out.stride(),
                 **self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=out),
-                ONLY=axis, JOINED=self.joined > 1, **self._flags, **self._products(), num_warps=1,
-                num_stages=1)
+                TA=_alignment(inputs.dt), ONLY=axis, JOINED=self.joined > 1, **self._flags,
+                **self._products(), num_warps=1, num_stages=1)
         self._add(parts, y)
 
     def gradients(self, dy: Tensor, states: Tensor, results: Gradients, by_input: Views) -> None:
@@ -245,6 +247,7 @@ class Scan:
         dB, dC = (self._parts(t, blocks, by_input.B) for t in (results.B, results.C))
         known = self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=dy, X=du.view,
                                 Q=ddt.view, P=dB.view)
+        known.update(TA=_alignment(inputs.dt), QA=_alignment(ddt.view, ddt.whole.stride(0)))
         for axis, base, each_here in self._launches(each):
             self.kernels.gradients[(blocks * slots * self.G * parts, )](
                 *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),
@@ -306,8 +309,9 @@ class Scan:
             self.kernels.chunk_ends[(programs, )](
                 u, *self._pointers(B)[1:], _pointer(inputs.mask, u), totals, ends, self.N, chunks,
                 base, self.rows, self.columns, *self._strides(u), *B.stride(),
-                *_mask_strides(inputs.mask), **self._distances(U=u, T=inputs.dt, B=B), ONLY=axis,
-                BACKWARD=backward, **self._flags, **self._products(), num_warps=1, num_stages=1)
+                *_mask_strides(inputs.mask), **self._distances(U=u, T=inputs.dt, B=B),
+                TA=_alignment(inputs.dt), ONLY=axis, BACKWARD=backward, **self._flags,
+                **self._products(), num_warps=1, num_stages=1)
         BC, BE = 16, 64
         blocks = -(-self.S * self.D // BE)
         self.kernels.carry[(blocks * self.K * self.N, )](
@@ -379,6 +383,19 @@ class Scan:
 
 def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
     return {f'{prefix}DTYPE': triton_support.language(dtype), f'{prefix}PRECISION': precision}
+
+
+def _alignment(t: Tensor, *strides: int) -> int:
+    """Return of how many bytes all tokens' places are multiples, as far as a lane loads at once.
+
+    Args:
+        t: (N, G, tokens, c).
+        strides: Further distances of what is taken of it.
+    """
+    size = t.element_size()
+    if t.data_ptr() % ALIGNMENT:  # what is compiled is kept for all such tensors
+        return size
+    return math.gcd(ALIGNMENT, *[size * stride for stride in (*t.stride()[:3], *strides)])
 
 
 def _far(*tensors: Tensor) -> bool:

@@ -41,6 +41,7 @@ from mmvssd_kernels.selective_scan.triton_tiles import (
     place,
     places,
     places_anew,
+    places_of_steps,
     present,
     row,
     run,
@@ -69,7 +70,7 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                stride_tn, stride_tg, stride_tk, stride_tc,
                stride_wg, stride_wd, stride_wr, stride_b, stride_Ad, stride_As,
                stride_Bn, stride_Bg, stride_Bk, stride_Bs,
-               stride_mn, stride_mk, UK: tl.constexpr, TK: tl.constexpr,
+               stride_mn, stride_mk, UK: tl.constexpr, TK: tl.constexpr, TA: tl.constexpr,
                BK: tl.constexpr, MK: tl.constexpr, D: tl.constexpr, S: tl.constexpr,
                R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
                DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, ONLY: tl.constexpr,
@@ -117,16 +118,18 @@ def chunk_ends(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_mask, p_total, p_end, N,
                     for s in range(S):
                         tl.store(p_h + s * D, b_before, mask=m_d)
                 for j in range(count):
-                    _, start, at, o_p, _ = place(j, begin, count, rows, columns, o_t,
-                                                 TURNED >> way & 1,
-                                                 (way % DIRECTIONS == 1) != BACKWARD, False, BL)
+                    tile, start, at, o_p, _ = place(
+                        j, begin, count, rows, columns, o_t, TURNED >> way & 1,
+                        (way % DIRECTIONS == 1) != BACKWARD, False, BL)
                     left, m_kept, whole = tokens_of(p_maskn + at * mk, start, o_t, o_p, W, mk,
                                                     MASKED, BL)
                     p_tile = places(p_un + at * uk, o_p, o_d, uk, stride_ud)
                     b_u, b_dt, _ = load_tiles(
-                        p_tile, places(p_dtk + at * tk, o_p, o_c, tk, stride_tc),
+                        p_tile,
+                        places_of_steps(p_dtk, at, 0, o_p, o_c, tk, stride_tc, tile, TA, 0, False,
+                                        False, BR),
                         p_tile, o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
-                        0 if BR else TK, UK, TURNED >> way & 1)
+                        TK, UK, TURNED >> way & 1, BR)
                     b_u = b_u.to(ACC)
                     b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
                                        SOFTPLUS, False, BR, DTYPE, PRECISION, ACC)
@@ -202,8 +205,8 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
             stride_Bn, stride_Bg, stride_Bk, stride_Bs,
             stride_Cn, stride_Cg, stride_Ck, stride_Cs,
             stride_mn, stride_mk, stride_yp, stride_yn, stride_yg, stride_yk,
-            stride_yd, UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
-            MK: tl.constexpr, YK: tl.constexpr, D: tl.constexpr,
+            stride_yd, UK: tl.constexpr, TK: tl.constexpr, TA: tl.constexpr, BK: tl.constexpr,
+            CK: tl.constexpr, MK: tl.constexpr, YK: tl.constexpr, D: tl.constexpr,
             S: tl.constexpr, R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
             DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, ONLY: tl.constexpr,
             JOINED: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
@@ -267,9 +270,10 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                     p_tile = places(p_yn + at * yk, o_p, o_d, yk, stride_yd)
                     b_u, b_dt, b_others = load_tiles(
                         places(p_un + at * uk, o_p, o_d, uk, stride_ud),
-                        places(p_dtk + at * tk, o_p, o_c, tk, stride_tc), p_tile,
-                        o_t, left, m_kept, m_d, m_c, m_d & more, whole, True, UK,
-                        0 if BR else TK, YK, TURNED >> way & 1)
+                        places_of_steps(p_dtk, at, 0, o_p, o_c, tk, stride_tc, tile, TA, 0, False,
+                                        False, BR),
+                        p_tile, o_t, left, m_kept, m_d, m_c, m_d & more, whole, True, UK,
+                        TK, YK, TURNED >> way & 1, BR)
                     b_u = b_u.to(ACC)
                     b_delta, _ = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
                                        SOFTPLUS, False, BR, DTYPE, PRECISION, ACC)
@@ -300,7 +304,7 @@ def outputs(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_carry, p_
                         if S > 1:
                             tl.store(p_h + s * D, b_before, mask=m_d)
                     store_tile(p_tile, p_tile, b_y, o_t, W - start, m_kept, m_d, False, whole,
-                               False)
+                               False, 0)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -316,15 +320,15 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
               stride_yd, stride_xp, stride_xn, stride_xg, stride_xk, stride_xd,
               stride_qn, stride_qg, stride_qk, stride_qc, stride_qb,
               stride_pn, stride_pg, stride_pk, stride_ps, stride_pb,
-              UK: tl.constexpr, TK: tl.constexpr, BK: tl.constexpr, CK: tl.constexpr,
-              MK: tl.constexpr, YK: tl.constexpr, XK: tl.constexpr, QK: tl.constexpr,
-              PK: tl.constexpr, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr,
-              AXES: tl.constexpr, COUNT: tl.constexpr, DIRECTIONS: tl.constexpr,
-              TURNED: tl.constexpr, ONLY: tl.constexpr, JOINED: tl.constexpr,
-              SOFTPLUS: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
-              BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr, DTYPE: tl.constexpr,
-              PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr, GRAD_PRECISION: tl.constexpr,
-              ACC: tl.constexpr):
+              UK: tl.constexpr, TK: tl.constexpr, TA: tl.constexpr, BK: tl.constexpr,
+              CK: tl.constexpr, MK: tl.constexpr, YK: tl.constexpr, XK: tl.constexpr,
+              QK: tl.constexpr, QA: tl.constexpr, PK: tl.constexpr, D: tl.constexpr,
+              S: tl.constexpr, R: tl.constexpr, AXES: tl.constexpr, COUNT: tl.constexpr,
+              DIRECTIONS: tl.constexpr, TURNED: tl.constexpr, ONLY: tl.constexpr,
+              JOINED: tl.constexpr, SOFTPLUS: tl.constexpr, MASKED: tl.constexpr,
+              FAR: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr,
+              DTYPE: tl.constexpr, PRECISION: tl.constexpr, GRAD_DTYPE: tl.constexpr,
+              GRAD_PRECISION: tl.constexpr, ACC: tl.constexpr):
     """Compute gradients of all inputs.
 
     A program takes a chunk and a block of channels, of several images one after the other or
@@ -427,12 +431,12 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         b_u, b_dt, b_dy = load_tiles(
                             places_anew(p_un + at * uk, first_d, o_p, o_d, uk,
                                         stride_ud, tile, UK, TURNED >> way & 1, FAR),
-                            places_anew(p_dtk + at * tk, first_c, o_p, o_c, tk,
-                                        stride_tc, tile, TK, TURNED >> way & 1, FAR),
+                            places_of_steps(p_dtk, at, first_c, o_p, o_c, tk, stride_tc, tile, TA,
+                                            TK, TURNED >> way & 1, FAR, BR),
                             places_anew(p_dyn + at * yk, first_d, o_p, o_d, yk,
                                         stride_yd, tile, YK, TURNED >> way & 1, FAR),
                             o_t, left, m_kept, m_d, m_c, m_d, whole, False, UK,
-                            0 if BR else TK, YK, TURNED >> way & 1)
+                            TK, YK, TURNED >> way & 1, BR)
                         b_u = b_u.to(ACC)
                         b_dy = b_dy.to(ACC)
                         b_delta, b_slope = steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias,
@@ -488,18 +492,18 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                             p_tile = places_anew(p_last + o_dun + at * xk, first_d, o_p, o_d, xk,
                                                  stride_xd, tile, XK, TURNED >> way & 1, FAR)
                         store_tile(p_tile, p_others, b_du, o_t, W - start, m_kept, m_d, more, whole,
-                                   AXES * COUNT * DIRECTIONS > 1)
-                        p_ddtk = p_ddtn + at * qk
+                                   AXES * COUNT * DIRECTIONS > 1, 0)
+                        p_ddtk = p_ddtn
                         if BR:
                             b_dweight += dot_of_parts(b_dz, b_dt, GRAD_DTYPE,
                                                       GRAD_PRECISION, ACC, None, True)
-                            b_dz = dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
-                                                GRAD_PRECISION, ACC)
+                            b_dz = tl.trans(dot_of_parts(b_dz, tl.trans(b_weight), GRAD_DTYPE,
+                                                         GRAD_PRECISION, ACC))
                             p_ddtk += block * stride_qb
-                        p_tile = places_anew(p_ddtk, first_c, o_p, o_c, qk, stride_qc, tile, QK,
-                                             TURNED >> way & 1, FAR)
+                        p_tile = places_of_steps(p_ddtk, at, first_c, o_p, o_c, qk, stride_qc,
+                                                 tile, QA, QK, TURNED >> way & 1, FAR, BR)
                         store_tile(p_tile, p_tile, b_dz, o_t, W - start, m_kept, m_c, False, whole,
-                                   False)
+                                   False, BR)
                 p_sums = sums_of(p_dparameters, slot_here, K, k, o_d, D, S, R)
                 tl.store(p_sums, b_dbias, mask=m_d)
                 tl.store(p_sums + D, b_dD, mask=m_d)

@@ -157,6 +157,8 @@ def place(j, begin, count, rows, columns, o_t, TURN: tl.constexpr, REVERSE: tl.c
         o_p = down_columns(o_t, first, rows, columns, BL)
         if JOINED:  # the next image begins where its first column does, not with one more
             o_p += tl.where(o_t < rows * columns - rest, 0, (rows - 1) * columns)
+        # a lane computes one, and shared memory hands all to all, as in load_projections
+        o_p = tl.reshape(tl.associative_scan(o_p[:, None], 1, last), o_t.shape)
     return tile.to(tl.int64), start.to(tl.int64), at.to(tl.int64), o_p, rest
 
 
@@ -253,6 +255,25 @@ def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.conste
 
 
 @triton.jit
+def places_of_steps(p, at, first, o_t, o_c, T, C, tile, A: tl.constexpr, K: tl.constexpr,
+                    TURN: tl.constexpr, FAR: tl.constexpr, BR: tl.constexpr):
+    """Return where step sizes of a tile lie whose first token has place ``at``.
+
+    Those of a low rank make a tile of ranks by tokens. As tokens by ranks, one of 32 ranks would be
+    shared out as the tiles of channels are, or these as that one. Tokens begin at multiples of A
+    bytes, as wide as a lane may load. The compiler knows that of no tensor: the distance of images
+    is not compiled in, and of ranks 24 lie 24 apart.
+    """
+    p += at * T
+    if BR:
+        p_ranks = tl.multiple_of(p, A) + o_c.to(tl.int64)[:, None] * C
+        p_tile = p_ranks + o_t.to(tl.int64)[None, :] * T
+    else:
+        p_tile = places_anew(p, first, o_t, o_c, T, C, tile, K, TURN, FAR)
+    return p_tile
+
+
+@triton.jit
 def sums_of(p_sums, slot, K, k, o_d, D: tl.constexpr, S: tl.constexpr, R: tl.constexpr):
     """Return where a sequence's first sum over tokens lies, for each channel."""
     return p_sums + ((slot.to(tl.int64) * K + k) * (2 + S + R) * D + o_d)
@@ -282,42 +303,53 @@ def by_channel(b_t, K: tl.constexpr, TURN: tl.constexpr):
 
 
 @triton.jit
+def across(m_t, m_c, BR: tl.constexpr):
+    """Join masks of tokens and channels to that of a tile, or of BR ranks one to a row."""
+    return m_c[:, None] & m_t[None, :] if BR else m_t[:, None] & m_c[None, :]
+
+
+@triton.jit
 def load_tiles(p_u, p_dt, p_y, o_t, left, m_kept, m_d, m_c, m_y, whole, PADDING: tl.constexpr,
-               UK: tl.constexpr, TK: tl.constexpr, YK: tl.constexpr, TURN: tl.constexpr):
+               UK: tl.constexpr, TK: tl.constexpr, YK: tl.constexpr, TURN: tl.constexpr,
+               BR: tl.constexpr):
     """Load three tiles, of channels m_d, m_c and m_y; 0 if there is no token, or it is padding.
 
     PADDING: of the third padding is loaded too.
     """
     if whole:
         b_u = tl.load(p_u, mask=m_d[None, :], other=0)
-        b_dt = tl.load(p_dt, mask=m_c[None, :], other=0)
+        b_dt = tl.load(p_dt, mask=m_c[:, None] if BR else m_c[None, :], other=0)
         b_y = tl.load(p_y, mask=m_y[None, :], other=0)
     else:
         m_line = o_t < left
         m_t = m_line & m_kept
         b_u = tl.load(p_u, mask=m_t[:, None] & m_d[None, :], other=0)
-        b_dt = tl.load(p_dt, mask=m_t[:, None] & m_c[None, :], other=0)
+        b_dt = tl.load(p_dt, mask=across(m_t, m_c, BR), other=0)
         b_y = tl.load(p_y, mask=(m_line if PADDING else m_t)[:, None] & m_y[None, :], other=0)
-    return by_channel(b_u, UK, TURN), by_channel(b_dt, TK, TURN), by_channel(b_y, YK, TURN)
+    b_dt = tl.trans(b_dt) if BR else by_channel(b_dt, TK, TURN)
+    return by_channel(b_u, UK, TURN), b_dt, by_channel(b_y, YK, TURN)
 
 
 @triton.jit
-def store_tile(p, p_others, b_t, o_t, rest, m_kept, m_c, more, whole, ADD: tl.constexpr):
+def store_tile(p, p_others, b_t, o_t, rest, m_kept, m_c, more, whole, ADD: tl.constexpr,
+               BR: tl.constexpr):
     """Store a tile, 0 at padding; with ADD on top of p_others, if there is ``more``.
 
     The line's ``rest`` is told in 64 bits, not as ``left``: a compiler that sees the condition of
-    the loads again computes it for all tiles, ahead of the branches.
+    the loads again computes it for all tiles, ahead of the branches. With BR it is of ranks, one to
+    a row.
     """
     if whole:
         if ADD:
             b_t += tl.load(p_others, mask=(m_c & more)[None, :], other=0).to(b_t.dtype)
-        tl.store(p, b_t, mask=m_c[None, :])
+        tl.store(p, b_t, mask=m_c[:, None] if BR else m_c[None, :])
     else:
-        m_t = (o_t < rest)[:, None]
-        b_t = tl.where(m_kept[:, None], b_t, 0)
+        m_t = o_t < rest
+        b_t = tl.where(m_kept[None, :] if BR else m_kept[:, None], b_t, 0)
         if ADD:
-            b_t += tl.load(p_others, mask=m_t & (m_c & more)[None, :], other=0).to(b_t.dtype)
-        tl.store(p, b_t, mask=m_t & m_c[None, :])
+            b_t += tl.load(p_others, mask=m_t[:, None] & (m_c & more)[None, :],
+                           other=0).to(b_t.dtype)
+        tl.store(p, b_t, mask=across(m_t, m_c, BR))
 
 
 @triton.jit
