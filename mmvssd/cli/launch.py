@@ -20,7 +20,7 @@ from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.engine.record.drawing import VISUALIZERS
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.host_internals import scale_rate_for
-from mmvssd.paths import configs_dir
+from mmvssd.paths import configs_dir, pattern_hint
 from mmvssd.phrases import emptiness, similar
 from mmvssd.processes import is_first
 
@@ -53,6 +53,8 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
         work_dir = cfg.get('work_dir')
     if work_dir is not None and emptiness(work_dir):
         raise ConfigError(f'--work-dir: {emptiness(work_dir)}')
+    if work_dir and not os.path.isdir(work_dir) and pattern_hint(work_dir):
+        raise ConfigError(f'--work-dir: got {work_dir}{pattern_hint(work_dir)}')
     cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
     return cfg
 
@@ -67,7 +69,8 @@ def find_config(path: str) -> Path:
     names = {file.stem: str(file.relative_to(root)) for file in recipes}
     close = similar(Path(path).stem, names, cutoff=0.3)
     raise ConfigError(f'{path}: no such recipe, neither from {Path.cwd()} nor in {root}; '
-                      f'similar: {", ".join(names[name] for name in close) or "none"}')
+                      f'similar: {", ".join(names[name] for name in close) or "none"}'
+                      + pattern_hint(path))
 
 
 def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = False,
@@ -232,7 +235,7 @@ def _check_pretrained(cfg: Config) -> None:
                 'from it. Convert a published file to it with '
                 'tools/model_converters/convert_checkpoint.py, name another with --cfg-options '
                 'model.backbone.init_cfg.checkpoint=FILE, or start from random weights with '
-                '--cfg-options model.backbone.init_cfg=None')
+                '--cfg-options model.backbone.init_cfg=None' + pattern_hint(path))
 
 
 def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,

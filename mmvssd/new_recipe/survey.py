@@ -24,6 +24,7 @@ from mmvssd.datasets.formats import (
     Tree,
     recognize,
 )
+from mmvssd.engine.data.data_survey.overlap import check_copies
 from mmvssd.engine.data.file_facts import (
     LARGE,
     MISSING,
@@ -159,6 +160,7 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     for loop in tree.loops:
         findings.warn(str(tree.root), '{} link[s] [leads|lead] back to a folder above them', loop)
     _check_items(data, str(path), findings)
+    _check_copies(data, str(path), findings)
     if findings.of(STOP):
         raise DataError(findings.text())
     split = _set_aside(data, fraction, seed)
@@ -301,6 +303,15 @@ def _check_items(data: Data, where: str, findings: Findings) -> None:
         findings.stop(where, f'there is only one image, {data.items[0].image}; training needs '
                              'one and validation another',
                       advice='Add images, or name data of validation with --val')
+
+
+def _check_copies(data: Data, where: str, findings: Findings) -> None:
+    """Note images that are copies, whichever part they are of."""
+    classes: Dict[str, Optional[str]] = {
+        str(item.image): data.classes[item.label] for item in data.items
+        if item.label is not None}
+    check_copies(where, [str(item.image) for item in data.items], classes,
+                 FileFacts(None, DECODING), findings)
 
 
 def _set_aside(data: Data, fraction: float, seed: int) -> str:

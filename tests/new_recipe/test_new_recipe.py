@@ -190,6 +190,21 @@ def test_a_file_stands_for_its_folder(tmp_path):
         assert len(built(file, 'train')) == len(built(whole, 'train'))
 
 
+def test_copies_are_named_with_their_classes(tmp_path, capsys):
+    root = tmp_path / 'data'
+    for seed in range(8):
+        made.picture(root / ('cat', 'dog')[seed % 2] / f'{seed}.png', seed=seed)
+    write(root, tmp_path / 'apart.py')
+    assert ' cop' not in capsys.readouterr().out
+    (root / 'dog' / 'a.png').write_bytes((root / 'cat' / '0.png').read_bytes())
+    (root / 'dog' / 'b.png').write_bytes((root / 'dog' / '1.png').read_bytes())
+    write(root, tmp_path / 'alike.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert (f'1 image is a copy of one of another class (the first: {root}/dog/a.png is '
+            f'{root}/cat/0.png: dog and cat). Keep the one whose class is right') in said
+    assert f'1 image is a copy of another one (the first: {root}/dog/b.png is {root}/dog/1.' in said
+
+
 def test_two_images_of_two_classes(tmp_path, capsys):
     """The least that can be divided; what is lacking then is said."""
     made.make_labelme(tmp_path / 'data', count=2)

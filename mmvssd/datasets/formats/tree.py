@@ -12,6 +12,7 @@ from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import UNREAD, image_names, is_hidden, walk
 from mmvssd.errors import DataError
+from mmvssd.paths import seen_from
 from mmvssd.phrases import some
 
 #: Words of names of folders and files, by the part that they stand for.
@@ -43,7 +44,7 @@ class Tree:
     def __init__(self, data: Union[str, Path]):
         path = Path(os.path.abspath(data))
         if not os.path.lexists(path):
-            raise DataError(f'{data}: no such file or folder (seen from {Path.cwd()})')
+            raise DataError(f'{data}: no such file or folder{seen_from(data)}')
         self.file = None if path.is_dir() else path
         self.root = path if path.is_dir() else path.parent
         if not os.access(self.root, os.R_OK | os.X_OK):

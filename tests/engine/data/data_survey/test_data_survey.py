@@ -81,7 +81,7 @@ def test_healthy_data(recipe, said, tmp_path, name):
     # few scenes do not have all digits
     assert all('never occur' in found.what for found in hook.findings.of(WARN))
     assert not hook.findings.not_looked_at
-    assert 'headers of 4 of 4 images' in hook.looked_at('train')
+    assert 'headers of all 4 images' in hook.looked_at('train')
     assert said[-1].startswith('Data looked at: ')
     assert (tmp_path / 'work' / CACHE).is_file()
 
@@ -264,7 +264,7 @@ def test_data_sets_in_others(recipe, digits, kind):
     cfg = recipe(DETECTOR, train_dataloader__batch_sampler=None)
     cfg.train_dataloader.dataset = wrapped(cfg, kind)
     hook = survey(cfg)
-    assert 'headers of 4 of 4 images' in hook.looked_at('train')
+    assert 'headers of all 4 images' in hook.looked_at('train')
     spoil_coco(digits, lambda coco: coco['annotations'][0].update(bbox=None))
     findings = Findings()
     with DefaultScope.overwrite_default_scope('mmdet'):
