@@ -273,7 +273,8 @@ def commands(text):
 def help_of_tools(site, without=()):
     """What the site says of each tool, by its name; sections of tools may be left out."""
     page = (site / 'reference' / 'tools.html').read_text(encoding='utf-8')
-    sections = [part for part in re.split('<h2 id="', page) if part.partition('"')[0] not in without]
+    sections = [part for part in re.split('<h2 id="', page)
+                if part.partition('"')[0] not in without]
     return {part.partition('"')[0]: html.unescape(re.sub('<[^>]+>', '', part))
             for section in sections for part in re.split('<h3 id="', section)[1:]}
 

@@ -19,10 +19,14 @@ from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.engine.record.drawing import VISUALIZERS
 from mmvssd.errors import CheckpointError, ConfigError
+from mmvssd.families import FAMILIES
 from mmvssd.host_internals import scale_rate_for
 from mmvssd.paths import configs_dir, pattern_hint
 from mmvssd.phrases import emptiness, similar
 from mmvssd.processes import is_first
+
+#: Heads of MMPreTrain that take one vector an image.
+LINEAR_HEADS = ('LinearClsHead', 'MultiLabelLinearClsHead', 'StackedLinearClsHead')
 
 
 def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'none',
@@ -101,6 +105,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
                               'set it to the global batch that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
     _start_from(cfg, resume)
+    _check_neck(cfg)
     _check_pretrained(cfg)
     check_data(cfg, 'train', 'val')
     runner = _build(cfg, 'train', 'val')
@@ -223,6 +228,19 @@ def check_device(device: str) -> None:
         fits = ', '.join(['cpu', *(f'cuda:{index}' for index in range(torch.cuda.device_count()))])
         raise ConfigError(f'--device: got {device or "nothing"}, on which PyTorch cannot compute '
                           f'here ({reason}); what fits: {fits}') from error
+
+
+def _check_neck(cfg: Config) -> None:
+    """Raise ConfigError if a linear head of MMPreTrain would get a backbone's maps as they are.
+
+    ConvNeXt's backbone averages them itself, so configs made for it have no neck.
+    """
+    model = cfg.model
+    backbone, head = ((model.get(part) or {}).get('type') for part in ('backbone', 'head'))
+    if (model.get('neck') is None and backbone in [family.type for family in FAMILIES.values()]
+            and head in LINEAR_HEADS):
+        raise ConfigError(f"model.neck: there is none, and {head} takes averages of {backbone}'s "
+                          "maps; add neck=dict(type='GlobalAveragePooling') to model")
 
 
 def _check_pretrained(cfg: Config) -> None:
