@@ -205,6 +205,40 @@ def images_without_classes(root):
     made.picture(root / 'IMG_1.jpg')
 
 
+def csv_file(content):
+    """Another table in place of that of the made data, or what becomes of it."""
+    def make(root):
+        made.make_csv(root)
+        file = root / 'labels of all.csv'
+        file.write_bytes(content if isinstance(content, bytes)
+                         else content(file.read_text()).encode())
+    return make
+
+
+def one_folder_beside(name, content):
+    def make(root):
+        made.picture(root / 'photos' / '1.jpg')
+        made.picture(root / 'photos' / '2.jpg')
+        (root / name).write_text(content)
+    return make
+
+
+def coco_text(change):
+    def make(root):
+        made.make_coco(root)
+        file = root / 'instances.json'
+        file.write_text(change(file.read_text()))
+    return make
+
+
+def thin_label_maps(root):
+    made.make_label_maps(root)
+    for name in ('images/1.jpg', 'images/2.jpg'):
+        made.picture(root / name, size=(64, 1))
+    for name in ('masks/1.png', 'masks/2.png'):
+        made.label_map(root / name, made.np.zeros((1, 64), made.np.uint8))
+
+
 def heic_photographs(root):
     for name in ('cat', 'dog'):
         (root / name).mkdir(parents=True)
@@ -277,6 +311,22 @@ CASES = {
                   ['only the values 0']),
     'CSV, twice': (csv_rows('0.jpg,cat'), ['listed twice', 'line 10', '0.jpg']),
     'CSV, two classes': (csv_rows('0.jpg,dog'), ['with several classes', 'line 2', '0.jpg']),
+    'CSV of UTF-16': (csv_file('image,label\n0.jpg,cat\n'.encode('utf-16')),
+                      ['not encoded in UTF-8', 'labels of all.csv']),
+    'CSV of UTF-16 without a mark': (csv_file('image,label\n0.jpg,cat\n'.encode('utf-16-le')),
+                                     ['encoded in UTF-16', 'labels of all.csv']),
+    'CSV, two columns of classes': (csv_file(lambda text: text.replace('label', 'label,label', 1)),
+                                    ["several columns 'label'", 'labels of all.csv']),
+    'CSV, a quote': (csv_file(lambda text: text.replace(',cat', ',"cat', 1)),
+                     ['is a quote not closed?', 'labels of all.csv']),
+    'CSV without rows': (one_folder_beside('labels.csv', 'image,label\n'), [
+        'has one class, photos', 'labels.csv was not taken for annotations']),
+    'JSON without categories': (change_coco(lambda content: content.pop('categories')),
+                                ['holds no categories', 'instances.json']),
+    'JSON, a key twice': (coco_text(lambda text: f'{text[:-1]}, "annotations": []}}'), [
+        "instances.json has the key 'annotations' twice"]),
+    'label maps of one row': (thin_label_maps, ['2 label maps of one row or one column',
+                                                'masks/1.png', 'masks/2.png']),
     'CSV, no class': (csv_rows('0.jpg,'), ['lacks an image or a class', 'line 10']),
     'CSV, no image': (csv_rows('none.jpg,cat'), ['not there', 'line 10: none.jpg']),
 }

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -332,6 +333,47 @@ def test_a_byte_order_mark_is_read_and_not_written(tmp_path):
     file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
     cfg = write(root, tmp_path / 'r.py', val=str(file))  # the host gets no part as it lies
     assert [check_objects(built(cfg, part), True) for part in ('train', 'val')] == [{0, 1}] * 2
+
+
+def test_names_that_other_systems_do_not_tell_apart(tmp_path, capsys):
+    """Windows and macOS find a file by other capitals, and macOS writes accents apart."""
+    names = [f'Bär {index}.JPG' for index in range(6)]
+    for kind in ('coco', 'csv'):
+        for name in names:
+            made.picture(tmp_path / kind / 'images' / unicodedata.normalize('NFD', name))
+    listed = [name.lower() for name in names]
+    file = tmp_path / 'coco' / 'instances.json'
+    file.write_text(json.dumps(made.coco_content(listed)))
+    rows = [f'images/{name},{"ab"[index % 2]}' for index, name in enumerate(listed)]
+    (tmp_path / 'csv' / 'labels.csv').write_text('\n'.join(['image,label', *rows]))
+    cfg = write(tmp_path / 'coco', tmp_path / 'det.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert '6 file names differ from their files in capitals or accents, and are mended' in said
+    check_objects(built(cfg, 'train'), masks=True)
+    cfg = write(tmp_path / 'csv', tmp_path / 'cls.py')
+    assert len(built(cfg, 'train')) == 4
+    made.picture(tmp_path / 'coco' / 'images' / unicodedata.normalize('NFC', names[0]))
+    with pytest.raises(DataError, match='1 image that it lists is not there'):  # which one?
+        write(tmp_path / 'coco', tmp_path / 'other.py')
+
+
+def test_classes_that_differ_only_in_capitals(tmp_path, capsys):
+    made.make_class_folders(tmp_path / 'data', classes=('Cat', 'cat', 'dog'))
+    write(tmp_path / 'data', tmp_path / 'r.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert "differ only in capitals, blanks or accents (the first: 'Cat' and 'cat')" in said
+
+
+def test_boxes_without_area_are_no_objects(tmp_path, capsys):
+    made.make_coco(tmp_path / 'data', classes=('cat', ))
+    file = tmp_path / 'data' / 'instances.json'
+    content = json.loads(file.read_text())
+    content['annotations'].append(dict(content['annotations'][0], id=77, bbox=[5, 5, 0, 0]))
+    file.write_text(json.dumps(content))
+    write(tmp_path / 'data', tmp_path / 'r.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert '1 box without area in its image, left out (the first: annotation 77 of 0.jpg' in said
+    assert 'cat 5 + 1' in said
 
 
 def test_palettes_of_indexed_label_maps(tmp_path):

@@ -32,6 +32,12 @@ CORNERS = f'COCO boxes are {AS_MEANT}'
 AREAS = 'Write the area of the mask, or width x height'
 
 
+def lies_in(box: Sequence[float], size: Tuple[float, float]) -> bool:
+    """Tell whether readers keep a box for what lies of it in an image (width, height)."""
+    (x, y, width, height), (right, bottom) = box, size
+    return min(width, height) >= 1 and x < right and y < bottom and min(x + width, y + height) > 0
+
+
 class Boxes:
     """The boxes of a file while they are looked at.
 
@@ -76,10 +82,8 @@ class Boxes:
         if not _fits(box, size) and width and height:
             self.crossing += 1
             self.examples.setdefault('crossing', example)
-        if width < 1 or height < 1 or x >= right or y >= bottom or x + width <= 0 or (
-                y + height <= 0):
-            return None  # left out by the reader, which is counted where it reads
-        return box
+        # what a reader leaves out is counted where it reads
+        return box if lies_in(box, size) else None
 
     def _with_area(self, box: Optional[Sequence[float]], area: Any,
                    label: str) -> Optional[Sequence[float]]:

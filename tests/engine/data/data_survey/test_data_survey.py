@@ -200,6 +200,17 @@ def test_label_maps_in_training_and_validation(recipe, digits, split):
                          str(caught.value))
 
 
+def test_label_maps_of_one_column(recipe, digits):
+    """MMSegmentation makes a row of numbers of such a map, at which a later step fails."""
+    pytest.importorskip('mmseg')
+    path = min((digits / 'ade20k' / 'annotations' / 'training').iterdir())
+    for file in (path, digits / 'ade20k' / 'images' / 'training' / f'{path.stem}.jpg'):
+        Image.fromarray(np.asarray(Image.open(file))[:, :1]).save(file)
+    with pytest.raises(DataError, match=f'1 label map of one row .*{path.name}') as caught:
+        survey(recipe(SEGMENTOR))
+    assert '1 fault of the data' in str(caught.value)
+
+
 def test_label_maps_that_nothing_reads(recipe, digits):
     """A test that only writes predictions asks for none."""
     pytest.importorskip('mmseg')
