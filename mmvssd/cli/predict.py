@@ -45,6 +45,7 @@ from mmvssd.cli.unfinished import Unfinished
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
+from mmvssd.files import NO_ROOM
 from mmvssd.phrases import counted, emptiness, left_out, numbered, of_all
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
@@ -57,7 +58,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOW_SCORE = 0.05
 
 #: Errors after which no other result can be written either.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+FULL = (*NO_ROOM, errno.EIO)
 
 
 class Options(NamedTuple):

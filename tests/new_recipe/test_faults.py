@@ -1,5 +1,6 @@
 """Data with faults: each is said with the file's name, all at once, and nothing is written."""
 import base64
+import errno
 import importlib.util
 import io
 import json
@@ -12,8 +13,8 @@ from PIL import Image
 
 from mmvssd.datasets.formats import MARK, Tree, recognize
 from mmvssd.engine.data import file_facts
-from mmvssd.errors import DataError
-from mmvssd.new_recipe import new_recipe
+from mmvssd.errors import ConfigError, DataError
+from mmvssd.new_recipe import command, new_recipe
 
 spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'made_data.py')
 made = importlib.util.module_from_spec(spec)
@@ -398,6 +399,18 @@ def test_no_permission_to_write(tmp_path):
     (tmp_path / 'locked').mkdir(mode=0o555)
     with pytest.raises(ValueError, match='cannot be made or written to'):
         new_recipe(str(tmp_path / 'data'), str(tmp_path / 'locked' / 'r.py'))
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    made.make_class_folders(tmp_path / 'data')
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(command, 'convert', full)
+    with pytest.raises(ConfigError, match=r'r.py and r_data cannot be written \(No space left'):
+        new_recipe(str(tmp_path / 'data'), str(tmp_path / 'out' / 'r.py'), arch='vssd-nano')
+    assert list((tmp_path / 'out').iterdir()) == []
 
 
 def test_out_cannot_be_a_folder_or_lie_in_a_file(tmp_path):
