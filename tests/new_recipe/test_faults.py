@@ -286,6 +286,9 @@ CASES = {
                                   '["touch called"]\n'), ['cannot be read as YAML', 'data.yaml']),
     'YAML, names with gaps': (yaml_file('train: images/train\nval: images/val\n'
                                         'names: {0: cat, 2: dog}\n'), ['without gaps']),
+    'YAML, a key twice': (yaml_file('names: [a, b]\ntrain: images/train\nval: images/val\n'
+                                    'names: [a, b, c]\n'), [
+        "data.yaml: cannot be read as YAML (the key 'names' stands there twice"]),
     'YAML, yes': (yaml_file('train: images/train\nval: images/val\nnames: [yes, dog]\n'),
                   ['reads as a bool', 'in quotes']),
     'YAML, no folder': (yaml_file('train: images/training\nval: images/val\nnames: [a, b]\n'),

@@ -357,6 +357,31 @@ def test_names_that_other_systems_do_not_tell_apart(tmp_path, capsys):
         write(tmp_path / 'coco', tmp_path / 'other.py')
 
 
+def test_annotations_as_windows_writes_them(tmp_path, capsys):
+    """Endings in capitals, UTF-16, byte order marks, and lists with endings or blanks in names."""
+    made.make_yolo(tmp_path / 'yolo')
+    for file in sorted((tmp_path / 'yolo' / 'labels').rglob('*.txt')):
+        file.rename(file.with_suffix('.TXT'))
+    description = tmp_path / 'yolo' / 'data.yaml'
+    description.write_text(f'{description.read_text()}\nnc: 5\n')
+    cfg = write(tmp_path / 'yolo', tmp_path / 'y.py')
+    assert (len(built(cfg, 'train')), len(built(cfg, 'val'))) == (4, 4)
+    said = ' '.join(capsys.readouterr().out.split())
+    assert "data.yaml: 'nc' is 5, and there are 2 names" in said
+    root = tmp_path / 'voc'
+    made.make_voc(root)
+    for part in ('JPEGImages/0.jpg', 'Annotations/0.xml'):
+        (root / part).rename((root / part).with_stem('Bild 1'))
+    file = root / 'Annotations' / '1.xml'
+    text = f'<?xml version="1.0" encoding="UTF-16"?>{file.read_text()}'
+    file.write_bytes(text.encode('utf-16'))
+    lines = ['\ufeffBild 1', '1.jpg', '2  1', '3.jpg -1']
+    (root / 'ImageSets' / 'Main' / 'train.txt').write_bytes('\r\n'.join(lines).encode())
+    cfg = write(root, tmp_path / 'v.py')
+    assert 'Images: 4 train, 2 val; validation given' in capsys.readouterr().out
+    assert (len(built(cfg, 'train')), len(built(cfg, 'val'))) == (4, 2)
+
+
 def test_classes_that_differ_only_in_capitals(tmp_path, capsys):
     made.make_class_folders(tmp_path / 'data', classes=('Cat', 'cat', 'dog'))
     write(tmp_path / 'data', tmp_path / 'r.py')
