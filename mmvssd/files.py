@@ -1,4 +1,5 @@
 """Files that are written whole or not at all."""
+import errno
 import json
 import math
 import os
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, Union
 
+#: Errors of writing that say that there is no room for a file, or none for any file.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 #: What a file's name ends with while it is being written.
 PARTIAL = '.partial'
 
@@ -25,7 +28,7 @@ def written_whole(file: Path, *, durable: bool = False) -> Iterator[Path]:
             that stops.
 
     Raises:
-        OSError: The folder is not there or cannot be written to.
+        OSError: The folder is not there or cannot be written to. It names a file.
     """
     partial = file.with_name(f'{file.name}.{uuid.uuid4().hex[:8]}{PARTIAL}')
     try:
@@ -34,6 +37,10 @@ def written_whole(file: Path, *, durable: bool = False) -> Iterator[Path]:
             with open(partial, 'rb') as content:
                 os.fsync(content.fileno())
         os.replace(partial, file)
+    except OSError as error:
+        if error.filename is None and error.errno in NO_ROOM:  # as of a file that was open
+            error.filename = str(file)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

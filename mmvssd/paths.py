@@ -1,5 +1,10 @@
-"""Folders of the package's own files, in a checkout and in an installed wheel."""
+"""Folders of the package's own files, and what messages say of paths that are not there."""
+import glob
+import os
 from pathlib import Path
+from typing import Union
+
+from mmvssd.phrases import some
 
 
 def project_root() -> Path:
@@ -12,3 +17,18 @@ def project_root() -> Path:
 def configs_dir() -> Path:
     """Folder of the recipes."""
     return project_root() / 'configs'
+
+
+def seen_from(path: Union[str, Path]) -> str:
+    """Return what follows "no such file" in a message: the current folder, and a pattern's hint."""
+    return f' (seen from {Path.cwd()}){pattern_hint(path)}'
+
+
+def pattern_hint(path: Union[str, Path]) -> str:
+    """Say what fits a pattern that a shell left as it is, as in quotes; empty if it is none."""
+    pattern = str(path)
+    fits = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+    if glob.has_magic(pattern) and fits:
+        return f'; it is a pattern, and one path is expected here. What fits it: {some(fits)}'
+    # a bracket may be part of a name
+    return '; it is a pattern that nothing fits' if set('*?') & set(pattern) else ''

@@ -20,7 +20,8 @@ def first_and_more(names: Sequence) -> str:
 
 def counted(count: int, noun: str) -> str:
     """Return a number with a regular noun, such as ``1 image`` and ``2 images``."""
-    return f'{count} {noun}' + 's' * (count != 1)
+    plural = 'es' if noun.endswith(('s', 'x')) else 's'
+    return f'{count} {noun}' + plural * (count != 1)
 
 
 def numbered(text: str, count: int) -> str:
@@ -37,9 +38,16 @@ def numbered(text: str, count: int) -> str:
     return text.replace('{}', str(count))
 
 
+def of_all(count: int, total: int, noun: str) -> str:
+    """Return a share, such as ``2 of 5 images``, ``all 5 images`` or ``1 image``."""
+    if count != total:
+        return f'{count} of {counted(total, noun)}'
+    return f'{"all " * (total > 1)}{counted(total, noun)}'
+
+
 def left_out(count: int, total: int) -> str:
     """Return the line above a list of images that were left out."""
-    return numbered(f'{{}} of {total} images [was|were] left out:', count)
+    return numbered(f'{of_all(count, total, "image")} [was|were] left out:', count)
 
 
 def similar(name: Any, known: Iterable, most: int = 3, cutoff: float = 0.6) -> List[str]:

@@ -11,6 +11,7 @@ from mmvssd.phrases import (
     first_and_more,
     left_out,
     numbered,
+    of_all,
     short,
     similar,
     some,
@@ -30,6 +31,11 @@ def test_how_many_there_are():
     assert first_and_more('abcdefg') == 'a, b, c, d, e and 2 more'
     assert left_out(1, 3) == '1 of 3 images was left out:'
     assert left_out(2, 3) == '2 of 3 images were left out:'
+    assert left_out(1, 1) == '1 image was left out:'
+    assert [counted(number, noun) for number, noun in ((1, 'box'), (2, 'box'), (3, 'class'))] == [
+        '1 box', '2 boxes', '3 classes']
+    assert [of_all(*numbers, 'image') for numbers in ((1, 1), (0, 1), (2, 5), (5, 5))] == [
+        '1 image', '0 of 1 image', '2 of 5 images', 'all 5 images']
 
 
 def test_words_around_a_number():
@@ -43,9 +49,10 @@ def test_every_finding_has_a_singular():
     root = project_root() / 'mmvssd'
     files = [file for folder in ('engine/data', 'datasets', 'new_recipe', 'reports')
              for file in sorted((root / folder).rglob('*.py'))]
-    counting = re.compile(r"f?['\"]\{\{?\}?\} (?P<text>[a-z{][^'\"]*)", re.IGNORECASE)
+    counting = re.compile(r"""f?['"]\{\{?\}?\} (?P<text>[a-z{](?:counted\([^{}]*\)|[^'"])*)""",
+                          re.IGNORECASE)
     # the noun is of the other number, or its text comes from elsewhere
-    unchanging = re.compile(r'of \{.*\} \w+ (cannot be|\{)|\{')
+    unchanging = re.compile(r'of \{.*\} (\w+ )?(cannot be|\{)|\{')
     texts = [(file.name, match['text']) for file in files
              for match in counting.finditer(file.read_text())]
     assert len(texts) > 100

@@ -270,12 +270,32 @@ def commands(text):
                                   re.sub(r'(^| )#.*', '', line))
 
 
+def help_of_tools(site, without=()):
+    """What the site says of each tool, by its name; sections of tools may be left out."""
+    page = (site / 'reference' / 'tools.html').read_text(encoding='utf-8')
+    sections = [part for part in re.split('<h2 id="', page)
+                if part.partition('"')[0] not in without]
+    return {part.partition('"')[0]: html.unescape(re.sub('<[^>]+>', '', part))
+            for section in sections for part in re.split('<h3 id="', section)[1:]}
+
+
+@pytest.mark.slow
+def test_a_page_names_each_option(site):
+    """What --help lists stands in a guide too; pages of the kernels say what to look up there."""
+    guides = '\n'.join(file.read_text(encoding='utf-8') for file in PAGES)
+    tools = help_of_tools(site, without=('benchmarks', 'from-a-plain-installation'))
+    assert len(tools) > 25
+    options = {(tool, option) for tool, text in tools.items()
+               for option in re.findall(r'(?<![\w-])--[a-z][\w-]*', text) if option != '--help'}
+    assert len(options) > 100
+    assert [one for one in sorted(options)
+            if not re.search(rf'{one[1]}\b(?!-)', guides)] == []
+
+
 @pytest.mark.slow
 def test_options_that_documents_name_exist(site):
     """Commands in the guides take the options with which they are written."""
-    page = (site / 'reference' / 'tools.html').read_text(encoding='utf-8')
-    help_of = {part.partition('"')[0]: html.unescape(re.sub('<[^>]+>', '', part))
-               for part in re.split('<h3 id="', page)[1:]}
+    help_of = help_of_tools(site)
     passed_on = {'dist_train.sh': 'train.py', 'slurm_train.sh': 'train.py',
                  'dist_test.sh': 'test.py', 'slurm_test.sh': 'test.py'}
     wrong, seen = [], 0

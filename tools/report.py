@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mmvssd.cli.command_line import named, run
+from mmvssd.cli.image_files import each_path
 from mmvssd.cli.launch import check_output_file
 from mmvssd.errors import ConfigError, printable
 from mmvssd.reports.page import write
@@ -21,7 +22,8 @@ def main() -> None:
     if Path(args.out).suffix not in ('.html', '.htm'):
         raise ConfigError(f'--out: got {args.out}, expected a name that ends with .html')
     check_output_file(args.out, '--out')
-    html = page([Path(path) for path in args.work_dirs], shlex.join(['python', *sys.argv]))
+    work_dirs = [Path(path) for path in each_path(args.work_dirs)]
+    html = page(work_dirs, shlex.join(['python', *sys.argv]))
     write(Path(args.out), html)
     print(f'report in {printable(args.out)}')
 

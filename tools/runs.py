@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmvssd.cli.command_line import named, run, show
+from mmvssd.cli.image_files import each_path
 from mmvssd.files import strict_json
 from mmvssd.reports.runs import listing
 
@@ -16,7 +17,7 @@ def main() -> None:
                         help='show in which settings and scores two runs differ')
     parser.add_argument('--json', action='store_true', help='print JSON in place of a table')
     args = parser.parse_args()
-    roots = [Path(folder) for folder in args.folders]
+    roots = [Path(folder) for folder in each_path(args.folders)]
     if args.compare:
         found = listing.comparison(*(listing.find_run(name, *roots) for name in args.compare))
         show(strict_json(found, indent=1) if args.json else listing.comparison_table(found))

@@ -7,7 +7,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmvssd.errors import ConfigError, printable
 from mmvssd.files import write_whole
-from mmvssd.phrases import numbered
+from mmvssd.paths import seen_from
+from mmvssd.phrases import counted, numbered
 
 #: What a line of the log holds beside losses and scores.
 PLACE = ('step', 'iter', 'epoch')
@@ -74,7 +75,7 @@ def files_of(path: Path) -> List[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ConfigError(f'{path}: no such work dir or scalars.json (seen from {Path.cwd()})')
+        raise ConfigError(f'{path}: no such work dir or scalars.json{seen_from(path)}')
     # a run's folder is named by the time of its start
     files = sorted(path.glob('*/vis_data/scalars.json')) or list(path.glob('**/scalars.json'))
     if not files:
@@ -144,8 +145,8 @@ def entries_of(file: Path, damage: Optional[List[str]] = None) -> List[dict]:
             faults.append(number)
     if faults and damage is not None:
         damage.append(f'{file}: ' + numbered(
-            f'{{}} of {len(lines)} lines cannot be read and [is|are] left out; the '
-            f'first is line {faults[0]}', len(faults)))
+            f'{{}} of {counted(len(lines), "line")} cannot be read and [is|are] left out; '
+            f'the first is line {faults[0]}', len(faults)))
     return entries
 
 

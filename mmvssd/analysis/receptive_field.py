@@ -42,7 +42,7 @@ from mmvssd.analysis.named_models import (
 from mmvssd.analysis.photographs import check_size, each_picture, normalized
 from mmvssd.errors import ConfigError, DataError
 from mmvssd.models.backbones.base import BaseBackbone
-from mmvssd.phrases import numbered, similar
+from mmvssd.phrases import counted, numbered, similar
 
 GRADIENTS = ('relu', 'abs')
 LAYOUTS = ('nchw', 'nhwc', 'tokens')
@@ -431,8 +431,8 @@ def _read(files: Sequence[Path], settings: Settings,
                         + '; '.join(f'{file}: {why}' for file, why in failures.items()))
     small = sum(picture.enlarged for _, picture in pictures)
     if small:
-        print(numbered(f'{{}} of {len(pictures)} photographs [is|are] smaller than '
-                       f'{settings.size} pixels and [is|are] enlarged', small))
+        print(numbered(f'{{}} of {counted(len(pictures), "photograph")} [is|are] smaller '
+                       f'than {settings.size} pixels and [is|are] enlarged', small))
     return [(file, picture.image) for file, picture in pictures]
 
 

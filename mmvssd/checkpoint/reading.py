@@ -14,6 +14,7 @@ from mmvssd.compat.checkpoint_classes import safe_globals
 from mmvssd.compat.checkpoint_contents import inspect
 from mmvssd.errors import CheckpointError
 from mmvssd.foreign_files import kind_of
+from mmvssd.paths import seen_from
 from mmvssd.phrases import emptiness, some
 
 #: Modules of which no program's settings hold anything; PyTorch after 2.4 refuses them by itself.
@@ -77,7 +78,7 @@ def _require_file(path: str) -> None:
             raise CheckpointError(f'{path}: no such checkpoint file; it is a link to '
                                   f'{os.readlink(file)}, which is missing')
         if not file.exists():
-            raise CheckpointError(f'{path}: no such checkpoint file (seen from {Path.cwd()})'
+            raise CheckpointError(f'{path}: no such checkpoint file{seen_from(path)}'
                                   f'{_others(file)}')
         if not file.is_file():
             raise CheckpointError(f'{path}: is not an ordinary file (a pipe or a device)')

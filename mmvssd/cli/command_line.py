@@ -24,6 +24,7 @@ from mmvssd.errors import (
     UnreadableImageError,
     printable,
 )
+from mmvssd.files import NO_ROOM
 from mmvssd.phrases import emptiness
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
@@ -119,8 +120,8 @@ def run(main: Callable[[], None]) -> None:
     What the hosts say that a user can do nothing about stays off the terminal.
 
     Ctrl-C ends it with one message. Ctrl-C, SIGTERM and SIGHUP give exit code 128 plus the signal's
-    number. Any other error ends it with its traceback, which the log file keeps too, a sentence on
-    what to do, and exit code 1.
+    number. A disk without room ends it with one message and exit code 2. Any other error ends it
+    with its traceback, which the log file keeps too, a sentence on what to do, and exit code 1.
     """
     keep_details_off()
     try:
@@ -139,11 +140,23 @@ def run(main: Callable[[], None]) -> None:
         if number is not None:
             sys.exit(128 + number)
         keep_traceback(error)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            print(printable(f'OSError: {error.strerror}{_place(error)}; make room, or name another '
+                            'folder'), file=sys.stderr)
+            sys.exit(2)
         traceback.print_exc()
         print(f'\n{type(error).__name__}, see above. If one of your settings caused it, the last '
               'lines of the trace show in which module. If not, please open an issue with this '
               f'trace{_record()}.', file=sys.stderr)
         sys.exit(1)
+
+
+def _place(error: OSError) -> str:
+    """Name the file that could not be written, or the folder of the run that wrote it."""
+    if error.filename is not None:
+        return f': {error.filename}'
+    runs = [Path(log).parent for log in log_files()]
+    return f' (a file in {runs[-1]})' if runs else ''
 
 
 def _record() -> str:

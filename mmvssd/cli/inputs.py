@@ -16,7 +16,7 @@ from mmvssd.engine.data.listings.folders import (
 )
 from mmvssd.engine.record.pictures import picture_names
 from mmvssd.errors import DataError
-from mmvssd.phrases import counted
+from mmvssd.phrases import counted, short
 
 #: Endings of files that are opened as videos.
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
@@ -222,10 +222,18 @@ def _listed(file: Path) -> List[Path]:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f'{file}: cannot be read ({error.strerror})') from error
+    if b'\0' in content:
+        raise DataError(f'{file}: holds zero bytes: it is encoded in UTF-16, or is no text; save '
+                        'it as UTF-8')
     # names of files are bytes; a list may start with a byte order mark
     lines = os.fsdecode(content.removeprefix(b'\xef\xbb\xbf')).split('\n')
     lines = [line.rstrip('\r') for line in lines]
     files = [file.parent / line for line in lines if line.strip()]
     if not files:
         raise DataError(f'{file}: lists no image; it takes one path a line')
+    if not any(map(os.path.lexists, files)):  # another text, which a pattern may fit
+        first = next(line for line in lines if line.strip())
+        raise DataError(f'{file}: is taken for a list of images, and none of its '
+                        f'{counted(len(files), "line")} names a file, seen from {file.parent}; the '
+                        f'first: {short(first)}')
     return files

@@ -19,10 +19,14 @@ from mmvssd.engine.guards import GuardedRunner, builds, guard
 from mmvssd.engine.numerics.mixed_precision import use_mixed_precision
 from mmvssd.engine.record.drawing import VISUALIZERS
 from mmvssd.errors import CheckpointError, ConfigError
+from mmvssd.families import FAMILIES
 from mmvssd.host_internals import scale_rate_for
-from mmvssd.paths import configs_dir
+from mmvssd.paths import configs_dir, pattern_hint
 from mmvssd.phrases import emptiness, similar
 from mmvssd.processes import is_first
+
+#: Heads of MMPreTrain that take one vector an image.
+LINEAR_HEADS = ('LinearClsHead', 'MultiLabelLinearClsHead', 'StackedLinearClsHead')
 
 
 def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'none',
@@ -53,6 +57,8 @@ def load_config(path: str, *, work_dir: Optional[str] = None, launcher: str = 'n
         work_dir = cfg.get('work_dir')
     if work_dir is not None and emptiness(work_dir):
         raise ConfigError(f'--work-dir: {emptiness(work_dir)}')
+    if work_dir and not os.path.isdir(work_dir) and pattern_hint(work_dir):
+        raise ConfigError(f'--work-dir: got {work_dir}{pattern_hint(work_dir)}')
     cfg.work_dir = work_dir or str(Path('work_dirs') / file.stem)
     return cfg
 
@@ -67,7 +73,8 @@ def find_config(path: str) -> Path:
     names = {file.stem: str(file.relative_to(root)) for file in recipes}
     close = similar(Path(path).stem, names, cutoff=0.3)
     raise ConfigError(f'{path}: no such recipe, neither from {Path.cwd()} nor in {root}; '
-                      f'similar: {", ".join(names[name] for name in close) or "none"}')
+                      f'similar: {", ".join(names[name] for name in close) or "none"}'
+                      + pattern_hint(path))
 
 
 def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = False,
@@ -98,6 +105,7 @@ def build_trainer(cfg: Config, *, resume: Optional[str] = None, amp: bool = Fals
                               'set it to the global batch that its learning rate was chosen for')
         cfg.auto_scale_lr.enable = True
     _start_from(cfg, resume)
+    _check_neck(cfg)
     _check_pretrained(cfg)
     check_data(cfg, 'train', 'val')
     runner = _build(cfg, 'train', 'val')
@@ -222,6 +230,19 @@ def check_device(device: str) -> None:
                           f'here ({reason}); what fits: {fits}') from error
 
 
+def _check_neck(cfg: Config) -> None:
+    """Raise ConfigError if a linear head of MMPreTrain would get a backbone's maps as they are.
+
+    ConvNeXt's backbone averages them itself, so configs made for it have no neck.
+    """
+    model = cfg.model
+    backbone, head = ((model.get(part) or {}).get('type') for part in ('backbone', 'head'))
+    if (model.get('neck') is None and backbone in [family.type for family in FAMILIES.values()]
+            and head in LINEAR_HEADS):
+        raise ConfigError(f"model.neck: there is none, and {head} takes averages of {backbone}'s "
+                          "maps; add neck=dict(type='GlobalAveragePooling') to model")
+
+
 def _check_pretrained(cfg: Config) -> None:
     """Raise early, with what to do, if a checkpoint to start from is missing."""
     for entry in dicts_of(cfg.model):
@@ -232,7 +253,7 @@ def _check_pretrained(cfg: Config) -> None:
                 'from it. Convert a published file to it with '
                 'tools/model_converters/convert_checkpoint.py, name another with --cfg-options '
                 'model.backbone.init_cfg.checkpoint=FILE, or start from random weights with '
-                '--cfg-options model.backbone.init_cfg=None')
+                '--cfg-options model.backbone.init_cfg=None' + pattern_hint(path))
 
 
 def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,

@@ -45,7 +45,8 @@ from mmvssd.cli.unfinished import Unfinished
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
-from mmvssd.phrases import counted, emptiness, left_out, numbered
+from mmvssd.files import NO_ROOM
+from mmvssd.phrases import counted, emptiness, left_out, numbered, of_all
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
 MAX_PIXELS = 2**26
@@ -57,7 +58,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOW_SCORE = 0.05
 
 #: Errors after which no other result can be written either.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+FULL = (*NO_ROOM, errno.EIO)
 
 
 class Options(NamedTuple):
@@ -410,7 +411,8 @@ class _Run:
             describe(left[0]), kept='') + ' on; --resume goes on with them' if left else ''
         if received:
             name = signal.Signals(received[0]).name
-            lines.append(f'{name}: stopped after {len(self.tried)} of {count} images; {rest}')
+            lines.append(f'{name}: stopped after {len(self.tried)} of '
+                         f'{counted(count, "image")}; {rest}')
         elif self.unwritable:
             lines.append(f'{printable(self.pictures.parent)}: {self.unwritable}; make room, or '
                          f'name another --out-dir. {rest}')
@@ -433,7 +435,7 @@ def _found(objects: Sequence[int], threshold: float,
     """
     images = sum(count > 0 for count in objects)
     line = (f'{counted(sum(objects), "object")} with a score of {threshold:g} (--score-thr) or '
-            f'more, in {images} of {len(objects)} images')
+            f'more, in {of_all(images, len(objects), "image")}')
     lower = ''
     setting, least = own or ('', 0.)
     if least > threshold:

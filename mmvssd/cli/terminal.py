@@ -5,6 +5,7 @@ it. Each is known by its source and its text.
 """
 import logging
 import re
+import sys
 import warnings
 from typing import Any, Callable, List, Optional, Set
 
@@ -12,6 +13,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from mmvssd.compat.patching import when_imported, wrap_once
+from mmvssd.errors import printable
 from mmvssd.processes import is_first
 
 #: How records begin that only the log file gets: together they are thousands of lines.
@@ -28,6 +30,9 @@ OWN_WAYS = (
     *(f'Failed to search registry with scope "{scope}" in the "{tree}" registry tree.'
       for scope in ('mmdet', 'mmpretrain', 'mmseg')
       for tree in ('function', 'inferencer', 'strategy')),
+    # test.py --out
+    *(f'The prefix is not set in metric class {metric}.'
+      for metric in ('DumpDetResults', 'DumpResults')),
     '"FileClient" will be deprecated in future. Please use io functions in ',
     '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated in future.',
 )
@@ -133,8 +138,30 @@ def log_files(logger: Optional[logging.Logger] = None) -> List[str]:
 def _init(original, self, *args, **kwargs):
     original(self, *args, **kwargs)
     for handler in self.handlers:
-        if not _is_file(handler) and handler.level > logging.DEBUG:
+        if _is_file(handler):
+            handler.handleError = _LogErrors(handler)
+        elif handler.level > logging.DEBUG:
             handler.addFilter(_is_wanted)
+
+
+class _LogErrors:
+    """Says once that a log file cannot be written to; Python shows a stack at each record.
+
+    Args:
+        handler: Of the file.
+    """
+
+    def __init__(self, handler: logging.FileHandler):
+        self.handler, self._is_told = handler, False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logging.FileHandler.handleError(self.handler, record)
+        elif not self._is_told:
+            self._is_told = True
+            print(printable(f'{self.handler.baseFilename}: the log cannot be written '
+                            f'({error.strerror or error})'), file=sys.stderr)
 
 
 def _is_file(handler: logging.Handler) -> bool:

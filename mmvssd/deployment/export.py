@@ -127,7 +127,7 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
             parts = sorted(folder.iterdir(), key=lambda part: part == written)
             place({file.with_suffix(part.suffix): part for part in parts})
     except OSError as error:
-        raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
+        raise ConfigError(f'--out: {out}: cannot be written ({error.strerror or error})') from error
     return comparisons
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmvssd.deployment.onnx_models import OnnxModel, require
 from mmvssd.errors import ConfigError
+from mmvssd.paths import seen_from
 from mmvssd.phrases import short
 
 #: Entry of an exported program, and of OpenVINO's run-time information, that holds the metadata.
@@ -48,7 +49,7 @@ def open_exported(file: str, option: str = '--model: ') -> Exported:
         raise ConfigError(f'{option}got {file}, expected a file that ends with '
                           f'{" or ".join(RUNTIMES)}')
     if not path.is_file():
-        raise ConfigError(f'{option}{file}: no such file (seen from {Path.cwd()})')
+        raise ConfigError(f'{option}{file}: no such file{seen_from(file)}')
     package, load = RUNTIMES[path.suffix]
     require(package)
     try:

@@ -96,7 +96,7 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
                     '--max-loss')
             place({Path(out): written})
     except OSError as error:
-        raise ConfigError(f'--out: {out}: cannot be written ({error})') from error
+        raise ConfigError(f'--out: {out}: cannot be written ({error.strerror or error})') from error
     return scores
 
 

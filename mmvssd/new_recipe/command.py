@@ -18,6 +18,7 @@ from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
 from mmvssd.engine.checkpoints.work_dir import checkpoints_of
 from mmvssd.engine.data.names import doubled
 from mmvssd.errors import ConfigError, printable
+from mmvssd.files import NO_ROOM
 from mmvssd.new_recipe.bands import Bands
 from mmvssd.new_recipe.conversion import convert
 from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint, unknown_arch
@@ -87,7 +88,13 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
                       pretrained=weights is not None, rate=model.rate,
                       rate_batch=model.batch, epochs=epochs, batch=batch_size)
     _say([*_report(found, model, schedule, weights), *_without_gpu(arch, schedule)])
-    written = _write(recipe, folder, found, model, schedule, weights, data)
+    try:
+        written = _write(recipe, folder, found, model, schedule, weights, data)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise ConfigError(f'--out: {recipe} and {folder.name} cannot be written '
+                              f'({error.strerror}); make room, or name another folder') from error
+        raise
     for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
                  f'Train with: {_training(out)}'):
         print(printable(line), flush=True)  # on one line each, to be copied

@@ -12,7 +12,7 @@ from mmvssd.checkpoint import load_pretrained
 from mmvssd.datasets.formats import CLASSIFICATION, DETECTION, SEGMENTATION
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.families import import_backbones
-from mmvssd.paths import configs_dir, project_root
+from mmvssd.paths import configs_dir, project_root, seen_from
 from mmvssd.phrases import suggestion
 
 #: By task: the folder and the name of an arch's recipe, and what such recipes inherit.
@@ -94,7 +94,7 @@ def find_checkpoint(arch: Arch, given: Optional[str]) -> Optional[Path]:
         CheckpointError: The file that was asked for is not there, or one is of another model.
     """
     if given is not None and not Path(given).is_file():
-        raise CheckpointError(f'--checkpoint: {given}: no such file (seen from {Path.cwd()})')
+        raise CheckpointError(f'--checkpoint: {given}: no such file{seen_from(given)}')
     places = [Path(given)] if given is not None else [
         folder / arch.checkpoint for folder in (Path.cwd(), project_root())]
     file = next((Path(os.path.abspath(place)) for place in places if place.is_file()), None)

@@ -24,6 +24,8 @@ from mmvssd.datasets.formats import (
     Tree,
     recognize,
 )
+from mmvssd.datasets.formats.tree import folded
+from mmvssd.engine.data.data_survey.overlap import check_copies
 from mmvssd.engine.data.file_facts import (
     LARGE,
     MISSING,
@@ -33,6 +35,7 @@ from mmvssd.engine.data.file_facts import (
     upright_size,
 )
 from mmvssd.engine.data.findings import EXAMPLES, STOP, Finding, Findings
+from mmvssd.engine.data.label_maps import LEAVE_OUT, THIN
 from mmvssd.errors import DataError, UnreadableImageError, printable
 from mmvssd.new_recipe.bands import Bands, common_kind, measure
 from mmvssd.new_recipe.dividing import divide
@@ -41,6 +44,8 @@ from mmvssd.phrases import counted, numbered, some
 
 #: Names of tasks in sentences.
 TASKS = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
+#: Endings of files that may be annotations.
+ANNOTATIONS = ('.csv', '.tsv', '.json', '.xml', '.yaml', '.yml', '.txt')
 #: Seconds that images are decoded for, to see whether they are whole.
 DECODING = 20
 #: How validation was set aside if the data have it.
@@ -158,7 +163,8 @@ def survey(path: str, *, task: Optional[str] = None, form: Optional[str] = None,
     kind = common_kind(data, str(path), findings)
     for loop in tree.loops:
         findings.warn(str(tree.root), '{} link[s] [leads|lead] back to a folder above them', loop)
-    _check_items(data, str(path), findings)
+    _check_items(data, str(path), findings, _not_taken(tree, name))
+    _check_copies(data, str(path), findings)
     if findings.of(STOP):
         raise DataError(findings.text())
     split = _set_aside(data, fraction, seed)
@@ -223,16 +229,20 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
     for item in data.items:
         path = str(item.image)
         fact = headers[path]
+        # the source of a label map is itself
+        where = str(item.label_map.parent) if item.label_map is not None else item.source or path
         if fact == MISSING:
             continue  # noted by the format
         if fact is None or broken.get(path):
-            findings.stop(item.source or path, '{} image[s] cannot be read',
+            findings.stop(where, '{} image[s] cannot be read',
                           f'{path} ({broken.get(path) or "no image"})',
                           'Write them anew, or remove them with their annotations')
             continue
         upright, stored = upright_size(fact), tuple(fact['size'])
         if item.size is not None and item.size != upright:
             _note_size(item, item.size, upright, stored, findings)
+        if item.label_map is not None and 1 in upright:
+            findings.stop(where, THIN, str(item.label_map), LEAVE_OUT)
         item.size = upright
         sizes.append(upright)
     large = sum(map(is_large, sizes))
@@ -275,7 +285,16 @@ def _note_size(item: Item, size: tuple, upright: tuple, stored: tuple,
                       if item.label_map is not None else '')
 
 
-def _check_items(data: Data, where: str, findings: Findings) -> None:
+def _not_taken(tree: Tree, name: str) -> str:
+    """Say which files beside folders of images may be annotations, and were not taken for such."""
+    files = [tree.relative(file) for ending in ANNOTATIONS for file in tree.others.get(ending, ())]
+    if name != 'class_folders' or not files:
+        return ''
+    return numbered(f'{some(files)} [was|were] not taken for annotations; docs/your_data.md shows '
+                    'what these look like', len(files))
+
+
+def _check_items(data: Data, where: str, findings: Findings, not_taken: str) -> None:
     """Look for doubles, and for data that teach nothing."""
     places: Dict[str, str] = {}
     for name, part in data.parts.items():
@@ -296,11 +315,21 @@ def _check_items(data: Data, where: str, findings: Findings) -> None:
             item.classes for item in data.items):
         findings.stop(where, f'none of the {len(data.items)} images has an object')
     elif data.task == CLASSIFICATION and len(data.classes) < 2:
-        findings.stop(where, f'has one class, {data.classes[0]}; a classifier needs two')
+        findings.stop(where, f'has one class, {data.classes[0]}; a classifier needs two',
+                      advice=not_taken)
     elif len(data.items) == 1:
         findings.stop(where, f'there is only one image, {data.items[0].image}; training needs '
                              'one and validation another',
                       advice='Add images, or name data of validation with --val')
+
+
+def _check_copies(data: Data, where: str, findings: Findings) -> None:
+    """Note images that are copies, whichever part they are of."""
+    classes: Dict[str, Optional[str]] = {
+        str(item.image): data.classes[item.label] for item in data.items
+        if item.label is not None}
+    check_copies(where, [str(item.image) for item in data.items], classes,
+                 FileFacts(None, DECODING), findings)
 
 
 def _set_aside(data: Data, fraction: float, seed: int) -> str:
@@ -339,6 +368,13 @@ def _check_classes(data: Data, where: str, given: bool, findings: Findings) -> N
             note = findings.stop if given and not data.listed else findings.warn
             note(where, f'{{}} class[es] [occurs|occur] in {name} and not in training',
                  f'{data.classes[label]} in {item.image}')
+    alike: Dict[str, List[str]] = {}
+    for name in data.classes:
+        alike.setdefault(folded(' '.join(name.split())), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            findings.warn(where, 'names of classes differ only in capitals, blanks or accents',
+                          ' and '.join(map(repr, names)), 'If a class is meant, give it one name')
     never = [name for index, name in enumerate(data.classes) if index not in trained]
     if never and len(never) < len(data.classes):
         findings.warn(where, numbered(f'{{}} of {len(data.classes)} classes never [occurs|occur] '

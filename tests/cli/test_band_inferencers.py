@@ -128,7 +128,7 @@ def test_arrays_beside_images_are_not_looked_at(untrained):
     mmcv.imwrite(image_of(50)[..., :3], 'images/a.png')
     untrained.test_dataloader.dataset.pipeline[0] = dict(LOAD, mean=[1.] * 3, std=[1.] * 3,
                                                          display=None)
-    with pytest.raises(DataError, match='1 of 1 images was left out'):
+    with pytest.raises(DataError, match='1 image was left out'):
         predict(untrained, 'weights.pth', 'images', 'out', device='cpu')
 
 

@@ -1,5 +1,6 @@
 """What the command lines share: their arguments and how they end."""
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from mmengine.logging import MMLogger
 
 from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, named, run
 from mmvssd.errors import CheckpointError, ConfigError, DataError
+from mmvssd.files import written_whole
 
 
 @pytest.fixture
@@ -80,6 +82,29 @@ def test_other_errors_keep_their_traceback(capsys, tmp_path, error):
     assert last.startswith(f'{type(error).__name__}, see above. If one of your settings')
     assert last.endswith(' issue with this trace.')  # there is no record of a run
     assert 'raise error' in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EFBIG, errno.EROFS])
+def test_a_full_disk_is_one_message(capsys, tmp_path, number):
+    """Of a file that was being written, of one that the error names, and of a run's."""
+    def write():
+        with written_whole(tmp_path / 'new.pth'):
+            raise OSError(number, os.strerror(number))
+
+    def dump():
+        raise OSError(number, os.strerror(number))
+
+    log = tmp_path / 'run' / 'log'
+    log.parent.mkdir()
+    for main, place in ((write, f': {tmp_path}/new.pth'), (dump, f' (a file in {log.parent})')):
+        MMLogger.get_instance(f'run-{number}', log_file=str(log))
+        with pytest.raises(SystemExit) as raised:
+            run(main)
+        assert raised.value.code == 2
+        assert capsys.readouterr().err == (f'OSError: {os.strerror(number)}{place}; make room, or '
+                                           'name another folder\n')
+        assert f'in {main.__name__}' in log.read_text()
+    assert sorted(tmp_path.iterdir()) == [log.parent]
 
 
 def test_the_record_of_the_run_that_stopped_is_named(capsys, tmp_path):

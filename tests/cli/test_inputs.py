@@ -20,7 +20,7 @@ def touched(folder, *names):
 def test_a_list_is_read_from_its_folder_on(tmp_path):
     elsewhere = tmp_path / 'elsewhere.png'
     lines = ['a.png', '../b c.png ', '', '#1.png', 'a.png', str(elsewhere), '고양이.png']
-    (tmp_path / 'lists').mkdir()
+    touched(tmp_path, 'lists/#1.png')
     file = tmp_path / 'lists' / 'some.TXT'
     file.write_bytes(b'\xef\xbb\xbf' + '\r\n'.join(lines).encode() + b'\nbad\xff.png')
     inputs = find_inputs(str(file))
@@ -34,6 +34,18 @@ def test_an_empty_list(tmp_path, content):
     (tmp_path / 'list.txt').write_bytes(content)
     with pytest.raises(DataError, match=r'list.txt: lists no image; it takes one path a line'):
         find_inputs(str(tmp_path / 'list.txt'))
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    (b'Camera: A7\nin the garden',
+     "is taken for a list of images, and none of its 2 lines names .*; the first: 'Camera: A7'"),
+    ('a.png\n'.encode('utf-16'), 'is encoded in UTF-16, or is no text; save it as UTF-8')])
+def test_a_text_that_is_no_list(tmp_path, content, message):
+    """A pattern may fit such a file beside the images."""
+    touched(tmp_path, 'a.png')
+    (tmp_path / 'notes.txt').write_bytes(content)
+    with pytest.raises(DataError, match=f'notes.txt: .*{message}'):
+        find_inputs(str(tmp_path / '*'))
 
 
 def test_sub_folders(tmp_path, monkeypatch):

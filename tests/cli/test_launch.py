@@ -105,6 +105,16 @@ def test_a_missing_start_names_the_ways_out():
         build_trainer(cfg)
 
 
+@pytest.mark.parametrize('backbone', ['mmvssd.VSSD', 'mmvssd.VMamba'])
+def test_a_classifier_without_a_neck(backbone, tmp_path):
+    """As configs for ConvNeXt have none."""
+    options = {'model.neck': None, 'model.backbone.type': backbone}
+    cfg = load_config('samples/vssd-nano_1xb64_digits.py', work_dir=str(tmp_path), options=options)
+    message = rf"model.neck: .* LinearClsHead takes averages of {backbone}'s maps; add neck=dict"
+    with pytest.raises(ConfigError, match=message):
+        build_trainer(cfg)
+
+
 def test_a_config_that_cannot_be_read(tmp_path):
     for text in ('model = dict(', "_base_ = './gone.py'", 'a = no_name', 'a = 1 / 0',
                  "_base_ = ['mmdet::gone/gone.py']", 'a = dict(b=1).c',

@@ -100,6 +100,28 @@ def test_scopes_without_a_registry_are_no_news(details_off, tmp_path, capsys, tr
     assert f'"{tree}"' in file.read_text()
 
 
+def test_a_log_on_a_full_disk_is_said_once(details_off, tmp_path, capsys):
+    file = tmp_path / 'full.log'
+    logger = MMLogger('full', log_file=str(file))
+    handler, = (one for one in logger.handlers if isinstance(one, logging.FileHandler))
+    handler.stream.close()
+    handler.stream = open('/dev/full', 'w')  # noqa: SIM115  the handler closes it
+    logger.info('first')
+    logger.info('second')
+    shown = capsys.readouterr()
+    assert shown.err == f'{file}: the log cannot be written (No space left on device)\n'
+    assert [line.rpartition(' ')[2] for line in shown.out.splitlines()] == ['first', 'second']
+    # a fault of the program keeps its stack
+    handler.handle(logging.LogRecord('full', logging.INFO, __file__, 0, '%d', ('x', ), None))
+    assert 'Logging error' in capsys.readouterr().err
+
+
+def test_results_of_a_test_have_no_prefix(details_off, tmp_path, capsys):
+    MMLogger('prefix', log_file=str(tmp_path / 'log')).warning(
+        'The prefix is not set in metric class DumpResults.')
+    assert capsys.readouterr().out == ''
+
+
 def warned(module, text):
     """How many warnings of that text a module of that name shows, of two from different lines."""
     with warnings.catch_warnings(record=True) as caught:

@@ -1,5 +1,6 @@
 """Data with faults: each is said with the file's name, all at once, and nothing is written."""
 import base64
+import errno
 import importlib.util
 import io
 import json
@@ -12,8 +13,8 @@ from PIL import Image
 
 from mmvssd.datasets.formats import MARK, Tree, recognize
 from mmvssd.engine.data import file_facts
-from mmvssd.errors import DataError
-from mmvssd.new_recipe import new_recipe
+from mmvssd.errors import ConfigError, DataError
+from mmvssd.new_recipe import command, new_recipe
 
 spec = importlib.util.spec_from_file_location('made_data', Path(__file__).parent / 'made_data.py')
 made = importlib.util.module_from_spec(spec)
@@ -205,6 +206,40 @@ def images_without_classes(root):
     made.picture(root / 'IMG_1.jpg')
 
 
+def csv_file(content):
+    """Another table in place of that of the made data, or what becomes of it."""
+    def make(root):
+        made.make_csv(root)
+        file = root / 'labels of all.csv'
+        file.write_bytes(content if isinstance(content, bytes)
+                         else content(file.read_text()).encode())
+    return make
+
+
+def one_folder_beside(name, content):
+    def make(root):
+        made.picture(root / 'photos' / '1.jpg')
+        made.picture(root / 'photos' / '2.jpg')
+        (root / name).write_text(content)
+    return make
+
+
+def coco_text(change):
+    def make(root):
+        made.make_coco(root)
+        file = root / 'instances.json'
+        file.write_text(change(file.read_text()))
+    return make
+
+
+def thin_label_maps(root):
+    made.make_label_maps(root)
+    for name in ('images/1.jpg', 'images/2.jpg'):
+        made.picture(root / name, size=(64, 1))
+    for name in ('masks/1.png', 'masks/2.png'):
+        made.label_map(root / name, made.np.zeros((1, 64), made.np.uint8))
+
+
 def heic_photographs(root):
     for name in ('cat', 'dog'):
         (root / name).mkdir(parents=True)
@@ -251,6 +286,9 @@ CASES = {
                                   '["touch called"]\n'), ['cannot be read as YAML', 'data.yaml']),
     'YAML, names with gaps': (yaml_file('train: images/train\nval: images/val\n'
                                         'names: {0: cat, 2: dog}\n'), ['without gaps']),
+    'YAML, a key twice': (yaml_file('names: [a, b]\ntrain: images/train\nval: images/val\n'
+                                    'names: [a, b, c]\n'), [
+        "data.yaml: cannot be read as YAML (the key 'names' stands there twice"]),
     'YAML, yes': (yaml_file('train: images/train\nval: images/val\nnames: [yes, dog]\n'),
                   ['reads as a bool', 'in quotes']),
     'YAML, no folder': (yaml_file('train: images/training\nval: images/val\nnames: [a, b]\n'),
@@ -277,6 +315,22 @@ CASES = {
                   ['only the values 0']),
     'CSV, twice': (csv_rows('0.jpg,cat'), ['listed twice', 'line 10', '0.jpg']),
     'CSV, two classes': (csv_rows('0.jpg,dog'), ['with several classes', 'line 2', '0.jpg']),
+    'CSV of UTF-16': (csv_file('image,label\n0.jpg,cat\n'.encode('utf-16')),
+                      ['not encoded in UTF-8', 'labels of all.csv']),
+    'CSV of UTF-16 without a mark': (csv_file('image,label\n0.jpg,cat\n'.encode('utf-16-le')),
+                                     ['encoded in UTF-16', 'labels of all.csv']),
+    'CSV, two columns of classes': (csv_file(lambda text: text.replace('label', 'label,label', 1)),
+                                    ["several columns 'label'", 'labels of all.csv']),
+    'CSV, a quote': (csv_file(lambda text: text.replace(',cat', ',"cat', 1)),
+                     ['is a quote not closed?', 'labels of all.csv']),
+    'CSV without rows': (one_folder_beside('labels.csv', 'image,label\n'), [
+        'has one class, photos', 'labels.csv was not taken for annotations']),
+    'JSON without categories': (change_coco(lambda content: content.pop('categories')),
+                                ['holds no categories', 'instances.json']),
+    'JSON, a key twice': (coco_text(lambda text: f'{text[:-1]}, "annotations": []}}'), [
+        "instances.json has the key 'annotations' twice"]),
+    'label maps of one row': (thin_label_maps, ['2 label maps of one row or one column',
+                                                'masks/1.png', 'masks/2.png']),
     'CSV, no class': (csv_rows('0.jpg,'), ['lacks an image or a class', 'line 10']),
     'CSV, no image': (csv_rows('none.jpg,cat'), ['not there', 'line 10: none.jpg']),
 }
@@ -348,6 +402,18 @@ def test_no_permission_to_write(tmp_path):
     (tmp_path / 'locked').mkdir(mode=0o555)
     with pytest.raises(ValueError, match='cannot be made or written to'):
         new_recipe(str(tmp_path / 'data'), str(tmp_path / 'locked' / 'r.py'))
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    made.make_class_folders(tmp_path / 'data')
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(command, 'convert', full)
+    with pytest.raises(ConfigError, match=r'r.py and r_data cannot be written \(No space left'):
+        new_recipe(str(tmp_path / 'data'), str(tmp_path / 'out' / 'r.py'), arch='vssd-nano')
+    assert list((tmp_path / 'out').iterdir()) == []
 
 
 def test_out_cannot_be_a_folder_or_lie_in_a_file(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,21 @@ def test_a_file_stands_for_its_folder(tmp_path):
         assert len(built(file, 'train')) == len(built(whole, 'train'))
 
 
+def test_copies_are_named_with_their_classes(tmp_path, capsys):
+    root = tmp_path / 'data'
+    for seed in range(8):
+        made.picture(root / ('cat', 'dog')[seed % 2] / f'{seed}.png', seed=seed)
+    write(root, tmp_path / 'apart.py')
+    assert ' cop' not in capsys.readouterr().out
+    (root / 'dog' / 'a.png').write_bytes((root / 'cat' / '0.png').read_bytes())
+    (root / 'dog' / 'b.png').write_bytes((root / 'dog' / '1.png').read_bytes())
+    write(root, tmp_path / 'alike.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert (f'1 image is a copy of one of another class (the first: {root}/dog/a.png is '
+            f'{root}/cat/0.png: dog and cat). Keep the one whose class is right') in said
+    assert f'1 image is a copy of another one (the first: {root}/dog/b.png is {root}/dog/1.' in said
+
+
 def test_two_images_of_two_classes(tmp_path, capsys):
     """The least that can be divided; what is lacking then is said."""
     made.make_labelme(tmp_path / 'data', count=2)
@@ -317,6 +333,72 @@ def test_a_byte_order_mark_is_read_and_not_written(tmp_path):
     file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
     cfg = write(root, tmp_path / 'r.py', val=str(file))  # the host gets no part as it lies
     assert [check_objects(built(cfg, part), True) for part in ('train', 'val')] == [{0, 1}] * 2
+
+
+def test_names_that_other_systems_do_not_tell_apart(tmp_path, capsys):
+    """Windows and macOS find a file by other capitals, and macOS writes accents apart."""
+    names = [f'Bär {index}.JPG' for index in range(6)]
+    for kind in ('coco', 'csv'):
+        for name in names:
+            made.picture(tmp_path / kind / 'images' / unicodedata.normalize('NFD', name))
+    listed = [name.lower() for name in names]
+    file = tmp_path / 'coco' / 'instances.json'
+    file.write_text(json.dumps(made.coco_content(listed)))
+    rows = [f'images/{name},{"ab"[index % 2]}' for index, name in enumerate(listed)]
+    (tmp_path / 'csv' / 'labels.csv').write_text('\n'.join(['image,label', *rows]))
+    cfg = write(tmp_path / 'coco', tmp_path / 'det.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert '6 file names differ from their files in capitals or accents, and are mended' in said
+    check_objects(built(cfg, 'train'), masks=True)
+    cfg = write(tmp_path / 'csv', tmp_path / 'cls.py')
+    assert len(built(cfg, 'train')) == 4
+    made.picture(tmp_path / 'coco' / 'images' / unicodedata.normalize('NFC', names[0]))
+    with pytest.raises(DataError, match='1 image that it lists is not there'):  # which one?
+        write(tmp_path / 'coco', tmp_path / 'other.py')
+
+
+def test_annotations_as_windows_writes_them(tmp_path, capsys):
+    """Endings in capitals, UTF-16, byte order marks, and lists with endings or blanks in names."""
+    made.make_yolo(tmp_path / 'yolo')
+    for file in sorted((tmp_path / 'yolo' / 'labels').rglob('*.txt')):
+        file.rename(file.with_suffix('.TXT'))
+    description = tmp_path / 'yolo' / 'data.yaml'
+    description.write_text(f'{description.read_text()}\nnc: 5\n')
+    cfg = write(tmp_path / 'yolo', tmp_path / 'y.py')
+    assert (len(built(cfg, 'train')), len(built(cfg, 'val'))) == (4, 4)
+    said = ' '.join(capsys.readouterr().out.split())
+    assert "data.yaml: 'nc' is 5, and there are 2 names" in said
+    root = tmp_path / 'voc'
+    made.make_voc(root)
+    for part in ('JPEGImages/0.jpg', 'Annotations/0.xml'):
+        (root / part).rename((root / part).with_stem('Bild 1'))
+    file = root / 'Annotations' / '1.xml'
+    text = f'<?xml version="1.0" encoding="UTF-16"?>{file.read_text()}'
+    file.write_bytes(text.encode('utf-16'))
+    lines = ['\ufeffBild 1', '1.jpg', '2  1', '3.jpg -1']
+    (root / 'ImageSets' / 'Main' / 'train.txt').write_bytes('\r\n'.join(lines).encode())
+    cfg = write(root, tmp_path / 'v.py')
+    assert 'Images: 4 train, 2 val; validation given' in capsys.readouterr().out
+    assert (len(built(cfg, 'train')), len(built(cfg, 'val'))) == (4, 2)
+
+
+def test_classes_that_differ_only_in_capitals(tmp_path, capsys):
+    made.make_class_folders(tmp_path / 'data', classes=('Cat', 'cat', 'dog'))
+    write(tmp_path / 'data', tmp_path / 'r.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert "differ only in capitals, blanks or accents (the first: 'Cat' and 'cat')" in said
+
+
+def test_boxes_without_area_are_no_objects(tmp_path, capsys):
+    made.make_coco(tmp_path / 'data', classes=('cat', ))
+    file = tmp_path / 'data' / 'instances.json'
+    content = json.loads(file.read_text())
+    content['annotations'].append(dict(content['annotations'][0], id=77, bbox=[5, 5, 0, 0]))
+    file.write_text(json.dumps(content))
+    write(tmp_path / 'data', tmp_path / 'r.py')
+    said = ' '.join(capsys.readouterr().out.split())
+    assert '1 box without area in its image, left out (the first: annotation 77 of 0.jpg' in said
+    assert 'cat 5 + 1' in said
 
 
 def test_palettes_of_indexed_label_maps(tmp_path):

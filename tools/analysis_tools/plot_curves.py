@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmvssd.analysis.curves import choose_keys, name_runs, plot_curves, read_run
 from mmvssd.cli.command_line import run
+from mmvssd.cli.image_files import each_path
 from mmvssd.cli.launch import check_output_file
 from mmvssd.errors import ConfigError
 
@@ -25,7 +26,7 @@ def main() -> None:
     if args.smooth < 1:
         raise ConfigError(f'--smooth: got {args.smooth}, expected a positive number')
     check_output_file(args.out, '--out')
-    paths = [Path(path) for path in args.runs]
+    paths = [Path(path) for path in each_path(args.runs)]
     runs = dict(zip(name_runs(paths), map(read_run, paths)))
     plot_curves(runs, choose_keys(list(runs.values()), args.keys), Path(args.out),
                 smooth=args.smooth)

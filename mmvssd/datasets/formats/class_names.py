@@ -96,9 +96,13 @@ def read_text(file: Path) -> str:
         DataError: It cannot be read, or is not encoded in UTF-8.
     """
     try:
-        return file.read_bytes().decode('utf-8-sig')
+        text = file.read_bytes().decode('utf-8-sig')
     except OSError as error:
         raise DataError(f'{file}: cannot be read ({error.strerror})') from error
     except UnicodeDecodeError as error:
         raise DataError(f'{file}: is not encoded in UTF-8 ({error.reason} at byte '
                         f'{error.start}); save it as UTF-8') from error
+    if '\0' in text:
+        raise DataError(f'{file}: holds zero bytes: it is encoded in UTF-16, or is no text; save '
+                        'it as UTF-8')
+    return text

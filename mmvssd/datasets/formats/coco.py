@@ -1,5 +1,6 @@
 """Detection data in COCO's form: a JSON file for each part, beside folders of images."""
 import codecs
+import math
 import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -8,7 +9,9 @@ from mmvssd.bands.kinds import any_header
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, WHOLE, Data, Found, Item, Part
 from mmvssd.datasets.formats.tree import Tree, folder_of, part_of_names
 from mmvssd.engine.data.coco import Use, check_file
+from mmvssd.engine.data.coco.boxes import lies_in
 from mmvssd.engine.data.coco.values import is_id, is_number
+from mmvssd.engine.data.data_faults import NO_AREA
 from mmvssd.engine.data.file_facts import upright_size
 from mmvssd.engine.data.findings import STOP, WARN, Findings
 from mmvssd.errors import DataError
@@ -38,7 +41,8 @@ def _is_coco(content: Any) -> bool:
         return False
     first = annotations[0] if annotations and isinstance(annotations[0], dict) else {}
     # captions and panoptic segments have no boxes
-    return 'categories' in content and not {'caption', 'segments_info'} & set(first)
+    return ('categories' in content or 'bbox' in first) and not {
+        'caption', 'segments_info'} & set(first)
 
 
 def read(tree: Tree, found: Found, findings: Findings,
@@ -105,7 +109,7 @@ def _read_file(tree: Tree, file: Path,
         raise content
     annotations, images = _dicts(content, 'annotations'), _dicts(content, 'images')
     folder = folder_of([str(image.get('file_name', '')) for image in images], tree, file)
-    notes = _complete(annotations) + _complete_images(images, folder) + _marked(file)
+    notes = _complete(annotations) + _complete_images(images, folder, tree) + _marked(file)
     counted = [one for one in annotations if not one.get('ignore')]
     masks = bool(counted) and all(one.get('segmentation') for one in counted)
     own = type(findings)()
@@ -114,9 +118,12 @@ def _read_file(tree: Tree, file: Path,
     _check_names(images, str(file), own)
     findings.add_all([*own.of(STOP), *own.of(WARN)])
     names = [name for _, name in summary.categories]
+    sizes = {image['id']: (image['width'], image['height'], image.get('file_name'))
+             for image in images if not own.of(STOP)}
     # with faults nothing is trained, and only the images are looked at further
     objects = {} if own.of(STOP) else _objects(
-        annotations, {identity: place for place, (identity, _) in enumerate(summary.categories)})
+        [one for one in annotations if _is_kept(one, sizes, str(file), findings)],
+        {identity: place for place, (identity, _) in enumerate(summary.categories)})
     items = []
     for image in images:
         if not isinstance(image.get('file_name'), str) or not image['file_name']:
@@ -158,9 +165,9 @@ def _complete(annotations: Sequence[dict]) -> List[str]:
             for key, count in lacking.items() if count]
 
 
-def _complete_images(images: Sequence[dict], folder: Path) -> List[str]:
-    """Write paths with slashes, and add sizes that are lacking; say what was changed."""
-    slashes = sizes = 0
+def _complete_images(images: Sequence[dict], folder: Path, tree: Tree) -> List[str]:
+    """Write paths as they are on the disk, and add sizes that are lacking; say what was changed."""
+    slashes = letters = sizes = 0
     for image in images:
         name = image.get('file_name')
         if not isinstance(name, str):
@@ -168,12 +175,18 @@ def _complete_images(images: Sequence[dict], folder: Path) -> List[str]:
         if '\\' in name and (folder / name.replace('\\', '/')).is_file():
             image['file_name'] = name = name.replace('\\', '/')
             slashes += 1
+        meant = None if (folder / name).is_file() else tree.meant_by(folder / name)
+        if meant is not None:
+            image['file_name'] = name = os.path.relpath(meant, folder)
+            letters += 1
         if 'width' not in image and 'height' not in image:
             fact = any_header(str(folder / name))
             if fact is not None:
                 image['width'], image['height'] = upright_size(fact)
                 sizes += 1
     told = (('{} file name[s] [has|have] backslashes, taken as slashes', slashes),
+            ('{} file name[s] [differs|differ] from [its file|their files] in capitals or accents, '
+             'and [is|are] mended', letters),
             ('{} image[s] [lacks|lack] width and height, taken from [its file|their files]', sizes))
     return [numbered(text, count) for text, count in told if count]
 
@@ -186,6 +199,15 @@ def _check_names(images: Sequence[dict], where: str, findings: Findings) -> None
             findings.stop(where, '{} image[s] [is|are] listed twice', str(name),
                           'Keep one entry of each image, with the annotations of both')
         seen.add(os.path.normpath(str(name)))
+
+
+def _is_kept(one: dict, sizes: Dict, where: str, findings: Findings) -> bool:
+    """Tell whether the host keeps an annotation that is sound, and note if it does not."""
+    *size, name = sizes.get(one['image_id'], (math.inf, math.inf, ''))
+    if not lies_in(one['bbox'], tuple(size)):
+        findings.warn(where, NO_AREA, f'annotation {one["id"]} of {name}, bbox {one["bbox"]}')
+        return False
+    return one['area'] > 0  # if not, it is noted already
 
 
 def _objects(annotations: Sequence[dict], index: Dict) -> Dict:

@@ -56,7 +56,7 @@ def _is_list(file: Path, tree: Tree) -> bool:
         table = _read_table(file)
     except DataError:  # what reads it says why
         return tree.file is not None or any(
-            ending.encode() in file.read_bytes()[:PROBED_BYTES].lower()
+            ending.encode() in file.read_bytes()[:PROBED_BYTES].replace(b'\0', b'').lower()
             for ending in IMAGE_ENDINGS)
     names = [row[table.image] for _, row in table.rows[:PROBED] if len(row) > table.image]
     return any(Path(name).name in tree.by_name or Path(name).name in tree.by_stem
@@ -73,10 +73,12 @@ def _read_table(file: Path) -> Table:
     first = next((line for line in text.splitlines() if line.strip()), '')
     delimiter = max(DELIMITERS, key=first.count)
     try:
-        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(
-            csv.reader(io.StringIO(text), delimiter=delimiter), 1) if any(map(str.strip, row))]
+        read = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(read, 1)
+                if any(map(str.strip, row))]
     except csv.Error as error:
-        raise DataError(f'{file}: cannot be read as a table ({error})') from error
+        raise DataError(f'{file}: cannot be read as a table ({error}); is a quote '
+                        'not closed?') from error
     if not rows:
         raise DataError(f'{file}: is empty')
     header = [cell.lower() for cell in rows[0][1]]
@@ -85,6 +87,9 @@ def _read_table(file: Path) -> Table:
                         'Write boxes as COCO JSON')
     image, label, part = (next((header.index(name) for name in names if name in header), None)
                           for names in (IMAGE_COLUMNS, LABEL_COLUMNS, PART_COLUMNS))
+    for place in (image, label, part):
+        if place is not None and header.count(header[place]) > 1:
+            raise DataError(f'{file}: has several columns {header[place]!r}; keep one of them')
     if image is not None and label is not None:
         return Table(rows[1:], image, label, part)
     if len(header) == 2 and header[0].endswith(IMAGE_ENDINGS):  # no header
@@ -152,6 +157,9 @@ def _image_of(name: str, folder: Path, tree: Tree) -> Optional[Path]:
     path = Path(name.replace('\\', '/'))
     if (folder / path).is_file():
         return folder / path
+    meant = tree.meant_by(folder / path)
+    if meant is not None:
+        return meant
     beside = [one for one in tree.by_stem.get(path.name, ()) if one.parent == folder / path.parent]
     # the ending's letters may be of another case
     anywhere = (tree.by_name.get(path.name) or tree.by_stem.get(path.name)

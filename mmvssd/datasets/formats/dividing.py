@@ -1,4 +1,5 @@
 """Parts of data whose annotations lie beside each image: by folders, or by lists of names."""
+import re
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -67,9 +68,18 @@ def _lists(tree: Tree, kind: Optional[str]) -> Dict[Path, Dict[str, str]]:
         for file in tree.others.get('.txt', ()):
             if file.stem == part and file.parts[-3:-1] == ('ImageSets', kind):
                 lists.setdefault(file.parents[2], {}).update(
-                    (Path(line.split()[0]).name, part)
+                    (_listed_name(line, tree), part)
                     for line in read_text(file).splitlines() if line.strip())
     return lists
+
+
+def _listed_name(line: str, tree: Tree) -> str:
+    """Return the name that a line lists; an ending, or whether a class occurs, may stand behind."""
+    name = Path(line.strip().replace('\\', '/')).name
+    flagged = re.fullmatch(r'(.*\S)\s+(?:-1|0|1)', name)
+    if flagged and name not in tree.by_stem:
+        name = flagged[1]
+    return Path(name).stem if name in tree.by_name else name
 
 
 def _listed_part(image: Path, lists: Dict[Path, Dict[str, str]]) -> Optional[str]:

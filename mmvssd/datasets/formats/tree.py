@@ -1,6 +1,7 @@
 """The files below a folder, looked through once for all formats."""
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from functools import cache, cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import UNREAD, image_names, is_hidden, walk
 from mmvssd.errors import DataError
+from mmvssd.paths import seen_from
 from mmvssd.phrases import some
 
 #: Words of names of folders and files, by the part that they stand for.
@@ -43,7 +45,7 @@ class Tree:
     def __init__(self, data: Union[str, Path]):
         path = Path(os.path.abspath(data))
         if not os.path.lexists(path):
-            raise DataError(f'{data}: no such file or folder (seen from {Path.cwd()})')
+            raise DataError(f'{data}: no such file or folder{seen_from(data)}')
         self.file = None if path.is_dir() else path
         self.root = path if path.is_dir() else path.parent
         if not os.access(self.root, os.R_OK | os.X_OK):
@@ -110,6 +112,19 @@ class Tree:
         for path in self.images:
             found[path.name].append(path)
         return found
+
+    @cached_property
+    def _by_folded(self) -> Dict[str, List[Path]]:
+        """The images by their path as :func:`folded` writes it."""
+        found = defaultdict(list)
+        for path in self.images:
+            found[folded(str(path))].append(path)
+        return found
+
+    def meant_by(self, path: Path) -> Optional[Path]:
+        """Return the only image that a path may mean on a system that tells fewer names apart."""
+        found = self._by_folded.get(folded(os.path.normpath(path)), [])
+        return found[0] if len(found) == 1 else None
 
     @cache  # noqa: B019  a tree lives as long as a command
     def json(self, path: Path) -> Union[dict, DataError]:
@@ -183,12 +198,13 @@ def folder_of(names: Sequence[str], tree: Tree, near: Path) -> Path:
     """
     step = max(1, len(names) // PROBED)
     probes = [name.replace('\\', '/') for name in names[::step] if name]
-    ends = {'/' + re.sub(r'^(\.?/)+', '', name) for name in probes}
+    ends = {folded('/' + re.sub(r'^(\.?/)+', '', name)) for name in probes}
+    depths = _depths(ends)
     votes: Dict[str, int] = defaultdict(int)
     for path in tree.images:
-        text = path.as_posix()
-        for end in ends & {f'/{"/".join(path.parts[-depth:])}' for depth in _depths(ends)}:
-            votes[text[:-len(end)] or '/'] += 1
+        for depth in depths:
+            if folded(f'/{"/".join(path.parts[-depth:])}') in ends:
+                votes[str(path.parents[depth - 1])] += 1
     if not votes:
         return near.parent
     part = part_of_names([near.stem, *reversed(near.parts[:-1])])
@@ -199,6 +215,14 @@ def folder_of(names: Sequence[str], tree: Tree, near: Path) -> Path:
         return votes[folder], same_part, common
 
     return Path(max(sorted(votes), key=fitness))
+
+
+def folded(name: str) -> str:
+    """Return a name without what some systems do not tell apart.
+
+    These are capitals on Windows and macOS, and whether an accent is a character of its own.
+    """
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def _depths(ends: Iterable[str]) -> List[int]:

@@ -41,7 +41,7 @@ def find(tree: Tree) -> Optional[Found]:
 def _is_voc(path: Path) -> bool:
     try:
         with open(path, 'rb') as file:
-            return bool(HEAD.search(file.read(HEAD_SIZE)))
+            return bool(HEAD.search(file.read(HEAD_SIZE).replace(b'\0', b'')))
     except OSError:
         return True  # what reads it says why
 

@@ -51,9 +51,24 @@ def _is_description(file: Path) -> bool:
         'train' in content or 'val' in content)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but for an error at a key that stands twice: it would take the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        """Make a dict."""
+        seen = set()
+        for key, _ in getattr(node, 'value', ()):
+            text = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if text in seen:
+                raise yaml.MarkedYAMLError(problem=f'the key {key.value!r} stands there twice',
+                                           problem_mark=key.start_mark)
+            seen |= {text} - {None}
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path) -> Any:
     try:
-        return yaml.safe_load(read_text(file))
+        return yaml.load(read_text(file), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f'{file}: cannot be read as YAML ({error})') from error
 
@@ -64,10 +79,9 @@ def label_of(image: Path) -> Path:
     places = [index for index, part in enumerate(parts[:-1]) if part.lower() == IMAGES]
     if places:
         parts[places[-1]] = LABELS
-        file = Path(*parts).with_suffix('.txt')
-        if file.is_file() or not image.with_suffix('.txt').is_file():
-            return file
-    return image.with_suffix('.txt')
+    files = [place.with_suffix(ending) for place in dict.fromkeys((Path(*parts), image))
+             for ending in ('.txt', '.TXT')]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def _is_label(file: Path) -> bool:
@@ -103,6 +117,9 @@ def read(tree: Tree, found: Found, findings: Findings,
     names = (list(classes) if classes is not None
              else _names(content.get('names'), description) if description is not None
              else named.names if named else None)
+    if isinstance(content.get('nc'), int) and names and content['nc'] != len(names):
+        findings.warn(str(description), f"'nc' is {content['nc']}, and there are "
+                                        f'{counted(len(names), "name")}')
     if named:
         notes.append(f'classes are those of {named.file}')
     keypoints = 'kpt_shape' in content

@@ -7,7 +7,7 @@ from torch import nn
 from mmvssd.engine.data.file_facts import MISSING, FileFacts
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, some
 
 #: Steps of the hosts that change colours, or values from 0 to 255.
 FOR_PHOTOGRAPHS = {
@@ -165,4 +165,4 @@ def check_values(load, paths: List[str], where: str, phase: str, files: FileFact
         band = load.bands[place] if load.bands else place
         findings.warn(where, f'band {band} has one value throughout the {len(known)} images that '
                              'were looked at', advice='It tells nothing: leave it out of bands')
-    findings.looked_at.append(f'{phase}: values of {len(known)} images')
+    findings.looked_at.append(f'{phase}: values of {counted(len(known), "image")}')

@@ -12,6 +12,9 @@ LARGEST = 255
 #: Endings of files that do not keep values.
 LOSSY = ('.jpg', '.jpeg')
 
+#: What MMSegmentation makes a row of numbers of, which no later step takes.
+THIN = '{} label map[s] of one row or one column of pixels, which the host cannot read'
+LEAVE_OUT = 'Leave out such images, or crop them from larger ones'
 FORM = 'A label map has one channel, whose values are numbers of classes'
 TO_NUMBERS = 'Write numbers of classes in place of the values'
 
@@ -73,6 +76,8 @@ class LabelMaps:
                 self.stop('{} label map[s] cannot be read as an image', path)
                 continue
             self._check_size(images.get(image), fact, path, honours_exif)
+            if 1 in fact['size']:
+                self.stop(THIN, path, LEAVE_OUT)
             if self._has_right_form(fact, path):
                 self._check_values(fact['values'], path)
         self._check_together(complete)

@@ -1,8 +1,7 @@
 """Doubtful things that stop no training, and that a look at the data finds."""
 import os
-from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from PIL import Image
 
@@ -10,9 +9,9 @@ from mmvssd.cli.image_files import resized
 from mmvssd.engine.data.checks import steps_of
 from mmvssd.engine.data.coco import read_json
 from mmvssd.engine.data.data_survey.leaves import Leaf
-from mmvssd.engine.data.data_survey.overlap import classes_of, differ, digest
+from mmvssd.engine.data.data_survey.overlap import check_copies, classes_of
 from mmvssd.engine.data.data_survey.readers import is_elsewhere, reads_coco
-from mmvssd.engine.data.file_facts import MISSING, FileFacts, header
+from mmvssd.engine.data.file_facts import FileFacts, header
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import image_names, is_hidden, walk
 from mmvssd.phrases import some
@@ -49,7 +48,8 @@ def check_images(leaves: Sequence[Leaf], facts: FileFacts, findings: Findings) -
                 findings.warn(leaf.where, '{} image[s] [is|are] cut off; what is missing is read '
                                           'as grey',
                               path, 'Copy or write them anew')
-        _check_copies(leaf, paths, facts, findings)
+        _check_doubles(leaf, paths, findings)
+        check_copies(leaf.where, paths, classes_of(leaf), facts, findings)
     _check_unlisted(local, findings)
 
 
@@ -114,35 +114,13 @@ def _resized(steps: Sequence[Any], width: int, height: int) -> Optional[Tuple[in
     return width, height
 
 
-def _check_copies(leaf: Leaf, paths: Sequence[str], facts: FileFacts,
-                  findings: Findings) -> None:
-    """Note images that are listed twice, or are the same file under another name."""
+def _check_doubles(leaf: Leaf, paths: Sequence[str], findings: Findings) -> None:
+    """Note images that are listed twice."""
     seen = set()
     for path in paths:
         if path in seen:
             findings.warn(leaf.where, '{} image[s] [is|are] listed more than once', path)
         seen.add(path)
-    by_size: Dict[int, List[str]] = defaultdict(list)
-    for path in seen:
-        if os.path.isfile(path):
-            by_size[os.path.getsize(path)].append(path)
-    alike = sorted(path for same in by_size.values() if len(same) > 1 for path in same)
-    digests = facts.read('content', digest, alike)
-    first: Dict[str, str] = {}
-    classes = classes_of(leaf)
-    for path in alike:
-        found = digests.get(path)
-        if found in (None, MISSING):  # there was no time, or it is gone
-            continue
-        twin = first.setdefault(found, path)
-        own, other = classes.get(path), classes.get(twin)
-        if differ(own, other):
-            findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of one of another class',
-                          f'{path} is {twin}: {own} and {other}',
-                          'Keep the one whose class is right')
-        elif twin != path:
-            findings.warn(leaf.where, '{} image[s] [is a copy|are copies] of another one',
-                          f'{path} is {twin}')
 
 
 def _check_unlisted(leaves: Sequence[Leaf], findings: Findings) -> None:

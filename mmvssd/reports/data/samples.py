@@ -66,11 +66,11 @@ def samples_of(loader, phase: str, model, count: int, seed: int,
         except UnreadableImageError as error:
             # a training takes another one in its place
             (findings.warn if phase == 'train' else findings.stop)(
-                where, f'{{}} of {len(chosen)} samples cannot be read', _short(error))
+                where, f'{{}} of {counted(len(chosen), "sample")} cannot be read', _short(error))
             continue
         except Exception as error:  # of any step of the pipeline
-            findings.stop(where, f'{{}} of {len(chosen)} samples [fails|fail] in the pipeline',
-                          f'{_path(dataset, index)}: {_short(error)}')
+            findings.stop(where, f'{{}} of {counted(len(chosen), "sample")} [fails|fail] in the '
+                          'pipeline', f'{_path(dataset, index)}: {_short(error)}')
             continue
         findings.look_at(f'{where}: its samples', lambda data=data, index=index: samples.append(
             _sample(data, loader, index, model)))

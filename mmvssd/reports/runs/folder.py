@@ -16,6 +16,7 @@ from mmvssd.engine.data.training_data import unreadable_images_of
 from mmvssd.engine.record.details import FILE as DETAILS
 from mmvssd.engine.record.run_record import read_record
 from mmvssd.errors import ConfigError
+from mmvssd.paths import seen_from
 from mmvssd.phrases import some
 from mmvssd.reports.runs.settings import get, read_settings
 
@@ -176,7 +177,7 @@ def read_folder(path: Path) -> RunFolder:
         ConfigError: It is no folder, or no run has written into it.
     """
     if not path.is_dir():
-        raise ConfigError(f'{path}: no such folder (seen from {Path.cwd()})')
+        raise ConfigError(f'{path}: no such folder{seen_from(path)}')
     if not is_run(path):
         if closed(path):
             raise ConfigError(f'{some(closed(path))}: cannot be listed, no permission to read it')

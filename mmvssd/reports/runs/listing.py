@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from mmvssd.errors import ConfigError, printable
+from mmvssd.paths import seen_from
 from mmvssd.phrases import some, suggestion
 from mmvssd.reports.page import shown_number, shown_seconds, shown_size
 from mmvssd.reports.runs.folder import RunFolder, closed, is_run, read_folder
@@ -26,7 +27,7 @@ def find_runs(*roots: Path) -> List[RunFolder]:
     runs: Dict[Path, RunFolder] = {}
     for root in roots:
         if not root.is_dir():
-            raise ConfigError(f'{root}: no such folder (seen from {Path.cwd()})')
+            raise ConfigError(f'{root}: no such folder{seen_from(root)}')
         paths, hidden = list(_work_dirs(root)), closed(root)
         if hidden and not paths:
             raise ConfigError(f'{some(hidden)}: cannot be listed, no permission to read it')

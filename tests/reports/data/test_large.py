@@ -3,7 +3,7 @@ import os
 import time
 from collections import Counter
 
-from mmvssd.engine.data.data_survey.leaves import Leaf
+from mmvssd.engine.data.data_survey.overlap import check_copies
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import Findings
 from mmvssd.reports.data import doubts
@@ -56,12 +56,11 @@ def test_files_of_one_size_are_read_together(tmp_path):
         (tmp_path / f'{number:02d}.png').write_text(f'{number % 38:02d}')
     paths = [str(path) for path in sorted(tmp_path.iterdir())]
     facts, findings = Counted(), Findings()
-    leaf = Leaf('train', None, 'train_dataloader, X', [], True)
-    doubts._check_copies(leaf, paths, facts, findings)
+    check_copies('X', paths, {}, facts, findings)
     assert facts.reads == ['content']
     (found, ) = findings.as_json()
     assert found['count'] == 2
     assert found['first'] == [f'{paths[38]} is {paths[0]}', f'{paths[39]} is {paths[1]}']
     # files that are removed meanwhile are no copies of each other
-    doubts._check_copies(leaf, paths, Removed(), gone := Findings())
+    check_copies('X', paths, {}, Removed(), gone := Findings())
     assert gone.as_json() == []

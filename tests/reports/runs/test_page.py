@@ -129,7 +129,7 @@ def test_a_log_that_is_damaged_shows_what_is_left(work_dir, scalars, parsed):
     assert 'an iteration 0.1 s' in words
     file.write_bytes(b'\xff\n')
     words = parsed(page([path], '')).words
-    assert '1 of 1 lines cannot be read' in words
+    assert '1 of 1 line cannot be read' in words
     assert 'was logged yet' not in words
 
 

@@ -4,7 +4,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.findings import Place
-from mmvssd.phrases import numbered, short
+from mmvssd.phrases import counted, numbered, short
 
 #: Sides of an image that a box's side may be long. Beyond it a box is no box of that image.
 LONGEST = 10
@@ -30,6 +30,12 @@ AS_MEANT = 'x, y, width, height'
 SHARES = "shares of the image's sides"
 CORNERS = f'COCO boxes are {AS_MEANT}'
 AREAS = 'Write the area of the mask, or width x height'
+
+
+def lies_in(box: Sequence[float], size: Tuple[float, float]) -> bool:
+    """Tell whether readers keep a box for what lies of it in an image (width, height)."""
+    (x, y, width, height), (right, bottom) = box, size
+    return min(width, height) >= 1 and x < right and y < bottom and min(x + width, y + height) > 0
 
 
 class Boxes:
@@ -76,10 +82,8 @@ class Boxes:
         if not _fits(box, size) and width and height:
             self.crossing += 1
             self.examples.setdefault('crossing', example)
-        if width < 1 or height < 1 or x >= right or y >= bottom or x + width <= 0 or (
-                y + height <= 0):
-            return None  # left out by the reader, which is counted where it reads
-        return box
+        # what a reader leaves out is counted where it reads
+        return box if lies_in(box, size) else None
 
     def _with_area(self, box: Optional[Sequence[float]], area: Any,
                    label: str) -> Optional[Sequence[float]]:
@@ -117,8 +121,8 @@ class Boxes:
     def check_areas(self, count: int) -> None:
         """Note boxes that are left out for their area, unless all are."""
         if self.without_area:
-            self.warn(numbered(f'{{}} of {count} boxes [has|have] an area of 0 or less, and '
-                               '[is|are] left out', self.without_area),
+            self.warn(numbered(f'{{}} of {counted(count, "box")} [has|have] an area of 0 or less, '
+                               'and [is|are] left out', self.without_area),
                       self.examples['area'], AREAS)
 
     def check_readings(self, count: int) -> None:
@@ -130,13 +134,13 @@ class Boxes:
         found = next((reading for reading in READINGS if self.around[reading] == compared), None)
         around = self.around[AS_MEANT]
         if found and compared >= ENOUGH_BOXES and around <= CROSSING * compared:
-            self.stop(numbered(f'{{}} of {compared} boxes [is|are] around [its|their] polygons, '
-                               f'and read as {found} all are', around),
+            self.stop(numbered(f'{{}} of {counted(compared, "box")} [is|are] around [its|their] '
+                               f'polygons, and read as {found} all are', around),
                       self.examples['compared'], CORNERS)
         if not self.crossing:
             return
-        what = numbered(f'{{}} of {count} boxes [reaches|reach] over the edge of [its|their] image',
-                        self.crossing)
+        what = numbered(f'{{}} of {counted(count, "box")} [reaches|reach] over the edge of '
+                        '[its|their] image', self.crossing)
         likely = next((reading for reading in READINGS if self.readings[reading] == count), None)
         if likely is None or count < ENOUGH_BOXES:
             self.warn(what, self.examples['crossing'])

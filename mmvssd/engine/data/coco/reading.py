@@ -1,8 +1,9 @@
 """Read an annotation file, or say what it is instead."""
 import codecs
 import json
+from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Any, List, Optional, Tuple
 
 from mmvssd.errors import DataError
 from mmvssd.foreign_files import kind_of
@@ -40,10 +41,13 @@ def read_json(file: str, marked: bool = False) -> dict:
     if b'\0' in content[:4]:
         raise DataError(f'{file} is encoded in UTF-16 or UTF-32, or is not text; save it as UTF-8')
     try:
-        parsed = json.loads(content.decode('utf-8'))
+        parsed = json.loads(content.decode('utf-8'),
+                            object_pairs_hook=partial(_unambiguous, file))
     except UnicodeDecodeError as error:
         raise DataError(f'{file} is not encoded in UTF-8 ({error.reason} at byte {error.start}); '
                         'save it as UTF-8') from error
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         if getattr(error, 'msg', '') == 'Extra data' and _is_json(content.split(b'\n')[0]):
             raise DataError(f'{file} holds a JSON text per line (JSON Lines); COCO files hold one '
@@ -53,6 +57,17 @@ def read_json(file: str, marked: bool = False) -> dict:
         raise DataError(f'{file} holds a {type(parsed).__name__}, COCO files hold a dict of '
                         "'images', 'annotations' and 'categories'")
     return parsed
+
+
+def _unambiguous(file: str, pairs: List[Tuple[str, Any]]) -> dict:
+    """Make a dict, and raise DataError if a key has two values: a reader would take the last."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        for key, value in pairs:
+            if made[key] != value:
+                raise DataError(f'{file} has the key {key!r} twice in one dict, with values that '
+                                'differ; keep one, or put both together')
+    return made
 
 
 def _foreign(file: str, content: bytes) -> Optional[str]:

@@ -13,6 +13,7 @@ from mmvssd.engine.data.data_survey.readers import reads_label_maps
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.heads import has_own_classes, heads_of, learner_of, sizes_of
+from mmvssd.phrases import counted
 
 
 class Built:
@@ -59,7 +60,7 @@ class Built:
         if self._closed(leaf):
             names.check_heads(self.model, classes, leaf.where, self.findings)
         self._check_labels(leaf, classes)
-        self.findings.looked_at.append(f'{leaf.phase}: names of {len(classes)} classes')
+        self.findings.looked_at.append(f'{leaf.phase}: names of {counted(len(classes), "class")}')
 
     def _closed(self, leaf: Leaf) -> bool:
         """Tell whether the heads have the classes of the data, not those of texts or things."""

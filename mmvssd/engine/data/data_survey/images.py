@@ -11,6 +11,7 @@ from mmvssd.engine.data.file_facts import MISSING, FileFacts, header, label_map,
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.heads import heads_of, sizes_of
 from mmvssd.engine.data.label_maps import LabelMaps
+from mmvssd.phrases import of_all
 
 #: Share of images of another size than in the annotations from which on it is no slip.
 FEW = 0.01
@@ -37,7 +38,7 @@ def check_images(leaf: Leaf, files: FileFacts, findings: Findings) -> Dict[str, 
     known = {path: fact for path, fact in facts.items() if isinstance(fact, dict)}
     _check_sizes(leaf, known, turned, findings)
     findings.looked_at.append(
-        f'{leaf.phase}: headers of {len(facts)} of {len(leaf.dataset)} images')
+        f'{leaf.phase}: headers of {of_all(len(facts), len(leaf.dataset), "image")}')
     return known
 
 
@@ -114,7 +115,7 @@ def check_label_maps(leaf: Leaf, headers: Dict[str, dict], model: nn.Module, fil
                      getattr(head, 'ignore_index', 255), leaf.where, findings)
     maps.check(headers, facts, pairs, _honours_exif(leaf.dataset), complete)
     findings.looked_at.append(
-        f'{leaf.phase}: {len(facts)} of {len(leaf.dataset)} label maps'
+        f'{leaf.phase}: {of_all(len(facts), len(leaf.dataset), "label map")}'
         + ', a sample' * (not complete))
 
 

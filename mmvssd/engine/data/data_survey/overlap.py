@@ -1,14 +1,16 @@
-"""Images of validation that are trained on, by their content."""
+"""Images that are there twice, or in training and validation, by their content."""
 import hashlib
 import os
-from typing import Any, Dict, List, Optional
+from collections import defaultdict
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from mmvssd.engine.data.data_survey.leaves import Leaf
 from mmvssd.engine.data.data_survey.readers import is_elsewhere
-from mmvssd.engine.data.file_facts import FileFacts
+from mmvssd.engine.data.file_facts import MISSING, FileFacts
 from mmvssd.engine.data.findings import Findings
+from mmvssd.phrases import counted
 
 #: Images of validation that are compared with those of training.
 MOST_COMPARED = 1000
@@ -69,11 +71,44 @@ def _compare_with(trained: Dict[int, List[str]], classes: Dict[str, Optional[str
                      and digests.get(other) == digests[path]), None)
         if twin is None:
             continue
-        findings.warn(leaf.where, f'{{}} of {len(paths)} compared images [is|are] trained on',
-                      f'{path} is {twin}')
+        findings.warn(leaf.where, f'{{}} of {counted(len(paths), "compared image")} [is|are] '
+                      'trained on', f'{path} is {twin}')
         if differ(own[path], classes[twin]):
             findings.warn(leaf.where, '{} image[s] [is|are] trained on as another class',
                           f'{path} is {twin}: {own[path]} here, {classes[twin]} in training')
+
+
+def check_copies(where: str, paths: Sequence[str], classes: Dict[str, Optional[str]],
+                 files: FileFacts, findings: Findings) -> None:
+    """Note images that are the same file under another name, and those of another class.
+
+    Args:
+        where: What the findings are noted of.
+        paths: The images.
+        classes: The class of each, by path, as far as they have one.
+        files: Facts of their files. Only files of one size are read.
+        findings: Where they are noted.
+    """
+    by_size: Dict[int, List[str]] = defaultdict(list)
+    for path in set(paths):
+        if os.path.isfile(path):
+            by_size[os.path.getsize(path)].append(path)
+    alike = sorted(path for same in by_size.values() if len(same) > 1 for path in same)
+    digests = files.read('content', digest, alike)
+    first: Dict[str, str] = {}
+    for path in alike:
+        found = digests.get(path)
+        if found in (None, MISSING):  # there was no time, or it is gone
+            continue
+        twin = first.setdefault(found, path)
+        own, other = classes.get(path), classes.get(twin)
+        if differ(own, other):
+            findings.warn(where, '{} image[s] [is a copy|are copies] of one of another class',
+                          f'{path} is {twin}: {own} and {other}',
+                          'Keep the one whose class is right')
+        elif twin != path:
+            findings.warn(where, '{} image[s] [is a copy|are copies] of another one',
+                          f'{path} is {twin}')
 
 
 def digest(path: str) -> Optional[str]:

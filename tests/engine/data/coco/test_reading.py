@@ -10,6 +10,8 @@ from mmvssd.errors import DataError
 @pytest.mark.parametrize(('content', 'message'), [
     (b'', 'is empty'), (b' \n', 'is empty'),
     (b'{"images": [', 'is not valid JSON, perhaps cut short'),
+    (b'{"images": [1], "images": []}', r"\.json has the key 'images' twice in one dict"),
+    (b'{"a": [{"id": 1, "id": 2}]}', "has the key 'id' twice"),
     (b'[]', 'holds a list'), (b'3', 'holds a int'),
     (b'\xef\xbb\xbf{}', r'byte order mark \(BOM\) of UTF-8'),
     ('{}'.encode('utf-16'), r'byte order mark \(BOM\) of UTF-16'),

@@ -175,7 +175,7 @@ def test_healthy_data_sets_of_other_kinds(digits, kind):
     assert all('never occur' in found.what for found in findings.of(WARN)), findings.text()
     assert len(set(findings.not_looked_at)) == (not KINDS[kind]), findings.not_looked_at
     assert all('its files, which are of another kind' in text for text in findings.not_looked_at)
-    assert sum('headers of 4 of 4 images' in text for text in findings.looked_at) == 2
+    assert sum('headers of all 4 images' in text for text in findings.looked_at) == 2
 
 
 @pytest.mark.parametrize(('kind', 'metrics'), [
@@ -222,6 +222,6 @@ def test_images_that_a_teacher_labels(digits, unlabelled):
     findings = look(loader, model=Teacher())
     assert not findings.of(STOP), findings.text()
     assert not findings.not_looked_at
-    assert sum('headers of 2 of 2 images' in text for text in findings.looked_at) == 2
+    assert sum('headers of all 2 images' in text for text in findings.looked_at) == 2
     with DefaultScope.overwrite_default_scope('mmdet'):
         assert not faults_of(DATASETS.build(loader['dataset']))
