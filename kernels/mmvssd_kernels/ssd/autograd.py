@@ -62,7 +62,7 @@ def _gradient_tiles(S: int, P: int, halves: bool, cuts: bool,
 
 
 def _cuts(x: Tensor, B: Tensor, C: Tensor) -> bool:
-    """Return whether kernels cut float32 blocks in parts, as ``cuts`` of triton_products says."""
+    """Return whether kernels cut float32 blocks in parts themselves, see triton_products."""
     _, precision = triton_support.products(common_dtype(x, B), x.device)
     return not triton_support.halves(x, B, C) and precision in ('bf16x6', 'tf32x3')
 
@@ -184,8 +184,9 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
         *x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D),
         *dy.strides, *dx.strides[:2], SKIP=D is not None, **products)
     grouped = dict(products, TILES=launch.tiles)
-    if _cuts(x.first, B.first, C.first) and capability[0] == 9 and tiles.BS <= 64:
-        grouped.update(BP=min(tiles.BP, 32), TILES=-(-launch.sizes[2] // min(tiles.BP, 32)))
+    if launch.cuts and capability[0] == 9:  # of fewer channels at a time little spills
+        BP = min(tiles.BP, 32)
+        grouped.update(BP=BP, TILES=-(-launch.sizes[2] // BP))
     for one, other, factor, state, result, backward in ((dy, x, B, states, dC, False),
                                                         (x, dy, C, dstates, dB, True)):
         kernels.group_gradients[h // r, chunks, N](
@@ -239,10 +240,12 @@ class _Launch:
         self.halves = triton_support.halves(x, B, C)
         # a program waits for its tokens, one chunk after the other: the next is on its way. On
         # Ampere registers have no room for cut blocks beside it
-        ampere = _cuts(x, B, C) and triton_support.capability(x.device)[0] != 9
+        self.cuts = _cuts(x, B, C)
+        ampere = self.cuts and triton_support.capability(x.device)[0] != 9
         self.stages = 1 if ampere else 2
         self.options = dict(tiles._asdict(), num_stages=1, ACC=triton_support.language(self.dtype))
-        self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision)
+        self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision,
+                             CUT=self.cuts)
 
     def in_order(self, t: Tensor) -> _InOrder:
         """Return where the tokens of a tensor start, and how they go on."""
@@ -286,8 +289,8 @@ class _Launch:
         decays = A.new_empty(N, h, segments, dtype=self.dtype)
         self.kernels.states[self.programs](
             x.first, dt.first, A, B.first, own, decays, *self.sizes, self.length, *x.strides,
-            *dt.strides, *A.stride(), *B.strides, BACKWARD=backward, HALVES=self.halves,
-            **self.products, **self.options)
+            *dt.strides, *A.stride(), *B.strides, BACKWARD=backward, **self.products,
+            **self.options)
         blocks = -(-S * P // CARRIED)
         crossing = A.new_empty(N, h, segments, blocks if backward else 0, dtype=self.dtype)
         self.kernels.carry[N * h, blocks](

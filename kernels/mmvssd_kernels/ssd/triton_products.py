@@ -10,12 +10,6 @@ import triton.language as tl
 from mmvssd_kernels.triton_math import dot, dot_of_parts
 
 
-@triton.constexpr_function
-def cuts(precision, halves):
-    """Return whether float32 blocks are cut here."""
-    return not halves and precision in ('bf16x6', 'tf32x3')
-
-
 @triton.jit
 def cut_mask(number):
     """Return -65536, the bits of a float32 number that bfloat16 has, for a ``number`` from 0 on.
@@ -58,13 +52,13 @@ def dot_of_cut(b_a, b_a_middle, b_a_low, b_b, b_b_middle, b_b_low, ACC: tl.const
 
 @triton.jit
 def product(b_a, b_b, mask, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-            HALVES: tl.constexpr, b_sum=None, TURN: tl.constexpr = False):
-    """Compute :func:`dot_of_parts`, of float32 blocks as :func:`dot_of_cut`.
+            CUT: tl.constexpr, b_sum=None, TURN: tl.constexpr = False):
+    """Compute :func:`dot_of_parts`, or with CUT, for float32 blocks, :func:`dot_of_cut`.
 
     TURN: the second factor is the transpose of ``b_b``. A block that enters several products is cut
     once, as a compiler does once what is the same.
     """
-    if cuts(PRECISION, HALVES):
+    if CUT:
         b_a_high, b_a_middle, b_a_low = cut(b_a, mask)
         b_high, b_middle, b_low = cut(b_b, mask)
         if TURN:
