@@ -59,6 +59,8 @@ def _most_stack(kernel):
     For what else there is, tiles are not chosen so that registers hold them.
     """
     constants = kernel['constants']
+    if constants.get('CUT') == 'True':  # ssd in float32, on Hopper
+        return 568 if kernel['kernel'] == 'token_gradients' else 208
     if constants.get('HALVES') != 'True':
         # gradients of the plain nc_ssd, on Hopper; products of float32 numbers take three parts
         plain = kernel['kernel'] == 'gradients' and 'G' in constants

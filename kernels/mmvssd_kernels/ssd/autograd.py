@@ -49,14 +49,22 @@ def _tiles(S: int, P: int) -> Tiles:
     return Tiles(32, BS, min(BP, 64), 4) if BS <= 64 else Tiles(16, BS, min(BP, 16), 4)
 
 
-def _gradient_tiles(S: int, P: int, halves: bool, capability: Tuple[int, int]) -> Tiles:
+def _gradient_tiles(S: int, P: int, halves: bool, cuts: bool,
+                    capability: Tuple[int, int]) -> Tiles:
     BS, BP = (max(16, power_of_two(size)) for size in (S, P))
     if BS > 64:
         return Tiles(32 if halves else 16, BS, min(BP, 32), 4)
     # Hopper's products have 64 rows. So have a newer chip's, but Triton cannot sum what these leave
     if capability[0] == 9:
         return Tiles(64, BS, min(BP, 64), 4)
-    return Tiles(32 if capability >= (8, 0) else 16, BS, min(BP, 64), 2)
+    # blocks that are cut as they were loaded leave registers for twice the warps
+    return Tiles(32 if capability >= (8, 0) else 16, BS, min(BP, 64), 4 if cuts else 2)
+
+
+def _cuts(x: Tensor, B: Tensor, C: Tensor) -> bool:
+    """Return whether kernels cut float32 blocks in parts themselves, see triton_products."""
+    _, precision = triton_support.products(common_dtype(x, B), x.device)
+    return not triton_support.halves(x, B, C) and precision in ('bf16x6', 'tf32x3')
 
 
 def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Optional[str]:
@@ -69,7 +77,7 @@ def obstacle(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *args, **kwargs) -> Op
         return (f'heads of width {P} and a state of {S}, of which the kernels take at most '
                 f'{LARGEST} each')
     # of float32 no chunk is larger than of halves
-    backward = _gradient_tiles(S, P, False, _capability(x.device))
+    backward = _gradient_tiles(S, P, False, True, _capability(x.device))
     return triton_support.grid_obstacle(x, min(_tiles(S, P).T, backward.T))
 
 
@@ -141,7 +149,8 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
         return tuple(t.zero_() for t in results)
     dy, x, dt, B, C = map(_within_reach, (dy, x, dt, B, C))
     halves = triton_support.halves(x, B, C)
-    tiles = _gradient_tiles(B.shape[3], x.shape[3], halves, triton_support.capability(x.device))
+    capability = triton_support.capability(x.device)
+    tiles = _gradient_tiles(B.shape[3], x.shape[3], halves, _cuts(x, B, C), capability)
     launch = _Launch(x, B, C, reverse, tiles, TOKENS[halves] // tiles.T)
     dx, ddt, dA, dB, dC, dD = results
     dy, x, dt, B, C, dx, ddt, dB, dC = (
@@ -174,13 +183,17 @@ def _backward(dy, x, dt, A, B, C, D, reverse):
         dy.first, dx.first, direct, passed, arriving, leaving, dD_parts, *launch.sizes, padded,
         *x.strides, *dt.strides, *A.stride(), *B.strides, *C.strides, *vector_stride(D),
         *dy.strides, *dx.strides[:2], SKIP=D is not None, **products)
+    grouped = dict(products, TILES=launch.tiles)
+    if launch.cuts and capability[0] == 9:  # of fewer channels at a time little spills
+        BP = min(tiles.BP, 32)
+        grouped.update(BP=BP, TILES=-(-launch.sizes[2] // BP))
     for one, other, factor, state, result, backward in ((dy, x, B, states, dC, False),
                                                         (x, dy, C, dstates, dB, True)):
         kernels.group_gradients[h // r, chunks, N](
             one.first, other.first, dt.first, A, factor.first, C.first, weights, totals, state,
             result.first, entering, *launch.sizes, padded, *one.strides, *other.strides,
             *dt.strides, *A.stride(), *factor.strides, *C.strides, *result.strides[:2],
-            BACKWARD=backward, TILES=launch.tiles, **products)
+            BACKWARD=backward, **grouped)
     kernels.step_gradients[h, chunks, N](
         dt.first, A, direct, passed, arriving, entering, leaving, crossing, ddt.first, dA_parts,
         L, h, launch.tiles, blocks, padded, *dt.strides, *A.stride(), *ddt.strides[:2],
@@ -225,8 +238,14 @@ class _Launch:
         self.dtype = sum_dtype(x.dtype)
         product, precision = triton_support.products(common_dtype(x, B), x.device)
         self.halves = triton_support.halves(x, B, C)
+        # a program waits for its tokens, one chunk after the other: the next is on its way. On
+        # Ampere registers have no room for cut blocks beside it
+        self.cuts = _cuts(x, B, C)
+        ampere = self.cuts and triton_support.capability(x.device)[0] != 9
+        self.stages = 1 if ampere else 2
         self.options = dict(tiles._asdict(), num_stages=1, ACC=triton_support.language(self.dtype))
-        self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision)
+        self.products = dict(DTYPE=triton_support.language(product), PRECISION=precision,
+                             CUT=self.cuts)
 
     def in_order(self, t: Tensor) -> _InOrder:
         """Return where the tokens of a tensor start, and how they go on."""
@@ -259,8 +278,7 @@ class _Launch:
         states = A.new_empty(parts, N, h, segments, S, P, dtype=dtype)
         before = starts if backward else states
         if N * self.programs[0] > PROGRAMS // 2:
-            # a program waits for its tokens, one chunk after the other: the next is on its way
-            options = dict(self.options, num_stages=2)
+            options = dict(self.options, num_stages=self.stages)
             crossing = A.new_empty(N, h, segments, self.tiles if backward else 0, dtype=self.dtype)
             self.kernels.states_in_turn[self.programs[0], 1, N](
                 x.first, dt.first, A, B.first, states, before, crossing, *self.sizes, self.length,

@@ -24,6 +24,7 @@ from mmvssd_kernels.ssd.triton_kernels import (
     last,
     sums,
 )
+from mmvssd_kernels.ssd.triton_products import cut_mask, product
 from mmvssd_kernels.triton_math import add_dot, dot_of_parts, exp, load_state
 
 
@@ -72,7 +73,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
                     stride_dxn, stride_dxl, SKIP: tl.constexpr, STATES: tl.constexpr,
                     LENGTH: tl.constexpr, T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
                     DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-                    HALVES: tl.constexpr):
+                    HALVES: tl.constexpr, CUT: tl.constexpr):
     """Compute the gradient of x of a chunk, and of dt what its tokens weigh where others read them.
 
     Of what passes steps it sums what comes from tokens of the chunk. All are (tiles, N, h, ...):
@@ -95,8 +96,12 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     p_C += n * stride_Cn + (j // r) * stride_Cg
     p_C += o_t[None, :] * stride_Cl + o_s[:, None] * stride_Cs
     p_dy += n * stride_yn + j * stride_yh + o_t[:, None] * stride_yl + o_p[None, :] * stride_yp
-    b_x = tl.load(p_x + o_t[:, None] * stride_xl + o_p[None, :] * stride_xp, mask=m_tp, other=0)
-    b_B = tl.load(p_B + o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs, mask=m_ts, other=0)
+    o_x = o_t[:, None] * stride_xl + o_p[None, :] * stride_xp
+    o_B = o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs
+    mask = cut_mask(L)
+    if not CUT:
+        b_x = tl.load(p_x + o_x, mask=m_tp, other=0)
+        b_B = tl.load(p_B + o_B, mask=m_ts, other=0)
     A = tl.load(p_A + j * stride_A).to(ACC)
     heads = tl.num_programs(2).to(tl.int64) * h
     sequence = n * h + j
@@ -114,7 +119,12 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
         o_state = o_state * S * P + o_s[:, None] * P + o_p[None, :]
         b_high, b_low = load_state(p_dstates, o_state, heads * segments * S * P,
                                    m_s[:, None] & m_p[None, :], HALVES)
-        b_dx = add_dot(b_dx, b_B, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+        if CUT:
+            b_B = tl.load(p_B + o_B, mask=m_ts, other=0)
+            b_dx = product(b_B, b_high, mask, DTYPE, PRECISION, ACC, CUT)
+            b_x = tl.load(p_x + o_x, mask=m_tp, other=0)
+        else:
+            b_dx = add_dot(b_dx, b_B, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
         b_dx *= decay_through(p_totals, begin, c + 1, end, A, LENGTH)
         b_out += tl.sum(b_dx * b_x.to(ACC), axis=1)
         tl.store(p_leaving + sequence * chunks + c, tl.sum(b_out * b_weight, axis=0))
@@ -122,12 +132,25 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     for k in range(c + 1, end):
         later = tl.cast(k, tl.int64) * T
         m_i = o_t < L - k * T
-        b_C = tl.load(p_C + later * stride_Cl, mask=m_i[None, :] & m_s[:, None], other=0)
-        b_dy = tl.load(p_dy + later * stride_yl, mask=m_i[:, None] & m_p[None, :], other=0)
-        b_late = tl.load(p_weights + heads * padded + later + o_t)
-        b_read = dot_of_parts(b_B, b_C, DTYPE, PRECISION, ACC) * (b_late * decay)[None, :]
-        b_dx = dot_of_parts(b_read, b_dy, DTYPE, PRECISION, ACC, b_dx)
-        b_read *= dot_of_parts(b_x, tl.trans(b_dy), DTYPE, PRECISION, ACC)
+        if CUT:
+            b_dy = tl.load(p_dy + later * stride_yl, mask=m_i[:, None] & m_p[None, :], other=0)
+            # parts of x and B would fill the registers all the time, so both are loaded again
+            b_own = tl.load(p_x + o_x, mask=m_tp, other=0)
+            b_pairs = product(b_own, b_dy, mask, DTYPE, PRECISION, ACC, CUT, TURN=True)
+            b_factor = tl.load(p_B + o_B, mask=m_ts, other=0)
+            b_C = tl.load(p_C + later * stride_Cl, mask=m_i[None, :] & m_s[:, None], other=0)
+            b_read = product(b_factor, b_C, mask, DTYPE, PRECISION, ACC, CUT)
+            b_late = tl.load(p_weights + heads * padded + later + o_t)
+            b_read *= (b_late * decay)[None, :]
+            b_dx = product(b_read, b_dy, mask, DTYPE, PRECISION, ACC, CUT, b_dx)
+            b_read *= b_pairs
+        else:
+            b_C = tl.load(p_C + later * stride_Cl, mask=m_i[None, :] & m_s[:, None], other=0)
+            b_dy = tl.load(p_dy + later * stride_yl, mask=m_i[:, None] & m_p[None, :], other=0)
+            b_late = tl.load(p_weights + heads * padded + later + o_t)
+            b_read = dot_of_parts(b_B, b_C, DTYPE, PRECISION, ACC) * (b_late * decay)[None, :]
+            b_dx = dot_of_parts(b_read, b_dy, DTYPE, PRECISION, ACC, b_dx)
+            b_read *= dot_of_parts(b_x, tl.trans(b_dy), DTYPE, PRECISION, ACC)
         b_out += tl.sum(b_read, axis=1)
         tl.store(p_arriving + later, tl.sum(b_read * b_weight[:, None], axis=0))
         decay *= exp(tl.load(p_totals + k) * A)
@@ -139,20 +162,44 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     b_dx *= b_end[:, None]
     b_out *= b_end
     # dx_j = dt_j sum_{i >= j} (C_i . B_j) exp(a_{j+1} + ... + a_i) dy_i + D dy_j
-    b_C = tl.load(p_C + first * stride_Cl, mask=m_t[None, :] & m_s[:, None], other=0)
-    b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
-    b_read = dot_of_parts(b_B, b_C, DTYPE, PRECISION, ACC)
-    b_read *= decays_from_chunk(b_sum, b_rest, A, T, HALVES)
-    b_dx = dot_of_parts(b_read, b_dy, DTYPE, PRECISION, ACC, b_dx)
-    b_dx *= b_dt[:, None]
-    if SKIP:
-        b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
-        dD = tl.sum(tl.sum(b_dy.to(ACC) * b_x.to(ACC), axis=1), axis=0)
-        tl.store(p_dD + sequence * chunks + c, dD)
-    p_dx += n * stride_dxn + first * stride_dxl + j * P
-    tl.store(p_dx + o_t[:, None] * stride_dxl + o_p[None, :], b_dx, mask=m_tp)
-    b_read *= dot_of_parts(b_x, tl.trans(b_dy), DTYPE, PRECISION, ACC)
-    tl.store(p_direct + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
+    m_C = m_t[None, :] & m_s[:, None]
+    if CUT:
+        if SKIP:
+            b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
+            b_own = tl.load(p_x + o_x, mask=m_tp, other=0)
+            dD = tl.sum(tl.sum(b_dy.to(ACC) * b_own.to(ACC), axis=1), axis=0)
+            tl.store(p_dD + sequence * chunks + c, dD)
+        b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
+        b_own = tl.load(p_x + o_x, mask=m_tp, other=0)
+        b_pairs = product(b_own, b_dy, mask, DTYPE, PRECISION, ACC, CUT, TURN=True)
+        b_factor = tl.load(p_B + o_B, mask=m_ts, other=0)
+        b_C = tl.load(p_C + first * stride_Cl, mask=m_C, other=0)
+        b_read = product(b_factor, b_C, mask, DTYPE, PRECISION, ACC, CUT)
+        b_read *= decays_from_chunk(b_sum, b_rest, A, T, HALVES)
+        b_dx = product(b_read, b_dy, mask, DTYPE, PRECISION, ACC, CUT, b_dx)
+        b_read *= b_pairs
+        tl.store(p_direct + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
+        b_dx *= b_dt[:, None]
+        if SKIP:
+            b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
+            b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
+        p_dx += n * stride_dxn + first * stride_dxl + j * P
+        tl.store(p_dx + o_t[:, None] * stride_dxl + o_p[None, :], b_dx, mask=m_tp)
+    else:
+        b_C = tl.load(p_C + first * stride_Cl, mask=m_C, other=0)
+        b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
+        b_read = dot_of_parts(b_B, b_C, DTYPE, PRECISION, ACC)
+        b_read *= decays_from_chunk(b_sum, b_rest, A, T, HALVES)
+        b_dx = dot_of_parts(b_read, b_dy, DTYPE, PRECISION, ACC, b_dx)
+        b_dx *= b_dt[:, None]
+        if SKIP:
+            b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
+            dD = tl.sum(tl.sum(b_dy.to(ACC) * b_x.to(ACC), axis=1), axis=0)
+            tl.store(p_dD + sequence * chunks + c, dD)
+        p_dx += n * stride_dxn + first * stride_dxl + j * P
+        tl.store(p_dx + o_t[:, None] * stride_dxl + o_p[None, :], b_dx, mask=m_tp)
+        b_read *= dot_of_parts(b_x, tl.trans(b_dy), DTYPE, PRECISION, ACC)
+        tl.store(p_direct + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
     # what passes step t: sum_{i >= t > j}, of which the sum over i is at [j, t]; its factor is
     # exact in bfloat16
     b_from = tl.where(o_t[:, None] >= o_t[None, :], 1.0, 0.0).to(tl.bfloat16)
@@ -221,8 +268,8 @@ def step_gradients(p_dt, p_A, p_direct, p_passed, p_arriving, p_entering, p_leav
 
 @triton.jit
 def products(p_own, start_own, stride_own, m_own, p_other, start_other, stride_other, m_other, P,
-             TILES: tl.constexpr, T: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-             PRECISION: tl.constexpr, ACC: tl.constexpr):
+             mask, TILES: tl.constexpr, T: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
+             PRECISION: tl.constexpr, ACC: tl.constexpr, CUT: tl.constexpr):
     """Compute products of own tokens of a head, the rows of p_own, with p_other's columns."""
     o_p = tl.arange(0, BP)
     b_products = tl.zeros((T, T), dtype=ACC)
@@ -232,7 +279,7 @@ def products(p_own, start_own, stride_own, m_own, p_other, start_other, stride_o
                         mask=m_own[:, None] & m_p[None, :], other=0)
         b_other = tl.load(p_other + (start_other + (tile + o_p)[:, None] * stride_other),
                           mask=m_other[None, :] & m_p[:, None], other=0)
-        b_products = dot_of_parts(b_own, b_other, DTYPE, PRECISION, ACC, b_products)
+        b_products = product(b_own, b_other, mask, DTYPE, PRECISION, ACC, CUT, b_products)
     return b_products
 
 
@@ -244,7 +291,8 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
                     stride_Cl, stride_Cg, stride_Cs, stride_rn, stride_rl, BACKWARD: tl.constexpr,
                     STATES: tl.constexpr, LENGTH: tl.constexpr, TILES: tl.constexpr,
                     T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
-                    PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr):
+                    PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr,
+                    CUT: tl.constexpr):
     """Compute the gradient of C of a chunk and a group, p_result (N, L, G, S).
 
     Own tokens are dy of the chunk, others x of it and of earlier ones, with the factor B. The sum
@@ -266,6 +314,7 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
     p_totals += n * h * (padded // T)
     heads = tl.num_programs(2).to(tl.int64) * h
     whole = heads * padded
+    mask = cut_mask(L)
     b_result = tl.zeros((T, BS), dtype=ACC)
     if STATES:
         segments = tl.cdiv(chunks, LENGTH)
@@ -284,7 +333,10 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
                 o_state += o_s[None, :] * P + (tile + o_p)[:, None]
                 b_high, b_low = load_state(p_states, o_state, heads * segments * S * P,
                                            m_s[None, :] & m_p[:, None], HALVES)
-                b_state = add_dot(b_state, b_own, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+                if CUT:
+                    b_state = product(b_own, b_high, mask, DTYPE, PRECISION, ACC, CUT, b_state)
+                else:
+                    b_state = add_dot(b_state, b_own, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
             A = tl.load(p_A + j * stride_A).to(ACC)
             p_head = p_weights + j * padded + first + o_t
             p_total = p_totals + j * (padded // T)
@@ -309,8 +361,8 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
         for member in range(r):
             j = g * r + member
             b_products = products(p_own, j * stride_oh, stride_op, m_t, p_other,
-                                  j * stride_th + other * stride_tl, stride_tp, m_other, P, TILES,
-                                  T, BP, DTYPE, PRECISION, ACC)
+                                  j * stride_th + other * stride_tl, stride_tp, m_other, P, mask,
+                                  TILES, T, BP, DTYPE, PRECISION, ACC, CUT)
             A = tl.load(p_A + j * stride_A).to(ACC)
             p_early, p_late = p_weights + j * padded, p_weights + whole + j * padded
             if BACKWARD:
@@ -322,15 +374,15 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
             b_pairs += b_products * (b_row * decay)[:, None] * b_column[None, :]
         b_factor = tl.load(p_factor + other * stride_fl, mask=m_other[:, None] & m_s[None, :],
                            other=0)
-        b_result = dot_of_parts(b_pairs, b_factor, DTYPE, PRECISION, ACC, b_result)
+        b_result = product(b_pairs, b_factor, mask, DTYPE, PRECISION, ACC, CUT, b_result)
     # the chunk itself
     b_pairs = tl.zeros((T, T), dtype=ACC)
     p_dt += n * stride_dn + first * stride_dl + o_t * stride_dl
     for member in range(r):
         j = g * r + member
         b_products = products(p_own, j * stride_oh, stride_op, m_t, p_other,
-                              j * stride_th + first * stride_tl, stride_tp, m_t, P, TILES, T, BP,
-                              DTYPE, PRECISION, ACC)
+                              j * stride_th + first * stride_tl, stride_tp, m_t, P, mask, TILES, T,
+                              BP, DTYPE, PRECISION, ACC, CUT)
         A = tl.load(p_A + j * stride_A).to(ACC)
         p_head = p_weights + j * padded + first + o_t
         b_sum, b_rest = tl.load(p_head + 2 * whole), tl.load(p_head + 3 * whole)
@@ -340,7 +392,7 @@ def group_gradients(p_own, p_other, p_dt, p_A, p_factor, p_C, p_weights, p_total
         else:
             b_pairs += b_products * decays_in_chunk(b_sum, b_rest, A, T, HALVES) * b_dt[None, :]
     b_factor = tl.load(p_factor + first * stride_fl, mask=m_t[:, None] & m_s[None, :], other=0)
-    b_result = dot_of_parts(b_pairs, b_factor, DTYPE, PRECISION, ACC, b_result)
+    b_result = product(b_pairs, b_factor, mask, DTYPE, PRECISION, ACC, CUT, b_result)
     p_result += n * stride_rn + first * stride_rl + g * S
     p_result += o_t[:, None] * stride_rl + o_s[None, :]
     tl.store(p_result, b_result, mask=m_t[:, None] & m_s[None, :])

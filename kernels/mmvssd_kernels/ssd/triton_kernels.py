@@ -6,11 +6,13 @@ Head j reads group j // r. a_t = dt_t A is the logarithm of a step's decay.
 
 Matrices over the tokens of a chunk are [i, j]: row i reads, column j is read. ``DTYPE`` and
 ``PRECISION`` are those of products, which x, dy, B and C of bfloat16 enter as they are. With
-HALVES, for half inputs, kept states are two bfloat16 numbers each, high and low.
+HALVES, for half inputs, kept states are two bfloat16 numbers each, high and low. With CUT float32
+blocks are cut in parts, see :mod:`.triton_products`.
 """
 import triton
 import triton.language as tl
 
+from mmvssd_kernels.ssd.triton_products import cut, cut_mask, dot_of_cut, product
 from mmvssd_kernels.triton_math import LOG2_E, dot_of_parts, exp, load_state, store_state
 
 # What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
@@ -81,10 +83,26 @@ def decays_to_end(b_sum, b_rest, A, T: tl.constexpr):
 
 
 @triton.jit
-def added(b_x, b_B, b_weight, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+def factor_offsets(o_t, o_s, stride_l, stride_s, CUT: tl.constexpr):
+    """Offsets of B within a chunk: [token, entry], or [entry, token] if it is cut."""
+    if CUT:
+        o_B = o_s[:, None] * stride_s + o_t[None, :] * stride_l
+    else:
+        o_B = o_t[:, None] * stride_l + o_s[None, :] * stride_s
+    return o_B
+
+
+@triton.jit
+def added(b_x, b_B, b_weight, mask, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
+          ACC: tl.constexpr, CUT: tl.constexpr):
     """What tokens add to the state: sum_j w_j B_j (outer) x_j."""
-    b_B = b_B.to(ACC) * b_weight[:, None]
-    return dot_of_parts(tl.trans(b_B), b_x, DTYPE, PRECISION, ACC)
+    if CUT:
+        b_B = b_B.to(ACC) * b_weight[None, :]
+        b_added = product(b_B, b_x, mask, DTYPE, PRECISION, ACC, CUT)
+    else:
+        b_B = b_B.to(ACC) * b_weight[:, None]
+        b_added = dot_of_parts(tl.trans(b_B), b_x, DTYPE, PRECISION, ACC)
+    return b_added
 
 
 @triton.jit
@@ -99,7 +117,8 @@ def joined(b_high, b_low, ACC: tl.constexpr, HALVES: tl.constexpr):
 @triton.jit
 def after_segment(b_state, p_x, p_dt, p_B, o_x, o_B, m_s, m_p, A, L, begin, count, stride_xl,
                   stride_dl, stride_Bl, BACKWARD: tl.constexpr, T: tl.constexpr,
-                  DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+                  DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+                  CUT: tl.constexpr):
     """What ``count`` chunks from ``begin`` on make of a state (BS, BP), and the decay's logarithm.
 
     Backward, with dy for x and C for B, the gradient of the state after them becomes that before.
@@ -113,7 +132,10 @@ def after_segment(b_state, p_x, p_dt, p_B, o_x, o_B, m_s, m_p, A, L, begin, coun
         token = c.to(tl.int64) * T
         m_t = o_t < L - c * T
         b_x = tl.load(p_x + token * stride_xl + o_x, mask=m_t[:, None] & m_p[None, :], other=0)
-        b_B = tl.load(p_B + token * stride_Bl + o_B, mask=m_t[:, None] & m_s[None, :], other=0)
+        m_B = m_t[:, None] & m_s[None, :]
+        if CUT:
+            m_B = m_s[:, None] & m_t[None, :]
+        b_B = tl.load(p_B + token * stride_Bl + o_B, mask=m_B, other=0)
         b_dt = tl.load(p_dt + token * stride_dl + o_t * stride_dl, mask=m_t, other=0).to(ACC)
         b_sum, b_rest = sums(b_dt)
         total = last(b_sum, T) * A
@@ -123,7 +145,8 @@ def after_segment(b_state, p_x, p_dt, p_B, o_x, o_B, m_s, m_p, A, L, begin, coun
         else:
             # state = sum_j exp(a_{j+1} + ... + a_T) dt_j B_j (outer) x_j
             b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
-        b_state = exp(total) * b_state + added(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
+        b_state = exp(total) * b_state + added(b_x, b_B, b_weight, cut_mask(L), DTYPE,
+                                                PRECISION, ACC, CUT)
         logarithm += total
     return b_state, logarithm
 
@@ -132,7 +155,8 @@ def after_segment(b_state, p_x, p_dt, p_B, o_x, o_B, m_s, m_p, A, L, begin, coun
 def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, stride_xn, stride_xl,
            stride_xh, stride_xp, stride_dn, stride_dl, stride_dh, stride_A, stride_Bn, stride_Bl,
            stride_Bg, stride_Bs, BACKWARD: tl.constexpr, T: tl.constexpr, BS: tl.constexpr,
-           BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+           BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+           CUT: tl.constexpr):
     """Compute what a segment of ``length`` chunks makes of a state of 0, and the segment's decay.
 
     p_states (N, h, segments, S, P), p_decays (N, h, segments). Backward, with dy for x and C for B,
@@ -149,10 +173,10 @@ def states(p_x, p_dt, p_A, p_B, p_states, p_decays, L, h, P, S, r, length, strid
         tl.zeros((BS, BP), dtype=ACC), p_x + n * stride_xn + j * stride_xh,
         p_dt + n * stride_dn + j * stride_dh, p_B + n * stride_Bn + (j // r) * stride_Bg,
         o_t[:, None] * stride_xl + o_p[None, :] * stride_xp,
-        o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs, m_s, m_p,
+        factor_offsets(o_t, o_s, stride_Bl, stride_Bs, CUT), m_s, m_p,
         tl.load(p_A + j * stride_A).to(ACC), L, begin,
         tl.minimum(length, tl.cdiv(L, T) - begin), stride_xl, stride_dl, stride_Bl, BACKWARD, T,
-        DTYPE, PRECISION, ACC)
+        DTYPE, PRECISION, ACC, CUT)
     place = (n * h + j) * tl.num_programs(1) + segment
     p_states += place * S * P + o_s[:, None] * P + o_p[None, :]
     tl.store(p_states, b_state, mask=m_s[:, None] & m_p[None, :])
@@ -166,7 +190,7 @@ def states_in_turn(p_x, p_dt, p_A, p_B, p_states, p_before, p_crossing, L, h, P,
                    stride_dh, stride_A, stride_Bn, stride_Bl, stride_Bg, stride_Bs,
                    BACKWARD: tl.constexpr, T: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr,
                    DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-                   HALVES: tl.constexpr):
+                   HALVES: tl.constexpr, CUT: tl.constexpr):
     """Do what :func:`states` and :func:`carry` do, if there are heads enough for all programs.
 
     A program runs a head segment by segment. p_crossing (N, h, segments, tiles of BP).
@@ -181,7 +205,7 @@ def states_in_turn(p_x, p_dt, p_A, p_B, p_states, p_before, p_crossing, L, h, P,
     p_dt += n * stride_dn + j * stride_dh
     p_B += n * stride_Bn + (j // r) * stride_Bg
     o_x = o_t[:, None] * stride_xl + o_p[None, :] * stride_xp
-    o_B = o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs
+    o_B = factor_offsets(o_t, o_s, stride_Bl, stride_Bs, CUT)
     A = tl.load(p_A + j * stride_A).to(ACC)
     low = tl.num_programs(2).to(tl.int64) * h * segments * S * P
     b_state = tl.zeros((BS, BP), dtype=ACC)
@@ -199,7 +223,7 @@ def states_in_turn(p_x, p_dt, p_A, p_B, p_states, p_before, p_crossing, L, h, P,
         b_state, logarithm = after_segment(
             b_state, p_x, p_dt, p_B, o_x, o_B, m_s, m_p, A, L, begin,
             tl.minimum(length, tl.cdiv(L, T) - begin), stride_xl, stride_dl, stride_Bl, BACKWARD,
-            T, DTYPE, PRECISION, ACC)
+            T, DTYPE, PRECISION, ACC, CUT)
         if BACKWARD:
             tl.store(p_crossing + place * tiles + tile, crossing * exp(logarithm))
 
@@ -242,7 +266,7 @@ def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_starts, p_y, L, h, P, S, r, length,
             stride_Bl, stride_Bg, stride_Bs, stride_Cn, stride_Cl, stride_Cg, stride_Cs, stride_D,
             stride_yn, stride_yl, SKIP: tl.constexpr, STARTS: tl.constexpr, T: tl.constexpr,
             BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-            ACC: tl.constexpr, HALVES: tl.constexpr):
+            ACC: tl.constexpr, HALVES: tl.constexpr, CUT: tl.constexpr):
     """Compute the outputs of a segment, p_y (N, L, h, P), chunk by chunk.
 
     The state before the segment is in p_starts (parts, N, h, segments, S, P) if there is one,
@@ -263,7 +287,8 @@ def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_starts, p_y, L, h, P, S, r, length,
     p_dt += n * stride_dn + first * stride_dl + j * stride_dh
     p_y += n * stride_yn + first * stride_yl + j * P
     o_x = o_t[:, None] * stride_xl + o_p[None, :] * stride_xp
-    o_B = o_t[:, None] * stride_Bl + o_s[None, :] * stride_Bs
+    o_B = factor_offsets(o_t, o_s, stride_Bl, stride_Bs, CUT)
+    mask = cut_mask(L)
     o_C = o_t[:, None] * stride_Cl + o_s[None, :] * stride_Cs
     o_y = o_t[:, None] * stride_yl + o_p[None, :]
     A = tl.load(p_A + j * stride_A).to(ACC)
@@ -277,23 +302,50 @@ def outputs(p_x, p_dt, p_A, p_B, p_C, p_D, p_starts, p_y, L, h, P, S, r, length,
     for i in range(count):
         m_t = o_t < L - (begin + i) * T
         m_ts, m_tp = m_t[:, None] & m_s[None, :], m_t[:, None] & m_p[None, :]
-        b_B = tl.load(p_B + o_B, mask=m_ts, other=0)
-        b_C = tl.load(p_C + o_C, mask=m_ts, other=0)
-        b_x = tl.load(p_x + o_x, mask=m_tp, other=0)
-        b_dt = tl.load(p_dt + o_t * stride_dl, mask=m_t, other=0).to(ACC)
-        b_sum, b_rest = sums(b_dt)
-        # y_i = sum_{j <= i} (C_i . B_j) exp(a_{j+1} + ... + a_i) dt_j x_j
-        b_scores = dot_of_parts(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC)
-        b_scores *= decays_in_chunk(b_sum, b_rest, A, T, HALVES) * b_dt[None, :]
-        b_y = dot_of_parts(b_scores, b_x, DTYPE, PRECISION, ACC)
-        # y_i += exp(a_1 + ... + a_i) C_i . state
-        b_y += dot_of_parts(b_C, b_state, DTYPE, PRECISION, ACC) * exp(b_sum * A)[:, None]
-        if SKIP:
-            b_y += b_x.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
-        tl.store(p_y + o_y, b_y, mask=m_tp)
-        b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
-        b_state = exp(last(b_sum, T) * A) * b_state
-        b_state += added(b_x, b_B, b_weight, DTYPE, PRECISION, ACC)
+        if CUT:
+            # in an order in which registers hold all
+            b_dt = tl.load(p_dt + o_t * stride_dl, mask=m_t, other=0).to(ACC)
+            b_sum, b_rest = sums(b_dt)
+            # y_i = exp(a_1 + ... + a_i) C_i . state + D x_i
+            b_C = tl.load(p_C + o_C, mask=m_ts, other=0)
+            c_high, c_middle, c_low = cut(b_C, mask)
+            h_high, h_middle, h_low = cut(b_state, mask)
+            b_y = dot_of_cut(c_high, c_middle, c_low, h_high, h_middle, h_low, ACC)
+            b_y *= exp(b_sum * A)[:, None]
+            b_x = tl.load(p_x + o_x, mask=m_tp, other=0)
+            if SKIP:
+                b_y += b_x.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
+            x_high, x_middle, x_low = cut(b_x, mask)
+            b_B = tl.load(p_B + o_B, mask=m_s[:, None] & m_t[None, :], other=0)
+            B_high, B_middle, B_low = cut(b_B, mask)
+            b_scores = dot_of_cut(c_high, c_middle, c_low, B_high, B_middle, B_low, ACC)
+            b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
+            B_high, B_middle, B_low = cut(b_B.to(ACC) * b_weight[None, :], mask)
+            b_state = exp(last(b_sum, T) * A) * b_state
+            b_state += dot_of_cut(B_high, B_middle, B_low, x_high, x_middle, x_low, ACC)
+            # y_i += sum_{j <= i} (C_i . B_j) exp(a_{j+1} + ... + a_i) dt_j x_j
+            b_scores *= decays_in_chunk(b_sum, b_rest, A, T, HALVES) * b_dt[None, :]
+            s_high, s_middle, s_low = cut(b_scores, mask)
+            b_y += dot_of_cut(s_high, s_middle, s_low, x_high, x_middle, x_low, ACC)
+            tl.store(p_y + o_y, b_y, mask=m_tp)
+        else:
+            b_B = tl.load(p_B + o_B, mask=m_ts, other=0)
+            b_C = tl.load(p_C + o_C, mask=m_ts, other=0)
+            b_x = tl.load(p_x + o_x, mask=m_tp, other=0)
+            b_dt = tl.load(p_dt + o_t * stride_dl, mask=m_t, other=0).to(ACC)
+            b_sum, b_rest = sums(b_dt)
+            # y_i = sum_{j <= i} (C_i . B_j) exp(a_{j+1} + ... + a_i) dt_j x_j
+            b_scores = dot_of_parts(b_C, tl.trans(b_B), DTYPE, PRECISION, ACC)
+            b_scores *= decays_in_chunk(b_sum, b_rest, A, T, HALVES) * b_dt[None, :]
+            b_y = dot_of_parts(b_scores, b_x, DTYPE, PRECISION, ACC)
+            # y_i += exp(a_1 + ... + a_i) C_i . state
+            b_y += dot_of_parts(b_C, b_state, DTYPE, PRECISION, ACC) * exp(b_sum * A)[:, None]
+            if SKIP:
+                b_y += b_x.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
+            tl.store(p_y + o_y, b_y, mask=m_tp)
+            b_weight = decays_to_end(b_sum, b_rest, A, T) * b_dt
+            b_state = exp(last(b_sum, T) * A) * b_state
+            b_state += added(b_x, b_B, b_weight, mask, DTYPE, PRECISION, ACC, CUT)
         p_x += tl.cast(T, tl.int64) * stride_xl
         p_B += tl.cast(T, tl.int64) * stride_Bl
         p_C += tl.cast(T, tl.int64) * stride_Cl
