@@ -319,8 +319,12 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
                            HALVES)
             # dB_l = m_l t_l, t_l = dstate x_l
             b_high, b_low = load_state(p_dstates + state, o_state, low, m_sp, HALVES)
-            b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
-                          HALVES)
+            if HALVES:
+                b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
+                              HALVES)
+            else:
+                b_dB = add_dot(b_dB, b_m[:, None] * b_x.to(ACC), tl.trans(b_high),
+                               tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
             # dm_l = (B_l . dstate) . x_l, dx_l = m_l B_l . dstate + D dy_l
             b_dx = tl.zeros((BL, BP), dtype=ACC)
             b_dx = add_dot(b_dx, b_B, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
@@ -331,7 +335,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
                 b_dD += tl.sum(b_x.to(ACC) * b_dy.to(ACC), axis=1)
             tl.store(p_dx + j * P + start + o_dx, b_dx.to(p_dx.dtype.element_ty),
                      mask=m_stop[:, None] & m_p[None, :])
-        b_dB += b_m[:, None] * b_t
+        if HALVES:
+            b_dB += b_m[:, None] * b_t
         tl.store(p_ddt + j + o_l * h, (-A * b_dm).to(p_ddt.dtype.element_ty), mask=m_stop)
         tl.store(p_sums + j * images * tiles, -total(b_dt * b_dm, TENSOR_MEMORY))
         if SKIP:
