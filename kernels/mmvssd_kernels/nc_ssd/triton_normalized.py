@@ -382,6 +382,9 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     p_sums += n * tiles + tile
     low = images * h * S * (P + 1)
     b_dk = tl.zeros((BL, BS), dtype=ACC)
+    # 0, which a compiler does not know: the places below are computed anew, not kept all along
+    zero = (L < 0).to(tl.int32)
+    o_later = o_l + zero
 
     for start in range(0, h, H):
         # of H heads at once, as in query_gradients
@@ -399,6 +402,10 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
 
         for j in range(start, tl.minimum(start + H, h)):
             b_x = tl.load(p_x + (o_x + j * P), mask=m_lp, other=0)
+            if SKIP:
+                b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0)
+                b_dD = tl.reshape(b_x.to(ACC) * b_dy.to(ACC), (BL * BP, ))
+                tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
             b_w = column(b_weights, o_h, j)
             b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp,
                                        HALVES)
@@ -414,14 +421,12 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
             b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
             b_dx *= b_w[:, None]
             if SKIP:
-                b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0).to(ACC)
-                b_dx += tl.load(p_D + j).to(ACC) * b_dy
-                b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
-                tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
+                b_dx += tl.load(p_D + j).to(ACC) * b_dy.to(ACC)
             tl.store(p_dx + (o_dx + j * P), b_dx.to(p_dx.dtype.element_ty),
                      mask=m_stop[:, None] & m_p[None, :])
 
         # loaded anew: they would take a quarter of the registers all along
+        o_B = rows(o_later, FAR)[:, None] * stride_Bl + o_s[None, :]
         b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
         b_k = feature(b_B, m_ls, BL, BS)
         o_k = start + tl.arange(0, HK)
@@ -429,14 +434,14 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
         b_dkeys, b_rest = load_state(p_dstates, o_keys, low, (o_k < h)[:, None] & m_s[None, :],
                                      HALVES)
         b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
-        o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
+        o_w = (n * L + first) * h + o_later[:, None] * h + o_h[None, :]
         tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
         tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
         b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
 
-    b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
+    b_cos, b_sin = load_angles(p_table, positions, (tile + zero) * BL + o_l, m_l, W, K, BS)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
-    tl.store(p_dB + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
+    tl.store(p_dB + (n * L + first) * S + o_later[:, None] * S + o_s[None, :],
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
 
 
