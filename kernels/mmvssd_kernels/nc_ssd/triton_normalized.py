@@ -335,6 +335,13 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
         b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC,
                         HALVES)
 
+    if BS > 32 and not HALVES:
+        # o_l plus 0, which a compiler does not know: so it is all computed anew, not kept all along
+        o_l += (L < 0).to(tl.int32)
+        b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
+        b_C = tl.load(p_C + rows(o_l, FAR)[:, None] * stride_Cl + o_s[None, :], mask=m_ls,
+                      other=0).to(ACC)
+        b_q = feature(b_C, m_ls, BL, BS)
     b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
     tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dC.to(p_dC.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
