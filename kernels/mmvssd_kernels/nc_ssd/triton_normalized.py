@@ -163,8 +163,8 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
 
     b_state = tl.zeros((BS, BH * BP), dtype=ACC)
     b_keys = tl.zeros((BL // 8, BH, BS), dtype=ACC)
-    for i in range(tl.cdiv(stop - start, BL)):
-        o_token = start + i * BL + o_l
+    for begin in range(start, stop, BL):
+        o_token = begin + o_l
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls, m_lh = m_l[:, None] & m_s[None, :], m_l[:, None] & m_h[None, :]
         b_x = tl.load(p_x + o_x, mask=m_l[:, None, None] & m_hp[None], other=0).to(ACC)
@@ -179,19 +179,22 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_w = handed_out(softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh))
             b_v = b_w
             p_dt += tl.cast(BL, tl.int64) * stride_dl
+        # each token's own sums would take too many registers
+        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
+        b_keys += tl.sum(b_products, axis=0)
         # state = sum_l R_l k_l (outer) w_l x_l
         b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
         b_high, b_low = parts(tl.reshape(b_w[:, :, None] * b_x, (BL, BH * BP)), HALVES)
         b_state = add_dot(b_state, tl.trans(b_kr), b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
-        # each token's own sums would take too many registers
-        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
-        b_keys += tl.sum(b_products, axis=0)
         p_x += tl.cast(BL * ALIGN, tl.int64) * stride_xl
         p_B += tl.cast(BL, tl.int64) * stride_Bl
 
     p_states += split.to(tl.int64) * (images * h * S * (P + 1))
     low = images * h * S * (P + 1)
-    o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
+    # plus 0, which a compiler does not know: it keeps no place from before the loop
+    zero = (L < 0).to(tl.int64)
+    o_state, m_state, o_keys, m_keys = places(images, n + zero, tl.program_id(0) + zero, h, P,
+                                              S, BS, BH, BP)
     store_state(p_states, o_keys, low, tl.sum(b_keys, axis=0), m_keys, HALVES and WHOLE)
     store_state(p_states, o_state, low, b_state, m_state, HALVES and WHOLE)
 
