@@ -392,9 +392,11 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     p_sums += n * tiles + tile
     low = images * h * S * (P + 1)
     b_dk = tl.zeros((BL, BS), dtype=ACC)
-    # 0, which a compiler does not know: the places below are computed anew, not kept all along
-    zero = (L < 0).to(tl.int32)
-    o_later = o_l + zero
+    tile_later, o_later = tile, o_l
+    if HALVES or PRECISION != 'ieee':  # Turing's FMAs spill more then
+        # plus 0, which a compiler does not know: places are computed anew, not kept all along
+        tile_later += (L < 0).to(tl.int32)
+        o_later += (L < 0).to(tl.int32)
 
     for start in range(0, h, H):
         # of H heads at once, as in query_gradients
@@ -412,7 +414,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
 
         for j in range(start, tl.minimum(start + H, h)):
             b_x = tl.load(p_x + (o_x + j * P), mask=m_lp, other=0)
-            if SKIP:
+            if SKIP and HALVES:  # before products of halves take the registers
                 b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0)
                 b_dD = tl.reshape(b_x.to(ACC) * b_dy.to(ACC), (BL * BP, ))
                 tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
@@ -431,7 +433,12 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
             b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
             b_dx *= b_w[:, None]
             if SKIP:
+                if not HALVES:
+                    b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0)
                 b_dx += tl.load(p_D + j).to(ACC) * b_dy.to(ACC)
+                if not HALVES:
+                    b_dD = tl.reshape(b_x.to(ACC) * b_dy.to(ACC), (BL * BP, ))
+                    tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
             tl.store(p_dx + (o_dx + j * P), b_dx.to(p_dx.dtype.element_ty),
                      mask=m_stop[:, None] & m_p[None, :])
 
@@ -449,7 +456,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
         tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
         b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
 
-    b_cos, b_sin = load_angles(p_table, positions, (tile + zero) * BL + o_l, m_l, W, K, BS)
+    b_cos, b_sin = load_angles(p_table, positions, tile_later * BL + o_l, m_l, W, K, BS)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
     tl.store(p_dB + (n * L + first) * S + o_later[:, None] * S + o_s[None, :],
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
