@@ -62,14 +62,14 @@ def _most_stack(kernel):
     if constants.get('CUT') == 'True':  # ssd in float32, on Hopper
         return 568 if kernel['kernel'] == 'token_gradients' else 208
     if constants.get('HALVES') != 'True':
-        # gradients of the plain nc_ssd, on Hopper; products of float32 numbers take three parts
-        plain = kernel['kernel'] == 'gradients' and 'G' in constants
-        return 64 if plain and kernel['capability'] == 90 else float('inf')
+        # the largest states of nc_ssd in float32
+        large = constants.get('BS') == '64' and 'T' not in constants
+        return 0 if large and kernel['capability'] == 90 else float('inf')
     if 'T' in constants:  # of ssd; float16 takes a product more than bfloat16
         if constants['BS'] == '128':
             return float('inf')
         return 128 if kernel['dtype'] == 'torch.float16' else 8
-    return 0 if constants.get('K', '3') == '3' else float('inf')
+    return 0
 
 
 SUMS = """

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 
-from mmvssd_kernels import dispatch, nc_ssd
+from mmvssd_kernels import dispatch, nc_ssd, triton_support
 from mmvssd_kernels.nc_ssd import launch, normalized, plain
 from mmvssd_kernels.parity import Case, failures, results
 
@@ -104,6 +104,25 @@ def test_float16(normalize, triton_device):
 @pytest.mark.parametrize('G', [2, 4])
 def test_groups(G, dtype, triton_device):
     assert failures(draws(G=G, masked=True), dtype, triton_device) == ()
+
+
+@forms
+@pytest.mark.parametrize('dtype', DTYPES[:2])
+@pytest.mark.parametrize('capability', [(7, 5), (8, 0)], ids=str)
+def test_other_gpus(capability, dtype, normalize, monkeypatch, triton_device):
+    """Tiles and products of other GPUs than Hopper's, with states of several blocks of columns."""
+    monkeypatch.setattr(triton_support, 'capability', lambda device: capability)
+    case = draws(N=1, grid=(5, 14), h=2, P=40, S=40, masked=True, normalize=normalize)
+    assert failures(case, dtype, triton_device) == ()
+
+
+def test_infinity_has_no_other_parts(monkeypatch, triton_device):
+    monkeypatch.setattr(triton_support, 'capability', lambda device: (8, 0))
+    case = make_case(N=1)
+    case.tensors['x'][0, 4, 1, 2] = math.inf
+    dB = results(case, case.cast(torch.float32, triton_device), 'triton')['B']
+    assert dB[0, 4].isinf().all()
+    assert dB[0, :4].isfinite().all()
 
 
 @forms

@@ -63,7 +63,7 @@ def backward(dy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
     call.kernels.gradients[B.shape[2], tiles, N](
         x, dt, A, B, C, D, mask, state, dstate, dy, dx, ddt, dB, dC, sums, L, *x.stride()[:2],
         *dt.stride()[:2], *B.stride()[:2], *dy.stride()[:2], SKIP=call.SKIP,
-        TENSOR_MEMORY=call.tensor_memory, **options)
+        TENSOR_MEMORY=call.tensor_memory, CUT=call.cut, **options)
     call.add_parameters(sums, dA, dD)
 
 
@@ -79,6 +79,9 @@ class _Call(launch.Call):
                          programs=N * h if self.long else launch.PROGRAMS)
         self.kernels = triton_support.kernels('nc_ssd')
         self.options.update(G=B.shape[2], num_stages=3)
+        # of factors in registers each warp would cut all parts of a state for itself
+        self.cut = (self.options['PRECISION'] == 'bf16x6'
+                    and not (self.hopper or self.tensor_memory))
 
     def whole_options(self) -> dict:
         """Return the options of a program that takes all tokens of a head."""

@@ -14,6 +14,7 @@ factor that is zero. Without HALVES there is one part, and products are as DTYPE
 import triton
 import triton.language as tl
 
+from mmvssd_kernels.nc_ssd.triton_features import settled
 from mmvssd_kernels.triton_math import add_dot, dot, load_state, parts, store_state
 
 # What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
@@ -257,6 +258,37 @@ def partial_state_gradients(p_dy, p_C, p_mask, p_dstates, L, split_length, strid
                  mask=m_s[:, None] & m_p[None, :])
 
 
+@triton.jit
+def three_parts(b_t):
+    """Split a float32 block in three of bfloat16, each of what the ones before leave."""
+    b_high = b_t.to(tl.bfloat16)
+    b_rest = b_t - b_high.to(tl.float32)
+    b_low = b_rest.to(tl.bfloat16)
+    return b_high, b_low, (b_rest - b_low.to(tl.float32)).to(tl.bfloat16)
+
+
+@triton.jit
+def settled_parts(b_t, BS: tl.constexpr, BP: tl.constexpr):
+    """Compute :func:`three_parts` of a state once: each warp has products with all of it."""
+    b_high, b_low, b_third = three_parts(b_t)
+    return settled(b_high, BS, BP), settled(b_low, BS, BP), settled(b_third, BS, BP)
+
+
+@triton.jit
+def add_six(b_sum, b_a, b_a_low, b_a_third, b_b, b_b_low, b_b_third, ACC: tl.constexpr):
+    """Add the product of two blocks in three parts each, without the three least of nine products.
+
+    What the parts of infinity leave is NaN, and dropped.
+    """
+    b_product = dot(b_a_low, b_b_low, tl.bfloat16, 'ieee', ACC)
+    b_product = dot(b_a_third, b_b, tl.bfloat16, 'ieee', ACC, b_product)
+    b_product = dot(b_a, b_b_third, tl.bfloat16, 'ieee', ACC, b_product)
+    b_product = dot(b_a_low, b_b, tl.bfloat16, 'ieee', ACC, b_product)
+    b_product = dot(b_a, b_b_low, tl.bfloat16, 'ieee', ACC, b_product)
+    b_product = tl.where(b_product == b_product, b_product, 0)
+    return b_sum + dot(b_a, b_b, tl.bfloat16, 'ieee', ACC, b_product)
+
+
 @triton.jit(do_not_specialize=VARYING)
 def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, p_dx, p_ddt, p_dB,
               p_dC, p_sums, L, stride_xn, stride_xl, stride_dn, stride_dl, stride_Bn, stride_Bl,
@@ -264,11 +296,12 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
               G: tl.constexpr, SKIP: tl.constexpr, MASKED: tl.constexpr, FAR: tl.constexpr,
               BL: tl.constexpr, BS: tl.constexpr, BP: tl.constexpr, DTYPE: tl.constexpr,
               PRECISION: tl.constexpr, ACC: tl.constexpr, HALVES: tl.constexpr,
-              TENSOR_MEMORY: tl.constexpr):
+              TENSOR_MEMORY: tl.constexpr, CUT: tl.constexpr):
     """Compute gradients of a tile of tokens and one group; the group's heads one after the other.
 
     p_dx (N, L, h, P), p_ddt (N, L, h), p_dB and p_dC (N, L, G, S); p_sums (2, h, N, tiles) holds
-    what this tile adds to dA, and to dD.
+    what this tile adds to dA, and to dD. CUT: factors are cut in their parts here, as those of a
+    product of ``bf16x6`` would be, but once for all warps.
     """
     tile, tiles = tl.program_id(1), tl.num_programs(1)
     g, images = tl.program_id(0).to(tl.int64), tl.num_programs(2).to(tl.int64)
@@ -282,6 +315,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
     m_ls = m_l[:, None] & m_s[None, :]
     p_B += n * stride_Bn + first * stride_Bl + g * S
     b_B = tl.load(p_B + (o_row[:, None] * stride_Bl + o_s[None, :]), mask=m_ls, other=0)
+    if CUT:
+        b_B_high, b_B_low, b_B_third = three_parts(b_B)
     b_dB = tl.zeros((BL, BS), dtype=ACC)
     b_dC = tl.zeros((BL, BS), dtype=ACC)
     p_x += n * stride_xn + first * stride_xl
@@ -315,15 +350,33 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
             b_x = tl.load(p_x + j * P + start + o_x, mask=m_lp, other=0)
             # dC_l = state dy_l
             b_high, b_low = load_state(p_states + state, o_state, low, m_sp, HALVES)
-            b_dC = add_dot(b_dC, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
-                           HALVES)
+            if CUT:
+                b_y_high, b_y_low, b_y_third = three_parts(b_dy)
+                b_high, b_low, b_third = settled_parts(b_high, BS, BP)
+                b_dC = add_six(b_dC, b_y_high, b_y_low, b_y_third, tl.trans(b_high),
+                               tl.trans(b_low), tl.trans(b_third), ACC)
+            else:
+                b_dC = add_dot(b_dC, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION,
+                               ACC, HALVES)
             # dB_l = m_l t_l, t_l = dstate x_l
             b_high, b_low = load_state(p_dstates + state, o_state, low, m_sp, HALVES)
-            b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
-                          HALVES)
+            if HALVES:
+                b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
+                              HALVES)
+            elif CUT:
+                b_x_high, b_x_low, b_x_third = three_parts(b_m[:, None] * b_x)
+                b_high, b_low, b_third = settled_parts(b_high, BS, BP)
+                b_dB = add_six(b_dB, b_x_high, b_x_low, b_x_third, tl.trans(b_high),
+                               tl.trans(b_low), tl.trans(b_third), ACC)
+            else:
+                b_dB = add_dot(b_dB, b_m[:, None] * b_x.to(ACC), tl.trans(b_high),
+                               tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
             # dm_l = (B_l . dstate) . x_l, dx_l = m_l B_l . dstate + D dy_l
             b_dx = tl.zeros((BL, BP), dtype=ACC)
-            b_dx = add_dot(b_dx, b_B, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
+            if CUT:
+                b_dx = add_six(b_dx, b_B_high, b_B_low, b_B_third, b_high, b_low, b_third, ACC)
+            else:
+                b_dx = add_dot(b_dx, b_B, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
             b_dm += tl.sum(b_dx * b_x.to(ACC), axis=1)
             b_dx *= b_m[:, None]
             if SKIP:
@@ -331,7 +384,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
                 b_dD += tl.sum(b_x.to(ACC) * b_dy.to(ACC), axis=1)
             tl.store(p_dx + j * P + start + o_dx, b_dx.to(p_dx.dtype.element_ty),
                      mask=m_stop[:, None] & m_p[None, :])
-        b_dB += b_m[:, None] * b_t
+        if HALVES:
+            b_dB += b_m[:, None] * b_t
         tl.store(p_ddt + j + o_l * h, (-A * b_dm).to(p_ddt.dtype.element_ty), mask=m_stop)
         tl.store(p_sums + j * images * tiles, -total(b_dt * b_dm, TENSOR_MEMORY))
         if SKIP:

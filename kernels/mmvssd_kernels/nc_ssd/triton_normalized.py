@@ -163,8 +163,8 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
 
     b_state = tl.zeros((BS, BH * BP), dtype=ACC)
     b_keys = tl.zeros((BL // 8, BH, BS), dtype=ACC)
-    for i in range(tl.cdiv(stop - start, BL)):
-        o_token = start + i * BL + o_l
+    for begin in range(start, stop, BL):
+        o_token = begin + o_l
         m_l = valid_tokens(p_mask, n, o_token, L, stop, MASKED)
         m_ls, m_lh = m_l[:, None] & m_s[None, :], m_l[:, None] & m_h[None, :]
         b_x = tl.load(p_x + o_x, mask=m_l[:, None, None] & m_hp[None], other=0).to(ACC)
@@ -179,19 +179,22 @@ def partial_states(p_x, p_B, p_mask, p_table, p_dt, p_A, p_softmax, p_weights, p
             b_w = handed_out(softmax(-b_A[None, :] * b_dt, b_base[None, :], b_scale[None, :], m_lh))
             b_v = b_w
             p_dt += tl.cast(BL, tl.int64) * stride_dl
+        # each token's own sums would take too many registers
+        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
+        b_keys += tl.sum(b_products, axis=0)
         # state = sum_l R_l k_l (outer) w_l x_l
         b_kr = rotate(b_k, b_cos, b_sin, BL, BS)
         b_high, b_low = parts(tl.reshape(b_w[:, :, None] * b_x, (BL, BH * BP)), HALVES)
         b_state = add_dot(b_state, tl.trans(b_kr), b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
-        # each token's own sums would take too many registers
-        b_products = tl.reshape(b_v[:, :, None] * b_k[:, None, :], (8, BL // 8, BH, BS))
-        b_keys += tl.sum(b_products, axis=0)
         p_x += tl.cast(BL * ALIGN, tl.int64) * stride_xl
         p_B += tl.cast(BL, tl.int64) * stride_Bl
 
     p_states += split.to(tl.int64) * (images * h * S * (P + 1))
     low = images * h * S * (P + 1)
-    o_state, m_state, o_keys, m_keys = places(images, n, tl.program_id(0), h, P, S, BS, BH, BP)
+    # plus 0, which a compiler does not know: it keeps no place from before the loop
+    zero = (L < 0).to(tl.int64)
+    o_state, m_state, o_keys, m_keys = places(images, n + zero, tl.program_id(0) + zero, h, P,
+                                              S, BS, BH, BP)
     store_state(p_states, o_keys, low, tl.sum(b_keys, axis=0), m_keys, HALVES and WHOLE)
     store_state(p_states, o_state, low, b_state, m_state, HALVES and WHOLE)
 
@@ -335,6 +338,13 @@ def query_gradients(p_C, p_mask, p_table, p_states, p_dy, p_dC, p_weights, L, W,
         b_dq = add_keys(b_dq, b_key_weights, b_keys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC,
                         HALVES)
 
+    if BS > 32 and not HALVES:
+        # o_l plus 0, which a compiler does not know: so it is all computed anew, not kept all along
+        o_l += (L < 0).to(tl.int32)
+        b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
+        b_C = tl.load(p_C + rows(o_l, FAR)[:, None] * stride_Cl + o_s[None, :], mask=m_ls,
+                      other=0).to(ACC)
+        b_q = feature(b_C, m_ls, BL, BS)
     b_dC = (rotate(b_dqr, b_cos, -b_sin, BL, BS) + b_dq) * feature_slope(b_C, b_q)
     tl.store(p_dC + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
              b_dC.to(p_dC.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
@@ -382,6 +392,11 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
     p_sums += n * tiles + tile
     low = images * h * S * (P + 1)
     b_dk = tl.zeros((BL, BS), dtype=ACC)
+    tile_later, o_later = tile, o_l
+    if HALVES or PRECISION != 'ieee':  # Turing's FMAs spill more then
+        # plus 0, which a compiler does not know: places are computed anew, not kept all along
+        tile_later += (L < 0).to(tl.int32)
+        o_later += (L < 0).to(tl.int32)
 
     for start in range(0, h, H):
         # of H heads at once, as in query_gradients
@@ -399,6 +414,10 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
 
         for j in range(start, tl.minimum(start + H, h)):
             b_x = tl.load(p_x + (o_x + j * P), mask=m_lp, other=0)
+            if SKIP and HALVES:  # before products of halves take the registers
+                b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0)
+                b_dD = tl.reshape(b_x.to(ACC) * b_dy.to(ACC), (BL * BP, ))
+                tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
             b_w = column(b_weights, o_h, j)
             b_high, b_low = load_state(p_dstates + (n * h + j) * (S * P), o_state, low, m_sp,
                                        HALVES)
@@ -414,14 +433,17 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
             b_dw = with_column(b_dw, o_h, j, tl.sum(b_dx * b_x.to(ACC), axis=1))
             b_dx *= b_w[:, None]
             if SKIP:
-                b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0).to(ACC)
-                b_dx += tl.load(p_D + j).to(ACC) * b_dy
-                b_dD = tl.reshape(b_x.to(ACC) * b_dy, (BL * BP, ))
-                tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
+                if not HALVES:
+                    b_dy = tl.load(p_dy + (o_dy + j * P), mask=m_lp, other=0)
+                b_dx += tl.load(p_D + j).to(ACC) * b_dy.to(ACC)
+                if not HALVES:
+                    b_dD = tl.reshape(b_x.to(ACC) * b_dy.to(ACC), (BL * BP, ))
+                    tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
             tl.store(p_dx + (o_dx + j * P), b_dx.to(p_dx.dtype.element_ty),
                      mask=m_stop[:, None] & m_p[None, :])
 
         # loaded anew: they would take a quarter of the registers all along
+        o_B = rows(o_later, FAR)[:, None] * stride_Bl + o_s[None, :]
         b_B = tl.load(p_B + o_B, mask=m_ls, other=0).to(ACC)
         b_k = feature(b_B, m_ls, BL, BS)
         o_k = start + tl.arange(0, HK)
@@ -429,14 +451,14 @@ def gradients(p_x, p_dt, p_A, p_B, p_D, p_mask, p_table, p_softmax, p_dstates, p
         b_dkeys, b_rest = load_state(p_dstates, o_keys, low, (o_k < h)[:, None] & m_s[None, :],
                                      HALVES)
         b_dw = read_keys(b_dw, b_k, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
-        o_w = (n * L + first) * h + o_l[:, None] * h + o_h[None, :]
+        o_w = (n * L + first) * h + o_later[:, None] * h + o_h[None, :]
         tl.store(p_dw + o_w, b_dw, mask=m_stop[:, None] & m_h[None, :])
         tl.store(p_sums + o_h * images * tiles, tl.sum(b_weights * b_dw, axis=0), mask=m_h)
         b_dk = add_keys(b_dk, b_weights, b_dkeys, b_rest, BL, H, HK, DTYPE, PRECISION, ACC, HALVES)
 
-    b_cos, b_sin = load_angles(p_table, positions, tile * BL + o_l, m_l, W, K, BS)
+    b_cos, b_sin = load_angles(p_table, positions, tile_later * BL + o_l, m_l, W, K, BS)
     b_dB = (rotate(b_dkr, b_cos, -b_sin, BL, BS) + b_dk) * feature_slope(b_B, b_k)
-    tl.store(p_dB + (n * L + first) * S + o_l[:, None] * S + o_s[None, :],
+    tl.store(p_dB + (n * L + first) * S + o_later[:, None] * S + o_s[None, :],
              b_dB.to(p_dB.dtype.element_ty), mask=m_stop[:, None] & m_s[None, :])
 
 
