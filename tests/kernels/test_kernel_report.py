@@ -105,14 +105,12 @@ def test_what_falls_short_is_named(report):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('op', 'capability', 'most'), [
-    ('ssd', '80', 0), ('ssd', '90', 0), ('selective_scan', '90', 0),
-    ('cross_scan', '80', 0), ('cross_scan', '90', 0), ('nc_ssd', '90', 0),
-    # 256 bytes, if places of tokens are kept from sequence to sequence
-    ('selective_scan_2d', '90', 24)])
-def test_nothing_spills_or_little(op, capability, most, compiled_before):
+@pytest.mark.parametrize(('op', 'capability'), [
+    ('ssd', '80'), ('ssd', '90'), ('selective_scan', '90'), ('selective_scan_2d', '90'),
+    ('cross_scan', '80'), ('cross_scan', '90'), ('nc_ssd', '90')])
+def test_nothing_spills_at_the_first_stage(op, capability, compiled_before):
     done = subprocess.run([sys.executable, TOOL, '--op', op, '--shape', ':0:128x224x224',
-                           '--capability', capability, '--max-stack', str(most)],
+                           '--capability', capability, '--max-stack', '0'],
                           text=True, capture_output=True, check=False, env={
                               **os.environ, 'TRITON_INTERPRET': '0',
                               'TRITON_CACHE_DIR': str(compiled_before)})
