@@ -257,12 +257,12 @@ def places_anew(p, first, o_t, o_c, T, C, tile, K: tl.constexpr, TURN: tl.conste
 @triton.jit
 def places_of_steps(p, at, first, o_t, o_c, T, C, tile, A: tl.constexpr, K: tl.constexpr,
                     TURN: tl.constexpr, FAR: tl.constexpr, BR: tl.constexpr):
-    """Return where step sizes of a tile lie whose first token has place ``at``.
+    """Return where a tile's step sizes lie; its first token has place ``at``.
 
-    Those of a low rank make a tile of ranks by tokens. As tokens by ranks, one of 32 ranks would be
-    shared out as the tiles of channels are, or these as that one. Tokens begin at multiples of A
-    bytes, as wide as a lane may load. The compiler knows that of no tensor: the distance of images
-    is not compiled in, and of ranks 24 lie 24 apart.
+    With BR they are ranks by tokens: a tile of 16 tokens by 32 ranks has the shape of those of
+    channels, and the compiler would give all of them one layout. Every token begins at a multiple
+    of A bytes, which a lane may load at once. The compiler cannot tell, for it does not know how
+    far images lie from each other.
     """
     p += at * T
     if BR:
