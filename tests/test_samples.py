@@ -227,7 +227,7 @@ def test_inputs_that_do_not_fit(run_tool, folder):
             (('test.py', DETECTOR, 'other.pth', '--tta'), 'no tta_model'),
             (('predict.py', CLASSIFIER, 'other.pth', 'gone'), 'no such image or folder'),
             (('predict.py', CLASSIFIER, 'other.pth', 'empty'), 'empty: holds no image'),
-            (('predict.py', CLASSIFIER, 'whole.pth', 'broken'), 'of 1 images was left out'),
+            (('predict.py', CLASSIFIER, 'whole.pth', 'broken'), '1 image was left out'),
             (('train.py', 'vssd-nano_digit.py'), 'similar: samples/vssd-nano_1xb64_digits.py'),
     ):
         out = run_tool(*arguments, expect=2)
