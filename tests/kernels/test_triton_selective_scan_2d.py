@@ -47,12 +47,12 @@ def draws(count=2, **kind):
 # every choice of tiles with the widest ranks, and each option of the kernels
 COMPILED = [
     make_case(grid=(4, 4), D=32, R=6, S=16, pattern='unidirectional'),
-    make_case(grid=(14, 14), D=128, R=launch.LARGEST_RANK, masked=True),
+    make_case(grid=(14, 14), D=256, R=launch.LARGEST_RANK, masked=True),
     make_case(grid=(14, 14), D=32, R=launch.LARGEST_RANK, S=launch.LARGEST_STATE,
               pattern='bidirectional'),
 ]
 #: Tiles follow from the shape alone: one case shows that the halves' code compiles, along rows.
-COMPILED_HALVES = [make_case(grid=(14, 14), D=128, R=launch.LARGEST_RANK, masked=True,
+COMPILED_HALVES = [make_case(grid=(14, 14), D=256, R=launch.LARGEST_RANK, masked=True,
                              pattern='bidirectional')]
 
 
@@ -82,7 +82,7 @@ def test_is_the_reference(kind, pattern, triton_device):
 @pytest.mark.parametrize('kind', [
     dict(grid=(1, 1), N=8, D=48), dict(grid=(2, 1), D=24), dict(grid=(9, 7)),
     dict(grid=(10, 13), S=5, D=8), dict(skip=False, bias=False), dict(R=0), dict(R=17, D=40),
-    dict(R=64, D=16), dict(S=24, D=3),
+    dict(R=64, D=16), dict(S=24, D=3), dict(grid=(3, 6), R=17, D=256), dict(S=9, D=192),
 ], ids=options)
 def test_cross_is_the_reference(kind, triton_device):
     assert failures(draws(**kind), torch.float32, triton_device) == ()
@@ -236,6 +236,15 @@ def test_bytes_that_a_lane_may_load_at_once(begin, ranks, between, dtype, expect
     memory = torch.zeros(begin + 2 * (image + between), dtype=dtype)
     dt = memory.as_strided((2, 4, 6, ranks), (image + between, ranks, 4 * ranks, 1), begin)
     assert launch._alignment(dt) == expected
+
+
+@pytest.mark.parametrize(('D', 'R', 'S', 'warps'), [
+    (192, 6, 1, 1), (384, 14, 1, 1), (384, 15, 1, 4), (768, 24, 1, 4), (192, 24, 1, 2),
+    (160, 24, 1, 1), (128, 48, 1, 1), (256, 0, 9, 4), (256, 0, 8, 1)])
+def test_programs_take_more_channels_if_these_have_many_sums(D, R, S, warps):
+    case = make_case(grid=(2, 2), D=D, R=R, S=S)
+    scan = autograd._scan(*case.cast(torch.float32, 'meta').values(), None, 'cross')
+    assert scan._warps() == warps
 
 
 def test_ranks_of_the_weight_far_apart(triton_device):

@@ -19,8 +19,11 @@ LARGEST_STATE = 64
 LARGEST_RANK = 64
 #: Tokens of a tile: the fewest that tensor cores multiply.
 BL = 16
-#: Channels of a tile, one for each lane of its only warp.
+#: Channels of a warp, one for each lane.
 BD = 32
+#: Sums over channels that a token takes up to which backward's programs are one warp. Each block of
+#: channels writes sums of its own, so of more of them a program takes the channels of four warps.
+SUMS = 16
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
 #: Programs that keep a large GPU busy. If images and channels give fewer, the sequences of a grid
@@ -230,11 +233,12 @@ class Scan:
             by_input: Bring gradients of u, dt, and B and C to the layouts of these in the inputs.
         """
         dy = self._line(dy)
-        inputs, blocks, images = self.inputs, self.blocks, self.joined
+        inputs, images, warps = self.inputs, self.joined, self._warps()
+        blocks = -(-self.D // (warps * BD))
         each, chunks = self._shares(BACKWARD_PROGRAMS)
         parts = self.sequences.total // each
         if images == 1:
-            programs = self.N * self.G * blocks * parts * chunks
+            programs = self.N * self.G * self.blocks * parts * chunks
             images = min(self.N, max(1, programs // (4 * BACKWARD_PROGRAMS)))
         carry = self._carry(dy, inputs.C, states, chunks, backward=True)
         slots = chunks * -(-self.N // images)
@@ -258,9 +262,10 @@ class Scan:
                 *inputs.C.stride(), *_mask_strides(inputs.mask), *dy.stride(),
                 du.whole.stride(0), *du.view.stride(), *ddt.view.stride(), ddt.whole.stride(0),
                 *dB.view.stride(), dB.whole.stride(0), **known, ONLY=axis,
-                JOINED=self.joined > 1, FAR=_far(inputs.u, inputs.dt, dy, du.view, ddt.view),
-                **self._flags,
-                **self._products(gradients=True), num_warps=1, num_stages=1)
+                JOINED=self.joined > 1,
+                FAR=_far(warps * BD, inputs.u, inputs.dt, dy, du.view, ddt.view),
+                **{**self._flags, 'BD': warps * BD}, **self._products(gradients=True),
+                num_warps=warps, num_stages=1)
         if not rounded:
             self._add(du, results.u)
         for part, t in zip((ddt, dB, dC), (results.dt, results.B, results.C)):
@@ -280,6 +285,15 @@ class Scan:
         while programs < wanted and each > 1:
             programs, each = 2 * programs, each // 2
         return each, 1
+
+    def _warps(self) -> int:
+        """Return how many warps a program of backward has, such that none lacks channels.
+
+        A tile of all channels would be one stretch of memory, of which a lane takes no column.
+        """
+        if self.R + 2 * self.S <= SUMS or self.blocks <= 4:
+            return 1
+        return math.gcd(4, self.blocks)
 
     def _launches(self, each: int) -> List[Tuple[int, int, int]]:
         """Return of each launch its only axis or -1, its first sequence, and those of a program.
@@ -398,9 +412,9 @@ def _alignment(t: Tensor, *strides: int) -> int:
     return math.gcd(ALIGNMENT, *[size * stride for stride in (*t.stride()[:3], *strides)])
 
 
-def _far(*tensors: Tensor) -> bool:
+def _far(channels: int, *tensors: Tensor) -> bool:
     """Tell whether 32 bits do not hold offsets of a tile's channels, and of tokens side by side."""
-    return any((BD - 1) * t.stride(3) + BL > 2**31 for t in tensors)
+    return any((channels - 1) * t.stride(3) + BL > 2**31 for t in tensors)
 
 
 def _joined(N: int, blocks: int, tokens: int) -> int:
