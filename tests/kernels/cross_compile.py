@@ -7,7 +7,7 @@ capability is used with. In float32 it runs them for Turing, which has no tensor
 all of ``COMPILED`` for Hopper. All go forward and backward on tensors without memory, and what they
 would launch is compiled. Prints one line of JSON for each kernel: the capability, dtype, name,
 constants, bytes of shared memory and of stack, registers, how its products and scans lie, where it
-widens numbers, how it loads ranks, and how long its compilation took.
+widens numbers, how it loads ranks and vectors, and how long its compilation took.
 """
 import importlib.util
 import json
@@ -64,7 +64,9 @@ class Printer:
                               products=products(kernel.asm['ttgir']),
                               scans=scans(kernel.asm['ttgir']),
                               widened=widened(kernel.asm['ttgir']),
-                              ranks=ranks(kernel.asm['ttgir']), seconds=seconds,
+                              ranks=ranks(kernel.asm['ttgir']),
+                              vectors=vectors(kernel.asm['ttgir'], constants.get('BD')),
+                              seconds=seconds,
                               constants=constants)), flush=True)
 
 
@@ -105,6 +107,12 @@ def ranks(ttgir):
                                    re.MULTILINE))
     return [int(side_by_side[layout]) for layout in re.findall(
         r'tt\.load .*?: tensor<\d+x16x!tt\.ptr<\w+>, (#blocked\d*)>', ttgir)]
+
+
+def vectors(ttgir, BD):
+    """Layouts in which vectors of BD numbers are loaded and stored."""
+    return sorted(set(re.findall(
+        rf'tt\.(?:load|store) .*?: tensor<{BD}x!tt\.ptr<\w+>, (#\w+)>', ttgir)))
 
 
 def load(path):

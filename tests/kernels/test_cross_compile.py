@@ -35,10 +35,12 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
     wrong = [kernel for kernel in compiled
              if any(width < 4 * lane for width, lane in kernel['products'])]
     assert not wrong, wrong
-    # one thread has all tokens of a tile, if these are not one stretch of memory
+    # one thread has all tokens of a tile, if these are not one stretch of memory. If the state has
+    # more entries than one, steps are handed around first
     own = [kernel for kernel in compiled if kernel['kernel'] in ('outputs', 'gradients')
              and kernel['capability'] == 90 and 'UK' in kernel['constants']
-             and kernel['constants']['UK'] != kernel['constants']['BD']]
+             and kernel['constants']['UK'] != kernel['constants']['BD']
+             and kernel['constants']['S'] == '1']
     assert own or 'selective_scan' not in module
     shared = [kernel for kernel in own if set(kernel['scans']) != {1}]
     assert not shared, shared
@@ -49,6 +51,12 @@ def test_kernels_compile_within_shared_memory(module, compiled_before):
     narrow = [kernel for kernel in compiled if kernel['constants'].get('TA') == '16' and any(
         n * (4 if kernel['dtype'] == 'torch.float32' else 2) < 16 for n in kernel['ranks'])]
     assert not narrow, narrow
+    # the lane that stored a number of the state loads it again: no barrier is between them
+    many = [kernel for kernel in compiled if kernel['kernel'] == 'gradients'
+            and kernel['constants'].get('BD') in ('64', '128') and 'UK' in kernel['constants']]
+    assert many or 'scan_2d' not in module
+    mixed = [kernel for kernel in many if len(kernel['vectors']) != 1]
+    assert not mixed, mixed
     spilled = [kernel for kernel in compiled if kernel['stack'] > _most_stack(kernel)]
     assert not spilled, spilled
 

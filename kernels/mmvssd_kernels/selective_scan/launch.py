@@ -290,8 +290,10 @@ class Scan:
         """Return how many warps a program of backward has, such that none lacks channels.
 
         A tile of all channels would be one stretch of memory, of which a lane takes no column.
+        Turing lacks shared memory for the factors.
         """
-        if self.R + 2 * self.S <= SUMS or self.blocks <= 4:
+        if (self.R + 2 * self.S <= SUMS or self.blocks <= 4
+                or triton_support.capability(self.inputs.u.device) < (8, 0)):
             return 1
         return math.gcd(4, self.blocks)
 
