@@ -11,13 +11,17 @@ from torch import Tensor
 
 
 class Input(NamedTuple):
-    """A tensor that an op takes: its axes, and the limits that its numbers are drawn between.
+    """A tensor that an op takes.
 
-    Numbers are drawn evenly between the limits; without limits they are normal.
+    Attributes:
+        axes: Its axes.
+        limits: What its numbers are drawn between, evenly; without limits they are normal.
+        widened: Whether models compute it in float32 from half tokens, as softplus does.
     """
 
     axes: str
     limits: Optional[Tuple[float, float]] = None
+    widened: bool = False
 
     def draw(self, sizes: Dict[str, int], random: torch.Generator, dtype: torch.dtype) -> Tensor:
         """Draw such a tensor on the generator's device."""
@@ -27,9 +31,9 @@ class Input(NamedTuple):
         return t.uniform_(*self.limits, generator=random)
 
     @property
-    def is_parameter(self) -> bool:
-        """Whether it is a model's parameter, which stays float32 beside half tokens."""
-        return len(self.axes.split()) <= 2
+    def is_wide(self) -> bool:
+        """Whether it is float32 beside half tokens: a parameter, or widened."""
+        return self.widened or len(self.axes.split()) <= 2
 
 
 class Description(NamedTuple):

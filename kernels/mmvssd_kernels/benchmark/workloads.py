@@ -3,7 +3,8 @@
 Axes are those of :mod:`mmvssd_kernels.description`; H W is the grid of a stage.
 """
 import math
-from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
+import os
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ USERS = {
     'cross_scan': ('vmamba-tiny-s2l5', ),
     'cross_merge': ('vmamba-tiny-s2l5', ),
 }
+#: Inputs that the models split from one tensor: what their last axes hold lies side by side there.
+SPLIT = {
+    'nc_ssd': ('x', 'B', 'C'),
+    'ssd': ('x', 'B', 'C'),
+    'selective_scan_2d': ('dt', 'B', 'C'),
+}
 
 
 class Images(NamedTuple):
@@ -66,7 +73,7 @@ IMAGES = (Images(128, 224, 224), Images(2, 800, 1333))
 
 
 class ModelCase(Case):
-    """Arguments as the models have them: parameters are float32 beside half tokens."""
+    """Arguments as the models have them: some are float32 beside half tokens."""
 
     def cast(self, dtype: torch.dtype, device='cpu') -> Dict[str, Optional[Tensor]]:
         """The tensors as leaves on a device."""
@@ -112,15 +119,28 @@ class Workload(NamedTuple):
         return ModelCase(self.op, self.description.tensors(seed, **self.sizes), self.options)
 
     def inputs(self, dtype: torch.dtype, device: str) -> Dict[str, Tensor]:
-        """Draw arguments where they are used, as leaves that take gradients."""
+        """Draw arguments where they are used, as leaves that take gradients.
+
+        They lie in memory as the models' do: some are views of one tensor.
+        """
         random = torch.Generator(device).manual_seed(0)
-        return {name: one.draw(self.sizes, random, _input_dtype(one, dtype)).requires_grad_()
-                for name, one in self.description.inputs.items()}
+        inputs = self._empty(dtype, device)
+        with torch.no_grad():
+            for name, t in inputs.items():
+                t.copy_(self.description.inputs[name].draw(self.sizes, random, t.dtype))
+        return inputs
 
     def inputs_without_memory(self, dtype: torch.dtype) -> Dict[str, Tensor]:
         """Return such leaves on the meta device."""
-        return {name: torch.empty(shape(one.axes, self.sizes), dtype=_input_dtype(one, dtype),
-                                  device='meta', requires_grad=True)
+        return self._empty(dtype, 'meta')
+
+    def _empty(self, dtype: torch.dtype, device: str) -> Dict[str, Tensor]:
+        shapes = {name: shape(one.axes, self.sizes)
+                  for name, one in self.description.inputs.items()}
+        split = SPLIT.get(self.op, ())
+        views = dict(zip(split, _views([shapes[name] for name in split], dtype, device)))
+        return {name: (views[name] if name in views else torch.empty(
+                    shapes[name], dtype=_input_dtype(one, dtype), device=device)).requires_grad_()
                 for name, one in self.description.inputs.items()}
 
     def output_gradient(self, dtype: torch.dtype, device: str) -> Tensor:
@@ -147,12 +167,22 @@ class Workload(NamedTuple):
         return forward + output + inputs + (0 if op.linear else inputs)
 
 
+def _views(shapes: Sequence[Tuple[int, ...]], dtype: torch.dtype, device: str) -> List[Tensor]:
+    """Return tensors that are parts of one, behind the axes that they have in common."""
+    if not shapes:
+        return []
+    common = os.path.commonprefix(shapes)
+    widths = [math.prod(one[len(common):]) for one in shapes]
+    whole = torch.empty((*common, sum(widths)), dtype=dtype, device=device)
+    return [part.view(one) for part, one in zip(whole.split(widths, dim=-1), shapes)]
+
+
 def _bytes(shape: Tuple[int, ...], dtype: torch.dtype) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
 def _input_dtype(one: Input, dtype: torch.dtype) -> torch.dtype:
-    return sum_dtype(dtype) if one.is_parameter else dtype
+    return sum_dtype(dtype) if one.is_wide else dtype
 
 
 def _output_dtype(op: Description, dtype: torch.dtype) -> torch.dtype:

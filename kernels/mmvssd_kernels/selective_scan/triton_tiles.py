@@ -11,7 +11,7 @@ by rows, tells where it is in every tensor.
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.triton_math import dot, exp, last, softplus
+from mmvssd_kernels.triton_math import dot_of_parts, exp, last, softplus
 
 
 @triton.jit
@@ -413,7 +413,7 @@ def steps(b_dt, o_t, left, m_kept, whole, b_weight, b_bias, SOFTPLUS: tl.constex
     """
     if BR:
         # numbers as the scans want them: the layout of a product would spread over all that follows
-        b_z = dot(b_dt, b_weight, DTYPE, PRECISION, ACC)
+        b_z = dot_of_parts(b_dt, b_weight, DTYPE, PRECISION, ACC)
         if SLOPE:  # of two blocks that follow both would be handed around, later
             b_z = by_channel(b_z, 1, False)
         else:

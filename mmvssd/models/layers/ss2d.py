@@ -80,7 +80,9 @@ class SS2D(nn.Module):
     def _scan(self, x: Tensor, mask: Optional[Tensor]) -> Tensor:
         """Four sequences over one grid: (N, H, W, D) -> (N, H, W, D)."""
         dt, B, C = self._project(x, self.x_proj_weight)
-        return self.op(x, dt, self.dt_projs_weight, -self.A_logs.exp(), B, C, self.Ds,
+        # as autocast does it to the weight of any product, but not to that of the op
+        dt_weight = self.dt_projs_weight.to(dt.dtype)
+        return self.op(x, dt, dt_weight, -self.A_logs.exp(), B, C, self.Ds,
                        self.dt_projs_bias.flatten(), pattern=self.pattern, mask=mask)
 
     def _project(self, x: Tensor, weight: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
