@@ -251,7 +251,7 @@ class Scan:
         dB, dC = (self._parts(t, blocks, by_input.B) for t in (results.B, results.C))
         known = self._distances(U=inputs.u, T=inputs.dt, B=inputs.B, C=inputs.C, Y=dy, X=du.view,
                                 Q=ddt.view, P=dB.view)
-        known.update(TA=_alignment(inputs.dt), QA=_alignment(ddt.view, ddt.whole.stride(0)))
+        known.update(TA=_alignment(inputs.dt, self.R), QA=_alignment(ddt.view, ddt.whole.stride(0)))
         for axis, base, each_here in self._launches(each):
             self.kernels.gradients[(blocks * slots * self.G * parts, )](
                 *self._pointers(inputs.B, inputs.C, inputs.D), _pointer(inputs.mask, dy),

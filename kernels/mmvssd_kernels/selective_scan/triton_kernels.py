@@ -354,7 +354,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
     m_first = (tl.arange(0, BL) == 0)[:, None]
     first = (base + part * each).to(tl.int32)
     written = first if ONLY < 0 else 0
-    first_image = (portion * images).to(tl.int64)
+    first_image = portion * images
     lines = tl.minimum(images, N - portion * images)
     joined = 1
     if JOINED:
@@ -402,7 +402,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         tl.store(p_sums + (2 + s) * D, b_dA, mask=m_d)
                 slot_here = slot
                 for i in range(lines):
-                    n = first_image + i
+                    n = (first_image + i).to(tl.int64)
                     zero_n = (n < 0).to(tl.int64)  # as above, for each image
                     slot_here += zero_n.to(tl.int32)  # the sums' place is computed after it
                     k_n = k + zero_n
