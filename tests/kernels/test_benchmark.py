@@ -75,7 +75,7 @@ def test_images():
 def test_least_bytes_of_one_written_out():
     workload = next(workloads())  # nc_ssd, 128 images of 56x56 tokens, h 2, P 64, S 64
     tokens = 128 * 56 * 56
-    inputs = tokens * 2 * (2 * 64 + 2 + 2 * 64) + 4 * (2 + 2)  # x, dt, B and C; A and D
+    inputs = tokens * 2 * (2 * 64 + 2 * 64) + 4 * (tokens * 2 + 2 + 2)  # x, B and C; dt, A and D
     output = tokens * 2 * 2 * 64
     assert workload.least_bytes(torch.bfloat16, backward=False) == inputs + output
     assert workload.least_bytes(torch.bfloat16, backward=True) == 3 * inputs + 2 * output

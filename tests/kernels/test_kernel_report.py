@@ -23,6 +23,8 @@ WIDTHS = {'nc_ssd.whole_heads': 12, 'nc_ssd.partial_state_gradients': 12, 'nc_ss
           'nc_ssd.normalized.partial_states': 4,
           'nc_ssd.normalized.outputs': 4, 'nc_ssd.normalized.query_gradients': 4,
           'nc_ssd.normalized.gradients': 4}
+#: Stack of what is kept past the loop over tokens, which costs next to nothing.
+BESIDE_LOOPS = {'nc_ssd.normalized.partial_states': 8}
 
 
 def workload(op, name):
@@ -59,7 +61,8 @@ def test_limits_of_the_widest_stages(report):
             assert one['known'], name
             assert 0 < one['registers'] <= 255, name
             assert one['shared'] <= SHARED_MEMORY_ON_HOPPER, name
-            assert one['stack'] == 0, name
+            assert one['stack'] <= BESIDE_LOOPS.get(name, 0), name
+            assert one['on_stack'] <= 0.001 * one['instructions'], name
             assert one['access'] >= WIDTHS.get(name, 0), name
     assert WIDTHS.keys() <= {one['kernel'] for op in report[1]['ops'] for one in op['launches']}
 
@@ -68,7 +71,7 @@ def test_limits_of_the_widest_stages(report):
 def test_bytes_are_those_of_the_tensors(report):
     op, found = launches(report, PLAIN.name)
     N, L, h, P, S = (PLAIN.sizes[axis] for axis in 'NLhPS')
-    x, steps, projection = 2 * N * L * h * P, 2 * N * L * h, 2 * N * L * S
+    x, steps, projection = 2 * N * L * h * P, 4 * N * L * h, 2 * N * L * S
     state, first = 4 * N * h * S * P, found['nc_ssd.whole_heads', False]
     assert first['once'] == 2 * x + steps + 2 * projection + 8 * h + state
     assert op['forward']['bytes'] == sum(one['once'] for one in op['launches']
@@ -179,8 +182,9 @@ def test_occupancy(capability, registers, warps, shared, blocks):
 
 def row(**changes):
     values = dict(kernel='ssd.carry', backward=False, key='a', programs=1, warps=4, registers=8,
-                  stack=0, shared=0, resident=4, occupancy=1 / 16, instructions=1.25, access=16.,
-                  once=10**6, asked=2 * 10**6, issue=1e-6, move=2e-6, known=True)
+                  stack=0, shared=0, resident=4, occupancy=1 / 16, instructions=1.25,
+                  on_stack=0.004, access=16., once=10**6, asked=2 * 10**6, issue=1e-6, move=2e-6,
+                  known=True)
     return static.Row(**{**values, **changes})
 
 
@@ -194,7 +198,7 @@ def test_machine_code_has_one_row(tmp_path):
     report.write(tmp_path / 'new')
     text = (tmp_path / 'new' / 'kernel_report.md').read_text()
     assert text.count('| ssd.carry |') == 2
-    assert '| 1.25? | 16.0 | 1.0 | ? | 1.0? | 2.0 | 2.9? |' in text
+    assert '| 1.25? | 0.004? | 16.0 | 1.0 | ? | 1.0? | 2.0 | 2.9? |' in text
     told = json.loads((tmp_path / 'new' / 'kernel_report.json').read_text())
     assert len(told['ops'][0]['launches']) == 3
     assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == [

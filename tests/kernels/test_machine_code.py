@@ -10,7 +10,7 @@ from mmvssd_kernels.benchmark.control_flow import Flow, Instruction
 def code(text):
     """Read a letter for each instruction.
 
-    a accesses memory, and p with a predicate; ( is the head of a loop, and ) its end. The branch
+    a accesses memory, and p with a predicate, s the stack; ( is the head of a loop, and ) its end. The branch
     [ runs what follows or what follows on the |, which all leave to what follows on the ].
     """
     found, heads = [], []
@@ -24,7 +24,8 @@ def code(text):
             target = text.index('|', i) + 1
         elif letter == '|':
             target = text.index(']', i)
-        found.append(Instruction(2 if letter in 'ap' else 0, target, letter != '|', letter == 'p'))
+        found.append(Instruction(2 if letter in 'ap' else 0, target, letter != '|', letter == 'p',
+                                 letter == 's'))
     return found
 
 
@@ -49,6 +50,12 @@ def test_nested():
     runs, known = counted([loop(40, loop(200))], '.(a(aa)).', '(a(aa))')
     assert known
     assert runs == [10, 40, 40, 200, 200, 200, 200, 40, 10]
+
+
+def test_accesses_of_the_stack_count_as_often_as_they_run():
+    program = ttir.Program([loop(40)], [], [])
+    work = machine_code.work(code('s(as.)s'), code('(a)'), program, 10)
+    assert work == (10 + 5 * 40 + 10, 40, 2 * 40 * 32, 10 + 40 + 10, True)
 
 
 def test_unrolled_with_a_rest():
@@ -234,6 +241,15 @@ def test_what_may_follow(line, target, goes_on, monkeypatch):
     monkeypatch.setattr(machine_code, '_dump', lambda option, cubin: '\n'.join(
         f'        /*{16 * i:04x}*/   {text} ;' for i, text in enumerate(lines)))
     assert machine_code.instructions(b'')[0] == Instruction(0, target, goes_on, line[0] == '@')
+
+
+@pytest.mark.parametrize(('line', 'on_stack'), [
+    ('STL [R1+0x8], R0', True), ('@P1 LDL.LU R2, [R1]', True), ('LDL.64 R2, [R1]', True),
+    ('LDS R2, [R1]', False), ('STG.E [R2.64], R1', False), ('LDC R1, c[0x0][0x28]', False)])
+def test_what_accesses_the_stack(line, on_stack, monkeypatch):
+    monkeypatch.setattr(machine_code, '_dump', lambda option, cubin: (
+        f'        /*0000*/   {line} ;\n        /*0010*/   EXIT ;'))
+    assert [one.on_stack for one in machine_code.instructions(b'')] == [on_stack, False]
 
 
 def test_ptx_of_a_kernel_only():

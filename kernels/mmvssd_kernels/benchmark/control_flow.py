@@ -16,12 +16,14 @@ class Instruction(NamedTuple):
         target: Number of the instruction that it branches to, or None.
         goes_on: Whether the next instruction may follow.
         predicated: Whether some lanes may skip it.
+        on_stack: Whether it loads from the thread's stack, or stores there.
     """
 
     access: int = 0
     target: Optional[int] = None
     goes_on: bool = True
     predicated: bool = False
+    on_stack: bool = False
 
 
 class Loop(NamedTuple):

@@ -19,6 +19,7 @@ TOLERANCE = 0.25
 FEWEST = 0.5
 _MACHINE_LINE = re.compile(r'^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([^\s;]+)(.*?);',
                            re.MULTILINE)
+_STACK = ('LDL', 'STL')
 _GLOBAL = ('LDG', 'STG', 'LDGSTS', 'ATOMG', 'RED')
 #: Operands of a branch that all take: where to, and no predicate.
 _PLACE = re.compile(r'\s*0x[0-9a-f]+\s*')
@@ -41,6 +42,7 @@ class Work(NamedTuple):
         instructions: Instructions that run.
         accesses: Those of them that access global memory.
         bytes: Bytes that these ask for, masked ones too.
+        on_stack: Instructions that access a thread's stack.
         known: Whether the trips of all loops are known. If not, loops of unknown trips count once.
             A branch may be unknown all the same: then both of its sides count.
     """
@@ -48,6 +50,7 @@ class Work(NamedTuple):
     instructions: float
     accesses: float
     bytes: float
+    on_stack: float
     known: bool
 
 
@@ -79,7 +82,7 @@ def instructions(cubin: bytes) -> List[Instruction]:
         leaves = operations[i] in ('EXIT', 'RET') or (
             jumps and _PLACE.fullmatch(rest))
         found.append(Instruction(_width(name), target if jumps else None,
-                                 not leaves or bool(guard), bool(guard)))
+                                 not leaves or bool(guard), bool(guard), operations[i] in _STACK))
     return found
 
 
@@ -147,7 +150,8 @@ def work(code: Sequence[Instruction], ptx: Sequence[Instruction], program: ttir.
     counter.count_all(program)
     runs = counter.runs
     return Work(sum(runs), sum(n for n, one in zip(runs, code) if one.access),
-                sum(n * one.access for n, one in zip(runs, code)) * WARP, counter.known)
+                sum(n * one.access for n, one in zip(runs, code)) * WARP,
+                sum(n for n, one in zip(runs, code) if one.on_stack), counter.known)
 
 
 class _Counter:

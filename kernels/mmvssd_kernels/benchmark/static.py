@@ -98,6 +98,7 @@ class Row(NamedTuple):
         resident: Warps that a multiprocessor holds at a time.
         occupancy: Those as a share of what it could hold.
         instructions: Of all threads, one for each element of the op.
+        on_stack: Those of them that access the stack.
         access: Mean bytes that a lane moves by an access of global memory.
         once: Bytes of all tensors that it touches, once for loads and once for stores.
         asked: Bytes that its loads and stores ask for, those again that others have asked for.
@@ -117,6 +118,7 @@ class Row(NamedTuple):
     resident: int
     occupancy: float
     instructions: float
+    on_stack: float
     access: float
     once: int
     asked: Optional[int]
@@ -200,6 +202,7 @@ def row(launch: Launch, key: str, machine: Machine, gpu: Gpu, elements: int) -> 
     program = ttir.read(machine.ttir, launch.grid, launch.arguments)
     work = machine_code.work(machine.code, machine.ptx, program, launch.programs)
     issued = work.instructions * machine.warps
+    threads = machine.warps * machine_code.WARP
     # programs are dealt out as they are: the multiprocessor that has most ends last
     fullest = math.ceil(launch.programs / gpu.multiprocessors)
     cycles = issued / launch.programs * fullest / SCHEDULERS
@@ -208,7 +211,8 @@ def row(launch: Launch, key: str, machine: Machine, gpu: Gpu, elements: int) -> 
     warps = machine.warps * gpu.resident(machine.usage.registers, machine.warps, machine.shared)
     return Row(
         launch.name, launch.backward, key, launch.programs, machine.warps, *machine.usage,
-        machine.shared, warps, warps / gpu.warps, issued * machine_code.WARP / elements,
+        machine.shared, warps, warps / gpu.warps, work.instructions * threads / elements,
+        work.on_stack * threads / elements,
         work.bytes / max(work.accesses, 1) / machine_code.WARP, once,
         sum(a.bytes * a.runs for a in program.accesses if a.runs is not None) if counted else None,
         cycles / gpu.ghz / 1e9, once / gpu.terabytes / 1e12, work.known)

@@ -18,7 +18,7 @@ TOTAL_COLUMNS = ('least MB', 'MB', 'best µs', 'best of copy', 'estimate µs', '
 OP_COLUMNS = ('op', 'shape', 'dtype', 'GPU', *(f'forward: {name}' for name in TOTAL_COLUMNS),
               *(f'with backward: {name}' for name in TOTAL_COLUMNS))
 KERNEL_COLUMNS = ('kernel', 'pass', 'first launched by', 'dtype', 'GPU', 'programs', 'warps',
-                  'registers', 'stack', 'shared', 'resident warps', 'instructions/element',
+                  'registers', 'stack', 'shared', 'resident warps', 'instructions/element', 'on stack/element',
                   'bytes/access', 'MB', 'asked MB', 'issue µs', 'move µs', 'estimate µs')
 
 
@@ -77,7 +77,8 @@ class StaticReport(NamedTuple):
             f'estimate: for each kernel the longer of issue over {ISSUED} and move over {MOVED}, '
             'two shares that were chosen beside measured kernels.',
             'least MB: inputs once, outputs once; of copy: the time to copy these over the time.',
-            'stack: bytes of a thread that registers had no room for, or of an array.',
+            'stack: bytes of a thread that registers had no room for, or of an array; on stack: '
+            'instructions that access them. Those beside the loops over tokens cost next to nothing.',
             'asked MB: what loads and stores ask for, masked lanes and repetitions too. If the '
             "arguments tell which side of a branch runs, only that side's.",
             'An element is one of the output, once for each sequence. Instructions are those of '
@@ -148,6 +149,7 @@ def _kernel_cells(op: Op, row: Row) -> List[str]:
             f'{op.workload.op} {op.workload.name}', op.dtype_name, op.gpu.name,
             *map(str, (row.programs, row.warps, row.registers, row.stack, row.shared)),
             f'{row.resident} ({row.occupancy:.0%})', f'{row.instructions:.3g}{mark}',
+            f'{row.on_stack:.1g}{mark}',
             f'{row.access:.1f}', f'{row.once / 1e6:.1f}',
             '?' if row.asked is None else f'{row.asked / 1e6:.1f}', f'{row.issue * 1e6:.1f}{mark}',
             f'{row.move * 1e6:.1f}', f'{row.estimate * 1e6:.1f}{mark}']
