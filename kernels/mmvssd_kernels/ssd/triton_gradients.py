@@ -24,8 +24,8 @@ from mmvssd_kernels.ssd.triton_kernels import (
     last,
     sums,
 )
-from mmvssd_kernels.ssd.triton_products import cut_mask, product
 from mmvssd_kernels.triton_math import add_dot, dot_of_parts, exp, load_state
+from mmvssd_kernels.triton_products import cut_mask, product
 
 
 @triton.jit(do_not_specialize=VARYING)
