@@ -71,7 +71,7 @@ def _most_stack(kernel):
         if 'T' not in constants or kernel['capability'] == 80:
             return 0
         # ssd on Hopper
-        return 576 if kernel['kernel'] == 'token_gradients' else 208
+        return 392 if kernel['kernel'] == 'token_gradients' else 208
     if constants.get('HALVES') != 'True':
         # the largest states of nc_ssd in float32
         large = constants.get('BS') == '64' and 'T' not in constants

@@ -109,6 +109,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     p_x += n * stride_xn + first * stride_xl + j * stride_xh
     p_B += n * stride_Bn + first * stride_Bl + (j // r) * stride_Bg
     p_C += n * stride_Cn + (j // r) * stride_Cg
+    p_group_C, p_head_dy = p_C, p_dy + (n * stride_yn + j * stride_yh)
     p_C += o_t[None, :] * stride_Cl + o_s[:, None] * stride_Cs
     p_dy += n * stride_yn + j * stride_yh + o_t[:, None] * stride_yl + o_p[None, :] * stride_yp
     o_x = o_t[:, None] * stride_xl + o_p[None, :] * stride_xp
@@ -148,10 +149,17 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
         later = tl.cast(k, tl.int64) * T
         m_i = o_t < L - k * T
         if CUT:
+            p_later_C, p_later_dy = p_C, p_dy
+            o_C, o_y = later * stride_Cl, later * stride_yl
+            if T == 64:  # on Hopper
+                # plus 0, which a compiler does not know: places are computed anew, not kept
+                o_i = o_t + ((L - k * T) >> 31)
+                p_later_C, p_later_dy = p_group_C, p_head_dy
+                o_C += o_i[None, :] * stride_Cl + o_s[:, None] * stride_Cs
+                o_y += o_i[:, None] * stride_yl + o_p[None, :] * stride_yp
             b_dy, b_pairs, b_read = pairs_of_cut(
-                p_x + o_x, m_tp, p_B + o_B, m_ts, p_C, later * stride_Cl,
-                m_i[None, :] & m_s[:, None], p_dy, later * stride_yl, m_i[:, None] & m_p[None, :],
-                mask, DTYPE, PRECISION, ACC)
+                p_x + o_x, m_tp, p_B + o_B, m_ts, p_later_C, o_C, m_i[None, :] & m_s[:, None],
+                p_later_dy, o_y, m_i[:, None] & m_p[None, :], mask, DTYPE, PRECISION, ACC)
             b_late = tl.load(p_weights + heads * padded + later + o_t)
             b_read *= (b_late * decay)[None, :]
             b_dx = product(b_read, b_dy, mask, DTYPE, PRECISION, ACC, CUT, b_dx)
