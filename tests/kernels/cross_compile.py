@@ -4,10 +4,11 @@
 
 Runs the module's cases of the largest tiles, ``COMPILED_HALVES``, in the halves that a GPU of that
 capability is used with. In float32 it runs them for Turing, which has no tensor cores for it, and
-all of ``COMPILED`` for Hopper. All go forward and backward on tensors without memory, and what they
-would launch is compiled. Prints one line of JSON for each kernel: the capability, dtype, name,
-constants, bytes of shared memory and of stack, registers, how its products and scans lie, where it
-widens numbers, how it loads ranks and vectors, and how long its compilation took.
+all of ``COMPILED`` for Hopper. ``COMPILED_FLOAT32``, if there are any, are cases whose float32
+tiles or products Ampere has for itself. All go forward and backward on tensors without memory, and
+what they would launch is compiled. Prints one line of JSON for each kernel: the capability, dtype,
+name, constants, bytes of shared memory and of stack, registers, how its products and scans lie,
+where it widens numbers, how it loads ranks and vectors, and how long its compilation took.
 """
 import importlib.util
 import json
@@ -125,7 +126,8 @@ def load(path):
 def compile_for(capability, module):
     printer = Printer(capability)
     # what small tiles and arguments that are 1 leave out of the code is the same on each GPU
-    in_float32 = {75: module.COMPILED_HALVES, 90: module.COMPILED}.get(capability, [])
+    in_float32 = {75: module.COMPILED_HALVES, 80: getattr(module, 'COMPILED_FLOAT32', []),
+                  90: module.COMPILED}.get(capability, [])
     first, *more = HALVES[capability]
     printer.run(in_float32, torch.float32)
     printer.run(module.COMPILED_HALVES, first)

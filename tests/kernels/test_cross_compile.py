@@ -67,8 +67,11 @@ def _most_stack(kernel):
     For what else there is, tiles are not chosen so that registers hold them.
     """
     constants = kernel['constants']
-    if constants.get('CUT') == 'True':  # ssd in float32, on Hopper
-        return 568 if kernel['kernel'] == 'token_gradients' else 208
+    if constants.get('CUT') == 'True':  # float32
+        if 'T' not in constants or kernel['capability'] == 80:
+            return 0
+        # ssd on Hopper
+        return 392 if kernel['kernel'] == 'token_gradients' else 208
     if constants.get('HALVES') != 'True':
         # the largest states of nc_ssd in float32
         large = constants.get('BS') == '64' and 'T' not in constants

@@ -11,6 +11,8 @@ tl = pytest.importorskip('triton.language')
 triton_math = pytest.importorskip('mmvssd_kernels.triton_math')
 exp, softplus = triton_math.exp, triton_math.softplus
 dot_of_parts = triton_math.dot_of_parts
+triton_products = pytest.importorskip('mmvssd_kernels.triton_products')
+cut, product = triton_products.cut, triton_products.product
 cos_sin = pytest.importorskip('mmvssd_kernels.nc_ssd.triton_features').cos_sin
 
 
@@ -32,6 +34,23 @@ def store_softplus(p_x, p_y, p_slope, N: tl.constexpr, ACC: tl.constexpr):
 def store_product(p_a, p_b, p_y, N: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     o = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
     tl.store(p_y + o, dot_of_parts(tl.load(p_a + o), tl.load(p_b + o), ACC, PRECISION, ACC))
+
+
+@triton.jit
+def store_cut(p_x, p_high, p_middle, p_low, N: tl.constexpr, STRICT: tl.constexpr):
+    o = tl.arange(0, N)
+    b_high, b_middle, b_low = cut(tl.load(p_x + o), -65536, STRICT)
+    tl.store(p_high + o, b_high.to(tl.float32))
+    tl.store(p_middle + o, b_middle.to(tl.float32))
+    tl.store(p_low + o, b_low.to(tl.float32))
+
+
+@triton.jit
+def store_strict_product(p_a, p_b, p_y, N: tl.constexpr):
+    o = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    b_y = product(tl.load(p_a + o), tl.load(p_b + o), -65536, tl.float32, 'bf16x6', tl.float32,
+                  CUT=True, STRICT=True)
+    tl.store(p_y + o, b_y)
 
 
 @triton.jit
@@ -90,6 +109,35 @@ def test_products_of_half_blocks(half, precision, most, triton_device):
     store_product[(1, )](a, b, y, N=32, PRECISION=precision, ACC=tl.float32)
     exact = a.double() @ b.double()
     assert (y.double() - exact).norm() < most * exact.norm()
+
+
+@pytest.mark.parametrize(('strict', 'most'), [(False, 2.5e-8), (True, 8e-9)])
+def test_six_products_of_parts(strict, most, triton_device):
+    """What the three left out would add."""
+    a, b = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0)).to(triton_device)
+    cuts = []
+    for x in (a, b):
+        parts = torch.empty(3, 64, 64, device=triton_device)
+        store_cut[(1, )](x, *parts, N=64**2, STRICT=strict)
+        assert torch.equal(parts.bfloat16().float(), parts)
+        parts = parts.double()
+        assert ((parts.sum(0) - x).abs() <= 2**-25 * x.abs()).all()
+        cuts.append(parts)
+    y = sum(cuts[0][i] @ cuts[1][j] for i in range(3) for j in range(3 - i))
+    exact = a.double() @ b.double()
+    assert (y - exact).norm() < most * exact.norm()
+
+
+def test_a_strict_product_keeps_infinity_and_nan(triton_device):
+    if triton_device == 'cuda' and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip('an older GPU')
+    a, b, y = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0)).to(triton_device)
+    a[1, 2], a[3, 4], a[5, 6] = torch.inf, -torch.inf, torch.nan
+    store_strict_product[(1, )](a, b, y, N=16)
+    assert torch.equal(y[1], torch.inf * b[2].sign())
+    assert torch.equal(y[3], -torch.inf * b[4].sign())
+    assert y[5].isnan().all()
+    assert y[[0, 2, 4, *range(6, 16)]].isfinite().all()
 
 
 def test_cos_sin(triton_device):

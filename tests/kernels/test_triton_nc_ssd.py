@@ -57,6 +57,8 @@ COMPILED = [
 ]
 #: The largest tiles of either form, and the narrow heads of a published first stage.
 COMPILED_HALVES = [COMPILED[0], COMPILED[3], make_case(normalize=True, P=24, S=12)]
+#: The plain form of published heads and states; in the other, Ampere's tiles are also Turing's.
+COMPILED_FLOAT32 = [COMPILED[3]]
 
 
 def options(case):

@@ -80,8 +80,7 @@ class _Call(launch.Call):
         self.kernels = triton_support.kernels('nc_ssd')
         self.options.update(G=B.shape[2], num_stages=3)
         # of factors in registers each warp would cut all parts of a state for itself
-        self.cut = (self.options['PRECISION'] == 'bf16x6'
-                    and not (self.hopper or self.tensor_memory))
+        self.cut = self.options['PRECISION'] == 'bf16x6' and not self.tensor_memory
 
     def whole_options(self) -> dict:
         """Return the options of a program that takes all tokens of a head."""

@@ -14,8 +14,8 @@ factor that is zero. Without HALVES there is one part, and products are as DTYPE
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.nc_ssd.triton_features import settled
 from mmvssd_kernels.triton_math import add_dot, dot, load_state, parts, store_state
+from mmvssd_kernels.triton_products import cut_mask, product
 
 # What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
 # grid of another size would only compile the kernels once more.
@@ -258,37 +258,6 @@ def partial_state_gradients(p_dy, p_C, p_mask, p_dstates, L, split_length, strid
                  mask=m_s[:, None] & m_p[None, :])
 
 
-@triton.jit
-def three_parts(b_t):
-    """Split a float32 block in three of bfloat16, each of what the ones before leave."""
-    b_high = b_t.to(tl.bfloat16)
-    b_rest = b_t - b_high.to(tl.float32)
-    b_low = b_rest.to(tl.bfloat16)
-    return b_high, b_low, (b_rest - b_low.to(tl.float32)).to(tl.bfloat16)
-
-
-@triton.jit
-def settled_parts(b_t, BS: tl.constexpr, BP: tl.constexpr):
-    """Compute :func:`three_parts` of a state once: each warp has products with all of it."""
-    b_high, b_low, b_third = three_parts(b_t)
-    return settled(b_high, BS, BP), settled(b_low, BS, BP), settled(b_third, BS, BP)
-
-
-@triton.jit
-def add_six(b_sum, b_a, b_a_low, b_a_third, b_b, b_b_low, b_b_third, ACC: tl.constexpr):
-    """Add the product of two blocks in three parts each, without the three least of nine products.
-
-    What the parts of infinity leave is NaN, and dropped.
-    """
-    b_product = dot(b_a_low, b_b_low, tl.bfloat16, 'ieee', ACC)
-    b_product = dot(b_a_third, b_b, tl.bfloat16, 'ieee', ACC, b_product)
-    b_product = dot(b_a, b_b_third, tl.bfloat16, 'ieee', ACC, b_product)
-    b_product = dot(b_a_low, b_b, tl.bfloat16, 'ieee', ACC, b_product)
-    b_product = dot(b_a, b_b_low, tl.bfloat16, 'ieee', ACC, b_product)
-    b_product = tl.where(b_product == b_product, b_product, 0)
-    return b_sum + dot(b_a, b_b, tl.bfloat16, 'ieee', ACC, b_product)
-
-
 @triton.jit(do_not_specialize=VARYING)
 def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, p_dx, p_ddt, p_dB,
               p_dC, p_sums, L, stride_xn, stride_xl, stride_dn, stride_dl, stride_Bn, stride_Bl,
@@ -300,8 +269,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
     """Compute gradients of a tile of tokens and one group; the group's heads one after the other.
 
     p_dx (N, L, h, P), p_ddt (N, L, h), p_dB and p_dC (N, L, G, S); p_sums (2, h, N, tiles) holds
-    what this tile adds to dA, and to dD. CUT: factors are cut in their parts here, as those of a
-    product of ``bf16x6`` would be, but once for all warps.
+    what this tile adds to dA, and to dD. CUT: factors are cut in parts once for all warps, see
+    :mod:`mmvssd_kernels.triton_products`.
     """
     tile, tiles = tl.program_id(1), tl.num_programs(1)
     g, images = tl.program_id(0).to(tl.int64), tl.num_programs(2).to(tl.int64)
@@ -315,8 +284,7 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
     m_ls = m_l[:, None] & m_s[None, :]
     p_B += n * stride_Bn + first * stride_Bl + g * S
     b_B = tl.load(p_B + (o_row[:, None] * stride_Bl + o_s[None, :]), mask=m_ls, other=0)
-    if CUT:
-        b_B_high, b_B_low, b_B_third = three_parts(b_B)
+    mask = cut_mask(L)
     b_dB = tl.zeros((BL, BS), dtype=ACC)
     b_dC = tl.zeros((BL, BS), dtype=ACC)
     p_x += n * stride_xn + first * stride_xl
@@ -351,10 +319,8 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
             # dC_l = state dy_l
             b_high, b_low = load_state(p_states + state, o_state, low, m_sp, HALVES)
             if CUT:
-                b_y_high, b_y_low, b_y_third = three_parts(b_dy)
-                b_high, b_low, b_third = settled_parts(b_high, BS, BP)
-                b_dC = add_six(b_dC, b_y_high, b_y_low, b_y_third, tl.trans(b_high),
-                               tl.trans(b_low), tl.trans(b_third), ACC)
+                b_dC = product(b_dy, b_high, mask, DTYPE, PRECISION, ACC, CUT, b_dC, TURN=True,
+                               STRICT=True)
             else:
                 b_dC = add_dot(b_dC, b_dy, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION,
                                ACC, HALVES)
@@ -364,17 +330,15 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
                 b_t = add_dot(b_t, b_x, tl.trans(b_high), tl.trans(b_low), DTYPE, PRECISION, ACC,
                               HALVES)
             elif CUT:
-                b_x_high, b_x_low, b_x_third = three_parts(b_m[:, None] * b_x)
-                b_high, b_low, b_third = settled_parts(b_high, BS, BP)
-                b_dB = add_six(b_dB, b_x_high, b_x_low, b_x_third, tl.trans(b_high),
-                               tl.trans(b_low), tl.trans(b_third), ACC)
+                b_dB = product(b_m[:, None] * b_x, b_high, mask, DTYPE, PRECISION, ACC, CUT, b_dB,
+                               TURN=True, STRICT=True)
             else:
                 b_dB = add_dot(b_dB, b_m[:, None] * b_x.to(ACC), tl.trans(b_high),
                                tl.trans(b_low), DTYPE, PRECISION, ACC, HALVES)
             # dm_l = (B_l . dstate) . x_l, dx_l = m_l B_l . dstate + D dy_l
             b_dx = tl.zeros((BL, BP), dtype=ACC)
             if CUT:
-                b_dx = add_six(b_dx, b_B_high, b_B_low, b_B_third, b_high, b_low, b_third, ACC)
+                b_dx = product(b_B, b_high, mask, DTYPE, PRECISION, ACC, CUT, b_dx, STRICT=True)
             else:
                 b_dx = add_dot(b_dx, b_B, b_high, b_low, DTYPE, PRECISION, ACC, HALVES)
             b_dm += tl.sum(b_dx * b_x.to(ACC), axis=1)
@@ -391,6 +355,10 @@ def gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_mask, p_states, p_dstates, p_dy, 
         if SKIP:
             tl.store(p_sums + (h + j) * images * tiles, tl.sum(b_dD, axis=0))
 
+    if CUT:
+        # plus 0, which a compiler does not know: places are computed anew, not kept all along
+        o_l += (L < 0).to(tl.int32)
+    m_stop = tile * BL + o_l < L
     p_dB += ((n * L + first) * G + g) * S
     p_dC += ((n * L + first) * G + g) * S
     o_ls = o_l[:, None] * (G * S) + o_s[None, :]

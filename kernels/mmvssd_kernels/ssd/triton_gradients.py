@@ -24,8 +24,8 @@ from mmvssd_kernels.ssd.triton_kernels import (
     last,
     sums,
 )
-from mmvssd_kernels.ssd.triton_products import cut_mask, product
 from mmvssd_kernels.triton_math import add_dot, dot_of_parts, exp, load_state
+from mmvssd_kernels.triton_products import cut_mask, product
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -64,6 +64,21 @@ def decay_through(p_totals, begin, first, end, A, LENGTH: tl.constexpr):
     return exp(tl.sum(b_total, axis=0) * A)
 
 
+@triton.jit
+def pairs_of_cut(p_x, m_x, p_B, m_B, p_C, o_C, m_C, p_dy, o_dy, m_dy, mask, DTYPE: tl.constexpr,
+                 PRECISION: tl.constexpr, ACC: tl.constexpr):
+    """Return dy of tokens i, and for the tokens j x_j . dy_i and B_j . C_i, of blocks that are cut.
+
+    Parts of x and B would fill the registers all the time, so both are loaded again.
+    """
+    b_dy = tl.load(p_dy + o_dy, mask=m_dy, other=0)
+    b_x = tl.load(p_x, mask=m_x, other=0)
+    b_pairs = product(b_x, b_dy, mask, DTYPE, PRECISION, ACC, CUT=True, TURN=True)
+    b_B = tl.load(p_B, mask=m_B, other=0)
+    b_C = tl.load(p_C + o_C, mask=m_C, other=0)
+    return b_dy, b_pairs, product(b_B, b_C, mask, DTYPE, PRECISION, ACC, CUT=True)
+
+
 @triton.jit(do_not_specialize=VARYING)
 def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstates, p_dy, p_dx,
                     p_direct, p_passed, p_arriving, p_leaving, p_dD, L, h, P, S, r, padded,
@@ -94,6 +109,7 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
     p_x += n * stride_xn + first * stride_xl + j * stride_xh
     p_B += n * stride_Bn + first * stride_Bl + (j // r) * stride_Bg
     p_C += n * stride_Cn + (j // r) * stride_Cg
+    p_group_C, p_head_dy = p_C, p_dy + (n * stride_yn + j * stride_yh)
     p_C += o_t[None, :] * stride_Cl + o_s[:, None] * stride_Cs
     p_dy += n * stride_yn + j * stride_yh + o_t[:, None] * stride_yl + o_p[None, :] * stride_yp
     o_x = o_t[:, None] * stride_xl + o_p[None, :] * stride_xp
@@ -133,13 +149,17 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
         later = tl.cast(k, tl.int64) * T
         m_i = o_t < L - k * T
         if CUT:
-            b_dy = tl.load(p_dy + later * stride_yl, mask=m_i[:, None] & m_p[None, :], other=0)
-            # parts of x and B would fill the registers all the time, so both are loaded again
-            b_own = tl.load(p_x + o_x, mask=m_tp, other=0)
-            b_pairs = product(b_own, b_dy, mask, DTYPE, PRECISION, ACC, CUT, TURN=True)
-            b_factor = tl.load(p_B + o_B, mask=m_ts, other=0)
-            b_C = tl.load(p_C + later * stride_Cl, mask=m_i[None, :] & m_s[:, None], other=0)
-            b_read = product(b_factor, b_C, mask, DTYPE, PRECISION, ACC, CUT)
+            p_later_C, p_later_dy = p_C, p_dy
+            o_C, o_y = later * stride_Cl, later * stride_yl
+            if T == 64:  # on Hopper
+                # plus 0, which a compiler does not know: places are computed anew, not kept
+                o_i = o_t + ((L - k * T) >> 31)
+                p_later_C, p_later_dy = p_group_C, p_head_dy
+                o_C += o_i[None, :] * stride_Cl + o_s[:, None] * stride_Cs
+                o_y += o_i[:, None] * stride_yl + o_p[None, :] * stride_yp
+            b_dy, b_pairs, b_read = pairs_of_cut(
+                p_x + o_x, m_tp, p_B + o_B, m_ts, p_later_C, o_C, m_i[None, :] & m_s[:, None],
+                p_later_dy, o_y, m_i[:, None] & m_p[None, :], mask, DTYPE, PRECISION, ACC)
             b_late = tl.load(p_weights + heads * padded + later + o_t)
             b_read *= (b_late * decay)[None, :]
             b_dx = product(b_read, b_dy, mask, DTYPE, PRECISION, ACC, CUT, b_dx)
@@ -169,35 +189,29 @@ def token_gradients(p_x, p_dt, p_A, p_B, p_C, p_D, p_weights, p_totals, p_dstate
             b_own = tl.load(p_x + o_x, mask=m_tp, other=0)
             dD = tl.sum(tl.sum(b_dy.to(ACC) * b_own.to(ACC), axis=1), axis=0)
             tl.store(p_dD + sequence * chunks + c, dD)
-        b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
-        b_own = tl.load(p_x + o_x, mask=m_tp, other=0)
-        b_pairs = product(b_own, b_dy, mask, DTYPE, PRECISION, ACC, CUT, TURN=True)
-        b_factor = tl.load(p_B + o_B, mask=m_ts, other=0)
-        b_C = tl.load(p_C + first * stride_Cl, mask=m_C, other=0)
-        b_read = product(b_factor, b_C, mask, DTYPE, PRECISION, ACC, CUT)
-        b_read *= decays_from_chunk(b_sum, b_rest, A, T, HALVES)
-        b_dx = product(b_read, b_dy, mask, DTYPE, PRECISION, ACC, CUT, b_dx)
-        b_read *= b_pairs
-        tl.store(p_direct + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
-        b_dx *= b_dt[:, None]
-        if SKIP:
-            b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
-            b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
-        p_dx += n * stride_dxn + first * stride_dxl + j * P
-        tl.store(p_dx + o_t[:, None] * stride_dxl + o_p[None, :], b_dx, mask=m_tp)
+        b_dy, b_pairs, b_read = pairs_of_cut(
+            p_x + o_x, m_tp, p_B + o_B, m_ts, p_C, first * stride_Cl, m_C, p_dy, first * stride_yl,
+            m_tp, mask, DTYPE, PRECISION, ACC)
     else:
         b_C = tl.load(p_C + first * stride_Cl, mask=m_C, other=0)
         b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
         b_read = dot_of_parts(b_B, b_C, DTYPE, PRECISION, ACC)
-        b_read *= decays_from_chunk(b_sum, b_rest, A, T, HALVES)
-        b_dx = dot_of_parts(b_read, b_dy, DTYPE, PRECISION, ACC, b_dx)
-        b_dx *= b_dt[:, None]
-        if SKIP:
-            b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
+    b_read *= decays_from_chunk(b_sum, b_rest, A, T, HALVES)
+    b_dx = product(b_read, b_dy, mask, DTYPE, PRECISION, ACC, CUT, b_dx)
+    if CUT:
+        b_read *= b_pairs
+        tl.store(p_direct + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
+    b_dx *= b_dt[:, None]
+    if SKIP:
+        if CUT:
+            b_dy = tl.load(p_dy + first * stride_yl, mask=m_tp, other=0)
+        b_dx += b_dy.to(ACC) * tl.load(p_D + j * stride_D).to(ACC)
+        if not CUT:
             dD = tl.sum(tl.sum(b_dy.to(ACC) * b_x.to(ACC), axis=1), axis=0)
             tl.store(p_dD + sequence * chunks + c, dD)
-        p_dx += n * stride_dxn + first * stride_dxl + j * P
-        tl.store(p_dx + o_t[:, None] * stride_dxl + o_p[None, :], b_dx, mask=m_tp)
+    p_dx += n * stride_dxn + first * stride_dxl + j * P
+    tl.store(p_dx + o_t[:, None] * stride_dxl + o_p[None, :], b_dx, mask=m_tp)
+    if not CUT:
         b_read *= dot_of_parts(b_x, tl.trans(b_dy), DTYPE, PRECISION, ACC)
         tl.store(p_direct + sequence * padded + first + o_t, tl.sum(b_read, axis=1) + b_out)
     # what passes step t: sum_{i >= t > j}, of which the sum over i is at [j, t]; its factor is

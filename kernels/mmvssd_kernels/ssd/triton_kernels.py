@@ -7,13 +7,13 @@ Head j reads group j // r. a_t = dt_t A is the logarithm of a step's decay.
 Matrices over the tokens of a chunk are [i, j]: row i reads, column j is read. ``DTYPE`` and
 ``PRECISION`` are those of products, which x, dy, B and C of bfloat16 enter as they are. With
 HALVES, for half inputs, kept states are two bfloat16 numbers each, high and low. With CUT float32
-blocks are cut in parts, see :mod:`.triton_products`.
+blocks are cut in parts, see :mod:`mmvssd_kernels.triton_products`.
 """
 import triton
 import triton.language as tl
 
-from mmvssd_kernels.ssd.triton_products import cut, cut_mask, dot_of_cut, product
 from mmvssd_kernels.triton_math import LOG2_E, dot_of_parts, exp, load_state, store_state
+from mmvssd_kernels.triton_products import cut, cut_mask, dot_of_cut, product
 
 # What changes from image to image. To compile for multiples of 16 among them would gain nothing: a
 # grid of another size would only compile the kernels once more.
