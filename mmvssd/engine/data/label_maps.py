@@ -105,8 +105,7 @@ class LabelMaps:
     def _has_right_form(self, fact: dict, path: str) -> bool:
         mode = fact['mode']
         if 'values' not in fact:
-            same = ('; their first three channels are equal: keep one of them'
-                    if fact.get('equal') else '')
+            same = '; all colours are grey: keep one channel' if fact.get('equal') else ''
             self.stop(f'{{}} label map[s] with colours or several channels (mode {mode})', path,
                       FORM + same)
         elif mode == 'P' and self.backend != 'pillow':

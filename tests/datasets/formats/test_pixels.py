@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mmvssd.datasets.formats import FORMATS, Tree
+from mmvssd.datasets.formats.pixels import read_pixels
 from mmvssd.engine.data.findings import STOP, WARN, Findings
 
 FILE = Path(__file__).parents[2] / 'new_recipe' / 'made_data.py'
@@ -105,6 +106,55 @@ def test_values_are_whole_numbers(value, tmp_path):
     _, (fault, ) = read(tmp_path)
     assert '1 label map has values that are not whole numbers' in fault
     assert '0.tif' in fault
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'I', 'I;16', 'F', 'CMYK'])
+def test_every_mode_of_an_image_has_the_same_numbers(mode, tmp_path):
+    numbers = np.repeat(np.array([[0, 1, 0], [1, 0, 0]], np.uint8), 20, axis=1).repeat(24, axis=0)
+    made.picture(tmp_path / 'images' / '0.jpg', (60, 48))
+    (tmp_path / 'masks').mkdir()
+    grey = Image.fromarray(numbers)
+    image = {'1': lambda: Image.fromarray(numbers * 255).convert('1'),
+             'P': lambda: made_palette(grey), 'PA': lambda: made_palette(grey).convert('PA'),
+             'I;16': lambda: Image.fromarray(numbers.astype(np.uint16)),
+             'CMYK': lambda: Image.fromarray(numbers * 255).convert('RGB').convert('CMYK'),
+             }.get(mode, lambda: grey.convert(mode))()
+    assert image.mode == mode
+    image.save(tmp_path / 'masks' / '0.tif')
+    assert not doubts(tmp_path)
+    data, faults = read(tmp_path)
+    assert not faults
+    assert len(data.classes) == 2
+    item, = data.items
+    read_numbers = (read_pixels(item.label_map, False) if data.recoding is None
+                    else data.recoding.apply(item.label_map))
+    assert (read_numbers == numbers).all()
+
+
+def made_palette(grey):
+    image = Image.frombytes('P', grey.size, grey.tobytes())
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    return image
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_classes_that_only_transparency_tells_apart(mode, tmp_path):
+    """Colours that are stored beneath transparent pixels may all be the same."""
+    write(tmp_path, (0, 0))
+    image = Image.new(mode, (64, 48), 'white')
+    image.putalpha(Image.fromarray(np.tile(np.array([0, 255], np.uint8), (48, 32))))
+    image.save(tmp_path / 'masks' / '0.png')
+    tree, findings = Tree(tmp_path), Findings()
+    form = FORMATS['label_maps']
+    form.read(tree, form.find(tree), findings)
+    assert 'only the value 255, and segmentation needs two classes' in findings.text()
+    assert '1 label map has transparent pixels' in findings.text()
+
+
+def test_one_colour_is_no_two_classes(tmp_path):
+    write(tmp_path, ((9, 0, 0), (9, 0, 0)))
+    _, (fault, ) = read(tmp_path)
+    assert 'only the colour #090000' in fault
 
 
 def doubts(root):
