@@ -10,7 +10,7 @@ from PIL import Image
 from mmvssd.datasets.formats.records import Data, Item
 from mmvssd.engine.data.file_facts import LARGE, FileFacts, header, is_large, label_map
 from mmvssd.engine.data.findings import Findings, Place
-from mmvssd.phrases import numbered, some
+from mmvssd.phrases import counted, numbered, some
 
 #: Value and colour that are not labelled, by custom.
 IGNORED, VOID = 255, 0xE0E0C0
@@ -243,8 +243,9 @@ class Pixels:
                 self.stop(f'the label maps have {len(known)} colours, which stand for no classes',
                           advice='A label map has one colour a class')
         elif names is not None and len(names) != len(known):
-            self.stop(f'the label maps have {len(known)} colours, and {len(names)} classes are '
-                      f'named: {some(list(map(_shown, known)))}')
+            self.stop(f'the label maps have {counted(len(known), "colour")}, '
+                      f'{some(list(map(_shown, known)))}, and the names are of '
+                      f'{counted(len(names), "class")}')
 
     def _value_code(self, names: Optional[List[str]], ade20ks: bool,
                     ignore_zero: Optional[bool]) -> Code:
@@ -304,15 +305,16 @@ class Pixels:
         palette = self._palette(table, len(names))
         if all('values' in self._fact(item) for item in self.items):
             return Code(names, palette, None, ignore_zero, notes)
-        notes.append('label maps have several channels, all of them grey; they are written anew with one')
+        notes.append('label maps have several channels, all of them grey; they are written anew '
+                     'with one')
         return Code(names, palette, Recoding(False, table), notes=notes)
 
     def _check_numbers(self, values: Set[int], count: int, end: int) -> None:
         for item in self.items:
             beyond = sorted(value for value in item.values - {IGNORED} if value >= end)
             if beyond:
-                self.stop(f'{{}} label map[s] [has|have] values beyond the {count} names of '
-                          'classes',
+                self.stop(f'{{}} label map[s] [has|have] values beyond the '
+                          f'{counted(count, "name")} of classes',
                           f'{item.label_map}: {beyond[-1]}', 'Name all classes')
             elif max(item.values, default=0) > IGNORED:
                 self.stop(f'{{}} label map[s] [has|have] values beyond {IGNORED}, and the host '

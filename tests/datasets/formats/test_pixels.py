@@ -108,7 +108,8 @@ def test_values_are_whole_numbers(value, tmp_path):
     assert '0.tif' in fault
 
 
-@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'I', 'I;16', 'F', 'CMYK'])
+@pytest.mark.parametrize('mode', [
+    '1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'I', 'I;16', 'F', 'CMYK'])
 def test_every_mode_of_an_image_has_the_same_numbers(mode, tmp_path):
     numbers = np.repeat(np.array([[0, 1, 0], [1, 0, 0]], np.uint8), 20, axis=1).repeat(24, axis=0)
     made.picture(tmp_path / 'images' / '0.jpg', (60, 48))
