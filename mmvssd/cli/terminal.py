@@ -44,6 +44,8 @@ OWN_WARNINGS = (
     ('mmengine.model.wrappers.distributed', '`broadcast_buffers` is deprecated.'),
     ('mmengine.optim.optimizer.amp_optimizer_wrapper',
      '`torch.cuda.amp.GradScaler(args...)` is deprecated.'),
+    # the published recipes have that default, so their losses are to keep it
+    ('mmseg.models.losses.cross_entropy_loss', 'Default ``avg_non_ignore`` is False, '),
     ('mmseg.models.builder', '``build_loss`` would be deprecated soon, '),
 )
 #: Warnings that one process says for all of a job.
