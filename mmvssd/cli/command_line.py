@@ -1,6 +1,7 @@
 """What the command lines of ``tools`` share."""
 import argparse
 import os
+import select
 import shlex
 import signal
 import sys
@@ -111,8 +112,19 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # what is left in the buffer would fail again as Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
+
+
+def _print_no_more() -> None:
+    """Have what is left in the buffer of stdout fail no more as Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reader_has_gone() -> bool:
+    """Tell whether stdout is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def run(main: Callable[[], None]) -> None:
@@ -121,7 +133,8 @@ def run(main: Callable[[], None]) -> None:
     What the hosts say that a user can do nothing about stays off the terminal.
 
     Ctrl-C, SIGTERM and SIGHUP end it with one message and exit code 128 plus the signal's number.
-    :func:`say_if_ended` adds to it. A disk without room ends it with one message and exit code 2.
+    :func:`say_if_ended` adds to it. A reader of the output that has gone, such as ``head``, ends it
+    without one. A disk without room ends it with one message and exit code 2.
     Any other error ends it with its traceback, which the log file keeps too, a sentence on what to
     do, and exit code 1.
     """
@@ -146,6 +159,9 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(128 + number)
         if isinstance(error, SystemExit):
             raise
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            _print_no_more()
+            sys.exit(128 + signal.SIGPIPE)
         keep_traceback(error)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             print(printable(f'OSError: {error.strerror}{_place(error)}; make room, or name another '

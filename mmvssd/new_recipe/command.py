@@ -12,6 +12,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
+from mmvssd.cli.command_line import show
 from mmvssd.cli.launch import check_output_file, check_seed
 from mmvssd.compat.devices import accelerator
 from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
@@ -97,7 +98,7 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
         raise
     for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
                  f'Train with: {_training(out)}'):
-        print(printable(line), flush=True)  # on one line each, to be copied
+        show(printable(line))  # on one line each, to be copied
     return recipe
 
 
@@ -229,8 +230,8 @@ def _class_line(found: Survey) -> str:
 
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
-        print(textwrap.fill(printable(line), 100, subsequent_indent='    ', break_long_words=False,
-                            break_on_hyphens=False), flush=True)
+        show(textwrap.fill(printable(line), 100, subsequent_indent='    ', break_long_words=False,
+                           break_on_hyphens=False))
 
 
 def _write(recipe: Path, folder: Path, found: Survey, arch: Arch, schedule: Schedule,

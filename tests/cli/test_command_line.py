@@ -3,6 +3,7 @@ import argparse
 import errno
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -189,6 +190,31 @@ def test_a_signal_in_a_run_is_told_by_the_run(capsys):
     with pytest.raises(SystemExit):
         run(main)
     assert capsys.readouterr() == ('ended by SIGTERM\n', 'Ended by SIGTERM.\n')
+
+
+@pytest.mark.parametrize('kind', ['print', 'show', 'another pipe'])
+def test_a_reader_that_has_gone(kind):
+    """As ``head``: it ends a command without a word, or lets one that shows its results go on."""
+    code = ('import os, sys\n'
+            'from mmvssd.cli.command_line import run, show\n'
+            'def main():\n'
+            '    sys.stdin.read()\n'
+            f'    if {kind!r} == "another pipe": raise BrokenPipeError\n'
+            f'    {"print" if kind == "print" else "show"}("text" * 9999)\n'
+            '    print("went on", file=sys.stderr)\n'
+            'run(main)\n')
+    with subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))) as process:
+        if kind != 'another pipe':
+            process.stdout.close()
+        process.stdin.close()
+        errors = process.stderr.read()
+    status, said = {'print': (128 + signal.SIGPIPE, ''), 'show': (0, 'went on\n'),
+                    'another pipe': (1, 'BrokenPipeError, see above.')}[kind]
+    assert process.returncode == status
+    assert said in errors
+    assert ('Traceback' in errors) == (kind == 'another pipe')
 
 
 def test_an_exit_of_another_kind_hides_no_error(capsys):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvssd.datasets.formats import FORMATS, Tree
+from mmvssd.datasets.formats import FORMATS, Tree, recognize
 from mmvssd.datasets.formats.pixels import read_pixels
 from mmvssd.engine.data.findings import STOP, WARN, Findings
+from mmvssd.errors import DataError
 
 FILE = Path(__file__).parents[2] / 'new_recipe' / 'made_data.py'
 spec = importlib.util.spec_from_file_location('made_data', FILE)
@@ -183,6 +184,43 @@ def test_images_without_a_label_map_beside_others_with_one(tmp_path):
     text, = doubts(tmp_path)
     assert '1 image has no label map' in text
     assert 'images/a.jpg' in text
+
+
+def moved(root, images, masks, suffix='{}'):
+    """Write four images with label maps into folders of these names."""
+    made_in = root.parent / f'{root.name}-made'
+    write(made_in, *[(0, 1)] * 4)
+    for folder, name, ending in (('images', images, '{}'), ('masks', masks, suffix)):
+        (root / name).mkdir(parents=True)
+        for file in sorted((made_in / folder).iterdir()):
+            file.rename(root / name / (ending.format(file.stem) + file.suffix))
+
+
+@pytest.mark.parametrize(('images', 'masks', 'suffix'), [
+    ('X-rays', 'masks', '{}'), ('X-rays', 'masks', '{}_mask'),
+    ('photos', 'annotations/trimaps', '{}'), ('train/rgb', 'train/semantic_labels', '{}')])
+def test_label_maps_in_folders_of_other_words(images, masks, suffix, tmp_path):
+    """One image of a name and one label map of it are a pair, whatever their folders are called."""
+    moved(tmp_path, images, masks, suffix)
+    if images.startswith('train'):
+        moved(tmp_path / 'val', 'rgb', 'labels')
+    name, found = recognize(Tree(tmp_path))
+    assert name == 'label_maps'
+    assert f'{8 if images.startswith("train") else 4} images have a label map' in found.reason
+
+
+def test_photographs_of_masks_are_no_label_maps(tmp_path):
+    """Classes may be called mask and none, with images of the same names."""
+    for folder in ('mask', 'none'):
+        for index in range(3):
+            made.picture(tmp_path / folder / f'{index}.jpg')
+    assert recognize(Tree(tmp_path))[0] == 'class_folders'
+
+
+def test_cityscapes_folders_are_no_classes(tmp_path):
+    moved(tmp_path, 'leftImg8bit', 'gtFine', '{}_gtFine_labelIds')
+    with pytest.raises(DataError, match='no label map has the name of an image'):
+        recognize(Tree(tmp_path))
 
 
 def test_too_many_colours_are_one_fault(tmp_path):
