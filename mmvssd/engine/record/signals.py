@@ -89,6 +89,9 @@ class EndingSignals:
         number = signal.Signals(number)
         if os.getpid() == self._pid:  # and no worker that was forked
             self._number = number
+            if number != signal.SIGINT:
+                # workers end by it too, of which PyTorch raises errors amidst the last words
+                signal.signal(signal.SIGCHLD, lambda *_: None)
             self._note(_described(number))
         self._raise(number)
 

@@ -373,6 +373,27 @@ def test_a_signal_ends_it_and_is_written_down(tmp_path, number, swallows):
 
 
 @pytest.mark.usefixtures('usual_signals')
+def test_workers_that_a_signal_ends_too_raise_nothing(tmp_path):
+    """A scheduler sends it to all processes, and PyTorch raises when a worker dies."""
+    class WorkerDies(Hook):
+        def before_train_epoch(self, runner):
+            signal.signal(signal.SIGCHLD, self.fail)
+
+        def after_error(self, runner, error):
+            os.kill(os.getpid(), signal.SIGCHLD)
+            signal.getsignal(signal.SIGCHLD)  # as above
+
+        @staticmethod
+        def fail(*args):
+            raise RuntimeError('DataLoader worker is killed by signal: Terminated.')
+
+    with pytest.raises(SystemExit):
+        build(tmp_path, hooks=[Signal(signal.SIGTERM), WorkerDies()]).train()
+    (log, ) = tmp_path.glob('*/*.log')
+    assert 'RuntimeError' not in log.read_text()
+
+
+@pytest.mark.usefixtures('usual_signals')
 def test_a_test_that_is_ended_says_so(tmp_path, warned, monkeypatch):
     runner = build(tmp_path)
     monkeypatch.setattr(Toy, 'test_step', lambda *args: os.kill(os.getpid(), signal.SIGTERM))
