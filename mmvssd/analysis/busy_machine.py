@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Iterator, List
 
 from mmvssd.errors import ConfigError
-from mmvssd.phrases import counted, numbered, of_all
+from mmvssd.phrases import counted, numbered
 
 #: Processes for each core, at most: a mistyped number must not take the machine down.
 MOST_PER_CORE = 16
@@ -61,13 +61,14 @@ def busy(number: int) -> Iterator[List[int]]:
                               'give fewer, such as --busy 1') from error
         started = [process.stdout is not None and process.stdout.read(1) for process in spinning]
         if not all(started):
-            raise ConfigError(f'--busy: {of_all(started.count(b""), number, "process")} did not '
+            raise ConfigError(f'--busy: {started.count(b"")} of '
+                              f'{counted(number, "process")} did not '
                               'start; give fewer, such as --busy 1')
         yield [process.pid for process in spinning]
         ended = sum(process.poll() is not None for process in spinning)
         if ended:
             were = numbered('[was|were]', ended)
-            raise ConfigError(f'--busy: {of_all(ended, number, "process")} {were} ended from '
+            raise ConfigError(f'--busy: {ended} of {counted(number, "process")} {were} ended from '
                               'outside, so the machine was not busy all the time; measure again')
 
 
