@@ -9,19 +9,29 @@ LEAST = 3  # characters of which a beginning tells something
 
 def some(names: Sequence, separator: str = ', ') -> str:
     """List the first of some names."""
-    return separator.join(map(str, names[:SHOWN])) + ' ...' * (len(names) > SHOWN)
+    return (separator.join(quoted(name, separator.strip()) for name in names[:SHOWN])
+            + ' ...' * (len(names) > SHOWN))
+
+
+def quoted(name: Any, separator: str = ',') -> str:
+    """Return a name as a list has it: in quotes if its end could not be seen there."""
+    text = str(name)
+    return repr(text) if separator in text or text != text.strip() or not text else text
 
 
 def first_and_more(names: Sequence) -> str:
     """List the first of some names, and count the others."""
     more = len(names) - SHOWN
-    return ', '.join(map(str, names[:SHOWN])) + f' and {more} more' * (more > 0)
+    return ', '.join(map(quoted, names[:SHOWN])) + f' and {more} more' * (more > 0)
 
 
 def counted(count: int, noun: str) -> str:
     """Return a number with a regular noun, such as ``1 image`` and ``2 images``."""
-    plural = 'es' if noun.endswith(('s', 'x')) else 's'
-    return f'{count} {noun}' + plural * (count != 1)
+    if count == 1:
+        return f'{count} {noun}'
+    if noun.endswith('y'):
+        return f'{count} {noun[:-1]}ies'
+    return f'{count} {noun}' + ('es' if noun.endswith(('s', 'x')) else 's')
 
 
 def numbered(text: str, count: int) -> str:
@@ -43,6 +53,11 @@ def of_all(count: int, total: int, noun: str) -> str:
     if count != total:
         return f'{count} of {counted(total, noun)}'
     return f'{"all " * (total > 1)}{counted(total, noun)}'
+
+
+def none_of(count: int, noun: str) -> str:
+    """Return what has nothing, such as ``none of the 5 images`` or ``none of 1 image``."""
+    return f'none of {"the " * (count > 1)}{counted(count, noun)}'
 
 
 def left_out(count: int, total: int) -> str:

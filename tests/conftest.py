@@ -133,6 +133,8 @@ def usual_signals():
     """
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    # PyTorch's, which a signal that ends a run switches off
+    before[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -1,5 +1,7 @@
 """Parts of messages."""
+import ast
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -10,6 +12,7 @@ from mmvssd.phrases import (
     emptiness,
     first_and_more,
     left_out,
+    none_of,
     numbered,
     of_all,
     short,
@@ -18,6 +21,17 @@ from mmvssd.phrases import (
     suggestion,
 )
 
+#: Numbers before nouns that are never one, are of something else, or are texts.
+MANY = {
+    "', '.join(map(str, batches))", 'at_once / step', 'bands.images', 'collected.checked',
+    "counted(len(files), 'line')", 'entry.compress_size', 'entry.file_size', 'grid[0]',
+    'images', 'key', "len(collected.arrays['diagonal'])", 'len(data.classes)', 'len(headers)',
+    'len(known)', 'len(labels)', 'len(pickles)', 'len(tokens)', 'len(values)',
+    'len(whole.items)', 'len(self.display)', 'len(x)', 'told',
+    'model', 'named.count(name)', 'number', 'packed',
+    'status.st_size', 'width * height',
+}
+
 
 def test_the_first_of_some_names():
     assert some(()) == ''
@@ -25,8 +39,17 @@ def test_the_first_of_some_names():
     assert some([1, 2, 3, 4, 5, 6], '; ') == '1; 2; 3; 4; 5 ...'
 
 
+def test_names_whose_end_a_list_would_hide():
+    assert some(['tench, Tinca tinca', 'ruff', ' shark', '']) == (
+        "'tench, Tinca tinca', ruff, ' shark', ''")
+    assert first_and_more(['a, b', 'c']) == "'a, b', c"
+    assert some(['a, b', 'c; d'], '; ') == "a, b; 'c; d'"
+
+
 def test_how_many_there_are():
     assert [counted(number, 'image') for number in (0, 1, 2)] == ['0 images', '1 image', '2 images']
+    assert [counted(number, 'entry') for number in (0, 1, 2)] == [
+        '0 entries', '1 entry', '2 entries']
     assert first_and_more('abcde') == 'a, b, c, d, e'
     assert first_and_more('abcdefg') == 'a, b, c, d, e and 2 more'
     assert left_out(1, 3) == '1 of 3 images was left out:'
@@ -36,6 +59,8 @@ def test_how_many_there_are():
         '1 box', '2 boxes', '3 classes']
     assert [of_all(*numbers, 'image') for numbers in ((1, 1), (0, 1), (2, 5), (5, 5))] == [
         '1 image', '0 of 1 image', '2 of 5 images', 'all 5 images']
+    assert [none_of(count, 'image') for count in (1, 5)] == [
+        'none of 1 image', 'none of the 5 images']
 
 
 def test_words_around_a_number():
@@ -44,21 +69,52 @@ def test_words_around_a_number():
     assert numbered(text, 2) == '2 boxes of their own are no images, files a[1].png and [x]'
 
 
+def trees(*folders):
+    """Return the parsed modules of folders below the project's root, by file."""
+    return {file: ast.parse(file.read_text()) for folder in folders
+            for file in sorted((project_root() / folder).rglob('*.py'))}
+
+
 def test_every_finding_has_a_singular():
     """No finding says "1 images": the words that follow its number change with it."""
-    root = project_root() / 'mmvssd'
-    files = [file for folder in ('engine/data', 'datasets', 'new_recipe', 'reports')
-             for file in sorted((root / folder).rglob('*.py'))]
-    counting = re.compile(r"""f?['"]\{\{?\}?\} (?P<text>[a-z{](?:counted\([^{}]*\)|[^'"])*)""",
-                          re.IGNORECASE)
     # the noun is of the other number, or its text comes from elsewhere
-    unchanging = re.compile(r'of \{.*\} (\w+ )?(cannot be|\{)|\{')
-    texts = [(file.name, match['text']) for file in files
-             for match in counting.finditer(file.read_text())]
+    unchanging = re.compile(r'of .* (\w+ )?(cannot be|\{)|\{')
+    texts = []
+    for file, tree in trees(*(f'mmvssd/{folder}' for folder in (
+            'engine/data', 'datasets', 'new_recipe', 'reports'))).items():
+        nodes = list(ast.walk(tree))
+        within = {part for node in nodes if isinstance(node, ast.JoinedStr)
+                  for part in node.values}
+        for node in nodes:
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            text = ''.join(str(part.value) if isinstance(part, ast.Constant) else '{}'
+                           for part in parts)
+            if node not in within and isinstance(parts[0], ast.Constant) and (
+                    re.match(r'\{\} [a-z{]', text)):
+                texts.append((file.name, text[3:]))
     assert len(texts) > 100
     for name, text in texts:
         changing = re.search(r'\[(e?s|[\w ]+\|[\w ]+)\]', text)
         assert changing or unchanging.match(text), (name, text)
+
+
+def test_numbers_before_nouns_are_counted():
+    """No message writes a noun in the plural behind a number that may be one."""
+    nodes = [node for file, tree in trees('mmvssd', 'tools').items()
+             if 'benchmarks' not in file.parts for node in ast.walk(tree)]
+    nouns = {node.args[1].value for node in nodes
+             if isinstance(node, ast.Call) and getattr(node.func, 'id', None) == 'counted'
+             and isinstance(node.args[1], ast.Constant)}
+    assert len(nouns) > 20
+    plural = re.compile(f' ({"|".join(counted(2, noun)[2:] for noun in nouns)})\\b')
+    found = set()
+    for node in nodes:
+        for number, text in pairwise(node.values if isinstance(node, ast.JoinedStr) else ()):
+            if isinstance(number, ast.FormattedValue) and isinstance(text, ast.Constant) and (
+                    plural.match(text.value)):
+                found.add(ast.unparse(number.value))
+    constant = re.compile(r'[A-Z_]+( // 10 \*\* 6)?$')
+    assert {one for one in found if not constant.match(one)} == MANY
 
 
 @pytest.mark.parametrize(('name', 'known', 'expected'), [

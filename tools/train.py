@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """Train a recipe of any of the three hosts."""
 import argparse
+from functools import partial
 
+from mmvssd.checkpoint import way_on
 from mmvssd.cli.command_line import (
     add_recipe_arguments,
     add_report_argument,
@@ -9,6 +11,7 @@ from mmvssd.cli.command_line import (
     named,
     read_recipe,
     run,
+    say_if_ended,
     write_report,
 )
 from mmvssd.cli.launch import build_trainer
@@ -27,9 +30,11 @@ def main() -> None:
     add_run_arguments(parser)
     args = parser.parse_args()
     cfg = read_recipe(args)
+    say_if_ended(partial(way_on, cfg.work_dir))  # until the training has a last word of its own
     runner = build_trainer(cfg, resume=args.resume, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
     with naming_settings(cfg):  # optimizers and schedules are built now
         runner.train()
+    say_if_ended(partial(str, 'the training had come to its end before'))
     if args.report:
         write_report(cfg.work_dir)
 

@@ -40,6 +40,7 @@ from mmvssd.engine.record.pictures import shortened
 from mmvssd.errors import ConfigError, printable
 from mmvssd.files import strict_json, write_whole, written_whole
 from mmvssd.models.backbones.base import BaseBackbone
+from mmvssd.phrases import counted
 
 #: How the routes of a map become one: added up as they are, or scaled first and averaged.
 COMBINATIONS = ('sum', 'mean')
@@ -121,8 +122,8 @@ def find_site(name: ModelName, settings: Settings, seed: int = 0) -> Site:
                           'has no op of ours; give an arch such as vmamba-tiny-s2l5, or a recipe '
                           'with a VSSD or a VMamba; --peer takes deit-small')
     if named.backbone.in_channels != 3:
-        raise ConfigError(f'{name.name}: its backbone takes {named.backbone.in_channels} channels; '
-                          'photographs have 3')
+        raise ConfigError(f'{name.name}: its backbone takes '
+                          f'{counted(named.backbone.in_channels, "channel")}; photographs have 3')
     mixer = _mixer(named.backbone, name.name, settings)
     check_mixer(mixer)
     _check_kind(mixer, settings)
@@ -145,7 +146,7 @@ def _mixer(backbone: BaseBackbone, name: str, settings: Settings) -> nn.Module:
     depth = len(stages[settings.stage])
     if not -depth <= settings.block < depth:
         raise ConfigError(f'--block: got {settings.block}, expected {-depth} to {depth - 1}: stage '
-                          f'{settings.stage} of {name} has {depth} blocks')
+                          f'{settings.stage} of {name} has {counted(depth, "block")}')
     return stages[settings.stage][settings.block].mixer
 
 

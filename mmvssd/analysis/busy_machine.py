@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Iterator, List
 
 from mmvssd.errors import ConfigError
+from mmvssd.phrases import counted, numbered
 
 #: Processes for each core, at most: a mistyped number must not take the machine down.
 MOST_PER_CORE = 16
@@ -31,7 +32,7 @@ def check_processes(number: int) -> None:
     """Raise ConfigError unless so many processes may load this machine."""
     most = MOST_PER_CORE * cores()
     if not 1 <= number <= most:
-        raise ConfigError(f'--busy: got {number}, expected 1 to {most} processes, '
+        raise ConfigError(f'--busy: got {number}, expected 1 to {counted(most, "process")}, '
                           f'{MOST_PER_CORE} for each core; this machine has {cores()}')
 
 
@@ -56,17 +57,19 @@ def busy(number: int) -> Iterator[List[int]]:
         try:
             spinning = [stack.enter_context(_spinning()) for _ in range(number)]
         except OSError as error:
-            raise ConfigError(f'--busy: cannot start {number} processes ({error}); give fewer, '
-                              'such as --busy 1') from error
+            raise ConfigError(f'--busy: cannot start {counted(number, "process")} ({error}); '
+                              'give fewer, such as --busy 1') from error
         started = [process.stdout is not None and process.stdout.read(1) for process in spinning]
         if not all(started):
-            raise ConfigError(f'--busy: {started.count(b"")} of {number} processes did not start; '
-                              'give fewer, such as --busy 1')
+            raise ConfigError(f'--busy: {started.count(b"")} of '
+                              f'{counted(number, "process")} did not '
+                              'start; give fewer, such as --busy 1')
         yield [process.pid for process in spinning]
         ended = sum(process.poll() is not None for process in spinning)
         if ended:
-            raise ConfigError(f'--busy: {ended} of {number} processes were ended from outside, so '
-                              'the machine was not busy all the time; measure again')
+            were = numbered('[was|were]', ended)
+            raise ConfigError(f'--busy: {ended} of {counted(number, "process")} {were} ended from '
+                              'outside, so the machine was not busy all the time; measure again')
 
 
 @contextmanager

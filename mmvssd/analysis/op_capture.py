@@ -10,6 +10,7 @@ from mmvssd.analysis.scan_maps import SelectiveScanMaps
 from mmvssd.analysis.ssd_maps import AttentionMaps, NCSSDMaps, NormalizedNCSSDMaps, SSDMaps
 from mmvssd.errors import ConfigError
 from mmvssd.models.layers import SS2D, Attention, NCSSDMixer, SSDMixer
+from mmvssd.phrases import counted
 
 
 class Call(NamedTuple):
@@ -150,5 +151,6 @@ def _check_one_image(record: Recording) -> None:
         raise ValueError('the mixer did not run while it was recorded')
     for arguments, result in record.calls:
         if len(result) != 1 or arguments.get('mask') is not None:
-            raise ValueError(f'maps describe one image without padding, got {len(result)} images, '
+            raise ValueError(f'maps describe one image without padding, got '
+                             f'{counted(len(result), "image")}, '
                              f'padding: {arguments.get("mask") is not None}')

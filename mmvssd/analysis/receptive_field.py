@@ -305,8 +305,8 @@ def _grid_of_tokens(tokens: Tensor, where: str, model: nn.Module) -> Tensor:
                     getattr(backbone, 'num_extra_tokens', 0))
     side = math.isqrt(tokens.shape[1] - extra)
     if side**2 != tokens.shape[1] - extra:
-        raise ConfigError(f'{where} has {tokens.shape[1]} tokens, {extra} of them no part of the '
-                          'grid; the rest fills no square')
+        raise ConfigError(f'{where} has {counted(tokens.shape[1], "token")}, {extra} of them '
+                          'no part of the grid; the rest fills no square')
     return tokens[:, extra:].mT.unflatten(2, (side, side))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError
+from mmvssd.phrases import counted
 
 #: Endings of files that are no photographs, by what reads them.
 TIFF, NUMPY = ('.tif', '.tiff'), ('.npy', )
@@ -177,8 +178,8 @@ def _decode(path: str) -> np.ndarray:
     pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if len(content) else None
     if pixels is None:
         raise UnreadableImageError(
-            f'{path}: cannot be read as an image ({len(content)} bytes); write the file anew, or '
-            'take it out of the data')
+            f'{path}: cannot be read as an image ({counted(len(content), "byte")}); write '
+            'the file anew, or take it out of the data')
     if pixels.ndim == 2:
         return pixels[..., None]
     return pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]  # OpenCV has BGR
@@ -191,6 +192,6 @@ def unreadable(path: str, error: Exception) -> UnreadableImageError:
     else:
         text = str(error).strip().splitlines()
         reason = type(error).__name__ + (f': {text[0]}' if text else '')
-    size = f', {os.path.getsize(path)} bytes' if os.path.isfile(path) else ''
+    size = f', {counted(os.path.getsize(path), "byte")}' if os.path.isfile(path) else ''
     return UnreadableImageError(f'{path}: cannot be read as an image ({reason}{size}); write the '
                                 'file anew, or take it out of the data')

@@ -7,6 +7,7 @@ import numpy as np
 
 from mmvssd.bands.files import LAYOUTS, Header, read_bands, read_header
 from mmvssd.errors import ConfigError, DataError
+from mmvssd.phrases import counted, numbered
 from mmvssd.registry import TRANSFORMS
 
 #: Percentiles of a band that a picture shows as black and as white.
@@ -68,8 +69,8 @@ class LoadBands:
                    (('bands', self.bands), ('mean', self.mean), ('std', self.std))
                    if value is not None}
         if len(set(lengths.values())) > 1:
-            found = ', '.join(f'{name} has {length}' for name, length in lengths.items())
-            raise ConfigError(f'LoadBands: {found} numbers, expected one for each band. '
+            told = ', '.join(f'{name} has {length}' for name, length in lengths.items())
+            raise ConfigError(f'LoadBands: {told} numbers, expected one for each band. '
                               'tools/dataset_tools/band_statistics.py computes mean and std')
         if self.std is not None and min(self.std) <= 0:
             place = self.std.index(min(self.std))
@@ -150,7 +151,7 @@ class LoadBands:
     def check_count(self, shape: Tuple[int, int, int], path: str) -> None:
         """Raise DataError unless a file of (H, W, bands) has the bands that are asked for."""
         height, width, found = shape
-        size = f'{path}: has {found} bands of {width} x {height} pixels'
+        size = f'{path}: has {counted(found, "band")} of {width} x {height} pixels'
         if self.bands is not None:
             if max(self.bands) >= found:
                 raise DataError(f'{size}, LoadBands takes band {max(self.bands)}, counted from 0'
@@ -196,8 +197,8 @@ class LoadBands:
         bands = [str(band) for band, some in zip(numbers, wrong.any((0, 1))) if some]
         advice = ("If they stand for no data, name 'nan' in nodata; else write the file anew"
                   if np.isnan(image[wrong]).all() else 'Write the file anew')
-        raise DataError(f'{path}: {int(wrong.sum())} values are not finite, in band '
-                        f'{", ".join(bands)}. {advice}')
+        values = numbered('{} value[s] [is|are] not finite', int(wrong.sum()))
+        raise DataError(f'{path}: {values}, in band {", ".join(bands)}. {advice}')
 
     def picture(self, path: str) -> np.ndarray:
         """Return an image to look at: (H, W, 3) uint8, RGB.
@@ -214,8 +215,8 @@ class LoadBands:
         """Return an image to look at of all bands of a file, (H, W, bands); as :meth:`picture`."""
         chosen = _three(self.display or self.bands or range(pixels.shape[2]))
         if max(chosen) >= pixels.shape[2]:
-            raise DataError(f'{path}: has {pixels.shape[2]} bands, pictures are to show band '
-                            f'{max(chosen)}, counted from 0; set display of LoadBands')
+            raise DataError(f'{path}: has {counted(pixels.shape[2], "band")}, pictures are to '
+                            f'show band {max(chosen)}, counted from 0; set display of LoadBands')
         shown = pixels[..., chosen]
         if shown.dtype == np.uint8:
             return np.ascontiguousarray(shown)

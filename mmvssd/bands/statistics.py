@@ -12,6 +12,7 @@ from rich.progress import track
 from mmvssd.bands.loading import LoadBands
 from mmvssd.engine.data.checks import check_data, data_sets_in, dicts_of
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError
+from mmvssd.phrases import counted, none_of
 
 
 class Band(NamedTuple):
@@ -85,9 +86,9 @@ class Statistics:
         """
         image = self.load.load(path)
         if self.images and len(self._sums) != image.shape[2]:
-            raise DataError(f'{path}: has {image.shape[2]} bands, the images before it have '
-                            f'{len(self._sums)}. Write the file anew, or choose bands that all '
-                            'files have with bands=[...] of LoadBands')
+            raise DataError(f'{path}: has {counted(image.shape[2], "band")}, the images before '
+                            f'it have {len(self._sums)}. Write the file anew, or choose bands '
+                            'that all files have with bands=[...] of LoadBands')
         self._sums = self._sums or [_Sums() for _ in range(image.shape[2])]
         for place, sums in enumerate(self._sums):
             band = image[..., place:place + 1].astype(np.float64)
@@ -210,6 +211,6 @@ def measure(cfg: Config, most: Optional[int] = None) -> Measured:
         except UnreadableImageError as error:
             unreadable.append(str(error))
     if not statistics.images:
-        raise DataError(f'train_dataloader: none of {len(paths)} images can be read; the first: '
-                        f'{unreadable[0]}')
+        raise DataError(f'train_dataloader: {none_of(len(paths), "image")} can be '
+                        f'read; the first: {unreadable[0]}')
     return Measured(statistics.bands(), statistics.images, unreadable, time.monotonic() - start)

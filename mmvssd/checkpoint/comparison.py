@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmvssd.errors import printable
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, numbered, some
 
 
 class Mismatch(NamedTuple):
@@ -61,7 +61,8 @@ def _what_is_wrong(given: Tensor, expected: Tensor) -> Optional[str]:
     given, expected = _computable(given), _computable(expected)
     if _is_finite(given) or (_is_infinite_by_design(given) and not _is_finite(expected)):
         return None
-    return f'{int((~torch.isfinite(given)).sum())} of {given.numel()} values are not finite'
+    return numbered(f'{{}} of {counted(given.numel(), "value")} [is|are] not finite',
+                    int((~torch.isfinite(given)).sum()))
 
 
 def _is_packed(dtype: torch.dtype) -> bool:

@@ -16,7 +16,7 @@ from mmvssd.checkpoint.input_channels import (
 )
 from mmvssd.checkpoint.reading import read_checkpoint
 from mmvssd.errors import CheckpointError, printable
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, some
 
 
 def load_pretrained(backbone: nn.Module, path: str, prefix: str = '',
@@ -68,7 +68,7 @@ def load_pretrained(backbone: nn.Module, path: str, prefix: str = '',
                               f'{describe(wrong)}\n{_advice(whole, given, expected, checkpoint)}')
     loaded = {name: value for name, value in given.items() if name in expected}
     backbone.load_state_dict(loaded, strict=False)
-    print_log(printable(f'{path}: loaded {len(loaded)} entries; '
+    print_log(printable(f'{path}: loaded {counted(len(loaded), "entry")}; '
                         f'kept random: {", ".join(fresh) or "none"}; '
                         f'left out: {", ".join(dropped) or "none"}'), logger='current')
 
@@ -80,8 +80,8 @@ def _with_stem_for(backbone: nn.Module, path: str, given: Mapping[str, Any], how
     weight, channels = given.get(name), backbone.state_dict()[name].shape[1]
     if not isinstance(weight, Tensor) or weight.dim() != 4 or weight.shape[1] == channels:
         return given
-    print_log(f'{path}: the first convolution, of {weight.shape[1]} channels, is made over for '
-              f'{channels} ({how})', logger='current')
+    print_log(f'{path}: the first convolution, of {counted(weight.shape[1], "channel")}, is made '
+              f'over for {channels} ({how})', logger='current')
     return {**given, name: adapt_channels(weight, channels, how)}
 
 

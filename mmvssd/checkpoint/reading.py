@@ -15,7 +15,7 @@ from mmvssd.compat.checkpoint_contents import inspect
 from mmvssd.errors import CheckpointError
 from mmvssd.foreign_files import kind_of
 from mmvssd.paths import seen_from
-from mmvssd.phrases import emptiness, some
+from mmvssd.phrases import emptiness, numbered, some
 
 #: Modules of which no program's settings hold anything; PyTorch after 2.4 refuses them by itself.
 MALICIOUS = ('nt', 'os', 'posix', 'sys')
@@ -132,9 +132,9 @@ def _require_form(path: str, checkpoint: Any, weights_alone: bool) -> None:
     for names in (checkpoint, *(state for state in states if isinstance(state, dict))):
         wrong = [name for name in names if not isinstance(name, str)]
         if wrong:
-            raise CheckpointError(f'{path}: {len(wrong)} of its names are not strings, such as '
-                                  f'{wrong[0]!r}, a {type(wrong[0]).__name__}; it is not a '
-                                  'state dict')
+            what = numbered('{} of its names [is not a string|are not strings]', len(wrong))
+            raise CheckpointError(f'{path}: {what}, such as {wrong[0]!r}, a '
+                                  f'{type(wrong[0]).__name__}; it is not a state dict')
 
 
 class _Inert:

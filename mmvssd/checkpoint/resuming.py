@@ -13,6 +13,7 @@ from mmvssd.checkpoint.reading import expanded, read_checkpoint
 from mmvssd.compat import ENVIRONMENT_VARIABLE, left_out
 from mmvssd.compat.checkpoint_contents import inspect
 from mmvssd.errors import CheckpointError
+from mmvssd.phrases import numbered
 
 #: What a run goes on from, by its name in a checkpoint.
 RESUMED = dict(state_dict=dict, optimizer=dict, message_hub=dict, meta=dict)
@@ -47,8 +48,10 @@ def newest_checkpoint(work_dir: str, since: float = 0) -> Optional[str]:
         else:
             return str(path)
     if found:
-        raise CheckpointError(f'{work_dir}: none of its {len(found)} checkpoints can be resumed '
-                              'from; start anew in another work dir, without --resume')
+        none = numbered(f'[its checkpoint cannot|none of its {len(found)} checkpoints can]',
+                        len(found))
+        raise CheckpointError(f'{work_dir}: {none} be resumed from; start anew in another '
+                              'work dir, without --resume')
     return None
 
 

@@ -1,12 +1,13 @@
 """What the command lines of ``tools`` share."""
 import argparse
 import os
+import select
 import shlex
 import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Callable
+from typing import Callable, List
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
@@ -14,7 +15,7 @@ from mmengine.dist import is_main_process
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.settings import keep_traceback
 from mmvssd.cli.terminal import keep_details_off, log_files
-from mmvssd.engine.record.signals import signal_behind
+from mmvssd.engine.record.signals import EndingSignals, signal_behind
 from mmvssd.errors import (
     CheckpointError,
     ConfigError,
@@ -26,6 +27,7 @@ from mmvssd.errors import (
 )
 from mmvssd.files import NO_ROOM
 from mmvssd.phrases import emptiness
+from mmvssd.processes import is_first
 
 #: Errors of the user's input; their message says all, a traceback would bury it.
 INPUT_ERRORS = (CheckpointError, ConfigError, DataError, NotADirectoryError, PermissionError)
@@ -110,8 +112,19 @@ def show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # what is left in the buffer would fail again as Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
+
+
+def _print_no_more() -> None:
+    """Have what is left in the buffer of stdout fail no more as Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reader_has_gone() -> bool:
+    """Tell whether stdout is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def run(main: Callable[[], None]) -> None:
@@ -119,11 +132,17 @@ def run(main: Callable[[], None]) -> None:
 
     What the hosts say that a user can do nothing about stays off the terminal.
 
-    Ctrl-C ends it with one message. Ctrl-C, SIGTERM and SIGHUP give exit code 128 plus the signal's
-    number. A disk without room ends it with one message and exit code 2. Any other error ends it
-    with its traceback, which the log file keeps too, a sentence on what to do, and exit code 1.
+    Ctrl-C, SIGTERM and SIGHUP end it with one message and exit code 128 plus the signal's number.
+    :func:`say_if_ended` adds to it. A reader of the output that has gone, such as ``head``, ends it
+    without one. A disk without room ends it with one message and exit code 2.
+    Any other error ends it with its traceback, which the log file keeps too, a sentence on what to
+    do, and exit code 1.
     """
     keep_details_off()
+    _way_on.clear()
+    signals = EndingSignals(lambda _: None, lambda: _say_ended(signals), lasting=True)
+    if is_first():  # the others of a job end without a word
+        signals.watch()
     try:
         main()
     except EXPLAINED as error:
@@ -133,12 +152,16 @@ def run(main: Callable[[], None]) -> None:
         message = printable(message.strip())
         print(f'{name}: {message}', file=sys.stderr)
         sys.exit(2)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         number = signal_behind(error)
-        if number == signal.SIGINT:
-            print('Interrupted.', file=sys.stderr)
         if number is not None:
+            _say_ended(signals, number)
             sys.exit(128 + number)
+        if isinstance(error, SystemExit):
+            raise
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            _print_no_more()
+            sys.exit(128 + signal.SIGPIPE)
         keep_traceback(error)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             print(printable(f'OSError: {error.strerror}{_place(error)}; make room, or name another '
@@ -149,6 +172,26 @@ def run(main: Callable[[], None]) -> None:
               'lines of the trace show in which module. If not, please open an issue with this '
               f'trace{_record()}.', file=sys.stderr)
         sys.exit(1)
+    finally:
+        signals.leave()
+
+
+#: What a command that was ended may say besides, such as how it goes on.
+_way_on: List[Callable[[], str]] = []
+
+
+def say_if_ended(way_on: Callable[[], str]) -> None:
+    """Have :func:`run` say something besides if a signal ends the command from now on."""
+    _way_on[:] = [way_on]
+
+
+def _say_ended(signals: EndingSignals, number: signal.Signals = signal.SIGTERM) -> None:
+    """Say which signal ended a command, and outside of a run what the command says besides."""
+    outside = signals.number is not None
+    number = signals.number or number
+    ended = 'Interrupted' if number == signal.SIGINT else f'Ended by {number.name}'
+    way_on = ''.join(f': {say()}' for say in _way_on if outside)
+    print(printable(f'{ended}{way_on}.'), file=sys.stderr)
 
 
 def _place(error: OSError) -> str:

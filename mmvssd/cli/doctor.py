@@ -20,6 +20,7 @@ from rich.table import Table
 from mmvssd import compat, import_errors
 from mmvssd.compat import mmcv_ops, versions
 from mmvssd.families import FAMILIES
+from mmvssd.phrases import counted
 from mmvssd.version import __version__
 
 #: Sets up everything, from a checkout, in the versions that are tested together.
@@ -133,7 +134,8 @@ def check_machine() -> List[Finding]:
     """Interpreter, processors, GPU, Triton: what there is, not what there should be."""
     system = f'{platform.python_version()} on {platform.system()} {platform.machine()}'
     return [Finding('Python', None, system),
-            Finding('CPU', None, f'{os.cpu_count()} cores, {torch.get_num_threads()} threads'),
+            Finding('CPU', None, f'{counted(os.cpu_count() or 1, "core")}, '
+                                 f'{counted(torch.get_num_threads(), "thread")}'),
             _gpu(), _triton()]
 
 

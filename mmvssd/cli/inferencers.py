@@ -21,6 +21,7 @@ from mmvssd.engine.checkpoints import class_order
 from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.errors import ConfigError, UnreadableImageError
 from mmvssd.palettes import palette_of
+from mmvssd.phrases import counted, some
 
 #: A file, or pixels (H, W, 3) uint8 in BGR.
 Image = Union[str, np.ndarray]
@@ -63,8 +64,8 @@ class Inferencer(ABC):
         expected = BatchCheck(self.model).num_classes
         if self.classes is not None and expected not in (None, len(self.classes)):
             raise ConfigError(
-                f'{len(self.classes)} names of classes ({", ".join(map(str, self.classes[:3]))}, '
-                f'...), but the head has {expected} classes: set num_classes of the heads, or '
+                f'{counted(len(self.classes), "name")} of classes ({some(self.classes)}), '
+                f'but the head has {counted(expected, "class")}: set num_classes of the heads, or '
                 "the data set's metainfo.classes, so that they agree")
 
     @staticmethod

@@ -44,6 +44,8 @@ OWN_WARNINGS = (
     ('mmengine.model.wrappers.distributed', '`broadcast_buffers` is deprecated.'),
     ('mmengine.optim.optimizer.amp_optimizer_wrapper',
      '`torch.cuda.amp.GradScaler(args...)` is deprecated.'),
+    # the published recipes have that default, so their losses are to keep it
+    ('mmseg.models.losses.cross_entropy_loss', 'Default ``avg_non_ignore`` is False, '),
     ('mmseg.models.builder', '``build_loss`` would be deprecated soon, '),
 )
 #: Warnings that one process says for all of a job.
@@ -138,30 +140,30 @@ def log_files(logger: Optional[logging.Logger] = None) -> List[str]:
 def _init(original, self, *args, **kwargs):
     original(self, *args, **kwargs)
     for handler in self.handlers:
-        if _is_file(handler):
-            handler.handleError = _LogErrors(handler)
-        elif handler.level > logging.DEBUG:
+        handler.handleError = _LogErrors(handler)
+        if not _is_file(handler) and handler.level > logging.DEBUG:
             handler.addFilter(_is_wanted)
 
 
 class _LogErrors:
-    """Says once that a log file cannot be written to; Python shows a stack at each record.
+    """Says once that a log cannot be written to; Python shows a stack at each record.
 
     Args:
-        handler: Of the file.
+        handler: Of the log file, or of the terminal, which may be a pipe whose reader has gone.
     """
 
-    def __init__(self, handler: logging.FileHandler):
+    def __init__(self, handler: logging.Handler):
         self.handler, self._is_told = handler, False
 
     def __call__(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
-            logging.FileHandler.handleError(self.handler, record)
+            logging.Handler.handleError(self.handler, record)
         elif not self._is_told:
             self._is_told = True
-            print(printable(f'{self.handler.baseFilename}: the log cannot be written '
-                            f'({error.strerror or error})'), file=sys.stderr)
+            where = getattr(self.handler, 'baseFilename', 'terminal')
+            print(printable(f'{where}: the log cannot be written ({error.strerror or error})'),
+                  file=sys.stderr)
 
 
 def _is_file(handler: logging.Handler) -> bool:

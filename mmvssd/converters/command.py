@@ -14,6 +14,7 @@ from mmvssd.checkpoint import choose_weights, read_checkpoint
 from mmvssd.converters.fit import Fit, candidates, closest_fit
 from mmvssd.errors import CheckpointError, printable
 from mmvssd.files import written_whole
+from mmvssd.phrases import counted
 from mmvssd.version import __version__
 
 #: Entries of a published file that may hold the weights, in the order in which they are tried.
@@ -78,7 +79,7 @@ def take_weights(source: str, target: str, kind: str) -> None:
     meta = dict(mmvssd_version=__version__, source=Path(source).name, weights=kind,
                 **_dataset_meta(checkpoint))
     _save(dict(state_dict=state, meta=meta), target)
-    _say(f'{target}: written, {len(state)} entries of the {kind} weights')
+    _say(f'{target}: written, {counted(len(state), "entry")} of the {kind} weights')
 
 
 def _say(text: str) -> None:
@@ -108,8 +109,8 @@ def _weights(checkpoint: dict, source: str, key: Optional[str]) -> Dict[str, Ten
     empty = [name for name, value in weights.items()
              if value.is_meta or value.layout is not torch.strided]
     if empty:
-        raise CheckpointError(f'{source}: {len(empty)} entries are sparse, or shapes without '
-                              f'values (of the meta device), such as {empty[0]}')
+        raise CheckpointError(f'{source}: {counted(len(empty), "entry")} without values: '
+                              f'sparse, or shapes (of the meta device), such as {empty[0]}')
     return weights
 
 

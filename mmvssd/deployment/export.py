@@ -136,7 +136,7 @@ def report(out: str, comparisons: Sequence[Comparison]) -> List[str]:
     lines, largest = [], {}
     for shape, results, differences in comparisons:
         lines.append(f'images {" x ".join(map(str, shape))}, '
-                     + (f'{results} results: {_said(differences)}' if results else
+                     + (f'{counted(results, "result")}: {_said(differences)}' if results else
                         'nothing was found, so nothing was compared'))
         for name, difference in differences.items():
             largest[name] = max(difference, largest.get(name, 0))

@@ -147,8 +147,8 @@ class _Images:
             raise DataError(f"the recipe's {phase} data: {error}") from error
         classes = list(dataset.metainfo.get('classes') or ())
         if classes and self._said['classes'] and len(classes) != len(self._said['classes']):
-            raise DataError(f'{self._file} knows {len(self._said["classes"])} classes, the '
-                            f"recipe's {phase} data have {len(classes)}")
+            raise DataError(f'{self._file} knows {counted(len(self._said["classes"]), "class")}, '
+                            f"the recipe's {phase} data have {len(classes)}")
         order = np.random.default_rng(seed).permutation(len(dataset))[:most]
         if not len(order):
             raise DataError(f"the recipe's {phase} data hold no image")

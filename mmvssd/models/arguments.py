@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, TypeVar
 
 import numpy as np
 
-from mmvssd.phrases import short, suggestion
+from mmvssd.phrases import counted, short, suggestion
 
 F = TypeVar('F', bound=Callable[..., None])
 
@@ -91,7 +91,7 @@ def check_sequence(what: str, value: Any, length: Optional[int] = None, of: str 
     if not entries:
         raise ValueError(f'{what}: got an empty list, expected entries{of and f", {of}"}')
     if length not in (None, len(entries)):
-        raise ValueError(f'{what} has {len(entries)} entries {entries}, expected {length}'
+        raise ValueError(f'{what} has {counted(len(entries), "entry")} {entries}, expected {length}'
                          f'{of and f", {of}"}')
     return entries
 

@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 from torch import Tensor
 
 from mmvssd.compat.patching import when_imported, wrap_once
+from mmvssd.phrases import counted
 
 #: Module and class of each host whose ``forward(inputs, data_samples, mode)`` all models share.
 HOST_MODELS = {
@@ -81,9 +82,9 @@ def valid_sizes(x: Tensor) -> Optional[Sequence[Tuple[int, int]]]:
     if tuple(x.shape[-2:]) != batch.grid or len(x) != len(batch.data_samples):
         raise ValueError(
             f'mask_padding: the backbone got a batch of shape {tuple(x.shape)}, the model one of '
-            f'{len(batch.data_samples)} images of {batch.grid}; where its images lie in the former '
-            "is not known. Sliding windows cut such parts: set test_cfg.mode='whole', or "
-            'mask_padding=False')
+            f'{counted(len(batch.data_samples), "image")} of {batch.grid}; where its images lie in '
+            "the former is not known. Sliding windows cut such parts: set test_cfg.mode='whole', "
+            'or mask_padding=False')
     return [_size_of(sample, batch.grid) for sample in batch.data_samples]
 
 

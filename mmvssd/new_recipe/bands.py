@@ -59,8 +59,8 @@ def common_kind(data: Data, where: str, findings: Findings) -> Optional[Kind]:
     if len(by_kind) > 1 and all(
             kind.bands in (1, 3, 4) and kind.dtype == 'uint16' for kind in others):
         count = sum(map(len, others.values()))
-        data.notes.append(numbered(f'{{}} of {len(paths)} images [has|have] 16 bits, of which the '
-                                   'host reads 8, such as ', count)
+        data.notes.append(numbered(f'{{}} of {counted(len(paths), "image")} [has|have] 16 bits, of '
+                                   'which the host reads 8, such as ', count)
                           + next(iter(others.values()))[0])
         return None
     if len(by_kind) > 1:

@@ -12,6 +12,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
+from mmvssd.cli.command_line import show
 from mmvssd.cli.launch import check_output_file, check_seed
 from mmvssd.compat.devices import accelerator
 from mmvssd.datasets.formats import FORMATS, MARK, SEGMENTATION, TRAIN, VAL
@@ -25,7 +26,7 @@ from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint, un
 from mmvssd.new_recipe.schedule import Schedule, choose
 from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
 from mmvssd.new_recipe.text import recipe_text
-from mmvssd.phrases import counted, emptiness, numbered, some
+from mmvssd.phrases import counted, emptiness, numbered, quoted, some
 
 #: What a first try without a GPU takes: the smallest backbone, and a few epochs.
 FIRST_ARCH, FIRST_EPOCHS = 'vssd-nano', 5
@@ -97,7 +98,7 @@ def new_recipe(data: str, out: str, *, arch: str = 'vssd-tiny', task: Optional[s
         raise
     for line in (f'Written: {recipe}', *([f'Converted data: {folder}'] if written else []),
                  f'Train with: {_training(out)}'):
-        print(printable(line), flush=True)  # on one line each, to be copied
+        show(printable(line))  # on one line each, to be copied
     return recipe
 
 
@@ -162,7 +163,8 @@ def _report(found: Survey, arch: Arch, schedule: Schedule, weights: Optional[Pat
     if data.task == 'det':
         with_mask, objects = found.masked
         kind += ' with masks' if found.masks else ', boxes only' + (
-            f', since only {with_mask} of {objects} objects have masks' if with_mask else '')
+            numbered(f', since only {{}} of {counted(objects, "object")} [has a mask|have masks]',
+                     with_mask) if with_mask else '')
     sizes = sorted(found.sizes, key=lambda size: size[0] * size[1])
     short, long = found.median_size
     parts = ', '.join(f'{len(part.items)} {name}' for name, part in data.parts.items())
@@ -216,20 +218,20 @@ def _band_lines(bands: Optional[Bands]) -> List[str]:
 def _class_line(found: Survey) -> str:
     names = found.data.classes
     trained, validated = found.counts(TRAIN), found.counts(VAL)
-    entries = [f'{name} {trained[index]} + {validated[index]}'
+    entries = [f'{quoted(name)} {trained[index]} + {validated[index]}'
                for index, name in enumerate(names) if trained[index] or validated[index]]
     counted = 'objects' if found.data.task == 'det' else 'images'
     more = f', and {len(entries) - LISTED} more' if len(entries) > LISTED else ''
     absent = len(names) - len(entries)
-    more += f'; {absent} never occur' if absent else ''
+    more += numbered('; {} never [occurs|occur]', absent) if absent else ''
     return (f'Classes: {len(names)} ({counted} in training + validation): '
             f'{", ".join(entries[:LISTED])}{more}')
 
 
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
-        print(textwrap.fill(printable(line), 100, subsequent_indent='    ', break_long_words=False,
-                            break_on_hyphens=False), flush=True)
+        show(textwrap.fill(printable(line), 100, subsequent_indent='    ', break_long_words=False,
+                           break_on_hyphens=False))
 
 
 def _write(recipe: Path, folder: Path, found: Survey, arch: Arch, schedule: Schedule,

@@ -40,7 +40,7 @@ from mmvssd.errors import DataError, UnreadableImageError, printable
 from mmvssd.new_recipe.bands import Bands, common_kind, measure
 from mmvssd.new_recipe.dividing import divide
 from mmvssd.new_recipe.painting import to_segmentation
-from mmvssd.phrases import counted, numbered, some
+from mmvssd.phrases import counted, none_of, numbered, some
 
 #: Names of tasks in sentences.
 TASKS = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
@@ -313,7 +313,7 @@ def _check_items(data: Data, where: str, findings: Findings, not_taken: str) -> 
             findings.stop(where, 'holds no images')
     elif data.task == DETECTION and not findings.of(STOP) and not any(
             item.classes for item in data.items):
-        findings.stop(where, f'none of the {len(data.items)} images has an object')
+        findings.stop(where, f'{none_of(len(data.items), "image")} has an object')
     elif data.task == CLASSIFICATION and len(data.classes) < 2:
         findings.stop(where, f'has one class, {data.classes[0]}; a classifier needs two',
                       advice=not_taken)
@@ -359,7 +359,8 @@ def _check_classes(data: Data, where: str, given: bool, findings: Findings) -> N
         if name == TRAIN:
             continue
         if not any(item.classes for item in part.items):
-            findings.stop(where, f'none of the {len(part.items)} images of {name} has an object')
+            findings.stop(where, f'{none_of(len(part.items), "image")} of {name} has an '
+                                 'object')
         lacking: Dict[int, Item] = {}
         for item in part.items:
             for label in item.classes - trained:
@@ -377,5 +378,5 @@ def _check_classes(data: Data, where: str, given: bool, findings: Findings) -> N
                           ' and '.join(map(repr, names)), 'If a class is meant, give it one name')
     never = [name for index, name in enumerate(data.classes) if index not in trained]
     if never and len(never) < len(data.classes):
-        findings.warn(where, numbered(f'{{}} of {len(data.classes)} classes never [occurs|occur] '
-                                      'in training: ', len(never)) + some(never))
+        findings.warn(where, numbered(f'{{}} of {counted(len(data.classes), "class")} never '
+                                      '[occurs|occur] in training: ', len(never)) + some(never))

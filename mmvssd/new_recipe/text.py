@@ -92,7 +92,7 @@ def _head(survey: Survey, arch: Arch, out: Path, origin: str) -> str:
     parts = ', '.join(f'{len(part.items)} {name}'
                       for name, part in survey.data.parts.items())
     return (f'# {TASKS[survey.data.task].capitalize()} with {arch.name}: '
-            f'{len(survey.data.classes)} classes, images: {parts}.\n'
+            f'{counted(len(survey.data.classes), "class")}, images: {parts}.\n'
             f'# Made of {origin!a} by tools/new_recipe.py; change what you like.\n'
             f'_base_ = {base}')
 
@@ -133,8 +133,8 @@ def _load_bands(bands: Bands) -> str:
                                     '[', ']', 8) + ',' for name in ('mean', 'std')]
     if bands.nodata:
         lines.append(f'nodata={literal(list(bands.nodata))},')
-    return (f'# {bands.kind.bands} bands of {bands.kind.dtype}; mean and std of {bands.images} '
-            'images of training\nload_bands = dict(\n'
+    return (f'# {counted(bands.kind.bands, "band")} of {bands.kind.dtype}; mean and std of '
+            f'{bands.images} images of training\nload_bands = dict(\n'
             + indent('\n'.join(["type='mmvssd.LoadBands',", *lines]), '    ') + '\n)')
 
 

@@ -269,7 +269,7 @@ def test_a_model_of_other_than_three_channels(tmp_path):
     recipe = tmp_path / 'grey.py'
     recipe.write_text("default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier', "
                       "backbone=dict(type='mmvssd.VSSD', arch='nano', in_channels=1))")
-    with pytest.raises(ConfigError, match='grey.py: its backbone takes 1 channels; photographs'):
+    with pytest.raises(ConfigError, match='grey.py: its backbone takes 1 channel; photographs'):
         site_of(str(recipe))
 
 

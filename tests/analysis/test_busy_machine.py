@@ -81,7 +81,7 @@ def test_one_that_ends_early():
         os.kill(pids[0], signal.SIGKILL)
         wait_for(lambda: state(pids[0]) == 'Z')
 
-    with pytest.raises(ConfigError, match='--busy: 1 of 2 processes were ended from outside'), \
+    with pytest.raises(ConfigError, match='--busy: 1 of 2 processes was ended from outside'), \
             busy(2) as pids:
         end_one(pids)
     assert [state(pid) for pid in pids] == ['', '']
@@ -92,7 +92,7 @@ def test_some_that_do_not_start(monkeypatch):
     with pytest.raises(ConfigError, match='--busy: 2 of 2 processes did not start'), busy(2):
         pytest.fail('not all spin')
     monkeypatch.setattr(busy_machine.sys, 'executable', '/nowhere/python')
-    message = '--busy: cannot start 1 processes .*/nowhere/python'
+    message = '--busy: cannot start 1 process .*/nowhere/python'
     with pytest.raises(ConfigError, match=message), busy(1):
         pytest.fail('none spins')
 

@@ -56,7 +56,7 @@ def test_no_data_gets_the_mean(nodata, file):
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_named(value, file):
     change(file, (3, 4, 2), value)
-    with pytest.raises(DataError, match=r'a\.npy: 1 values are not finite, in band 2') as caught:
+    with pytest.raises(DataError, match=r'a\.npy: 1 value is not finite, in band 2') as caught:
         LoadBands(mean=MEAN, std=STD, nodata=-1)(dict(img_path=str(file)))
     assert ("'nan'" in str(caught.value)) == np.isnan(value)
     LoadBands(bands=[0, 1, 4])(dict(img_path=str(file)))  # without that band

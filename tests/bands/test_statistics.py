@@ -99,7 +99,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named(data, tmp_path, capsy
     assert 'left out: data/a/broken.npy: cannot be read' in said.replace('\n', '')
     for file in (tmp_path / 'data').rglob('*.npy'):
         file.write_bytes(b'x')
-    assert 'none of 4 images can be read' in run('', capsys)[1]
+    assert 'none of the 4 images can be read' in run('', capsys)[1]
 
 
 @pytest.mark.parametrize(('settings', 'message'), [

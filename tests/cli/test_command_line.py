@@ -3,12 +3,20 @@ import argparse
 import errno
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
 from mmengine.logging import MMLogger
 
-from mmvssd.cli.command_line import add_recipe_arguments, add_run_arguments, named, run
+from mmvssd.cli.command_line import (
+    add_recipe_arguments,
+    add_run_arguments,
+    named,
+    run,
+    say_if_ended,
+)
+from mmvssd.engine.record.signals import EndingSignals
 from mmvssd.errors import CheckpointError, ConfigError, DataError
 from mmvssd.files import written_whole
 
@@ -122,8 +130,8 @@ def test_the_record_of_the_run_that_stopped_is_named(capsys, tmp_path):
 
 @pytest.mark.parametrize(('error', 'number', 'said'), [
     (KeyboardInterrupt(), signal.SIGINT, 'Interrupted.\n'),
-    (SystemExit(128 + signal.SIGTERM), signal.SIGTERM, ''),
-    (SystemExit(128 + signal.SIGHUP), signal.SIGHUP, '')])
+    (SystemExit(128 + signal.SIGTERM), signal.SIGTERM, 'Ended by SIGTERM.\n'),
+    (SystemExit(128 + signal.SIGHUP), signal.SIGHUP, 'Ended by SIGHUP.\n')])
 def test_signals_end_without_a_traceback(capsys, error, number, said):
     """MMEngine may have turned one into an error of a config's syntax, which it is not."""
     def interrupted():
@@ -140,6 +148,73 @@ def test_signals_end_without_a_traceback(capsys, error, number, said):
             run(main)
         assert raised.value.code == 128 + number
         assert capsys.readouterr().err == said
+
+
+@pytest.mark.usefixtures('usual_signals')
+@pytest.mark.parametrize(('number', 'said'), [
+    (signal.SIGINT, 'Interrupted'), (signal.SIGTERM, 'Ended by SIGTERM'),
+    (signal.SIGHUP, 'Ended by SIGHUP')])
+@pytest.mark.parametrize('after_a_run', [False, True])
+def test_a_signal_outside_of_a_run(capsys, number, said, after_a_run):
+    """As while data sets are built; a run has handlers of its own, and a last word."""
+    def main():
+        say_if_ended(lambda: 'nothing was written')
+        if after_a_run:
+            one = EndingSignals(lambda _: None, lambda: None)
+            one.watch()
+            one.leave()
+        os.kill(os.getpid(), number)
+        signal.getsignal(number)  # Python calls handlers between two of its steps
+        raise AssertionError
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as raised:
+        run(main)
+    assert raised.value.code == 128 + number
+    assert capsys.readouterr().err == f'{said}: nothing was written.\n'
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures('usual_signals')
+def test_a_signal_in_a_run_is_told_by_the_run(capsys):
+    def main():
+        say_if_ended(lambda: 'nothing was written')
+        one = EndingSignals(print, lambda: None)
+        one.watch()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.getsignal(signal.SIGTERM)
+        finally:
+            one.leave()
+
+    with pytest.raises(SystemExit):
+        run(main)
+    assert capsys.readouterr() == ('ended by SIGTERM\n', 'Ended by SIGTERM.\n')
+
+
+@pytest.mark.parametrize('kind', ['print', 'show', 'another pipe'])
+def test_a_reader_that_has_gone(kind):
+    """As ``head``: it ends a command without a word, or lets one that shows its results go on."""
+    code = ('import os, sys\n'
+            'from mmvssd.cli.command_line import run, show\n'
+            'def main():\n'
+            '    sys.stdin.read()\n'
+            f'    if {kind!r} == "another pipe": raise BrokenPipeError\n'
+            f'    {"print" if kind == "print" else "show"}("text" * 9999)\n'
+            '    print("went on", file=sys.stderr)\n'
+            'run(main)\n')
+    with subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))) as process:
+        if kind != 'another pipe':
+            process.stdout.close()
+        process.stdin.close()
+        errors = process.stderr.read()
+    status, said = {'print': (128 + signal.SIGPIPE, ''), 'show': (0, 'went on\n'),
+                    'another pipe': (1, 'BrokenPipeError, see above.')}[kind]
+    assert process.returncode == status
+    assert said in errors
+    assert ('Traceback' in errors) == (kind == 'another pipe')
 
 
 def test_an_exit_of_another_kind_hides_no_error(capsys):

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -98,6 +99,20 @@ def test_scopes_without_a_registry_are_no_news(details_off, tmp_path, capsys, tr
     assert f'"{tree}"' not in shown
     assert '"model"' in shown
     assert f'"{tree}"' in file.read_text()
+
+
+def test_a_terminal_whose_reader_has_gone_is_said_once(details_off, capsys):
+    """As of ``train.py | head``; the log file goes on."""
+    logger = MMLogger('gone')
+    handler, = logger.handlers
+    outlet, inlet = os.pipe()
+    os.close(outlet)
+    with open(inlet, 'w', buffering=1) as pipe:
+        handler.stream = pipe
+        logger.info('first')
+        logger.info('second')
+        os.dup2(os.open(os.devnull, os.O_WRONLY), inlet)  # for what is left in the buffer
+    assert capsys.readouterr().err == 'terminal: the log cannot be written (Broken pipe)\n'
 
 
 def test_a_log_on_a_full_disk_is_said_once(details_off, tmp_path, capsys):

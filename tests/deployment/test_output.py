@@ -92,5 +92,5 @@ def test_a_process_that_is_ended(tmp_path, number, where):
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert errors == ''
+    assert errors in ('', f'Ended by {number.name}.\n')  # it may come while Python listens
     assert os.listdir(out) == []

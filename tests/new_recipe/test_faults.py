@@ -312,7 +312,7 @@ CASES = {
                                      ['have colours', '2.png']),
     'one value': (label_maps(lambda masks: [made.label_map(path, (0, 0))
                                             for path in sorted(masks.iterdir())]),
-                  ['only the values 0']),
+                  ['only the value 0']),
     'CSV, twice': (csv_rows('0.jpg,cat'), ['listed twice', 'line 10', '0.jpg']),
     'CSV, two classes': (csv_rows('0.jpg,dog'), ['with several classes', 'line 2', '0.jpg']),
     'CSV of UTF-16': (csv_file('image,label\n0.jpg,cat\n'.encode('utf-16')),

@@ -116,15 +116,15 @@ def recognize(tree: Tree, task: Optional[str] = None,
         _ask(tree, weak)
     for key, found in weak.items():
         if broken and task is None:
-            raise DataError(f'{tree.root}: JSON files cannot be read: {some(broken)}. If they '
-                            f'are not annotations, say --task {FORMATS[key].task}')
+            raise DataError(f'{tree.root}: JSON files cannot be read: {some(broken, "; ")}. '
+                            f'If they are not annotations, say --task {FORMATS[key].task}')
         return key, found
     looked_for = ', '.join(one.title for one in among.values())
     others = _found(tree, {key: one for key, one in FORMATS.items()
                            if not one.weak and key not in among})
     there = ''.join(f'. It holds {FORMATS[key].title}, which is of --task {FORMATS[key].task}'
                     for key in others)
-    there += f'. JSON files that cannot be read: {some(broken)}' if broken else ''
+    there += f'. JSON files that cannot be read: {some(broken, "; ")}' if broken else ''
     there += _advice(tree, among)
     raise DataError(f'{tree.root}: no data of a known format ({_contents(tree)}){there}. '
                     f'Looked for: {looked_for}. docs/your_data.md shows what they look like')
@@ -208,6 +208,7 @@ def _advice(tree: Tree, among: Dict[str, Format]) -> str:
 
 def _contents(tree: Tree) -> str:
     counts: List[str] = [counted(len(tree.images), 'image')] if tree.images else []
-    counts += [f'{len(files)} {ending or "files without ending"}'
+    counts += [f'{len(files)} {ending}' if ending
+               else f'{counted(len(files), "file")} without ending'
                for ending, files in sorted(tree.others.items()) if files]
     return f'it holds {some(counts)}' if counts else 'it is empty'

@@ -32,7 +32,8 @@ def find(tree: Tree) -> Optional[Found]:
     if not by_part:
         return None
     names = sorted({name for folders in by_part.values() for name in folders})
-    return Found([], f'a folder of images for each of {len(names)} classes', 'likely')
+    reason = numbered('[a folder|folders] of images, of {} class[es]', len(names))
+    return Found([], reason, 'likely')
 
 
 def _folders(tree: Tree) -> Tuple[Path, bool, Dict[str, Dict[str, List[Path]]]]:

@@ -5,17 +5,22 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
+from PIL import Image
+
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.pixels import LOSSY, Pixels
 from mmvssd.datasets.formats.records import SEGMENTATION, WHOLE, Data, Found, Item, Part
-from mmvssd.datasets.formats.tree import Tree
+from mmvssd.datasets.formats.tree import Tree, part_of_names
 from mmvssd.datasets.formats.words import IMAGE_WORDS, MAP_WORDS, SILENT_WORDS
 from mmvssd.engine.data.findings import Findings
 from mmvssd.phrases import numbered, some
 
 #: What a label map's name has beside its image's.
 MAP_STEM = re.compile(r'[_-](mask|masks|label|labels|gt|seg|segmentation|labelmap)$', re.IGNORECASE)
+#: Most colours of an image that may be a label map though its folder does not say of what, and how
+#: many are looked at.
+FEW_COLOURS, PROBED = 64, 5
 
 
 def find(tree: Tree) -> Optional[Found]:
@@ -61,9 +66,34 @@ def _pairs(tree: Tree) -> Tuple[List[Tuple[Path, List[Path]]], List[Path]]:
         key, is_map = _role(Path(tree.relative(path)))
         beside = path.suffix.lower() == '.png' and (path.parent, path.stem) in twins
         (maps if is_map or beside else images)[key].append(path)
+    if not images.keys() & maps.keys():
+        images, maps = _by_name(images), _by_name(maps)
+        common = images.keys() & maps.keys()
+        # classes may be called mask and none, with images of the same names
+        if any(len(images[key]) > 1 or len(maps[key]) > 1 for key in common) or not all(
+                _has_few_colours(maps[key][0]) for key in sorted(common)[:PROBED]):
+            return [], [path for paths in maps.values() for path in paths]
     pairs = [(path, maps[key]) for key, paths in images.items() if key in maps for path in paths]
     alone = [path for key, paths in maps.items() if key not in images for path in paths]
     return pairs, alone
+
+
+def _by_name(paths: Dict[str, List[Path]]) -> Dict[str, List[Path]]:
+    """Return paths by part and name, whatever the folders are called besides."""
+    named: Dict[str, List[Path]] = defaultdict(list)
+    for key, files in paths.items():
+        *folders, stem = key.split('/')
+        named[f'{part_of_names(folders)}/{stem}'] += files
+    return named
+
+
+def _has_few_colours(path: Path) -> bool:
+    """Tell whether an image may be a label map, and is no photograph."""
+    try:
+        with Image.open(path) as image:
+            return image.convert('RGB').getcolors(FEW_COLOURS) is not None
+    except Exception:  # PIL's readers raise errors of many kinds at broken files
+        return False
 
 
 def _role(path: Path) -> Tuple[str, bool]:

@@ -83,7 +83,8 @@ def read(tree: Tree, found: Found, findings: Findings,
     parts, notes = divide(items, tree)
     left_out = sum(one.left_out for one in files)
     if left_out:
-        notes.append(f'{left_out} shapes are lines or points, have no area, and are left out')
+        notes.append(numbered('{} shape[s] without area, such as lines and points, [is|are] left '
+                              'out', left_out))
     bare = [path for path in tree.images if path not in annotated]
     if bare:
         notes.append(numbered('{} image[s] without a JSON file [is|are] left out, such as ',

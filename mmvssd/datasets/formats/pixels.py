@@ -10,7 +10,7 @@ from PIL import Image
 from mmvssd.datasets.formats.records import Data, Item
 from mmvssd.engine.data.file_facts import LARGE, FileFacts, header, is_large, label_map
 from mmvssd.engine.data.findings import Findings, Place
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, numbered, some
 
 #: Value and colour that are not labelled, by custom.
 IGNORED, VOID = 255, 0xE0E0C0
@@ -76,13 +76,12 @@ class Code(NamedTuple):
 
 
 def read_pixels(file: Path, colours: bool) -> np.ndarray:
-    """Return a label map's pixels (H, W): values of its first channel, or colours as RRGGBB."""
+    """Return a label map's pixels (H, W): values, or colours as RRGGBB; alpha is left out."""
     with Image.open(file) as image:
-        if colours:
-            red, green, blue = np.moveaxis(np.asarray(image.convert('RGB'), np.int64), -1, 0)
-            return red << 16 | green << 8 | blue
-        pixels = np.asarray(image)
-    return (pixels[..., 0] if pixels.ndim == 3 else pixels).astype(np.int64)
+        if not colours and len(image.getbands()) == 1:
+            return np.asarray(image).astype(np.int64)
+        red, green, blue = np.moveaxis(np.asarray(image.convert('RGB'), np.int64), -1, 0)
+    return red << 16 | green << 8 | blue if colours else red
 
 
 def palette_of(file: Path) -> List[Tuple[int, int, int]]:
@@ -112,6 +111,10 @@ class Pixels:
         for item in items:
             if isinstance(self._fact(item), dict):
                 item.size = tuple(self._fact(item)['size'])
+                if self._fact(item).get('clear'):
+                    self.warn('{} label map[s] [has|have] transparent pixels, which count as the '
+                              'colours stored beneath', str(item.label_map),
+                              'If transparency marks a class, paint it in a colour of its own')
             elif (fact := header(str(item.label_map))) and is_large(fact['size']):
                 self.stop(f'{{}} label map[s] [has|have] more than {LARGE // 10 ** 6} million '
                           'pixels, '
@@ -232,13 +235,17 @@ class Pixels:
             if unknown and listed:
                 self.stop('{} label map[s] [has|have] colours that the file of names lacks',
                           f'{item.label_map}: {_shown(unknown[0])}')
-        if len(known) > MOST_CLASSES:
+        if len(known) < 2 and self.items:
+            self.stop(f'the label maps have only the colour {some(list(map(_shown, known)))}, and '
+                      'segmentation needs two classes')
+        elif len(known) > MOST_CLASSES:
             if all(len(item.values) <= MOST_CLASSES for item in self.items):  # else it is said
                 self.stop(f'the label maps have {len(known)} colours, which stand for no classes',
                           advice='A label map has one colour a class')
         elif names is not None and len(names) != len(known):
-            self.stop(f'the label maps have {len(known)} colours, and {len(names)} classes are '
-                      f'named: {some(list(map(_shown, known)))}')
+            self.stop(f'the label maps have {counted(len(known), "colour")}, '
+                      f'{some(list(map(_shown, known)))}, and the names are of '
+                      f'{counted(len(names), "class")}')
 
     def _value_code(self, names: Optional[List[str]], ade20ks: bool,
                     ignore_zero: Optional[bool]) -> Code:
@@ -298,15 +305,16 @@ class Pixels:
         palette = self._palette(table, len(names))
         if all('values' in self._fact(item) for item in self.items):
             return Code(names, palette, None, ignore_zero, notes)
-        notes.append('label maps have several equal channels; they are written anew with one')
+        notes.append('label maps have several channels, all of them grey; they are written anew '
+                     'with one')
         return Code(names, palette, Recoding(False, table), notes=notes)
 
     def _check_numbers(self, values: Set[int], count: int, end: int) -> None:
         for item in self.items:
             beyond = sorted(value for value in item.values - {IGNORED} if value >= end)
             if beyond:
-                self.stop(f'{{}} label map[s] [has|have] values beyond the {count} names of '
-                          'classes',
+                self.stop(f'{{}} label map[s] [has|have] values beyond the '
+                          f'{counted(count, "name")} of classes',
                           f'{item.label_map}: {beyond[-1]}', 'Name all classes')
             elif max(item.values, default=0) > IGNORED:
                 self.stop(f'{{}} label map[s] [has|have] values beyond {IGNORED}, and the host '
@@ -314,8 +322,8 @@ class Pixels:
                           'bits', f'{item.label_map}: {max(item.values)}',
                           f'Join classes; {MOST_CLASSES} can be told apart')
         if count < 2:
-            self.stop(f'the label maps have only the values {some(sorted(values))}, and '
-                      'segmentation needs two classes')
+            self.stop(numbered('the label maps have only the value[s] ', len(values))
+                      + f'{some(sorted(values))}, and segmentation needs two classes')
 
     def _palette(self, table: Dict[int, int], count: int
                  ) -> Optional[List[Tuple[int, int, int]]]:

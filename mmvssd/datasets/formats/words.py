@@ -2,10 +2,11 @@
 
 #: Words of names of folders that hold images, and label maps; words that say nothing.
 IMAGE_WORDS = {'image', 'images', 'img', 'imgs', 'jpegimages', 'photo', 'photos', 'picture',
-               'pictures', 'input', 'inputs'}
+               'pictures', 'input', 'inputs', 'leftimg8bit'}
 MAP_WORDS = {'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'annot', 'ann',
              'anno', 'gt', 'groundtruth', 'segmentationclass', 'segmentation', 'segmentations',
-             'labelmap', 'labelmaps', 'seg', 'trainannot', 'valannot', 'testannot'}
+             'labelmap', 'labelmaps', 'seg', 'gtfine', 'gtcoarse', 'trainannot', 'valannot',
+             'testannot'}
 SILENT_WORDS = {'map', 'maps', 'dir', 'class', 'png', 'ground', 'truth'}
 #: Words that tell images from what annotates them, and no more.
 KINDS = IMAGE_WORDS | MAP_WORDS | SILENT_WORDS | {

@@ -282,7 +282,8 @@ class _Text:
         elif numbers[0] != int(numbers[0]) or numbers[0] < 0:
             self._stop('{} line[s] whose class is not a whole number from 0 on', example)
         elif self.names is not None and numbers[0] >= len(self.names):
-            self._stop(f'{{}} line[s] whose class is beyond the {len(self.names)} names', example)
+            self._stop('{} line[s] whose class is beyond the '
+                       + counted(len(self.names), 'name'), example)
         elif not all(-ROUNDING <= number <= 1 + ROUNDING for number in numbers[1:]):
             self._stop('{} line[s] with numbers outside 0 to 1', example)
         elif len(numbers) == BOX:
@@ -320,9 +321,9 @@ def _note_mixture(items: Sequence[Item], where: str, findings: Findings) -> None
     boxes = [item for item in items for one in item.objects if 'segmentation' not in one]
     total = sum(len(item.objects) for item in items)
     for item in boxes if len(boxes) < total else ():
-        findings.warn(where, f'{{}} of {total} objects [is a line|are lines] of five numbers, '
-                             '[a box|boxes], and the '
-                             'others polygons; a polygon of two points would look like a box',
+        findings.warn(where, f'{{}} of {counted(total, "object")} [is a line|are lines] of five '
+                             'numbers, [a box|boxes], and the others polygons; a polygon of two '
+                             'points would look like a box',
                       item.source, 'Boxes only are trained')
 
 

@@ -23,7 +23,7 @@ from mmvssd.engine.data.heads import has_own_classes
 from mmvssd.engine.data.names import classes_of
 from mmvssd.errors import CheckpointError
 from mmvssd.host_internals import built_loop, is_resuming, source_of
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, some
 from mmvssd.registry import HOOKS
 
 LEAVE_OUT = "To load what fits all the same, leave this check out: unguarded=['checkpoint_check']"
@@ -92,8 +92,9 @@ def _check_classes(source: str, checkpoint: dict, runner) -> None:
 def _compare_classes(source: str, trained: list, named: list, loader: str) -> None:
     if len(trained) != len(named):
         raise CheckpointError(
-            f'{source}: its model was trained on {len(trained)} classes ({some(trained)}), the '
-            f'data of {loader} have {len(named)} ({some(named)}). {MEND_CLASSES} {LEAVE_OUT}')
+            f'{source}: its model was trained on {counted(len(trained), "class")} '
+            f'({some(trained)}), the data of {loader} have {len(named)} '
+            f'({some(named)}). {MEND_CLASSES} {LEAVE_OUT}')
     if class_order.are_reordered(trained, named):
         raise CheckpointError(
             f'{source}: its model was trained on the classes {some(trained)}, the data of '

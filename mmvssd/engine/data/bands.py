@@ -7,7 +7,7 @@ from torch import nn
 from mmvssd.engine.data.file_facts import MISSING, FileFacts
 from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError
-from mmvssd.phrases import counted, some
+from mmvssd.phrases import counted, numbered, of_all, some
 
 #: Steps of the hosts that change colours, or values from 0 to 255.
 FOR_PHOTOGRAPHS = {
@@ -90,8 +90,9 @@ def _check_preprocessor(load, where: str, channels: Optional[int],
         raise DataError(f'{where}: images would be normalized twice, by LoadBands and by the '
                         f'data_preprocessor: {advice}')
     if channels and mean.numel() not in (1, channels):
-        raise DataError(f'{where}: the images have {channels} bands, mean of the data_preprocessor '
-                        f'has {mean.numel()} numbers. Give mean and std to LoadBands, and {advice}')
+        raise DataError(f'{where}: the images have {counted(channels, "band")}, mean of the '
+                        f'data_preprocessor has {counted(mean.numel(), "number")}. Give mean and '
+                        f'std to LoadBands, and {advice}')
 
 
 def check_header(load, path: str, channels: Optional[int]) -> None:
@@ -105,8 +106,9 @@ def check_header(load, path: str, channels: Optional[int]) -> None:
         return
     given = load.channels or found.bands
     if channels and given != channels:
-        raise DataError(f'{path}: LoadBands gives {given} bands of it, the model takes {channels}. '
-                        f'Set in_channels={given} of the backbone, or bands of LoadBands')
+        raise DataError(f'{path}: LoadBands gives {counted(given, "band")} of it, the model takes '
+                        f'{channels}. Set in_channels={given} of the backbone, or bands of '
+                        'LoadBands')
 
 
 def headers(load, paths: List[str], files: FileFacts) -> Dict[str, Any]:
@@ -163,6 +165,8 @@ def check_values(load, paths: List[str], where: str, phase: str, files: FileFact
     high = np.max([fact['high'] for fact in known], 0)
     for place in np.flatnonzero(low == high):
         band = load.bands[place] if load.bands else place
-        findings.warn(where, f'band {band} has one value throughout the {len(known)} images that '
-                             'were looked at', advice='It tells nothing: leave it out of bands')
+        findings.warn(where, f'band {band} has one value throughout '
+                             f'{of_all(len(known), len(known), "image")} that '
+                             + numbered('[was|were] looked at', len(known)),
+                      advice='It tells nothing: leave it out of bands')
     findings.looked_at.append(f'{phase}: values of {counted(len(known), "image")}')

@@ -24,6 +24,7 @@ from mmvssd.engine.data.heads import (
 from mmvssd.errors import DataError
 from mmvssd.host_internals import built_loop
 from mmvssd.models.backbones.base import BaseBackbone
+from mmvssd.phrases import counted
 from mmvssd.registry import HOOKS
 
 
@@ -91,8 +92,8 @@ class BatchCheck:
         for index, image in enumerate(images):
             if isinstance(image, Tensor) and image.dim() == 3 and len(image) != self.channels:
                 raise DataError(
-                    f'{_name(samples, index)}: the image has {len(image)} channels, the model '
-                    f'takes {self.channels}. {CHANNELS_ADVICE}')
+                    f'{_name(samples, index)}: the image has {counted(len(image), "channel")}, the '
+                    f'model takes {self.channels}. {CHANNELS_ADVICE}')
 
     def _check_labels(self, samples: Sequence) -> None:
         if self.label is None:
@@ -106,8 +107,9 @@ class BatchCheck:
                 ignored = f', or {self.ignored} to be ignored' * (self.ignored is not None)
                 raise DataError(
                     f'{_name(samples, index)}: its label is {wrong}, the model has '
-                    f'{self.num_classes} classes: 0 to {self.num_classes - 1} fit{ignored}. Check '
-                    "the annotations, the data set's classes, and num_classes of the heads")
+                    f'{counted(self.num_classes, "class")}: 0 to {self.num_classes - 1} '
+                    f"fit{ignored}. Check the annotations, the data set's classes, and "
+                    'num_classes of the heads')
 
     @staticmethod
     def _check_boxes(samples: Sequence) -> None:

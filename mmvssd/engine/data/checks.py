@@ -7,7 +7,7 @@ from mmengine.evaluator import DumpResults
 
 from mmvssd.engine.data import bands
 from mmvssd.errors import DataError
-from mmvssd.phrases import some
+from mmvssd.phrases import counted, some
 
 PROBED = 100  # entries of a data set whose files are looked at
 
@@ -144,8 +144,8 @@ def _check_channels(dataset, channels: int) -> None:
             shape = load(dict(img_path=entry['img_path']))['img'].shape
             found = shape[2] if len(shape) == 3 else 1
             if found != channels and _channels_in_the_end(dataset, entry) != channels:
-                raise DataError(f'{entry["img_path"]}: the image has {found} channels, the model '
-                                f'takes {channels}. {CHANNELS_ADVICE}')
+                raise DataError(f'{entry["img_path"]}: the image has {counted(found, "channel")}, '
+                                f'the model takes {channels}. {CHANNELS_ADVICE}')
 
 
 def check_band_steps(dataset, phase: str, channels: Optional[int], preprocessor) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from mmvssd.files import write_whole
 
 #: Version of the facts; files of another one are read anew.
-VERSION = 3
+VERSION = 4
 #: Threads that read; PIL decodes without Python's lock.
 THREADS = 4
 #: Files that are read before the time is looked at.
@@ -26,6 +26,8 @@ ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 MISSING = 'missing'
 #: Modes of PIL whose pixels are one number below 256.
 BYTES = ('1', 'L', 'P')
+#: Alpha of a pixel that nothing shines through.
+OPAQUE = 255
 #: Pixels beyond which PIL takes an image for an attack; such are not decoded here.
 LARGE = 2 * Image.MAX_IMAGE_PIXELS
 
@@ -188,8 +190,9 @@ def label_map(path: str) -> Optional[dict]:
     """Return the header of a label map and the values that occur in it.
 
     Returns:
-        As :func:`header`, with ``values`` of a map of one channel, and with ``equal`` for several
-        channels that are the same. None if PIL cannot read it, or takes it for too large.
+        As :func:`header`, with ``values`` of a map of one channel. Of several channels ``equal``
+        tells whether all colours are grey, and ``clear`` whether pixels are transparent. None if
+        PIL cannot read it, or takes it for too large.
     """
     try:
         with Image.open(path) as image:
@@ -198,6 +201,8 @@ def label_map(path: str) -> Optional[dict]:
                 counts = image.convert('L').histogram() if image.mode == '1' else image.histogram()
                 values = [value for value, count in enumerate(counts) if count]
                 fact['values'] = [int(bool(v)) for v in values] if image.mode == '1' else values
+            elif len(image.getbands()) > 1:
+                fact.update(_grey_and_clear(image))
             else:
                 fact.update(_other_values(np.asarray(image)))
             return fact
@@ -205,10 +210,13 @@ def label_map(path: str) -> Optional[dict]:
         return None
 
 
+def _grey_and_clear(image: Image.Image) -> dict:
+    pixels = np.asarray(image.convert('RGB'))
+    clear = 'A' in image.getbands() and image.getchannel('A').getextrema()[0] < OPAQUE
+    return dict(equal=bool((pixels == pixels[..., :1]).all()), clear=clear)
+
+
 def _other_values(pixels: np.ndarray) -> dict:
-    if pixels.ndim == 3:
-        first = pixels[..., :1]
-        return dict(equal=bool((pixels[..., :3] == first).all()))
     if not np.isfinite(pixels).all():
         return dict(values=[])
     values = np.unique(pixels)

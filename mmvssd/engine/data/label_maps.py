@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Sequence, Set
 from mmvssd.engine.data.file_facts import BYTES, MISSING, upright_size
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.names import check_occurrence
+from mmvssd.phrases import counted, of_all
 
 #: Largest value of a byte, and what reduce_zero_label makes of 0.
 LARGEST = 255
@@ -105,8 +106,7 @@ class LabelMaps:
     def _has_right_form(self, fact: dict, path: str) -> bool:
         mode = fact['mode']
         if 'values' not in fact:
-            same = ('; their first three channels are equal: keep one of them'
-                    if fact.get('equal') else '')
+            same = '; all colours are grey: keep one channel' if fact.get('equal') else ''
             self.stop(f'{{}} label map[s] with colours or several channels (mode {mode})', path,
                       FORM + same)
         elif mode == 'P' and self.backend != 'pillow':
@@ -143,17 +143,19 @@ class LabelMaps:
         wrong = sorted(label for label in learnt if label >= self.num_classes)
         if wrong:
             self.stop(f'{{}} label map[s] with values that no class has: the model has '
-                      f'{self.num_classes} classes, after reduce_zero_label={self.reduced}',
+                      f'{counted(self.num_classes, "class")}, after '
+                      f'reduce_zero_label={self.reduced}',
                       f'{os.path.basename(path)}: {wrong[-1]}', TO_NUMBERS)
 
     def _check_together(self, complete: bool) -> None:
         if not self.maps:
             return
+        every = of_all(self.maps, self.maps, 'label map')
         if self.stored == {0, 255} and self.ignored == 255 and self.num_classes > 1:
-            self.stop(f'the values of all {self.maps} label maps are 0 and 255, and 255 is ignored',
-                      self.example, 'Write 1 in place of 255')
+            self.stop(f'the values of {every} are 0 and 255, and 255 is ignored', self.example,
+                      'Write 1 in place of 255')
         elif self.all_ignored == self.maps:
-            self.stop(f'all pixels of all {self.maps} label maps are ignored', self.example,
+            self.stop(f'all pixels of {every} are ignored', self.example,
                       'reduce_zero_label=True ignores 0' if self.reduced else '')
         elif complete:
             counts = {name: int(index in self.occurring) for index, name in enumerate(self.classes)}

@@ -65,8 +65,8 @@ def check_categories(dataset, summary: Summary, where: str, findings: Findings) 
     if missing:
         close = ''.join(f'; {name} may be meant to be {other}' for name in missing
                         for other in similar(name, names, most=1))
-        what = numbered(f'{{}} of the {len(classes)} classes [is no category|are no categories] of '
-                        'the file: ', len(missing)) + some(missing) + close
+        what = numbered(f'{{}} of {counted(len(classes), "class")} [is no category|are no '
+                        'categories] of the file: ', len(missing)) + some(missing) + close
         if moved:
             findings.stop(where, f'{what}. This moves the labels of '
                                  f'{counted(len(moved), "other")}: boxes of {moved[0][0]} would be '
@@ -74,7 +74,8 @@ def check_categories(dataset, summary: Summary, where: str, findings: Findings) 
         else:
             findings.warn(where, what)
     elif moved:
-        findings.stop(where, f'{len(moved)} classes stand in another order than the categories: '
+        findings.stop(where, numbered('{} class[es] [stands|stand] in another order than the '
+                                      'categories: ', len(moved)) +
                              f'boxes of {moved[0][0]} would be named {moved[0][1]}',
                       advice=f'{ORDER}classes=({", ".join(map(repr, kept[:len(classes)]))})')
 
@@ -84,8 +85,8 @@ def check_occurrence(counts: Dict[str, int], classes: Sequence[str], where: str,
     """Note classes that never occur."""
     never = [name for name in classes if not counts.get(name)]
     if never and len(never) < len(classes):
-        findings.warn(where, numbered(f'{{}} of {len(classes)} classes never [occurs|occur]: ',
-                                      len(never)) + first_and_more(never))
+        findings.warn(where, numbered(f'{{}} of {counted(len(classes), "class")} never '
+                                      '[occurs|occur]: ', len(never)) + first_and_more(never))
 
 
 def check_phases(classes: Dict[str, List[List[str]]], findings: Findings) -> None:
@@ -107,11 +108,12 @@ def check_phases(classes: Dict[str, List[List[str]]], findings: Findings) -> Non
                  if (name in reference) != (name in names)]
         if moved:
             findings.stop(where, f'{moved[0]} is class {names.index(moved[0])}, and in the data of '
-                                 f'{first} class {reference.index(moved[0])}; {len(moved)} classes '
-                                 f'are moved so, and only one of both has {some(apart) or "none"}',
+                                 f'{first} class {reference.index(moved[0])}; '
+                                 + numbered('{} class[es] [is|are] moved so, and ', len(moved))
+                                 + f'only one of both has {some(apart) or "none"}',
                           advice='Give all phases the same classes in the same order')
         elif len(names) > len(reference):
-            findings.stop(where, f'has {len(names)} classes, the data of {first} have '
+            findings.stop(where, f'has {counted(len(names), "class")}, the data of {first} have '
                                  f'{len(reference)}; only one of both has {some(apart)}')
         else:
             findings.warn(where, f'only one of these data and those of {first} has the classes '
@@ -126,8 +128,8 @@ def check_heads(model: nn.Module, classes: Sequence[str], where: str, findings: 
         if ('mask' in path and 1 in sizes) or hasattr(head, 'boundary_threshold'):
             continue
         if sizes and len(classes) not in sizes:
-            findings.stop(where, f'the data have {len(classes)} classes, model.{path} has '
-                                 f'num_classes={head.num_classes}', advice=SET_BOTH)
+            findings.stop(where, f'the data have {counted(len(classes), "class")}, model.{path} '
+                                 f'has num_classes={head.num_classes}', advice=SET_BOTH)
 
 
 def check_top_k(metrics: Sequence, model: nn.Module, where: str, findings: Findings) -> None:
@@ -145,7 +147,7 @@ def check_top_k(metrics: Sequence, model: nn.Module, where: str, findings: Findi
         if type(metric).__name__ != 'Accuracy' or not isinstance(top, tuple) or not sizes:
             continue
         if max(top) > min(sizes):
-            findings.stop(where, f'topk={top}, and the model has {min(sizes)} classes',
+            findings.stop(where, f'topk={top}, and the model has {counted(min(sizes), "class")}',
                           advice='Set val_evaluator = dict(topk=(1, )) and test_evaluator = '
                                  'val_evaluator')
 

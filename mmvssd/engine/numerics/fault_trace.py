@@ -6,6 +6,8 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmvssd.phrases import counted
+
 #: What a module is given and gives: tensors in lists, tuples, dicts and data elements.
 Tensors = List[Tensor]
 
@@ -160,7 +162,7 @@ def _count(tensors: Sequence[Tensor]) -> str:
     """Say how many numbers are not finite."""
     nan, inf, total = (sum(int(f(t)) for t in tensors) for f in (
         lambda t: t.isnan().sum(), lambda t: t.isinf().sum(), Tensor.numel))
-    return f'{nan} NaN and {inf} Inf of {total} numbers'
+    return f'{nan} NaN and {inf} Inf of {counted(total, "number")}'
 
 
 def _tensors(value) -> Iterator[Tensor]:

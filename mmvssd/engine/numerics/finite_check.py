@@ -21,7 +21,7 @@ from mmvssd.checkpoint import unwrapped
 from mmvssd.engine.numerics.fault_trace import FaultTrace, Finding, losses_of
 from mmvssd.engine.randomness import RandomState
 from mmvssd.errors import ConfigError, NumericalFault
-from mmvssd.phrases import numbered
+from mmvssd.phrases import counted, numbered
 from mmvssd.registry import HOOKS
 
 ACTIONS = ('stop', 'skip')
@@ -158,7 +158,7 @@ class FiniteCheckHook(Hook):
             handle.remove()
         if self.action == 'skip':
             skipped = _count(runner, SKIPPED)
-            steps = f'{{}} of {runner.max_iters} steps [was|were] skipped'
+            steps = f'{{}} of {counted(runner.max_iters, "step")} [was|were] skipped'
             print_log(f'FiniteCheckHook: {numbered(steps, skipped)} for numbers that are not '
                       'finite', logger='current',
                       level=logging.WARNING if skipped else logging.INFO)
@@ -239,8 +239,9 @@ class FiniteCheckHook(Hook):
             self._stop(message)
         in_a_row = _count(runner, IN_A_ROW) + 1
         if in_a_row > self.max_skips:
-            self._stop(f'{message}\nFiniteCheckHook: {self.max_skips} steps in a row were skipped '
-                       'before this one, as many as max_skips allows')
+            self._stop(f'{message}\nFiniteCheckHook: {counted(self.max_skips, "step")} in a row '
+                       + numbered('[was|were]', self.max_skips)
+                       + ' skipped before this one, as many as max_skips allows')
         runner.message_hub.update_info(IN_A_ROW, in_a_row)
         runner.message_hub.update_info(SKIPPED, _count(runner, SKIPPED) + 1)
         if is_main_process():

@@ -137,7 +137,7 @@ class Batch(NamedTuple):
         return self.processes * self.images * self.accumulated
 
     def __str__(self) -> str:
-        processes = f'{self.processes} process{"es" * (self.processes > 1)}'
+        processes = counted(self.processes, 'process')
         accumulated = f' x {self.accumulated} accumulated' * (self.accumulated > 1)
         images = counted(self.images, 'image')
         return f'global batch {self.total} = {processes} x {images}{accumulated}'

@@ -35,7 +35,7 @@ class RunRecordHook(Hook):
     process that is killed leaves it so: :func:`read_record` says ``killed`` then, and so does the
     file from the next run in the work dir on. A learning rate that is scaled, or that is for
     another batch, is logged as a warning. So is each setting in which a resumed run differs from
-    the one before it. A training that a signal ends says how it goes on.
+    the one before it. A run that a signal ends says how it goes on.
 
     The file is written before the run, after its first iteration and at its end.
     """
@@ -131,10 +131,11 @@ class RunRecordHook(Hook):
         self._write()
 
     def _say_way_on(self) -> None:
-        if self._record.get('mode') == 'train':
-            print_log(f'The training was {self._signals.received} after iteration '
-                      f'{self._runner.iter}: {way_on(self._runner.work_dir)}', logger='current',
-                      level=logging.WARNING)
+        ended = (f'The training was {self._signals.received} after iteration {self._runner.iter}: '
+                 f'{way_on(self._runner.work_dir)}' if self._record.get('mode') == 'train' else
+                 f'The test was {self._signals.received} before it had scores: the same command '
+                 'begins anew')
+        print_log(ended, logger='current', level=logging.WARNING)
 
     def _see_ops(self) -> None:
         if not self._has_seen_ops:

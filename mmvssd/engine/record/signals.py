@@ -25,14 +25,22 @@ class EndingSignals:
         note: Is called with what was received, such as 'ended by SIGTERM', before the error is
             raised.
         last_word: Is called before a process ends that has not come to raise an error.
+        lasting: Whether it goes on when another one, which began after it, has left.
     """
 
-    def __init__(self, note: Callable[[str], None], last_word: Callable[[], None]):
-        self._note, self._last_word = note, last_word
+    def __init__(self, note: Callable[[str], None], last_word: Callable[[], None], *,
+                 lasting: bool = False):
+        self._note, self._last_word, self._lasting = note, last_word, lasting
+        self._outer: Optional[EndingSignals] = None
         self._pid = os.getpid()
         self._before: Dict[signal.Signals, Any] = {}
         self._number: Optional[signal.Signals] = None
         self._pipe: Optional[int] = None
+
+    @property
+    def number(self) -> Optional[signal.Signals]:
+        """Return the signal that was received; None if none was."""
+        return self._number
 
     @property
     def received(self) -> Optional[str]:
@@ -46,14 +54,20 @@ class EndingSignals:
             return
         for number in ENDING:
             other = getattr(signal.getsignal(number), '__self__', None)
-            if isinstance(other, EndingSignals):  # of a run that came to no end
-                other.leave()
+            if isinstance(other, EndingSignals) and other is not self:
+                # another run, if it is none that lasts, came to no end
+                self._outer = other if other._lasting else other._outer
+                other.leave(for_good=False)
             if number not in self._before and signal.getsignal(number) in _STOCK:
                 self._before[number] = signal.signal(number, self._receive)
         self._stand_by()
 
-    def leave(self) -> None:
-        """Put back what was there before."""
+    def leave(self, for_good: bool = True) -> None:
+        """Put back what was there before.
+
+        Args:
+            for_good: Whether one that lasts goes on.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         while self._before:
@@ -62,6 +76,9 @@ class EndingSignals:
             signal.set_wakeup_fd(-1)
             os.close(self._pipe)  # which ends the thread
             self._pipe = None
+        if for_good and self._outer is not None:
+            self._outer.watch()
+            self._outer = None
 
     def raise_eaten(self) -> None:
         """Raise the error of a signal that was received, if it was swallowed."""
@@ -72,6 +89,9 @@ class EndingSignals:
         number = signal.Signals(number)
         if os.getpid() == self._pid:  # and no worker that was forked
             self._number = number
+            if number != signal.SIGINT:
+                # workers end by it too, of which PyTorch raises errors amidst the last words
+                signal.signal(signal.SIGCHLD, lambda *_: None)
             self._note(_described(number))
         self._raise(number)
 
@@ -97,12 +117,16 @@ class EndingSignals:
     def _listen(self, outlet: int) -> None:
         with open(outlet, 'rb', buffering=0) as signals:
             for number in iter(lambda: signals.read(1), b''):
-                if number[0] in (signal.SIGTERM, signal.SIGHUP) and number[0] in self._before:
+                if number[0] in (signal.SIGTERM, signal.SIGHUP) and self._handles(number[0]):
                     threading.Timer(PATIENCE, self._end, (signal.Signals(number[0]), )).start()
+
+    def _handles(self, number: int) -> bool:
+        """Tell whether a signal is handled here, and not by who came later."""
+        return bool(self._before) and signal.getsignal(number) == self._receive
 
     def _end(self, number: signal.Signals) -> None:
         """End the process if its main thread has not even begun to."""
-        if self._number is None and self._before:
+        if self._number is None and self._handles(number):
             self._number = number
             try:
                 self._note(_described(number))

@@ -3,7 +3,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from mmvssd.engine.data.findings import EXAMPLES, STOP, WARN, Finding
 from mmvssd.errors import printable
-from mmvssd.phrases import counted
+from mmvssd.phrases import counted, numbered
 from mmvssd.reports.charts import Chart, drawn, histograms
 from mmvssd.reports.data.contents import Part
 from mmvssd.reports.data.survey import DataReport
@@ -97,7 +97,7 @@ def table(report: DataReport) -> str:
         lines += [f'{row.name[:width]:{width}}' + ''.join(f'{cell.count:>10}' for cell in row.cells)
                   for row in rows[:MOST_CLASSES]]
         if len(rows) > MOST_CLASSES:
-            lines.append(f'... and {len(rows) - MOST_CLASSES} more classes')
+            lines.append(numbered('... and {} more class[es]', len(rows) - MOST_CLASSES))
     lines += [f'Not looked at: {text}' for text in dict.fromkeys(findings.not_looked_at)]
     return printable('\n'.join(lines))
 

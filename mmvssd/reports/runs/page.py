@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmvssd.analysis.curves import choose_keys, name_runs, smoothed
+from mmvssd.phrases import counted
 from mmvssd.reports.charts import Chart, Line, drawn, lines
 from mmvssd.reports.page import render
 from mmvssd.reports.runs.details import Details, details_of
@@ -96,8 +97,8 @@ def _batch(batch: Dict[str, Any]) -> Optional[str]:
         return None
     steps = batch.get('accumulated', 1)
     accumulated = f' × {steps} accumulated' if steps != 1 else ''
-    return (f'{batch.get("total")} images: {batch.get("processes")} × {batch.get("images")}'
-            f'{accumulated}')
+    return (f'{counted(batch.get("total") or 0, "image")}: {batch.get("processes")} × '
+            f'{batch.get("images")}{accumulated}')
 
 
 def _model(settings: Dict[str, Any]) -> Optional[str]:

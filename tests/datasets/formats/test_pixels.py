@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvssd.datasets.formats import FORMATS, Tree
+from mmvssd.datasets.formats import FORMATS, Tree, recognize
+from mmvssd.datasets.formats.pixels import read_pixels
 from mmvssd.engine.data.findings import STOP, WARN, Findings
+from mmvssd.errors import DataError
 
 FILE = Path(__file__).parents[2] / 'new_recipe' / 'made_data.py'
 spec = importlib.util.spec_from_file_location('made_data', FILE)
@@ -107,6 +109,56 @@ def test_values_are_whole_numbers(value, tmp_path):
     assert '0.tif' in fault
 
 
+@pytest.mark.parametrize('mode', [
+    '1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'I', 'I;16', 'F', 'CMYK'])
+def test_every_mode_of_an_image_has_the_same_numbers(mode, tmp_path):
+    numbers = np.repeat(np.array([[0, 1, 0], [1, 0, 0]], np.uint8), 20, axis=1).repeat(24, axis=0)
+    made.picture(tmp_path / 'images' / '0.jpg', (60, 48))
+    (tmp_path / 'masks').mkdir()
+    grey = Image.fromarray(numbers)
+    image = {'1': lambda: Image.fromarray(numbers * 255).convert('1'),
+             'P': lambda: made_palette(grey), 'PA': lambda: made_palette(grey).convert('PA'),
+             'I;16': lambda: Image.fromarray(numbers.astype(np.uint16)),
+             'CMYK': lambda: Image.fromarray(numbers * 255).convert('RGB').convert('CMYK'),
+             }.get(mode, lambda: grey.convert(mode))()
+    assert image.mode == mode
+    image.save(tmp_path / 'masks' / '0.tif')
+    assert not doubts(tmp_path)
+    data, faults = read(tmp_path)
+    assert not faults
+    assert len(data.classes) == 2
+    item, = data.items
+    read_numbers = (read_pixels(item.label_map, False) if data.recoding is None
+                    else data.recoding.apply(item.label_map))
+    assert (read_numbers == numbers).all()
+
+
+def made_palette(grey):
+    image = Image.frombytes('P', grey.size, grey.tobytes())
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    return image
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_classes_that_only_transparency_tells_apart(mode, tmp_path):
+    """Colours that are stored beneath transparent pixels may all be the same."""
+    write(tmp_path, (0, 0))
+    image = Image.new(mode, (64, 48), 'white')
+    image.putalpha(Image.fromarray(np.tile(np.array([0, 255], np.uint8), (48, 32))))
+    image.save(tmp_path / 'masks' / '0.png')
+    tree, findings = Tree(tmp_path), Findings()
+    form = FORMATS['label_maps']
+    form.read(tree, form.find(tree), findings)
+    assert 'only the value 255, and segmentation needs two classes' in findings.text()
+    assert '1 label map has transparent pixels' in findings.text()
+
+
+def test_one_colour_is_no_two_classes(tmp_path):
+    write(tmp_path, ((9, 0, 0), (9, 0, 0)))
+    _, (fault, ) = read(tmp_path)
+    assert 'only the colour #090000' in fault
+
+
 def doubts(root):
     """Return what is doubtful of label maps."""
     tree, findings = Tree(root), Findings()
@@ -132,6 +184,43 @@ def test_images_without_a_label_map_beside_others_with_one(tmp_path):
     text, = doubts(tmp_path)
     assert '1 image has no label map' in text
     assert 'images/a.jpg' in text
+
+
+def moved(root, images, masks, suffix='{}'):
+    """Write four images with label maps into folders of these names."""
+    made_in = root.parent / f'{root.name}-made'
+    write(made_in, *[(0, 1)] * 4)
+    for folder, name, ending in (('images', images, '{}'), ('masks', masks, suffix)):
+        (root / name).mkdir(parents=True)
+        for file in sorted((made_in / folder).iterdir()):
+            file.rename(root / name / (ending.format(file.stem) + file.suffix))
+
+
+@pytest.mark.parametrize(('images', 'masks', 'suffix'), [
+    ('X-rays', 'masks', '{}'), ('X-rays', 'masks', '{}_mask'),
+    ('photos', 'annotations/trimaps', '{}'), ('train/rgb', 'train/semantic_labels', '{}')])
+def test_label_maps_in_folders_of_other_words(images, masks, suffix, tmp_path):
+    """One image of a name and one label map of it are a pair, whatever their folders are called."""
+    moved(tmp_path, images, masks, suffix)
+    if images.startswith('train'):
+        moved(tmp_path / 'val', 'rgb', 'labels')
+    name, found = recognize(Tree(tmp_path))
+    assert name == 'label_maps'
+    assert f'{8 if images.startswith("train") else 4} images have a label map' in found.reason
+
+
+def test_photographs_of_masks_are_no_label_maps(tmp_path):
+    """Classes may be called mask and none, with images of the same names."""
+    for folder in ('mask', 'none'):
+        for index in range(3):
+            made.picture(tmp_path / folder / f'{index}.jpg')
+    assert recognize(Tree(tmp_path))[0] == 'class_folders'
+
+
+def test_cityscapes_folders_are_no_classes(tmp_path):
+    moved(tmp_path, 'leftImg8bit', 'gtFine', '{}_gtFine_labelIds')
+    with pytest.raises(DataError, match='no label map has the name of an image'):
+        recognize(Tree(tmp_path))
 
 
 def test_too_many_colours_are_one_fault(tmp_path):

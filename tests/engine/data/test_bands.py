@@ -77,7 +77,7 @@ FAULTS = dict(
     bands=('train/a/2', lambda image: image[..., :4],
            r'data/train/a/2\.npy: has 4 bands of 36 x 40 pixels, mean and std of LoadBands have 5'),
     of_validation=('val/b/1', lambda image: image[..., :4], r'data/val/b/1\.npy: has 4 bands'),
-    nan=('train/b/1', spoilt, r'data/train/b/1\.npy: 1 values are not finite, in band 1'),
+    nan=('train/b/1', spoilt, r'data/train/b/1\.npy: 1 value is not finite, in band 1'),
     shape=('train/b/1', lambda image: image[None], r'data/train/b/1\.npy: has the shape 1 x 40'),
     text=('train/b/1', lambda image: image.astype(str), r'data/train/b/1\.npy: has values of dty'))
 

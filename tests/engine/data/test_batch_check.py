@@ -60,10 +60,10 @@ def test_what_fits_passes(watched):
         assert model.data_preprocessor(batch_of(host, label), False)['inputs'].shape[1] == 3
 
 
-@pytest.mark.parametrize('channels', [1, 4])
-def test_channels(watched, channels):
+@pytest.mark.parametrize(('channels', 'told'), [(1, '1 channel'), (4, '4 channels')])
+def test_channels(watched, channels, told):
     host, model, _ = watched
-    with pytest.raises(DataError, match=rf'some.jpg: the image has {channels} channels, the model '
+    with pytest.raises(DataError, match=rf'some.jpg: the image has {told}, the model '
                                         r"takes 3\. LoadImageFromFile with color_type='color'"):
         model.data_preprocessor(batch_of(host, channels=channels), True)
 

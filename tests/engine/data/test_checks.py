@@ -118,7 +118,7 @@ def test_grey_images(recipe, name):
     pytest.importorskip(load_config(name).default_scope)
     runner = build_trainer(recipe(
         name, train_dataloader__dataset__pipeline__0__color_type='grayscale'))
-    with pytest.raises(DataError, match=r'\.jpg: the image has 1 channels, the model takes 3'):
+    with pytest.raises(DataError, match=r'\.jpg: the image has 1 channel, the model takes 3'):
         runner.train()
 
 

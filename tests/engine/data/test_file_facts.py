@@ -115,4 +115,8 @@ def test_label_maps_of_several_channels(tmp_path):
     (tmp_path / 'cut.png').write_bytes((tmp_path / 'cut.png').read_bytes()[:900])
     assert label_map(str(tmp_path / 'same.png'))['equal']
     assert not label_map(str(tmp_path / 'colours.png'))['equal']
+    for alpha, clear in ((255, False), (7, True)):
+        Image.new('LA', (3, 2), (4, alpha)).save(tmp_path / 'grey.png')
+        fact = label_map(str(tmp_path / 'grey.png'))
+        assert (fact['equal'], fact['clear']) == (True, clear)
     assert label_map(str(tmp_path / 'cut.png')) is None

@@ -59,7 +59,7 @@ def test_healthy_label_maps(maps, settings):
     ([fact([0, 70000], 'I')], {}, '0.png: 70000'),
     ([fact([0., 1.], 'F')], {}, 'floating-point'),
     ([fact([0.5], 'F')], {}, 'floating-point'),
-    ([dict(IMAGE, equal=True)], {}, 'mode RGB.*three channels are equal'),
+    ([dict(IMAGE, equal=True)], {}, 'mode RGB.*colours are grey: keep one'),
     ([dict(IMAGE, equal=False)], {}, 'with colours or several channels'),
     ([dict(IMAGE, mode='LA', equal=True)], {}, 'mode LA'),
     ([fact([0, 1, 2], 'P')], dict(backend='cv2'), 'with a palette'),

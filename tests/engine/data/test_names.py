@@ -52,7 +52,7 @@ def test_mmdetection_numbers_classes_as_the_file_does(tmp_path):
 
 def test_a_misspelt_name_moves_all_later_ones():
     (stop, ), _ = compare(('cat', 'cwo', 'dog', 'pig'), ('cat', 'cow', 'dog', 'pig'))
-    assert '1 of the 4 classes is no category of the file: cwo' in stop
+    assert '1 of 4 classes is no category of the file: cwo' in stop
     assert 'cwo may be meant to be cow' in stop
     assert 'moves the labels of 2 others: boxes of dog would be trained and named as cwo' in stop
 

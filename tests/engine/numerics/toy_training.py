@@ -37,7 +37,7 @@ WAYS = {
                          r'\(2, 4, 6, 6\) that reaches its output has 144 NaN .*: block \(Block\) '
                          r'makes them with that output', True),
     'loss': (r'First in the forward pass, the model itself \(Toy\): its output \(\) has 0 NaN and '
-             r'1 Inf of 1 numbers; its inputs were finite', False),
+             r'1 Inf of 1 number; its inputs were finite', False),
 }
 WHAT = {'forward': 'loss and gradients', 'between forward': 'loss and gradients', 'loss': 'loss',
         'backward': 'gradients', 'between backward': 'gradients'}

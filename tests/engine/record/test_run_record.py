@@ -372,16 +372,47 @@ def test_a_signal_ends_it_and_is_written_down(tmp_path, number, swallows):
             'was written yet') in log.read_text()
 
 
+@pytest.mark.usefixtures('usual_signals')
+def test_workers_that_a_signal_ends_too_raise_nothing(tmp_path):
+    """A scheduler sends it to all processes, and PyTorch raises when a worker dies."""
+    class WorkerDies(Hook):
+        def before_train_epoch(self, runner):
+            signal.signal(signal.SIGCHLD, self.fail)
+
+        def after_error(self, runner, error):
+            os.kill(os.getpid(), signal.SIGCHLD)
+            signal.getsignal(signal.SIGCHLD)  # as above
+
+        @staticmethod
+        def fail(*args):
+            raise RuntimeError('DataLoader worker is killed by signal: Terminated.')
+
+    with pytest.raises(SystemExit):
+        build(tmp_path, hooks=[Signal(signal.SIGTERM), WorkerDies()]).train()
+    (log, ) = tmp_path.glob('*/*.log')
+    assert 'RuntimeError' not in log.read_text()
+
+
+@pytest.mark.usefixtures('usual_signals')
+def test_a_test_that_is_ended_says_so(tmp_path, warned, monkeypatch):
+    runner = build(tmp_path)
+    monkeypatch.setattr(Toy, 'test_step', lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        runner.test()
+    assert warned[-1][1] == ('The test was ended by SIGTERM before it had scores: the same command '
+                             'begins anew')
+
+
 def test_one_that_waits_outside_python_ends_all_the_same():
     """As for a process that is gone: there no handler of Python's runs."""
-    code = ('import signal, threading, time\n'
+    code = ('import time\n'
             'from mmvssd.engine.record import signals\n'
             'signals.PATIENCE = 0.2\n'
-            'ending = signals.EndingSignals(lambda text: print(text, flush=True),\n'
-            '                               lambda: print("the last word", flush=True))\n'
+            'class Deaf(signals.EndingSignals):\n'
+            '    def _receive(self, *args): pass  # a handler whose turn never comes\n'
+            'ending = Deaf(lambda text: print(text, flush=True),\n'
+            '              lambda: print("the last word", flush=True))\n'
             'ending.watch()\n'
-            'for number in signals.ENDING:  # a handler whose turn never comes\n'
-            '    signal.signal(number, lambda *args: None)\n'
             'print("ready", flush=True)\n'
             'while True: time.sleep(1)\n')
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True,

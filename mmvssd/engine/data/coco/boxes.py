@@ -4,7 +4,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.findings import Place
-from mmvssd.phrases import counted, numbered, short
+from mmvssd.phrases import counted, none_of, numbered, short
 
 #: Sides of an image that a box's side may be long. Beyond it a box is no box of that image.
 LONGEST = 10
@@ -108,7 +108,7 @@ class Boxes:
 
     def check_lost(self, count: int) -> None:
         """Note that no box of a file can be used."""
-        self.stop(f'none of the {count} boxes can be used', self.examples.get('area'),
+        self.stop(f'{none_of(count, "box")} can be used', self.examples.get('area'),
                   self._cause_of_loss(count))
 
     def _cause_of_loss(self, count: int) -> str:

@@ -8,7 +8,7 @@ from mmvssd.engine.data.coco.boxes import Boxes
 from mmvssd.engine.data.coco.masks import Masks
 from mmvssd.engine.data.coco.values import is_id, is_number
 from mmvssd.engine.data.findings import Findings, Place
-from mmvssd.phrases import short
+from mmvssd.phrases import none_of, numbered, of_all, short
 
 
 class Use(NamedTuple):
@@ -235,18 +235,20 @@ class _File:
         count = len(self.annotations)
         if not count:
             return
+        every = of_all(count, count, 'annotation')
         if self.ignored == count:
-            self.stop(f'all {count} annotations have a true ignore, and a reader leaves them out',
-                      advice='Write "ignore": 0, or leave it out')
+            self.stop(numbered(f'{every} [has|have] a true ignore, and a reader leaves [it|them] '
+                               'out', count), advice='Write "ignore": 0, or leave it out')
         elif not self.kept:
             types = ('. Some are texts in one place and numbers in the other'
                      if self.other_types else '')
-            self.stop(f'none of the {count} annotations is of a listed image and category and not '
-                      'to be ignored', advice='Compare image_id and category_id with the ids that '
-                                              f'the file lists{types}')
+            self.stop(f'{none_of(count, "annotation")} is of a listed image and category '
+                      'and not to be ignored',
+                      advice='Compare image_id and category_id with the ids that the file '
+                             f'lists{types}')
         elif self.crowds == self.kept:
-            self.stop(f'all {count} annotations have iscrowd 1, which leaves nothing to train or '
-                      'to score', advice='Objects have iscrowd 0')
+            self.stop(numbered(f'{every} [has|have] iscrowd 1, which leaves nothing to train or to '
+                               'score', count), advice='Objects have iscrowd 0')
         elif not sum(self.objects.values()):
             self.boxes.check_lost(count)
         else:

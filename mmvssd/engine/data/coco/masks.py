@@ -6,7 +6,7 @@ from mmvssd.engine.data.coco.boxes import CORNERS, ROUNDING
 from mmvssd.engine.data.coco.run_lengths import RUN_LENGTHS, rle_problem, run_lengths
 from mmvssd.engine.data.coco.values import is_number
 from mmvssd.engine.data.findings import Place
-from mmvssd.phrases import numbered, short
+from mmvssd.phrases import counted, numbered, short
 
 POLYGONS = 'A mask is [[x1, y1, x2, y2, x3, y3, ...], ...]'
 FEW_POINTS = 'whose polygons all have fewer than three points or an odd count of coordinates'
@@ -102,10 +102,11 @@ class Masks:
         """
         note = self.stop if sum(self.problems.values()) == objects else self.warn
         for problem, number in self.problems.items():
-            note(f'{number} of {objects} masks {problem}', self.examples[problem], MASKS[problem])
+            note(f'{number} of {counted(objects, "mask")} {problem}', self.examples[problem],
+                 MASKS[problem])
         if self.absent:
-            self.stop(numbered(f'{{}} of {kept} annotations [has|have] no segmentation, and masks '
-                               'are trained or scored', self.absent),
+            self.stop(numbered(f'{{}} of {counted(kept, "annotation")} [has|have] no segmentation, '
+                               'and masks are trained or scored', self.absent),
                       self.examples['mask'], NO_MASKS)
 
 

@@ -63,8 +63,9 @@ def _compare(classes: List[str], names: List[str], where: str, findings: Finding
     """Compare the recipe's classes with the folders, which are numbered in sorted order."""
     if len(classes) != len(names):
         apart = sorted(set(classes) ^ set(names), key=str)
-        findings.stop(where, f'has {counted(len(names), "folder")}, the recipe has {len(classes)} '
-                             f'classes; only one of both has {some(apart)}')
+        findings.stop(where, f'has {counted(len(names), "folder")}, the recipe has '
+                             f'{counted(len(classes), "class")}; only one of both has '
+                             f'{some(apart)}')
         return
     common = set(classes) & set(names)
     for index, (name, folder) in enumerate(zip(classes, names)):

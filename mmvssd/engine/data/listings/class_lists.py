@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Tuple
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.class_folders import SPLITS
 from mmvssd.engine.data.listings.lines import BESIDES_PATHS, besides, lines_of
-from mmvssd.phrases import short
+from mmvssd.phrases import counted, short
 
 #: Share of labels that contradict their folders from which on it is no slip.
 MOST = 0.5
@@ -93,8 +93,8 @@ def _compare_labels(classes: List[str], labels: Dict[str, Tuple[int, int]], wher
     most = len(wrong) > MOST * seen and any(map(_stand_for_classes, labels_in.values()))
     for example in wrong:
         (findings.stop if most else findings.warn)(
-            where, f'{{}} of {seen} labels [is that|are those] of another class than the '
-                   'folder', example,
+            where, f'{{}} of {counted(seen, "label")} [is that|are those] of another class than '
+                   'the folder', example,
             'A label is the place of its class in metainfo.classes, counted from 0')
 
 
