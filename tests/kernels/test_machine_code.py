@@ -10,8 +10,9 @@ from mmvssd_kernels.benchmark.control_flow import Flow, Instruction
 def code(text):
     """Read a letter for each instruction.
 
-    a accesses memory, and p with a predicate, s the stack; ( is the head of a loop, and ) its end. The branch
-    [ runs what follows or what follows on the |, which all leave to what follows on the ].
+    a accesses memory, and p with a predicate, s the stack; ( is the head of a loop, and ) its end.
+    The branch [ runs what follows or what follows on the |, which all leave to what follows on
+    the ].
     """
     found, heads = [], []
     for i, letter in enumerate(text):

@@ -21,7 +21,7 @@ def model(op, name):
     return BACKBONES[family](dict(settings, depths=(1, 1, 1, 1)))
 
 
-@pytest.mark.parametrize('op, name', OPS)
+@pytest.mark.parametrize(('op', 'name'), OPS)
 def test_inputs_lie_in_memory_as_in_the_model(op, name, model):
     found = []
     for module in model.modules():

@@ -18,8 +18,9 @@ TOTAL_COLUMNS = ('least MB', 'MB', 'best µs', 'best of copy', 'estimate µs', '
 OP_COLUMNS = ('op', 'shape', 'dtype', 'GPU', *(f'forward: {name}' for name in TOTAL_COLUMNS),
               *(f'with backward: {name}' for name in TOTAL_COLUMNS))
 KERNEL_COLUMNS = ('kernel', 'pass', 'first launched by', 'dtype', 'GPU', 'programs', 'warps',
-                  'registers', 'stack', 'shared', 'resident warps', 'instructions/element', 'on stack/element',
-                  'bytes/access', 'MB', 'asked MB', 'issue µs', 'move µs', 'estimate µs')
+                  'registers', 'stack', 'shared', 'resident warps', 'instructions/element',
+                  'on stack/element', 'bytes/access', 'MB', 'asked MB', 'issue µs', 'move µs',
+                  'estimate µs')
 
 
 class StaticReport(NamedTuple):
@@ -77,8 +78,8 @@ class StaticReport(NamedTuple):
             f'estimate: for each kernel the longer of issue over {ISSUED} and move over {MOVED}, '
             'two shares that were chosen beside measured kernels.',
             'least MB: inputs once, outputs once; of copy: the time to copy these over the time.',
-            'stack: bytes of a thread that registers had no room for, or of an array; on stack: '
-            'instructions that access them. Those beside the loops over tokens cost next to nothing.',
+            'stack: bytes of a thread that registers had no room for, or of an array. '
+            'on stack: instructions that access them, next to none if they lie beside all loops.',
             'asked MB: what loads and stores ask for, masked lanes and repetitions too. If the '
             "arguments tell which side of a branch runs, only that side's.",
             'An element is one of the output, once for each sequence. Instructions are those of '

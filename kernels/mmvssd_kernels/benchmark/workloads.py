@@ -3,7 +3,6 @@
 Axes are those of :mod:`mmvssd_kernels.description`; H W is the grid of a stage.
 """
 import math
-import os
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
@@ -135,13 +134,22 @@ class Workload(NamedTuple):
         return self._empty(dtype, 'meta')
 
     def _empty(self, dtype: torch.dtype, device: str) -> Dict[str, Tensor]:
-        shapes = {name: shape(one.axes, self.sizes)
-                  for name, one in self.description.inputs.items()}
-        split = SPLIT.get(self.op, ())
-        views = dict(zip(split, _views([shapes[name] for name in split], dtype, device)))
+        inputs = self.description.inputs
+        split = {name: inputs[name].axes.split() for name in SPLIT.get(self.op, ())}
+        views = self._views(split, dtype, device) if split else {}
         return {name: (views[name] if name in views else torch.empty(
-                    shapes[name], dtype=_input_dtype(one, dtype), device=device)).requires_grad_()
-                for name, one in self.description.inputs.items()}
+                    shape(one.axes, self.sizes), dtype=_input_dtype(one, dtype), device=device)
+                       ).requires_grad_() for name, one in inputs.items()}
+
+    def _views(self, axes: Dict[str, List[str]], dtype: torch.dtype,
+               device: str) -> Dict[str, Tensor]:
+        """Return tensors that are parts of one, behind the axes that they have in common."""
+        common = [letters[0] for letters in zip(*axes.values()) if len({*letters}) == 1]
+        shapes = [[self.sizes[axis] for axis in letters] for letters in axes.values()]
+        widths = [math.prod(one[len(common):]) for one in shapes]
+        whole = torch.empty((*shapes[0][:len(common)], sum(widths)), dtype=dtype, device=device)
+        parts = whole.split(widths, dim=-1)
+        return {name: part.view(one) for name, part, one in zip(axes, parts, shapes)}
 
     def output_gradient(self, dtype: torch.dtype, device: str) -> Tensor:
         """Draw a gradient of the op's output."""
@@ -165,16 +173,6 @@ class Workload(NamedTuple):
         if not backward:
             return forward
         return forward + output + inputs + (0 if op.linear else inputs)
-
-
-def _views(shapes: Sequence[Tuple[int, ...]], dtype: torch.dtype, device: str) -> List[Tensor]:
-    """Return tensors that are parts of one, behind the axes that they have in common."""
-    if not shapes:
-        return []
-    common = os.path.commonprefix(shapes)
-    widths = [math.prod(one[len(common):]) for one in shapes]
-    whole = torch.empty((*common, sum(widths)), dtype=dtype, device=device)
-    return [part.view(one) for part, one in zip(whole.split(widths, dim=-1), shapes)]
 
 
 def _bytes(shape: Tuple[int, ...], dtype: torch.dtype) -> int:
