@@ -123,3 +123,35 @@ def test_sums_of_steps_are_exact(compiled_before, tmp_path):
     steps, products = map(int, done.stdout.split())
     # the second says that this compiler does fuse
     assert steps == 0 < products
+
+
+MIXED = """
+import re
+import torch
+from mmvssd_kernels.benchmark import compilation
+from mmvssd_kernels.benchmark.workloads import workloads
+
+work = next(w for w in workloads() if w.op == 'selective_scan_2d').on_grid(2, (8, 8))
+inputs = work.description.inputs
+compiler = compilation.Compiler(90)
+for widened in False, True:
+    inputs['dt_weight'] = inputs['dt_weight']._replace(widened=widened)
+    launch = compilation.launches_of(work, torch.bfloat16, 90)[0]
+    ttir = compiler.compile(launch).asm['ttir']
+    print(launch.name, len(re.findall('tt.dot ', ttir)), len(re.findall('bf16x', ttir)))
+"""
+
+
+@pytest.mark.slow
+def test_a_float32_weight_beside_half_ranks_enters_in_three_parts(compiled_before, tmp_path):
+    script = tmp_path / 'mixed.py'
+    script.write_text(MIXED)
+    env = {**os.environ, 'TRITON_INTERPRET': '0', 'TRITON_CACHE_DIR': str(compiled_before)}
+    done = subprocess.run([sys.executable, script], text=True, capture_output=True, check=False,
+                          env=env)
+    assert done.returncode == 0, done.stderr[-5000:]
+    (kernel, one, _), (_, three, left_to_triton) = map(str.split, done.stdout.splitlines())
+    assert kernel.endswith('.outputs')
+    assert int(one) > 0
+    assert int(three) == 3 * int(one)
+    assert left_to_triton == '0'  # which would multiply six parts
