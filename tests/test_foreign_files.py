@@ -105,7 +105,8 @@ FORMS = dict(
     no_state=(dict(state_dict=None), 'its state_dict is a NoneType'),
     state_list=(dict(state_dict=[1]), 'its state_dict is a list'),
     no_meta=(dict(state_dict={}, meta=None), 'its meta is a NoneType, expected a dict'),
-    numbers=(dict(state_dict={1: torch.ones(1)}), '1 of its names is not a string, such as 1, a int'),
+    numbers=(dict(state_dict={1: torch.ones(1)}),
+             '1 of its names is not a string, such as 1, a int'),
     plain_numbers=({5: torch.ones(1)}, '1 of its names is not a string'),
     byte_names=({b'x': torch.ones(1)}, "1 of its names is not a string, such as b'x', a bytes"),
     module=(dict(state_dict={}, model=nn.Linear(1, 1)), r'holds torch.nn.modules.linear.Linear, '
