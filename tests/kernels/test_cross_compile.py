@@ -133,12 +133,10 @@ from mmvssd_kernels.benchmark.workloads import workloads
 
 work = next(w for w in workloads() if w.op == 'selective_scan_2d').on_grid(2, (8, 8))
 inputs = work.description.inputs
-compiler = compilation.Compiler(90)
-for widened in False, True:
-    inputs['dt_weight'] = inputs['dt_weight']._replace(widened=widened)
-    launch = compilation.launches_of(work, torch.bfloat16, 90)[0]
-    ttir = compiler.compile(launch).asm['ttir']
-    print(launch.name, len(re.findall('tt.dot ', ttir)), len(re.findall('bf16x', ttir)))
+inputs['dt_weight'] = inputs['dt_weight']._replace(widened=True)
+launch = compilation.launches_of(work, torch.bfloat16, 90)[0]
+ttir = compilation.Compiler(90).compile(launch).asm['ttir']
+print(launch.name, len(re.findall('tt.dot ', ttir)), len(re.findall('bf16x', ttir)))
 """
 
 
@@ -150,8 +148,7 @@ def test_a_float32_weight_beside_half_ranks_enters_in_three_parts(compiled_befor
     done = subprocess.run([sys.executable, script], text=True, capture_output=True, check=False,
                           env=env)
     assert done.returncode == 0, done.stderr[-5000:]
-    (kernel, one, _), (_, three, left_to_triton) = map(str.split, done.stdout.splitlines())
+    kernel, products, left_to_triton = done.stdout.split()
     assert kernel.endswith('.outputs')
-    assert int(one) > 0
-    assert int(three) == 3 * int(one)
+    assert int(products) == 3 * 4  # of four sequences
     assert left_to_triton == '0'  # which would multiply six parts
