@@ -34,6 +34,7 @@ def test_inputs_lie_in_memory_as_in_the_model(op, name, model):
     for stage, given in zip(stages, found):
         grid = 16 >> stage.stage, 24 >> stage.stage
         inputs = stage.on_grid(2, grid).inputs(torch.bfloat16, 'cpu')
+        assert len(given) == len(inputs)
         for (name, expected), t in zip(inputs.items(), given):
             assert layout(t) == layout(expected), (stage.name, name)
 
