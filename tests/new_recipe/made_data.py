@@ -166,6 +166,16 @@ def make_csv(root, count=8):
     (root / 'labels of all.csv').write_text('\n'.join(lines))
 
 
+def make_csv_columns(root, count=8):
+    make_csv(root, count)
+    file = root / 'labels of all.csv'
+    cells = {name: ','.join('1.0' if name == other else '0.0' for other in CLASSES)
+             for name in CLASSES}
+    _, *lines = file.read_text().splitlines()
+    rows = [line.replace(name, cells[name]) for line in lines for name in CLASSES if name in line]
+    file.write_text('\n'.join([f'image,{",".join(CLASSES)}', *rows]))
+
+
 #: What makes data of each format, and their format and task.
 MAKERS = {
     'coco': (make_coco, 'coco', 'det'),
@@ -187,6 +197,7 @@ MAKERS = {
                             'class_folders', 'cls'),
     'class-folders-arrays': (make_arrays, 'class_folders', 'cls'),
     'csv': (make_csv, 'csv', 'cls'),
+    'csv-columns': (make_csv_columns, 'csv', 'cls'),
 }
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mmengine import Config
 from PIL import Image
 
-from mmvssd.datasets.formats import MARK, Tree, recognize
+from mmvssd.datasets.formats import FORMATS, MARK, Tree, recognize
 from mmvssd.engine.data import file_facts
+from mmvssd.engine.data.findings import Findings
 from mmvssd.errors import ConfigError, DataError
 from mmvssd.new_recipe import command, new_recipe
 
@@ -216,6 +218,11 @@ def csv_file(content):
     return make
 
 
+def by_column(*rows, titles='image,cat,dog'):
+    """Give each class a column; these rows come first, of images 0 and 1."""
+    return lambda _: '\n'.join([titles, *rows, '2.jpg,1,0', '3.jpg,0,1'])
+
+
 def one_folder_beside(name, content):
     def make(root):
         made.picture(root / 'photos' / '1.jpg')
@@ -321,6 +328,14 @@ CASES = {
                                      ['encoded in UTF-16', 'labels of all.csv']),
     'CSV, two columns of classes': (csv_file(lambda text: text.replace('label', 'label,label', 1)),
                                     ["several columns 'label'", 'labels of all.csv']),
+    'CSV, a column of each class': (csv_file(by_column('0.jpg,1,1', '1.jpg,0,0')),
+                                    ['1 row has several classes', 'line 2: cat, dog',
+                                     '1 row lacks an image or a class', 'line 3: ',
+                                     'keep one in each row']),
+    'CSV, a class in two columns': (csv_file(by_column('0.jpg,1,0', titles='image,cat,cat')),
+                                    ["several columns 'cat'", 'labels of all.csv']),
+    'CSV, more than 0 and 1': (csv_file(by_column('0.jpg,1,0.5')),
+                               ['its columns are image, cat, dog', 'of 0 and 1 for each class']),
     'CSV, a quote': (csv_file(lambda text: text.replace(',cat', ',"cat', 1)),
                      ['is a quote not closed?', 'labels of all.csv']),
     'CSV without rows': (one_folder_beside('labels.csv', 'image,label\n'), [
@@ -534,6 +549,37 @@ def test_a_table_of_one_class_hides_no_folders(tmp_path):
     (root / 'list.csv').write_text('image,label\n' + '\n'.join(
         f'{path.relative_to(root)},{index % 2}' for index, path in enumerate(images)))
     assert 'Choose with --format csv or class_folders' in message_of(root)
+
+
+def test_a_class_that_is_several_in_one(tmp_path, capsys):
+    """It is trained as it is, for it may be meant: sea lion beside sea and lion."""
+    for between, doubtful in ((' ', True), ('; ', True), ('|', True), ('-', False)):
+        root = tmp_path / str(ord(between[0]))
+        made.make_csv(root)
+        for index in range(10, 20):
+            made.picture(root / 'pictures' / f'{index}.jpg')
+        rows = [f'{index}.jpg,cat{between}dog' for index in range(10, 20)]
+        with open(root / 'labels of all.csv', 'a') as file:
+            file.write('\n' + '\n'.join(rows))
+        new_recipe(str(root), f'{root}.py', arch='vssd-nano')
+        said = ' '.join(capsys.readouterr().out.split())
+        assert ('1 class may be several in one' in said) == doubtful
+        assert (f"the first: 'cat{between}dog')" in said) == doubtful
+        assert Config.fromfile(f'{root}.py').classes == ('cat', f'cat{between}dog', 'dog')
+
+
+def test_columns_of_classes_keep_their_order(tmp_path):
+    """Also that of which no row has a 1; a column of numbers without a title is no class."""
+    root = tmp_path / 'data'
+    made.make_csv(root)
+    rows = [f'{index},{index}.jpg,{index % 2},{(index + 1) % 2},0,{"train" if index else "val"}'
+            for index in range(8)]
+    (root / 'labels of all.csv').write_text('\n'.join([',image,Zebra,Ant,Cow,split', *rows]))
+    name, found = recognize(Tree(root))
+    data = FORMATS[name].read(Tree(root), found, Findings())
+    assert data.classes == ['Zebra', 'Ant', 'Cow']
+    assert {part: [item.label for item in one.items] for part, one in data.parts.items()} == dict(
+        train=[0, 1, 0, 1, 0, 1, 0], val=[1])
 
 
 def test_label_maps_of_other_names_that_are_asked_for(tmp_path, capsys):

@@ -1,8 +1,12 @@
-"""Classification data as a CSV file: an image and its class in each row."""
+"""Classification data as a CSV file: an image and its class in each row.
+
+The class is a name in one column, or the column of several that has the row's only 1.
+"""
 import csv
 import io
+import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from mmvssd.datasets.formats.class_names import FILES, read_text
 from mmvssd.datasets.formats.dividing import settled
@@ -21,26 +25,38 @@ LABEL_COLUMNS = ('label', 'class', 'category', 'target', 'class_name', 'label_na
 PART_COLUMNS = ('split', 'subset', 'set', 'part', 'fold', 'partition')
 #: Columns of boxes, which are read from other formats.
 BOX_COLUMNS = {'xmin', 'ymin', 'bbox', 'x1', 'xmax'}
+#: What columns of classes hold, in lower case.
+IS_SET = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true': True}
 DELIMITERS = ',;\t|'
 #: Rows in which images are looked for to recognize such a file.
 PROBED = 20
 PROBED_BYTES = 4096
+ONE_CLASS = 'A classifier gives an image one class: keep one in each row'
+
+
+class Row(NamedTuple):
+    """A row of a table; what it lacks is empty.
+
+    Attributes:
+        line: Number of its line.
+        cells: Its text.
+        image: Name of the image.
+        labels: Its classes, of which there should be one.
+        part: Name of the part.
+    """
+
+    line: int
+    cells: List[str]
+    image: str
+    labels: List[str]
+    part: str
 
 
 class Table(NamedTuple):
-    """Rows of a file, with the places of their columns.
+    """Rows of a file below its titles, and the classes if each has a column."""
 
-    Attributes:
-        rows: The rows below the header, each with the number of its line.
-        image: Place of the image's name.
-        label: Place of the class.
-        part: Place of the part, or None.
-    """
-
-    rows: List[tuple]
-    image: int
-    label: int
-    part: Optional[int]
+    rows: List[Row]
+    classes: Optional[List[str]] = None
 
 
 def find(tree: Tree) -> Optional[Found]:
@@ -58,9 +74,26 @@ def _is_list(file: Path, tree: Tree) -> bool:
         return tree.file is not None or any(
             ending.encode() in file.read_bytes()[:PROBED_BYTES].replace(b'\0', b'').lower()
             for ending in IMAGE_ENDINGS)
-    names = [row[table.image] for _, row in table.rows[:PROBED] if len(row) > table.image]
+    names = [row.image for row in table.rows[:PROBED]]
     return any(Path(name).name in tree.by_name or Path(name).name in tree.by_stem
                or name.lower().endswith(IMAGE_ENDINGS) for name in names)
+
+
+def _read_lines(file: Path) -> List[Tuple[int, List[str]]]:
+    """Return each line that is not empty, with its number."""
+    text = read_text(file)
+    first = next((line for line in text.splitlines() if line.strip()), '')
+    delimiter = max(DELIMITERS, key=first.count)
+    try:
+        read = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+        lines = [(number, [cell.strip() for cell in row]) for number, row in enumerate(read, 1)
+                 if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise DataError(f'{file}: cannot be read as a table ({error}); is a quote '
+                        'not closed?') from error
+    if not lines:
+        raise DataError(f'{file}: is empty')
+    return lines
 
 
 def _read_table(file: Path) -> Table:
@@ -69,45 +102,68 @@ def _read_table(file: Path) -> Table:
     Raises:
         DataError: It cannot be read, or its columns are none of images and classes.
     """
-    text = read_text(file)
-    first = next((line for line in text.splitlines() if line.strip()), '')
-    delimiter = max(DELIMITERS, key=first.count)
-    try:
-        read = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(read, 1)
-                if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise DataError(f'{file}: cannot be read as a table ({error}); is a quote '
-                        'not closed?') from error
-    if not rows:
-        raise DataError(f'{file}: is empty')
-    header = [cell.lower() for cell in rows[0][1]]
+    lines = _read_lines(file)
+    titles = lines[0][1]
+    header = [title.lower() for title in titles]
     if BOX_COLUMNS & set(header):
         raise DataError(f'{file}: holds boxes ({", ".join(header)}); tables are read of classes. '
                         'Write boxes as COCO JSON')
     image, label, part = (next((header.index(name) for name in names if name in header), None)
                           for names in (IMAGE_COLUMNS, LABEL_COLUMNS, PART_COLUMNS))
-    for place in (image, label, part):
+    columns = [place for place, title in enumerate(titles) if title and place not in (image, part)]
+    of_classes = label is None and image is not None and _are_classes(columns, lines[1:])
+    for place in (image, label, part, *(columns if of_classes else ())):
         if place is not None and header.count(header[place]) > 1:
-            raise DataError(f'{file}: has several columns {header[place]!r}; keep one of them')
+            raise DataError(f'{file}: has several columns {titles[place]!r}; keep one of them')
     if image is not None and label is not None:
-        return Table(rows[1:], image, label, part)
+        return Table(_rows(lines[1:], image, [label], part))
     if len(header) == 2 and header[0].endswith(IMAGE_ENDINGS):  # no header
-        return Table(rows, 0, 1, None)
-    if len(header) == 2 and len(rows) > 1:
-        return Table(rows[1:], 0, 1, None)
+        return Table(_rows(lines, 0, [1], None))
+    if len(header) == 2 and len(lines) > 1:
+        return Table(_rows(lines[1:], 0, [1], None))
+    if image is not None and of_classes:
+        names = [titles[place] for place in columns]
+        return Table(_rows(lines[1:], image, columns, part, names), names)
     raise DataError(f'{file}: its columns are {some(header)}; expected one of images, such as '
-                    f'{IMAGE_COLUMNS[0]}, and one of classes, such as {LABEL_COLUMNS[0]}')
+                    f'{IMAGE_COLUMNS[0]}, and one of classes, such as {LABEL_COLUMNS[0]}, or a '
+                    'column of 0 and 1 for each class')
+
+
+def _are_classes(columns: Sequence[int], lines: Sequence[Tuple[int, List[str]]]) -> bool:
+    """Tell whether columns hold nothing but 0 and 1."""
+    cells = [cells[place] if place < len(cells) else '' for _, cells in lines for place in columns]
+    return len(columns) > 1 and bool(cells) and all(cell.lower() in IS_SET for cell in cells)
+
+
+def _rows(lines: Sequence[Tuple[int, List[str]]], image: int, labels: Sequence[int],
+          part: Optional[int], names: Optional[Sequence[str]] = None) -> List[Row]:
+    """Find an image, classes and part of each row; names are those of columns of 0 and 1."""
+    def cell(cells: List[str], place: Optional[int]) -> str:
+        return cells[place] if place is not None and place < len(cells) else ''
+
+    read = []
+    for line, cells in lines:
+        own = [cell(cells, place) for place in labels]
+        if names is not None:
+            own = [name for name, text in zip(names, own) if IS_SET[text.lower()]]
+        read.append(Row(line, cells, cell(cells, image), [label for label in own if label],
+                        cell(cells, part)))
+    return read
 
 
 def read(tree: Tree, found: Found, findings: Findings,
          classes: Optional[Sequence[str]] = None) -> Data:
     """Read the tables; see :func:`mmvssd.datasets.formats.coco.read`."""
     rows: List[tuple] = []
+    columns: List[str] = []
     for file in found.files:
         part = part_of_names([file.stem]) if tree.file is None else None
-        rows += _rows_of(file, part, tree, findings)
-    names = list(classes) if classes is not None else _sorted({label for _, label, _, _ in rows})
+        table = _read_table(file)
+        columns += [name for name in table.classes or () if name not in columns]
+        rows += _rows_of(table, file, part, tree, findings)
+    labels = {label for _, label, _, _ in rows}
+    _doubt_joined(labels, tree, findings)
+    names = list(classes) if classes is not None else columns + _sorted(labels - {*columns})
     groups: Dict[Optional[str], List[Item]] = {}
     seen: Dict[Path, tuple] = {}
     for image, label, part, place in rows:
@@ -125,31 +181,43 @@ def read(tree: Tree, found: Found, findings: Findings,
     parts, notes = settled(groups)
     if TRAIN not in parts and WHOLE not in parts:
         findings.stop(str(tree.root), 'no row is of training')
-    return Data(CLASSIFICATION, names, parts, listed=classes is not None, notes=notes)
+    return Data(CLASSIFICATION, names, parts, listed=classes is not None or bool(columns),
+                notes=notes)
 
 
-def _rows_of(file: Path, part: Optional[str], tree: Tree, findings: Findings) -> List[tuple]:
+def _rows_of(table: Table, file: Path, part: Optional[str], tree: Tree,
+             findings: Findings) -> List[tuple]:
     """Return image, class, part and place of each row whose image is there."""
-    table = _read_table(file)
-    wanted = [row[table.image] for _, row in table.rows if len(row) > table.image]
-    folder = folder_of(wanted, tree, file)
+    folder = folder_of([row.image for row in table.rows if row.image], tree, file)
     rows = []
-    for number, row in table.rows:
-        place = f'{file}, line {number}'
-        if len(row) <= max(table.image, table.label) or not row[table.label]:
-            findings.stop(str(file), '{} row[s] [lacks|lack] an image or a '
-                                     'class', f'line {number}: '
-                          f'{short(row)}')
+    for row in table.rows:
+        if not row.image or not row.labels:
+            findings.stop(str(file), '{} row[s] [lacks|lack] an image or a class',
+                          f'line {row.line}: {short(row.cells)}')
             continue
-        image = _image_of(row[table.image], folder, tree)
+        if len(row.labels) > 1:
+            findings.stop(str(file), '{} row[s] [has|have] several classes',
+                          f'line {row.line}: {some(row.labels)}', ONE_CLASS)
+            continue
+        image = _image_of(row.image, folder, tree)
         if image is None:
             findings.stop(str(file), '{} image[s] [is|are] not there',
-                          f'line {number}: {row[table.image]}')
+                          f'line {row.line}: {row.image}')
             continue
-        own = row[table.part].lower() if table.part is not None and (
-            len(row) > table.part) else None
-        rows.append((image, row[table.label], PARTS.get(own or '') or part, place))
+        rows.append((image, row.labels[0], PARTS.get(row.part.lower()) or part,
+                     f'{file}, line {row.line}'))
     return rows
+
+
+def _doubt_joined(labels: Set[str], tree: Tree, findings: Findings) -> None:
+    """Warn of classes that are several others with blanks or commas between."""
+    for label in sorted(labels):
+        for between in (r'\s+', r'[,;|/+]'):
+            own = [part.strip() for part in re.split(between, label)]
+            if len(own) > 1 and labels.issuperset(own):
+                findings.warn(str(tree.root), '{} class[es] may be several in one',
+                              f'{label!r}', ONE_CLASS)
+                break
 
 
 def _image_of(name: str, folder: Path, tree: Tree) -> Optional[Path]:
