@@ -22,8 +22,8 @@ from mmvssd_kernels import triton_support
 from mmvssd_kernels.benchmark import compilation, machine_code
 
 #: The narrow dtypes by capability. Turing has no bfloat16, Ampere's kernels are Hopper's but for
-#: instructions, so float16 beside bfloat16 is compiled for one of the two, and there for kernels
-#: with HALVES: others have the same code for either.
+#: instructions, so float16 beside bfloat16 is compiled for one of the two, and there of the first
+#: case for kernels with HALVES: others have the same code for either.
 HALVES = {75: (torch.float16, ), 80: (torch.bfloat16, ), 90: (torch.bfloat16, torch.float16)}
 
 
@@ -133,7 +133,7 @@ def compile_for(capability, module):
     printer.run(module.COMPILED_HALVES, first)
     if printer.has_halves:
         for dtype in more:
-            printer.run(module.COMPILED_HALVES, dtype)
+            printer.run(module.COMPILED_HALVES[:1], dtype)
 
 
 def main(path, *capabilities) -> None:
