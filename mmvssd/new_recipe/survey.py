@@ -45,7 +45,7 @@ from mmvssd.phrases import counted, none_of, numbered, some
 #: Names of tasks in sentences.
 TASKS = {DETECTION: 'detection', SEGMENTATION: 'segmentation', CLASSIFICATION: 'classification'}
 #: Endings of files that may be annotations.
-ANNOTATIONS = ('.csv', '.tsv', '.json', '.xml', '.yaml', '.yml', '.txt')
+ANNOTATIONS = ('.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.xml', '.yaml', '.yml', '.txt')
 #: Seconds that images are decoded for, to see whether they are whole.
 DECODING = 20
 #: How validation was set aside if the data have it.

@@ -14,6 +14,7 @@ from mmvssd.datasets.formats import (
     voc,
     yolo,
 )
+from mmvssd.datasets.formats.foreign import foreign_annotations, packed
 from mmvssd.datasets.formats.records import (
     CLASSIFICATION,
     DETECTION,
@@ -107,10 +108,16 @@ def recognize(tree: Tree, task: Optional[str] = None,
     broken = [str(error) for error in map(tree.json, tree.others.get('.json', ()))
               if isinstance(error, DataError)]
     weak = _found(tree, {key: one for key, one in among.items() if one.weak})
+    advice = ('. If the folders are classes, say --task cls' if 'class_folders' in weak
+              and class_folders.may_be_several(tree) else '')
     unpaired = label_maps.strangers(tree) if 'label_maps' in among else ''
     if unpaired and set(weak) <= {'class_folders'}:
-        advice = '. If the folders are classes, say --task cls' if weak else ''
         raise DataError(f'{tree.root}: {unpaired}{advice}')
+    foreign = foreign_annotations(tree) if task != CLASSIFICATION else ''
+    if foreign:
+        raise DataError(f'{tree.root}: {foreign}{advice}')
+    if task is None and class_folders.are_called_otherwise(tree):
+        weak.pop('class_folders', None)
     weak = _of_classes(tree, weak) if len(weak) > 1 else weak
     if len(weak) > 1 and _disagree(tree, weak):
         _ask(tree, weak)
@@ -139,7 +146,9 @@ def _format_of_file(tree: Tree, among: Dict[str, Format]) -> Tuple[str, Found]:
     for key, found in _found(tree, among).items():
         if tree.file in found.files:
             return key, found
-    raise DataError(f'{tree.file}: is not an annotation file of a known format; name the folder of '
+    foreign = foreign_annotations(tree)
+    raise DataError(f'{tree.root}: {foreign}' if foreign else
+                    f'{tree.file}: is not an annotation file of a known format; name the folder of '
                     'the data, or a file of COCO, LabelMe, YOLO (YAML) or CSV')
 
 
@@ -192,15 +201,24 @@ def _ask(tree: Tree, found: Dict[str, Found]) -> None:
     tasks = {FORMATS[key].task for key in found}
     choice = ('Choose with --format ' + ' or '.join(found)
               + f', or with --task {" or ".join(sorted(tasks))}' * (len(tasks) == len(found)))
-    lines = [f'  - {key}: ' + (f'{counted(len(one.files), "file")}, such as '
-             f'{some([tree.relative(file) for file in one.files[:3]])}' if one.files
-             else one.reason) for key, one in found.items()]
+    lines = [f'  - {key}: {_evidence(tree, one)}' for key, one in found.items()]
     raise DataError('\n'.join([f'{tree.root}: data of several formats are mixed. {choice}',
                                *lines]))
 
 
+def _evidence(tree: Tree, found: Found) -> str:
+    if not found.files:
+        return found.reason
+    files = some([tree.relative(file) for file in found.files[:3]])
+    doubt = f' ({found.reason})' * (found.sureness == 'a guess')
+    return f'{counted(len(found.files), "file")}, such as {files}{doubt}'
+
+
 def _advice(tree: Tree, among: Dict[str, Format]) -> str:
     """Say what is missing of files that are no data yet; empty if nothing is known of them."""
+    inside = packed(tree)
+    if inside:
+        return f'. {inside}'
     if tree.images and 'class_folders' in among:
         return '. For a classifier, put the images of each class into a folder of its name'
     return '' if tree.images else unread_advice(path.name for path in tree.unread)

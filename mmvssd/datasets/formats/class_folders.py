@@ -14,6 +14,7 @@ from mmvssd.datasets.formats.records import (
     Part,
 )
 from mmvssd.datasets.formats.tree import MARK, PARTS, Tree
+from mmvssd.datasets.formats.words import IMAGE_WORDS, MAP_WORDS, OBJECT_WORDS
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import is_hidden
 from mmvssd.errors import DataError
@@ -34,6 +35,31 @@ def find(tree: Tree) -> Optional[Found]:
     names = sorted({name for folders in by_part.values() for name in folders})
     reason = numbered('[a folder|folders] of images, of {} class[es]', len(names))
     return Found([], reason, 'likely')
+
+
+def may_be_several(tree: Tree) -> bool:
+    """Tell whether there are folders of two classes or more."""
+    try:
+        _, _, by_part = _folders(tree)
+    except DataError:  # reading says why
+        return True
+    return len({name for folders in by_part.values() for name in folders}) > 1
+
+
+def are_called_otherwise(tree: Tree) -> bool:
+    """Tell whether all folders are called as parts, images or label maps, and none as a class.
+
+    Names of label maps do not suffice: ``mask`` and ``no_mask`` may be classes.
+    """
+    try:
+        _, divided, by_part = _folders(tree)
+    except DataError:  # reading says why
+        return False
+    names = {name for folders in by_part.values() for name in folders}
+    words = [set(re.split(r'[\W_]+', name.lower())) for name in names]
+    told = IMAGE_WORDS | PARTS.keys()
+    return (not divided and len(names) > 1 and any(one & told for one in words)
+            and all(one & (told | MAP_WORDS | OBJECT_WORDS) for one in words))
 
 
 def _folders(tree: Tree) -> Tuple[Path, bool, Dict[str, Dict[str, List[Path]]]]:

@@ -1,30 +1,35 @@
-"""Classification data as a CSV file: an image and its class in each row.
+"""Classification data as a table in CSV or JSON Lines: an image and its class in each row.
 
 The class is a name in one column, or the column of several that has the row's only 1.
 """
 import csv
 import io
+import json
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from mmvssd.datasets.formats.class_names import FILES, read_text
-from mmvssd.datasets.formats.dividing import settled
+from mmvssd.datasets.formats.dividing import divide, settled
 from mmvssd.datasets.formats.records import CLASSIFICATION, TRAIN, WHOLE, Data, Found, Item
 from mmvssd.datasets.formats.tree import PARTS, Tree, folder_of, part_of_names
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import IMAGE_ENDINGS
 from mmvssd.errors import DataError
-from mmvssd.phrases import short, some
+from mmvssd.phrases import numbered, quoted, short, some
 
 #: Names of columns, in lower case.
 IMAGE_COLUMNS = ('image', 'filename', 'file_name', 'file', 'filepath', 'file_path', 'path',
                  'image_path', 'image_name', 'img', 'image_id', 'id', 'name')
 LABEL_COLUMNS = ('label', 'class', 'category', 'target', 'class_name', 'label_name', 'species',
-                 'labels', 'y')
+                 'labels', 'y', 'choice', 'dx', 'diagnosis')
 PART_COLUMNS = ('split', 'subset', 'set', 'part', 'fold', 'partition')
 #: Columns of boxes, which are read from other formats.
-BOX_COLUMNS = {'xmin', 'ymin', 'bbox', 'x1', 'xmax'}
+BOX_COLUMNS = {'xmin', 'ymin', 'bbox', 'x1', 'xmax', 'region_shape_attributes'}
+#: Columns of sentences, of which no classifier learns.
+TEXT_COLUMNS = ('text', 'caption', 'captions', 'description', 'prompt', 'sentence')
+#: How a cell begins that holds objects or several classes, and no name.
+NO_NAME = re.compile(r'[\[{]\s*[\[{"\']')
 #: What columns of classes hold, in lower case.
 IS_SET = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true': True}
 DELIMITERS = ',;\t|'
@@ -53,34 +58,63 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows of a file below its titles, and the classes if each has a column."""
+    """Rows of a file below its titles.
+
+    Attributes:
+        rows: All of them.
+        classes: Names of the classes if each has a column.
+        fault: Why it is no table of images and classes; empty if it is one.
+    """
 
     rows: List[Row]
     classes: Optional[List[str]] = None
+    fault: str = ''
 
 
 def find(tree: Tree) -> Optional[Found]:
-    """Find CSV files of which a column names images."""
-    files = [file for file in tree.annotations('.csv', '.tsv')
+    """Find tables of which a column names images; those without classes if there are no others."""
+    files = [file for file in tree.annotations('.csv', '.tsv', '.jsonl')
              if tree.file is not None or file.name.lower() not in FILES]
-    files = [file for file in files if _is_list(file, tree)]
-    return Found(files, 'a table of images and classes', 'likely') if files else None
+    lists: List[Path] = []
+    others: Dict[Path, str] = {}
+    for file in files:
+        try:
+            table = _read_table(file)
+        except DataError:  # what reads it says why
+            if tree.file is not None or any(
+                    ending.encode() in file.read_bytes()[:PROBED_BYTES].replace(b'\0', b'').lower()
+                    for ending in IMAGE_ENDINGS):
+                lists.append(file)
+            continue
+        if table.fault and (tree.file is not None or _names_images(file, tree)):
+            others[file] = table.fault
+        elif any(_is_image(row.image, tree) for row in table.rows[:PROBED]):
+            lists.append(file)
+    if not lists:
+        return Found(list(others), next(iter(others.values())), 'a guess') if others else None
+    left = some([tree.relative(file) for file in others])
+    note = f'; {left} [has|have] no column of classes' if left else ''
+    return Found(lists, 'a table of images and classes' + numbered(note, len(others)), 'likely')
 
 
-def _is_list(file: Path, tree: Tree) -> bool:
-    try:
-        table = _read_table(file)
-    except DataError:  # what reads it says why
-        return tree.file is not None or any(
-            ending.encode() in file.read_bytes()[:PROBED_BYTES].replace(b'\0', b'').lower()
-            for ending in IMAGE_ENDINGS)
-    names = [row.image for row in table.rows[:PROBED]]
-    return any(Path(name).name in tree.by_name or Path(name).name in tree.by_stem
-               or name.lower().endswith(IMAGE_ENDINGS) for name in names)
+def _is_image(name: str, tree: Tree) -> bool:
+    return (Path(name).name in tree.by_name or Path(name).name in tree.by_stem
+            or name.lower().endswith(IMAGE_ENDINGS))
+
+
+def _names_images(file: Path, tree: Tree) -> bool:
+    """Tell whether a column names another image in each row; numbers may be names by chance."""
+    lines = [cells for _, cells in _read_lines(file)[1:PROBED]]
+    columns = [{cells[place] for cells in lines if place < len(cells)}
+               for place in range(max(map(len, lines), default=0))]
+    return any(len(names) > 1 and all(_is_image(name, tree) for name in names)
+               for names in columns)
 
 
 def _read_lines(file: Path) -> List[Tuple[int, List[str]]]:
-    """Return each line that is not empty, with its number."""
+    """Return each line that is not empty, with its number; the first has the titles."""
+    if file.suffix.lower() == '.jsonl':
+        return _read_json_lines(file)
     text = read_text(file)
     first = next((line for line in text.splitlines() if line.strip()), '')
     delimiter = max(DELIMITERS, key=first.count)
@@ -96,18 +130,52 @@ def _read_lines(file: Path) -> List[Tuple[int, List[str]]]:
     return lines
 
 
+def _read_json_lines(file: Path) -> List[Tuple[int, List[str]]]:
+    """Return a text of JSON in each line, as Hugging Face's ``metadata.jsonl``, like a table."""
+    rows = []
+    for number, line in enumerate(read_text(file).split('\n'), 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise DataError(f'{file}, line {number}: is not valid JSON ({error})') from error
+        if not isinstance(row, dict):
+            raise DataError(f'{file}, line {number}: holds a {type(row).__name__}, expected a dict '
+                            'by the titles of columns')
+        if row:
+            rows.append((number, row))
+    if not rows:
+        raise DataError(f'{file}: is empty')
+    titles = list(dict.fromkeys(title for _, row in rows for title in row))
+    return [(0, titles), *((number, [_text(row.get(title)) for title in titles])
+                           for number, row in rows)]
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else '' if value is None else json.dumps(value)
+
+
 def _read_table(file: Path) -> Table:
     """Read a file.
 
     Raises:
-        DataError: It cannot be read, or its columns are none of images and classes.
+        DataError: It cannot be read.
     """
-    lines = _read_lines(file)
+    table = _table_of(_read_lines(file), file)
+    strange = next((row for row in table.rows if any(map(NO_NAME.match, row.labels))), None)
+    if strange is None:
+        return table
+    return Table([], fault=f'{file}, line {strange.line}: holds {short(strange.labels[0])}, '
+                           'expected the name of a class. Export objects as COCO JSON. '
+                           f'{ONE_CLASS}')
+
+
+def _table_of(lines: Sequence[Tuple[int, List[str]]], file: Path) -> Table:
+    """Find the columns of images, classes and parts by their titles."""
     titles = lines[0][1]
     header = [title.lower() for title in titles]
     if BOX_COLUMNS & set(header):
-        raise DataError(f'{file}: holds boxes ({", ".join(header)}); tables are read of classes. '
-                        'Write boxes as COCO JSON')
+        return Table([], fault=f'{file}: holds boxes ({", ".join(header)}); tables are read of '
+                               'classes. Export boxes as COCO JSON, YOLO or Pascal VOC')
     image, label, part = (next((header.index(name) for name in names if name in header), None)
                           for names in (IMAGE_COLUMNS, LABEL_COLUMNS, PART_COLUMNS))
     columns = [place for place, title in enumerate(titles) if title and place not in (image, part)]
@@ -119,14 +187,17 @@ def _read_table(file: Path) -> Table:
         return Table(_rows(lines[1:], image, [label], part))
     if len(header) == 2 and header[0].endswith(IMAGE_ENDINGS):  # no header
         return Table(_rows(lines, 0, [1], None))
+    if len(header) == 2 and header[1] in TEXT_COLUMNS:
+        return Table([], fault=f'{file}: has a column {titles[1]!r}, of sentences, and no classes; '
+                               f'if they are classes, call the column {LABEL_COLUMNS[0]}')
     if len(header) == 2 and len(lines) > 1:
         return Table(_rows(lines[1:], 0, [1], None))
     if image is not None and of_classes:
         names = [titles[place] for place in columns]
         return Table(_rows(lines[1:], image, columns, part, names), names)
-    raise DataError(f'{file}: its columns are {some(header)}; expected one of images, such as '
-                    f'{IMAGE_COLUMNS[0]}, and one of classes, such as {LABEL_COLUMNS[0]}, or a '
-                    'column of 0 and 1 for each class')
+    return Table([], fault=f'{file}: its columns are {", ".join(map(quoted, header))}; expected '
+                           f'one of images, such as {IMAGE_COLUMNS[0]}, and one of classes, such '
+                           f'as {LABEL_COLUMNS[0]}, or a column of 0 and 1 for each class')
 
 
 def _are_classes(columns: Sequence[int], lines: Sequence[Tuple[int, List[str]]]) -> bool:
@@ -159,6 +230,8 @@ def read(tree: Tree, found: Found, findings: Findings,
     for file in found.files:
         part = part_of_names([file.stem]) if tree.file is None else None
         table = _read_table(file)
+        if table.fault:
+            raise DataError(table.fault)
         columns += [name for name in table.classes or () if name not in columns]
         rows += _rows_of(table, file, part, tree, findings)
     labels = {label for _, label, _, _ in rows}
@@ -178,7 +251,8 @@ def read(tree: Tree, found: Found, findings: Findings,
             continue
         seen[image] = label, place
         groups.setdefault(part, []).append(Item(image, label=names.index(label), source=place))
-    parts, notes = settled(groups)
+    # a table that says nothing of parts may list images that lie in folders of such
+    parts, notes = divide(groups[None], tree) if set(groups) == {None} else settled(groups)
     if TRAIN not in parts and WHOLE not in parts:
         findings.stop(str(tree.root), 'no row is of training')
     return Data(CLASSIFICATION, names, parts, listed=classes is not None or bool(columns),

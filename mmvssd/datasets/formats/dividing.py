@@ -39,7 +39,7 @@ def divide(items: Sequence[Item], tree: Tree,
 
 
 def _is_annotated(item: Item) -> bool:
-    return bool(item.objects) or item.label_map is not None
+    return bool(item.objects) or item.label_map is not None or item.label is not None
 
 
 def settled(groups: Dict[Optional[str], List[Item]]) -> Tuple[Dict[str, Part], List[str]]:

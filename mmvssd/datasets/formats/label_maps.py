@@ -11,13 +11,20 @@ from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.pixels import LOSSY, Pixels
 from mmvssd.datasets.formats.records import SEGMENTATION, WHOLE, Data, Found, Item, Part
-from mmvssd.datasets.formats.tree import Tree, part_of_names
-from mmvssd.datasets.formats.words import IMAGE_WORDS, MAP_WORDS, SILENT_WORDS
+from mmvssd.datasets.formats.tree import PARTS, Tree, part_of_names
+from mmvssd.datasets.formats.words import IMAGE_WORDS, MAP_WORDS, OBJECT_WORDS, SILENT_WORDS
 from mmvssd.engine.data.findings import Findings
 from mmvssd.phrases import numbered, some
 
 #: What a label map's name has beside its image's.
 MAP_STEM = re.compile(r'[_-](mask|masks|label|labels|gt|seg|segmentation|labelmap)$', re.IGNORECASE)
+#: What label maps and images of some data sets have there, in folders that are called so: CamVid's
+#: and Cityscapes'. A map with another ending is one of several kinds.
+OWN_STEMS = {'labels': re.compile(r'_L$'), 'gtfine': re.compile(r'_gtFine_labelTrainIds$'),
+             'gtcoarse': re.compile(r'_gtCoarse_labelTrainIds$'),
+             'leftimg8bit': re.compile(r'_leftImg8bit$')}
+#: Endings of Cityscapes' other kinds of label maps.
+OTHER_STEM = re.compile(r'_gt(Fine|Coarse)_(labelIds|instanceIds|color)$')
 #: Most colours of an image that may be a label map though its folder does not say of what, and how
 #: many are looked at.
 FEW_COLOURS, PROBED = 64, 5
@@ -36,10 +43,18 @@ def find(tree: Tree) -> Optional[Found]:
 def strangers(tree: Tree) -> str:
     """Say that images and label maps lie in folders called so, but share no name; else ''."""
     pairs, alone = _pairs(tree)
-    others = set(tree.images) - set(alone)
-    if pairs or not alone or not others or not all(
-            _words(Path(tree.relative(path)).parent) & IMAGE_WORDS for path in others):
+    others = {path for path in set(tree.images) - set(alone) if not _tells_objects(path, tree)}
+    if pairs or not alone or not all(_is_called_image(Path(tree.relative(path)).parent)
+                                     for path in others):
         return ''
+    if not others:
+        few = all(map(_has_few_colours, alone[:PROBED]))
+        return (f'{tree.relative(min(alone))} and others are label maps without images. Put the '
+                'images beside their folder, into one called images' if few else '')
+    if any(OTHER_STEM.search(path.stem) for path in alone):
+        return (f'{tree.relative(min(others))} has no label map that ends with '
+                '_gtFine_labelTrainIds.png. Write these with csCreateTrainIdLabelImgs of the '
+                'package cityscapesscripts')
     return (f'no label map has the name of an image: {tree.relative(min(others))}, '
             f'{tree.relative(min(alone))}. Call label maps as their images, as a.png beside a.jpg')
 
@@ -53,6 +68,15 @@ def _unlabelled(tree: Tree, pairs: List[Tuple[Path, List[Path]]]) -> List[Path]:
             and not _role(Path(tree.relative(path)))[1]]
 
 
+def _is_called_image(folder: Path) -> bool:
+    """Tell whether a folder is called as one of images, or only as a part."""
+    return bool(_words(folder) & IMAGE_WORDS) or _words(Path(folder.name)) <= PARTS.keys()
+
+
+def _tells_objects(path: Path, tree: Tree) -> bool:
+    return bool(_words(Path(tree.relative(path)).parent) & OBJECT_WORDS)
+
+
 def _words(path: Path) -> Set[str]:
     return set(re.split(r'[\W_]+', str(path).lower()))
 
@@ -63,6 +87,8 @@ def _pairs(tree: Tree) -> Tuple[List[Tuple[Path, List[Path]]], List[Path]]:
     maps: Dict[str, List[Path]] = defaultdict(list)
     twins = {(path.parent, path.stem) for path in tree.images if path.suffix.lower() in LOSSY}
     for path in tree.images:
+        if _tells_objects(path, tree):
+            continue
         key, is_map = _role(Path(tree.relative(path)))
         beside = path.suffix.lower() == '.png' and (path.parent, path.stem) in twins
         (maps if is_map or beside else images)[key].append(path)
@@ -98,18 +124,20 @@ def _has_few_colours(path: Path) -> bool:
 
 def _role(path: Path) -> Tuple[str, bool]:
     """Return what an image and its label map have in common, and whether this is the map."""
-    parts, is_map = [], False
+    parts, is_map, stem = [], False, MAP_STEM.sub('', path.stem)
+    is_map_stem = stem != path.stem
     for name in path.parts[:-1]:
         words = [word for word in re.split(r'[\W_]+', name.lower()) if word]
         if set(words) & (IMAGE_WORDS | MAP_WORDS):
             is_map = bool(set(words) & MAP_WORDS)
+            for word in OWN_STEMS.keys() & words:
+                stem = OWN_STEMS[word].sub('', stem)
             words = [re.sub('annot$', '', word) for word in words
                      if word not in IMAGE_WORDS | SILENT_WORDS
                      and (word not in MAP_WORDS or word.endswith('annot'))]
             name = '_'.join(word for word in words if word)
         parts.append(name)
-    stem = MAP_STEM.sub('', path.stem)
-    return '/'.join([part for part in parts if part] + [stem]), is_map or stem != path.stem
+    return '/'.join([part for part in parts if part] + [stem]), is_map or is_map_stem
 
 
 def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequence[str]] = None,
@@ -125,7 +153,7 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
         like: Data whose label maps mean the same.
     """
     pairs, alone = _pairs(tree)
-    for path in alone:
+    for path in [path for path in alone if not OTHER_STEM.search(path.stem)]:
         findings.warn(str(tree.root), '{} label map[s] [has|have] no image', str(path))
     for path in _unlabelled(tree, pairs):
         findings.warn(str(tree.root), '{} image[s] [has|have] no label map and [is|are] left out, '

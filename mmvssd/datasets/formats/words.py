@@ -8,6 +8,8 @@ MAP_WORDS = {'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'a
              'labelmap', 'labelmaps', 'seg', 'gtfine', 'gtcoarse', 'trainannot', 'valannot',
              'testannot'}
 SILENT_WORDS = {'map', 'maps', 'dir', 'class', 'png', 'ground', 'truth'}
+#: Words of folders whose maps tell objects apart, and not only classes.
+OBJECT_WORDS = {'segmentationobject', 'panoptic'}
 #: Words that tell images from what annotates them, and no more.
 KINDS = IMAGE_WORDS | MAP_WORDS | SILENT_WORDS | {
     'xml', 'xmls', 'json', 'jsons', 'coco', 'voc', 'yolo', 'labelme', 'instances'}
