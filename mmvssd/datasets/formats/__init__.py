@@ -108,12 +108,13 @@ def recognize(tree: Tree, task: Optional[str] = None,
     broken = [str(error) for error in map(tree.json, tree.others.get('.json', ()))
               if isinstance(error, DataError)]
     weak = _found(tree, {key: one for key, one in among.items() if one.weak})
-    advice = ('. If the folders are classes, say --task cls' if 'class_folders' in weak
-              and class_folders.may_be_several(tree) else '')
+    may_be_classes = 'class_folders' in weak and class_folders.may_be_several(tree)
+    advice = '. If the folders are classes, say --task cls' if may_be_classes else ''
     unpaired = label_maps.strangers(tree) if 'label_maps' in among else ''
     if unpaired and set(weak) <= {'class_folders'}:
         raise DataError(f'{tree.root}: {unpaired}{advice}')
-    foreign = foreign_annotations(tree) if task != CLASSIFICATION else ''
+    with_lists = not may_be_classes and 'csv' not in weak
+    foreign = foreign_annotations(tree, with_lists) if task != CLASSIFICATION else ''
     if foreign:
         raise DataError(f'{tree.root}: {foreign}{advice}')
     if task is None and class_folders.are_called_otherwise(tree):

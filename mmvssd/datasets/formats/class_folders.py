@@ -13,13 +13,17 @@ from mmvssd.datasets.formats.records import (
     Item,
     Part,
 )
-from mmvssd.datasets.formats.tree import MARK, PARTS, Tree
+from mmvssd.datasets.formats.tree import MARK, PARTS, Tree, part_of_names
 from mmvssd.datasets.formats.words import IMAGE_WORDS, MAP_WORDS, OBJECT_WORDS
 from mmvssd.engine.data.findings import Findings
 from mmvssd.engine.data.listings.folders import is_hidden
 from mmvssd.errors import DataError
 from mmvssd.phrases import counted, numbered, some, suggestion
 
+#: Folder into which CVAT writes images without a class.
+NO_LABEL = 'no_label'
+#: Endings of lists that may say which images are of which part.
+LISTS = ('.txt', '.csv', '.tsv', '.json')
 #: Endings that MMPreTrain's CustomDataset reads, in either case.
 READ_IN_PLACE = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
@@ -77,7 +81,7 @@ def _folders(tree: Tree) -> Tuple[Path, bool, Dict[str, Dict[str, List[Path]]]]:
     by_part: Dict[str, Dict[str, List[Path]]] = defaultdict(lambda: defaultdict(list))
     for path, parts in zip(tree.images, places):
         part = _part(parts[0]) if divided else WHOLE
-        if len(parts) > 1 + divided and part is not None:
+        if len(parts) > 1 + divided and part is not None and parts[divided] != NO_LABEL:
             by_part[part][parts[divided]].append(path)
     if len(by_part) == 1 and divided:  # one part is a whole
         by_part = {WHOLE: by_part.popitem()[1]}
@@ -123,10 +127,15 @@ def read(tree: Tree, found: Found, findings: Findings,
                                        if name in folders)), f'Listed are {some(classes)}')
         names = list(classes)
     trained = by_part.get(TRAIN, by_part.get(WHOLE, {}))
+    only = f'{min(trained)}, and a classifier needs two' if len(trained) == 1 else ''
+    if only and len(names) > 1:
+        findings.stop(str(tree.root), f'training has only the class {only}', advice='Put images of '
+                      'all classes into it. If the others show faults of that one, as in MVTec AD, '
+                      'a segmentation can learn their label maps')
     parts = {}
     for part, folders in by_part.items():
         for name, files in folders.items():
-            if trained and name not in trained:
+            if trained and name not in trained and not only:
                 findings.stop(str(tree.root), '{} class[es] that the training data lack',
                               str(files[0].parent), 'Rename or remove such folders. Training has '
                               f'{some(sorted(trained))}{suggestion(name, trained)}')
@@ -138,6 +147,11 @@ def read(tree: Tree, found: Found, findings: Findings,
     beside = [path for path in tree.images if path not in read_images]
     notes = [numbered('{} image[s] [lies|lie] in no folder of a class and [is|are] not read, such '
                       'as ', len(beside)) + str(beside[0])] if beside else []
+    lists = [tree.relative(file) for ending in LISTS for file in tree.others.get(ending, ())
+             if part_of_names([file.stem])] if WHOLE in by_part else []
+    if lists:
+        notes.append(numbered(f'{some(lists)} may divide the images, and [is|are] not read; images '
+                              'of parts lie in folders such as train and val', len(lists)))
     empty = _without_images(tree, base, divided, names)
     if empty:
         notes.append(f'{counted(len(empty), "folder")} beside those of the classes without an '

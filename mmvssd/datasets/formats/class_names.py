@@ -11,12 +11,17 @@ from mmvssd.errors import DataError
 #: Names of such files, in lower case, the best first.
 FILES = ('class_dict.csv', 'classes.csv', 'labelmap.txt', 'label_colors.txt', 'classes.txt',
          'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', '_darknet.labels')
+#: Roboflow's name of such a file of label maps, and how it begins; of classes others begin.
+ROBOFLOW, PIXEL_VALUE = '_classes.csv', 'pixel value'
 #: Titles of columns of CSV files, in lower case: of names and of numbers, the
 #: best first, and of colours.
 NAME_TITLES = ('name', 'class_name', 'class name', 'classname', 'label_name', 'names', 'class',
                'label', 'classes', 'labels', 'category')
-NUMBER_TITLES = ('id', 'class_id', 'label_id', 'category_id', 'index', 'number', 'value')
+NUMBER_TITLES = ('id', 'class_id', 'label_id', 'category_id', 'index', 'number', 'value',
+                 PIXEL_VALUE)
 COLOUR_TITLES = (('r', 'g', 'b'), ('red', 'green', 'blue'))
+#: Largest number of a class up to which gaps between numbers are filled.
+MOST_NUMBERS = 255
 #: Lines of LabelMe's lists that are no classes.
 NO_CLASSES = ('__ignore__', )
 
@@ -37,7 +42,9 @@ def find_names(tree: Tree) -> Optional[Names]:
     """
     files = {path.name.lower(): path for ending in ('.txt', '.csv', '.names', '.labels')
              for path in reversed(tree.others.get(ending, []))}
-    file = next((files[name] for name in FILES if name in files), None)
+    if ROBOFLOW in files and not read_text(files[ROBOFLOW]).lower().startswith(PIXEL_VALUE):
+        del files[ROBOFLOW]
+    file = next((files[name] for name in (*FILES, ROBOFLOW) if name in files), None)
     if file is None:
         return None
     text = read_text(file)
@@ -72,7 +79,19 @@ def _table(text: str) -> List[List[str]]:
     if number is not None and all(row[number:number + 1] and row[number].isdecimal()
                                   for row in rows):
         rows.sort(key=lambda row: int(row[number]))
+        if not colour:
+            rows = _without_gaps(rows, number, place)
     return [[row[index] for index in (place, *colour) if index < len(row)] for row in rows]
+
+
+def _without_gaps(rows: List[List[str]], number: int, place: int) -> List[List[str]]:
+    """Add a row for each number from 1 on that a class could have and none has."""
+    by_number = {int(row[number]): row for row in rows}
+    first, last = min(1, *by_number), max(by_number)
+    if len(by_number) < len(rows) or last > MOST_NUMBERS:
+        return rows
+    width = max(number, place) + 1
+    return [by_number.get(index, [f'class_{index}'] * width) for index in range(first, last + 1)]
 
 
 def _columns(line: str) -> List[str]:

@@ -2,6 +2,7 @@
 import codecs
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -19,6 +20,8 @@ from mmvssd.phrases import numbered, some
 
 #: Words of names of COCO's files beside those of instances.
 OTHER_KINDS = ('keypoints', 'captions', 'stuff', 'panoptic', 'image_info')
+#: How paths begin that lead out of the data, to where an annotation tool had the images.
+OUTSIDE = re.compile(r'/|\.\./|[A-Za-z]:/|\w+://')
 #: Keys of an object that are taken over into a file that is written anew.
 KEPT = ('bbox', 'area', 'iscrowd', 'segmentation')
 
@@ -108,8 +111,9 @@ def _read_file(tree: Tree, file: Path,
     if isinstance(content, DataError):
         raise content
     annotations, images = _dicts(content, 'annotations'), _dicts(content, 'images')
+    notes = _names_of_urls(images)
     folder = folder_of([str(image.get('file_name', '')) for image in images], tree, file)
-    notes = _complete(annotations) + _complete_images(images, folder, tree) + _marked(file)
+    notes += _complete(annotations) + _complete_images(images, folder, tree) + _marked(file)
     counted = [one for one in annotations if not one.get('ignore')]
     masks = bool(counted) and all(one.get('segmentation') for one in counted)
     own = type(findings)()
@@ -141,6 +145,16 @@ def _read_file(tree: Tree, file: Path,
                                        for note in notes]
 
 
+def _names_of_urls(images: Sequence[dict]) -> List[str]:
+    """Give images of LVIS names: the folder and the file that their addresses end with."""
+    lacking = [image for image in images
+               if 'file_name' not in image and isinstance(image.get('coco_url'), str)]
+    for image in lacking:
+        image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
+    return [numbered("{} image[s] [lacks|lack] 'file_name', taken from 'coco_url'",
+                     len(lacking))] * bool(lacking)
+
+
 def _marked(file: Path) -> List[str]:
     """Say if a file begins with a byte order mark, which the host does not read."""
     with open(file, 'rb') as content:
@@ -167,7 +181,7 @@ def _complete(annotations: Sequence[dict]) -> List[str]:
 
 def _complete_images(images: Sequence[dict], folder: Path, tree: Tree) -> List[str]:
     """Write paths as they are on the disk, and add sizes that are lacking; say what was changed."""
-    slashes = letters = sizes = 0
+    slashes = letters = places = sizes = 0
     for image in images:
         name = image.get('file_name')
         if not isinstance(name, str):
@@ -179,6 +193,11 @@ def _complete_images(images: Sequence[dict], folder: Path, tree: Tree) -> List[s
         if meant is not None:
             image['file_name'] = name = os.path.relpath(meant, folder)
             letters += 1
+        elsewhere = OUTSIDE.match(name) and not (folder / name).is_file()
+        known = tree.by_name.get(name.rpartition('/')[2], []) if elsewhere else []
+        if len(known) == 1:
+            image['file_name'] = name = os.path.relpath(known[0], folder)
+            places += 1
         if 'width' not in image and 'height' not in image:
             fact = any_header(str(folder / name))
             if fact is not None:
@@ -187,6 +206,8 @@ def _complete_images(images: Sequence[dict], folder: Path, tree: Tree) -> List[s
     told = (('{} file name[s] [has|have] backslashes, taken as slashes', slashes),
             ('{} file name[s] [differs|differ] from [its file|their files] in capitals or accents, '
              'and [is|are] mended', letters),
+            ('{} file name[s] [leads|lead] to another machine, taken for the only image of that '
+             'name', places),
             ('{} image[s] [lacks|lack] width and height, taken from [its file|their files]', sizes))
     return [numbered(text, count) for text, count in told if count]
 

@@ -60,11 +60,16 @@ KINDS = (
     Kind(('.txt', ), re.compile(DOTA, re.MULTILINE), 'a text of DOTA, of turned boxes',
          'Convert it to YOLO, with the four corners of each box as a polygon'),
 )
+#: A list that also lies beside folders of classes.
+LIST = Kind(('.txt', ), re.compile(rb'^\S.*\.(jpe?g|png|bmp|tiff?|webp)[ \t]+\d+\s*$',
+                                   re.MULTILINE | re.IGNORECASE),
+            'a list of images and numbers',
+            'Make it a CSV file: image,label in its first line, and commas in place of blanks')
 
 
-def foreign_annotations(tree: Tree) -> str:
+def foreign_annotations(tree: Tree, with_lists: bool = True) -> str:
     """Say which annotations below a folder are of a form that is not read; else ''."""
-    for kind in KINDS:
+    for kind in (*KINDS, LIST) if with_lists else KINDS:
         files = [file for ending in kind.endings for file in tree.annotations(ending)]
         for file in files[::max(1, len(files) // PROBED)]:
             if kind.mark.search(_head(file)):

@@ -40,8 +40,8 @@ def image_near(candidates: Sequence[Path], file: Path, named: str, tree: Tree) -
 
     def nearness(path: Path) -> tuple:
         other = _place(path, tree)
-        common = _common(place, other)
-        agreeing = _common(PurePosixPath(named).parts[::-1], path.parts[::-1])
+        common = shared_length(place, other)
+        agreeing = shared_length(PurePosixPath(named).parts[::-1], path.parts[::-1])
         depth = abs(len(path.parts) - len(file.parts))
         # a PNG file beside a JPEG file of its name is a label map
         png = path.suffix.lower() == '.png'
@@ -62,7 +62,7 @@ def _place(path: Path, tree: Tree) -> List[str]:
     return ['_'.join(some_words) for some_words in words if some_words]
 
 
-def _common(first: Sequence[str], second: Sequence[str]) -> int:
+def shared_length(first: Sequence[str], second: Sequence[str]) -> int:
     """Return how many names two paths have in common from their beginning on."""
     pairs = enumerate(zip(first, second))
     return next((index for index, (one, other) in pairs if one != other),

@@ -54,9 +54,12 @@ def read(tree: Tree, found: Found, findings: Findings,
     ``difficult`` become crowds: neither trained on nor scored.
     """
     named = find_names(tree) if classes is None else None
-    known = list(classes) if classes is not None else named.names if named else None
     read_files = [(file, _Annotation.read(file, findings)) for file in found.files]
-    names = known or sorted({name for _, one in read_files if one for name, _, _ in one.objects})
+    used = {name for _, one in read_files if one for name, _, _ in one.objects}
+    known = list(classes) if classes is not None else None
+    if named:  # CVAT lists a background besides
+        known = [name for name in named.names if name.lower() != 'background' or name in used]
+    names = known or sorted(used)
     items, twice = [], {}
     for file, one in read_files:
         if one is None:

@@ -1,14 +1,15 @@
 """Detection data in YOLO's form: a text file of boxes or polygons for each image."""
 import math
 import os
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import yaml
 
 from mmvssd.bands.kinds import any_header
 from mmvssd.datasets.formats.class_names import FILES, find_names, read_text
 from mmvssd.datasets.formats.dividing import divide, settled
+from mmvssd.datasets.formats.images import shared_length
 from mmvssd.datasets.formats.objects import clipped, from_box, from_polygons
 from mmvssd.datasets.formats.records import DETECTION, TEST, TRAIN, VAL, Data, Found, Item
 from mmvssd.datasets.formats.tree import PARTS, Tree
@@ -25,7 +26,9 @@ MOST_CLASSES = 1000
 #: What numbers may be beyond 0 and 1 through rounding.
 ROUNDING = 1e-3
 FORM = ('A line is CLASS X Y WIDTH HEIGHT or CLASS X1 Y1 X2 Y2 X3 Y3 ..., shares of the '
-        "image's width and height")
+        "image's width and height; key points behind a box need kpt_shape in data.yaml")
+#: Numbers of a polygon of four points, which turned boxes have, and polygons that tell something.
+QUADRANGLE, FEW = 9, 3
 #: Folders of texts and of images.
 LABELS, IMAGES = 'labels', 'images'
 
@@ -123,16 +126,19 @@ def read(tree: Tree, found: Found, findings: Findings,
     if named:
         notes.append(f'classes are those of {named.file}')
     keypoints = 'kpt_shape' in content
-    groups = _listed_images(tree, description, content, findings) if description else {
-        None: tree.images}
-    items = {part: [_Text(image, names, keypoints, findings).item() for image in images]
+    groups = (_listed_images(tree, description, content, findings) if description
+              else _darknets_parts(tree, findings) or {None: tree.images})
+    texts = {part: [_Text(image, names, keypoints, findings) for image in images]
              for part, images in groups.items()}
+    items = {part: [text.item() for text in some_texts] for part, some_texts in texts.items()}
     every = [item for part in items.values() for item in part]
     if names is None:
         names = _numbered(every, findings)
         notes.append('no file names the classes; name them with --classes')
     parts, said = divide(items[None], tree) if None in items else settled(items)
     _note_mixture(every, str(tree.root), findings)
+    _note_key_points([text for some_texts in texts.values() for text in some_texts],
+                     str(tree.root), findings)
     _check_texts(tree, every, findings)
     return Data(DETECTION, names, parts, notes=[*notes, *said])
 
@@ -226,6 +232,30 @@ def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
     return images
 
 
+def _darknets_parts(tree: Tree, findings: Findings) -> Dict[Optional[str], List[Path]]:
+    """Return the images of each part by lists such as ``train.txt`` and ``valid.txt``, if any."""
+    groups: Dict[Optional[str], List[Path]] = {}
+    for file in tree.others.get('.txt', ()):
+        part = PARTS.get(file.stem.lower())
+        lines = read_text(file).splitlines() if part and file.stem not in tree.by_stem else []
+        images = {line.strip(): _ending_like(line, tree) for line in lines if line.strip()}
+        if not any(images.values()):
+            continue
+        for line in (line for line, image in images.items() if image is None):
+            findings.stop(str(file), '{} image[s] [is|are] not there', line)
+        groups.setdefault(part, []).extend(image for image in images.values() if image)
+    return groups if TRAIN in groups and len(groups) > 1 else {}
+
+
+def _ending_like(line: str, tree: Tree) -> Optional[Path]:
+    """Return the only image whose path ends most like a line, which leads to another machine."""
+    named = PurePosixPath(line.strip().replace('\\', '/'))
+    agreeing = {path: shared_length(named.parts[::-1], path.parts[::-1])
+                for path in tree.by_name.get(named.name, ())}
+    best = [path for path, count in agreeing.items() if count == max(agreeing.values())]
+    return best[0] if len(best) == 1 else None
+
+
 class _Text:
     """The text of an image while it is read.
 
@@ -234,12 +264,17 @@ class _Text:
         names: Names of the classes; None for any.
         keypoints: Whether lines are boxes followed by key points, which are left out.
         findings: Where faults are noted.
+
+    Attributes:
+        polygons: How many numbers each line of a polygon has, and whether the first ones could be
+            a box within the image.
     """
 
     def __init__(self, image: Path, names: Optional[Sequence[str]], keypoints: bool,
                  findings: Findings):
         self.image, self.names, self.keypoints = image, names, keypoints
         self.file, self.findings = label_of(image), findings
+        self.polygons: List[Tuple[int, bool]] = []
         fact = any_header(str(image))
         # without it the image is noted as unreadable
         self.size = upright_size(fact) if fact else (1, 1)
@@ -313,6 +348,9 @@ class _Text:
         if one['area'] <= 0:
             self._stop('{} polygon[s] without area', example)
             return None
+        x, y, width, height = numbers[1:BOX]
+        self.polygons.append((len(numbers), width / 2 <= min(x, 1 - x) + ROUNDING
+                              and height / 2 <= min(y, 1 - y) + ROUNDING))
         return one
 
 
@@ -325,6 +363,18 @@ def _note_mixture(items: Sequence[Item], where: str, findings: Findings) -> None
                              'numbers, [a box|boxes], and the others polygons; a polygon of two '
                              'points would look like a box',
                       item.source, 'Boxes only are trained')
+
+
+def _note_key_points(texts: Sequence[_Text], where: str, findings: Findings) -> None:
+    """Note polygons that may be boxes with key points: all are equally long and begin as boxes."""
+    polygons = [polygon for text in texts for polygon in text.polygons]
+    lengths = {length for length, _ in polygons}
+    if len(polygons) >= FEW and len(lengths) == 1 and lengths.pop() > QUADRANGLE and all(
+            is_box for _, is_box in polygons):
+        first = next(text.file for text in texts if text.polygons)
+        findings.warn(where, f'all {counted(len(polygons), "polygon")} have equally many numbers, '
+                             'as boxes with key points have', str(first),
+                      'If they are such, write kpt_shape into data.yaml')
 
 
 def _check_texts(tree: Tree, items: Sequence[Item], findings: Findings) -> None:
