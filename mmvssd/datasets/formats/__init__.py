@@ -110,13 +110,13 @@ def recognize(tree: Tree, task: Optional[str] = None,
     weak = _found(tree, {key: one for key, one in among.items() if one.weak})
     may_be_classes = 'class_folders' in weak and class_folders.may_be_several(tree)
     advice = '. If the folders are classes, say --task cls' if may_be_classes else ''
-    unpaired = label_maps.strangers(tree) if 'label_maps' in among else ''
-    if unpaired and set(weak) <= {'class_folders'}:
-        raise DataError(f'{tree.root}: {unpaired}{advice}')
     with_lists = not may_be_classes and 'csv' not in weak
     foreign = foreign_annotations(tree, with_lists) if task != CLASSIFICATION else ''
     if foreign:
         raise DataError(f'{tree.root}: {foreign}{advice}')
+    unpaired = label_maps.strangers(tree) if 'label_maps' in among else ''
+    if unpaired and set(weak) <= {'class_folders'}:
+        raise DataError(f'{tree.root}: {unpaired}{advice}')
     if task is None and class_folders.are_called_otherwise(tree):
         weak.pop('class_folders', None)
     weak = _of_classes(tree, weak) if len(weak) > 1 else weak

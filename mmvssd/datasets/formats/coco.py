@@ -145,6 +145,14 @@ def _read_file(tree: Tree, file: Path,
                                        for note in notes]
 
 
+def _from_elsewhere(name: str, tree: Tree) -> Optional[Path]:
+    """Return the only image of a name with a path of another machine, if it is of the same part."""
+    *folders, base = name.split('/')
+    known = tree.by_name.get(base, []) if OUTSIDE.match(name) else []
+    part = part_of_names(reversed(folders))
+    return known[0] if len(known) == 1 and part in (None, tree.part_of(known[0].parent)) else None
+
+
 def _names_of_urls(images: Sequence[dict]) -> List[str]:
     """Give images of LVIS names: the folder and the file that their addresses end with."""
     lacking = [image for image in images
@@ -193,10 +201,9 @@ def _complete_images(images: Sequence[dict], folder: Path, tree: Tree) -> List[s
         if meant is not None:
             image['file_name'] = name = os.path.relpath(meant, folder)
             letters += 1
-        elsewhere = OUTSIDE.match(name) and not (folder / name).is_file()
-        known = tree.by_name.get(name.rpartition('/')[2], []) if elsewhere else []
-        if len(known) == 1:
-            image['file_name'] = name = os.path.relpath(known[0], folder)
+        here = None if (folder / name).is_file() else _from_elsewhere(name, tree)
+        if here is not None:
+            image['file_name'] = name = os.path.relpath(here, folder)
             places += 1
         if 'width' not in image and 'height' not in image:
             fact = any_header(str(folder / name))

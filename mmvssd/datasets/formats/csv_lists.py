@@ -26,6 +26,8 @@ LABEL_COLUMNS = ('label', 'class', 'category', 'target', 'class_name', 'label_na
 PART_COLUMNS = ('split', 'subset', 'set', 'part', 'fold', 'partition')
 #: Columns of boxes, which are read from other formats.
 BOX_COLUMNS = {'xmin', 'ymin', 'bbox', 'x1', 'xmax', 'region_shape_attributes'}
+#: Part of the names of Kaggle's tables that show how predictions are handed in.
+SUBMISSION = 'submission'
 #: Columns of sentences, of which no classifier learns.
 TEXT_COLUMNS = ('text', 'caption', 'captions', 'description', 'prompt', 'sentence')
 #: How a cell begins that holds objects or several classes, and no name.
@@ -73,8 +75,8 @@ class Table(NamedTuple):
 
 def find(tree: Tree) -> Optional[Found]:
     """Find tables of which a column names images; those without classes if there are no others."""
-    files = [file for file in tree.annotations('.csv', '.tsv', '.jsonl')
-             if tree.file is not None or file.name.lower() not in FILES]
+    files = [file for file in tree.annotations('.csv', '.tsv', '.jsonl') if tree.file is not None
+             or not (file.name.lower() in FILES or SUBMISSION in file.stem.lower())]
     lists: List[Path] = []
     others: Dict[Path, str] = {}
     for file in files:
@@ -103,12 +105,12 @@ def _is_image(name: str, tree: Tree) -> bool:
 
 
 def _names_images(file: Path, tree: Tree) -> bool:
-    """Tell whether a column names another image in each row; numbers may be names by chance."""
+    """Tell whether a column names images, and not all are numbers, which may be names by chance."""
     lines = [cells for _, cells in _read_lines(file)[1:PROBED]]
     columns = [{cells[place] for cells in lines if place < len(cells)}
                for place in range(max(map(len, lines), default=0))]
-    return any(len(names) > 1 and all(_is_image(name, tree) for name in names)
-               for names in columns)
+    return any(all(_is_image(name, tree) for name in names)
+               and not all(map(str.isdecimal, names)) for names in columns)
 
 
 def _read_lines(file: Path) -> List[Tuple[int, List[str]]]:

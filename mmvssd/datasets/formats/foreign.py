@@ -9,8 +9,10 @@ from mmvssd.phrases import some
 #: Bytes that are looked at, and files of each ending.
 HEAD, PROBED = 65536, 20
 READ = 'COCO JSON, YOLO or Pascal VOC'
-#: A line of KITTI's texts: a class and numbers; and one of DOTA's: corners, a class, a number.
+#: A line of the texts of KITTI, of the OIDv4 toolkit, of DOTA, and of VisDrone or MOT Challenge.
 KITTI = rb'^[A-Za-z_]+( -?[\d.]+){14,15}\s*$'
+OIDV4 = rb'^[A-Za-z][\w ]*( \d+\.\d+){4}\s*$'
+VISDRONE = rb'^(-?[\d.]+,){6,}-?[\d.]*\s*$'
 DOTA = rb'^(imagesource:|gsd:|(-?[\d.]+ ){8}\S+ [012]\s*$)'
 
 
@@ -59,6 +61,10 @@ KINDS = (
          f'Convert it to {READ}'),
     Kind(('.txt', ), re.compile(DOTA, re.MULTILINE), 'a text of DOTA, of turned boxes',
          'Convert it to YOLO, with the four corners of each box as a polygon'),
+    Kind(('.txt', ), re.compile(OIDV4, re.MULTILINE), 'a text of classes and boxes in pixels, as '
+         'of the OIDv4 toolkit', f'Convert it to {READ}'),
+    Kind(('.txt', ), re.compile(VISDRONE, re.MULTILINE), 'a text of numbers with commas, as of '
+         'VisDrone or MOT Challenge', f'Convert it to {READ}'),
 )
 #: A list that also lies beside folders of classes.
 LIST = Kind(('.txt', ), re.compile(rb'^\S.*\.(jpe?g|png|bmp|tiff?|webp)[ \t]+\d+\s*$',

@@ -7,6 +7,7 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from PIL import Image
 
+from mmvssd.bands.files import NUMPY
 from mmvssd.datasets.formats.class_names import find_names
 from mmvssd.datasets.formats.dividing import divide
 from mmvssd.datasets.formats.pixels import LOSSY, Pixels
@@ -18,16 +19,18 @@ from mmvssd.phrases import numbered, some
 
 #: What a label map's name has beside its image's.
 MAP_STEM = re.compile(r'[_-](mask|masks|label|labels|gt|seg|segmentation|labelmap)$', re.IGNORECASE)
-#: What label maps and images of some data sets have there, in folders that are called so: CamVid's
-#: and Cityscapes'. A map with another ending is one of several kinds.
-OWN_STEMS = {'labels': re.compile(r'_L$'), 'gtfine': re.compile(r'_gtFine_labelTrainIds$'),
-             'gtcoarse': re.compile(r'_gtCoarse_labelTrainIds$'),
-             'leftimg8bit': re.compile(r'_leftImg8bit$')}
+#: What names of images and of label maps have that do not agree without it: of Cityscapes, CamVid,
+#: DeepGlobe, Potsdam.
+OWN_IMAGE_STEM = re.compile(r'_(leftImg8bit|sat|rgb|image|img)$', re.IGNORECASE)
+OWN_MAP_STEM = re.compile(r'_(L|gtFine_labelTrainIds|gtCoarse_labelTrainIds)$')
 #: Endings of Cityscapes' other kinds of label maps.
 OTHER_STEM = re.compile(r'_gt(Fine|Coarse)_(labelIds|instanceIds|color)$')
 #: Most colours of an image that may be a label map though its folder does not say of what, and how
 #: many are looked at.
 FEW_COLOURS, PROBED = 64, 5
+
+#: Images, and label maps, by what an image and its label map have in common.
+Roles = Tuple[Dict[str, List[Path]], Dict[str, List[Path]]]
 
 
 def find(tree: Tree) -> Optional[Found]:
@@ -41,11 +44,11 @@ def find(tree: Tree) -> Optional[Found]:
 
 
 def strangers(tree: Tree) -> str:
-    """Say that images and label maps lie in folders called so, but share no name; else ''."""
+    """Say that images and label maps lie there, but make no pairs; else ''."""
     pairs, alone = _pairs(tree)
     others = {path for path in set(tree.images) - set(alone) if not _tells_objects(path, tree)}
-    if pairs or not alone or not all(_is_called_image(Path(tree.relative(path)).parent)
-                                     for path in others):
+    if pairs or not alone or not (all(_is_called_image(Path(tree.relative(path)).parent)
+                                      for path in others) or _differ(alone, sorted(others))):
         return ''
     if not others:
         few = all(map(_has_few_colours, alone[:PROBED]))
@@ -55,8 +58,20 @@ def strangers(tree: Tree) -> str:
         return (f'{tree.relative(min(others))} has no label map that ends with '
                 '_gtFine_labelTrainIds.png. Write these with csCreateTrainIdLabelImgs of the '
                 'package cityscapesscripts')
+    shared = min(others, key=lambda path: sum(one.stem == path.stem for one in alone) != 1)
+    maps = [tree.relative(path) for path in alone if path.stem == shared.stem]
+    if maps:
+        return (f'{tree.relative(shared)} may have the label map{"s" * (len(maps) > 1)} '
+                f'{some(maps)}. Give folders of images and of label maps one place and the same '
+                'names below, as images/train and masks/train, with one label map for each image')
     return (f'no label map has the name of an image: {tree.relative(min(others))}, '
             f'{tree.relative(min(alone))}. Call label maps as their images, as a.png beside a.jpg')
+
+
+def _differ(maps: Sequence[Path], images: Sequence[Path]) -> bool:
+    """Tell whether some have few colours, as label maps have, and others many."""
+    return all(map(_has_few_colours, maps[:PROBED])) and not any(
+        map(_has_few_colours, images[:PROBED]))
 
 
 def _unlabelled(tree: Tree, pairs: List[Tuple[Path, List[Path]]]) -> List[Path]:
@@ -83,33 +98,48 @@ def _words(path: Path) -> Set[str]:
 
 def _pairs(tree: Tree) -> Tuple[List[Tuple[Path, List[Path]]], List[Path]]:
     """Return images with their label maps, and label maps without an image."""
-    images: Dict[str, List[Path]] = defaultdict(list)
-    maps: Dict[str, List[Path]] = defaultdict(list)
-    twins = {(path.parent, path.stem) for path in tree.images if path.suffix.lower() in LOSSY}
-    for path in tree.images:
-        if _tells_objects(path, tree):
-            continue
-        key, is_map = _role(Path(tree.relative(path)))
-        beside = path.suffix.lower() == '.png' and (path.parent, path.stem) in twins
-        (maps if is_map or beside else images)[key].append(path)
-    if not images.keys() & maps.keys():
-        images, maps = _by_name(images), _by_name(maps)
-        common = images.keys() & maps.keys()
-        # classes may be called mask and none, with images of the same names
-        if any(len(images[key]) > 1 or len(maps[key]) > 1 for key in common) or not all(
-                _has_few_colours(maps[key][0]) for key in sorted(common)[:PROBED]):
-            return [], [path for paths in maps.values() for path in paths]
+    roles = [_by_role(tree, own) for own in (False, True)]
+    found = next((one for one in roles if one[0].keys() & one[1].keys()), None) or next(
+        (one for one in map(_by_name, roles) if _may_be_pairs(*one)), None)
+    if found is None:
+        return [], [path for paths in roles[0][1].values() for path in paths]
+    images, maps = found
     pairs = [(path, maps[key]) for key, paths in images.items() if key in maps for path in paths]
     alone = [path for key, paths in maps.items() if key not in images for path in paths]
     return pairs, alone
 
 
-def _by_name(paths: Dict[str, List[Path]]) -> Dict[str, List[Path]]:
+def _by_role(tree: Tree, own: bool) -> Roles:
+    """Return images and label maps by what both have in common; see :func:`_role`."""
+    images, maps = defaultdict(list), defaultdict(list)
+    twins = {(path.parent, path.stem) for path in tree.images if path.suffix.lower() in LOSSY}
+    for path in tree.images:
+        if _tells_objects(path, tree):
+            continue
+        key, is_map = _role(Path(tree.relative(path)), own)
+        beside = path.suffix.lower() == '.png' and (path.parent, path.stem) in twins
+        (maps if is_map or beside else images)[key].append(path)
+    # LabelMe writes arrays beside
+    for key, paths in maps.items():
+        maps[key] = [path for path in paths if path.suffix.lower() not in NUMPY] or paths
+    return images, maps
+
+
+def _may_be_pairs(images: Dict[str, List[Path]], maps: Dict[str, List[Path]]) -> bool:
+    """Tell whether files of one name are pairs: ``mask`` and ``none`` may be folders of classes."""
+    common = images.keys() & maps.keys()
+    return bool(common) and all(
+        len(images[key]) == len(maps[key]) == 1 for key in common) and all(
+        _has_few_colours(maps[key][0]) for key in sorted(common)[:PROBED])
+
+
+def _by_name(roles: Roles) -> Roles:
     """Return paths by part and name, whatever the folders are called besides."""
-    named: Dict[str, List[Path]] = defaultdict(list)
-    for key, files in paths.items():
-        *folders, stem = key.split('/')
-        named[f'{part_of_names(folders)}/{stem}'] += files
+    named = defaultdict(list), defaultdict(list)
+    for ours, paths in zip(named, roles):
+        for key, files in paths.items():
+            *folders, stem = key.split('/')
+            ours[f'{part_of_names(folders)}/{stem}'] += files
     return named
 
 
@@ -122,22 +152,28 @@ def _has_few_colours(path: Path) -> bool:
         return False
 
 
-def _role(path: Path) -> Tuple[str, bool]:
-    """Return what an image and its label map have in common, and whether this is the map."""
+def _role(path: Path, own: bool = False) -> Tuple[str, bool]:
+    """Return what an image and its label map have in common, and whether this is the map.
+
+    Args:
+        path: The image, seen from the root.
+        own: Whether names are without what some data sets give images, or label maps, only.
+    """
     parts, is_map, stem = [], False, MAP_STEM.sub('', path.stem)
     is_map_stem = stem != path.stem
     for name in path.parts[:-1]:
         words = [word for word in re.split(r'[\W_]+', name.lower()) if word]
         if set(words) & (IMAGE_WORDS | MAP_WORDS):
             is_map = bool(set(words) & MAP_WORDS)
-            for word in OWN_STEMS.keys() & words:
-                stem = OWN_STEMS[word].sub('', stem)
             words = [re.sub('annot$', '', word) for word in words
                      if word not in IMAGE_WORDS | SILENT_WORDS
                      and (word not in MAP_WORDS or word.endswith('annot'))]
             name = '_'.join(word for word in words if word)
         parts.append(name)
-    return '/'.join([part for part in parts if part] + [stem]), is_map or is_map_stem
+    is_map = is_map or is_map_stem
+    if own:
+        stem = (OWN_MAP_STEM if is_map else OWN_IMAGE_STEM).sub('', stem)
+    return '/'.join([part for part in parts if part] + [stem]), is_map
 
 
 def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequence[str]] = None,

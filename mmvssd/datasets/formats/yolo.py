@@ -187,7 +187,7 @@ def _listed_images(tree: Tree, file: Path, content: dict,
                 raise DataError(f'{file}: {key!r} is not a path of a folder or list')
             root = content.get('path')
             images += _images_of(path, root if isinstance(root, str) else None, file, findings,
-                                 key)
+                                 key, tree)
         if images or PARTS[key] != TEST:
             groups.setdefault(PARTS[key], []).extend(images)
     if not any(groups.values()):
@@ -196,7 +196,7 @@ def _listed_images(tree: Tree, file: Path, content: dict,
 
 
 def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
-               key: str) -> List[Path]:
+               key: str, tree: Tree) -> List[Path]:
     """Return the images of an entry, wherever the file was when it was written."""
     text = path.replace('\\', '/')
     places = [file.parent / root / text] if root else []
@@ -220,6 +220,8 @@ def _images_of(path: str, root: Optional[str], file: Path, findings: Findings,
         image = Path(os.path.normpath(place.parent / line.strip().replace('\\', '/')))
         if not image.is_file() and (file.parent / line.strip()).is_file():
             image = file.parent / line.strip()
+        if not image.is_file():  # it leads to another machine
+            image = _ending_like(line, tree) or image
         if not image.is_file():
             findings.stop(str(place), '{} image[s] [is|are] not '
                                       'there', f'line {number}: {line.strip()}')
