@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -336,6 +337,10 @@ CASES = {
                                     ["several columns 'cat'", 'labels of all.csv']),
     'CSV, more than 0 and 1': (csv_file(by_column('0.jpg,1,0.5')),
                                ['its columns are image, cat, dog', 'of 0 and 1 for each class']),
+    'CSV of objects': (csv_file(lambda text: text.replace(',cat', ',"[{""x"": 1}]"')), [
+        "line 2: holds '[{", 'expected the name of a class']),
+    'CSV of sentences': (csv_file(lambda text: text.replace('label', 'text', 1)),
+                         ["a column 'text', of sentences"]),
     'CSV, a quote': (csv_file(lambda text: text.replace(',cat', ',"cat', 1)),
                      ['is a quote not closed?', 'labels of all.csv']),
     'CSV without rows': (one_folder_beside('labels.csv', 'image,label\n'), [
@@ -566,6 +571,94 @@ def test_a_class_that_is_several_in_one(tmp_path, capsys):
         assert ('1 class may be several in one' in said) == doubtful
         assert (f"the first: 'cat{between}dog')" in said) == doubtful
         assert Config.fromfile(f'{root}.py').classes == ('cat', f'cat{between}dog', 'dog')
+
+
+#: Annotations of other forms, of images 0.jpg and 1.jpg in images, and what is said of them.
+FOREIGN = {
+    'annotations.xml': ('<?xml version="1.0"?>\n<annotations>\n<version>1.1</version><meta>',
+                        "CVAT's own XML, which is not read. Export from CVAT as COCO"),
+    'tasks.json': ('[{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}]}]',
+                   "Label Studio's own JSON, which is not read"),
+    'via.json': ('{"0.jpg9": {"regions": [{"shape_attributes": {"name": "rect"}}]}}', 'VIA'),
+    'ann/0.jpg.json': ('{"objects": [{"classTitle": "cat"}]}', "Supervisely's own"),
+    'export.ndjson': ('{"data_row": {"id": "a"}}\n{"data_row": {}}\n', "Labelbox's own"),
+    'default.json': ('{"categories": {"label": {"label_groups": []}}}', "Datumaro's own"),
+    'captions.json': ('{"images": [], "annotations": [{"caption": "a cat"}]}', 'holds captions'),
+    'panoptic.json': ('{"images": [], "annotations": [{"segments_info": []}], "categories": []}',
+                      'holds panoptic segments'),
+    'label_2/0.txt': (f'Car 0.00 0 {"-1.57 " * 12}\n'.replace(' \n', '\n'), 'a text of KITTI'),
+    'labelTxt/1.txt': ('1.0 2.0 9.0 2.0 9.0 8.0 1.0 8.0 ship 0\n', 'a text of DOTA'),
+    'Label/0.txt': ('Traffic light 1.0 2.0 9.5 8.0\n', 'OIDv4'),
+    'annotations/0.txt': ('1,2,30,40,1,4,0,0\n', 'VisDrone'),
+    'list.txt': ('0.jpg 0\n1.jpg 1\n', 'a list of images and numbers'),
+}
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_other_annotations_get_a_pointer(name, tmp_path):
+    """Also if they are named; folders of classes need --task cls beside them, but of a list."""
+    content, text = FOREIGN[name]
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content)
+    for index in range(2):
+        made.picture(tmp_path / 'images' / f'{index}.jpg')
+    for data in (tmp_path, file):
+        with pytest.raises(DataError, match=re.escape(text)) as caught:
+            recognize(Tree(data))
+        assert file.name in str(caught.value)
+        assert '--task cls' not in str(caught.value)
+    made.picture(tmp_path / 'other' / '2.jpg')
+    if name == 'list.txt':
+        assert recognize(Tree(tmp_path))[0] == 'class_folders'
+    else:
+        with pytest.raises(DataError, match='say --task cls'):
+            recognize(Tree(tmp_path))
+    assert recognize(Tree(tmp_path), task='cls')[0] == 'class_folders'
+
+
+def test_archives_and_tables_with_images_inside(tmp_path):
+    for name, text in (('a.zip', 'Unpack it'), ('b.parquet', 'Write these as files')):
+        (tmp_path / name).write_bytes(b'x')
+        for data in (tmp_path, tmp_path / name):
+            with pytest.raises(DataError, match=f'{name}: .*{text}'):
+                recognize(Tree(data))
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize('folders', [('train', 'train_labels'), ('2_Ortho_RGB', '5_Labels'),
+                                     ('images_part_1', 'images_part_2'), ('Training_Input',
+                                                                          'Validation_Input')])
+def test_folders_that_are_called_otherwise_are_no_classes(folders, tmp_path):
+    """Unless somebody says so."""
+    for folder in folders:
+        for name in 'ab':
+            path = tmp_path / folder / f'{folder}{name}.png'
+            if 'abels' in folder:
+                made.label_map(path, (0, 1))
+            else:
+                made.picture(path)
+    with pytest.raises(DataError, match='has the name of an image|no data of a known format'):
+        recognize(Tree(tmp_path))
+    assert recognize(Tree(tmp_path), task='cls')[0] == 'class_folders'
+
+
+def test_label_maps_without_images(tmp_path):
+    """What tells objects apart is no image of them."""
+    for folder in ('SegmentationClass', 'SegmentationObject'):
+        made.label_map(tmp_path / folder / '0.png', (0, 1))
+    with pytest.raises(DataError, match='SegmentationClass/0.png and others are label maps wit'):
+        recognize(Tree(tmp_path))
+    for folder in ('with_mask', 'without_mask'):  # photographs
+        made.picture(tmp_path / 'faces' / folder / f'{folder}.png')
+    assert recognize(Tree(tmp_path / 'faces'))[0] == 'class_folders'
+
+
+def test_only_one_class_in_training(tmp_path):
+    for folder in ('train/good', 'test/good', 'test/broken'):
+        for index in range(2):
+            made.picture(tmp_path / 'data' / folder / f'{index}.png')
+    assert 'training has only the class good, and' in message_of(tmp_path / 'data')
 
 
 def test_columns_of_classes_keep_their_order(tmp_path):

@@ -144,11 +144,14 @@ def _teaches(form: Format, task: Optional[str]) -> bool:
 
 def _format_of_file(tree: Tree, among: Dict[str, Format]) -> Tuple[str, Found]:
     """Return the format of an annotation file that was named."""
+    foreign = foreign_annotations(tree)
+    if foreign:
+        raise DataError(f'{tree.root}: {foreign}')
     for key, found in _found(tree, among).items():
         if tree.file in found.files:
             return key, found
-    foreign = foreign_annotations(tree)
-    raise DataError(f'{tree.root}: {foreign}' if foreign else
+    inside = packed(tree)
+    raise DataError(f'{tree.root}: {inside}' if inside else
                     f'{tree.file}: is not an annotation file of a known format; name the folder of '
                     'the data, or a file of COCO, LabelMe, YOLO (YAML) or CSV')
 

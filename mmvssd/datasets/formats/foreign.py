@@ -1,7 +1,7 @@
 """Annotations in forms that are not read, told by how they begin, and what to export instead."""
 import re
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Pattern
+from typing import Any, Dict, NamedTuple, Optional, Pattern
 
 from mmvssd.datasets.formats.tree import Tree
 from mmvssd.phrases import some
@@ -9,7 +9,7 @@ from mmvssd.phrases import some
 #: Bytes that are looked at, and files of each ending.
 HEAD, PROBED = 65536, 20
 READ = 'COCO JSON, YOLO or Pascal VOC'
-#: A line of the texts of KITTI, of the OIDv4 toolkit, of DOTA, and of VisDrone or MOT Challenge.
+#: A line of the texts of KITTI, of the OIDv4 toolkit, of VisDrone and of DOTA.
 KITTI = rb'^[A-Za-z_]+( -?[\d.]+){14,15}\s*$'
 OIDV4 = rb'^[A-Za-z][\w ]*( \d+\.\d+){4}\s*$'
 VISDRONE = rb'^(-?[\d.]+,){6,}-?[\d.]*\s*$'
@@ -24,12 +24,14 @@ class Kind(NamedTuple):
         mark: What is found near the beginning of such a file, and of no other.
         name: What such a file is, as the rest of the sentence "It is ...".
         advice: What to do.
+        of_one_image: Whether each file has the name of an image.
     """
 
     endings: tuple
     mark: Pattern
     name: str
     advice: str
+    of_one_image: bool = False
 
 
 def _keys(*names: str) -> Pattern:
@@ -58,13 +60,13 @@ KINDS = (
     Kind(('.json', ), re.compile(rb'"coordinates"\s*:\s*\{'), "Create ML's JSON",
          f'Export as {READ} instead'),
     Kind(('.txt', ), re.compile(KITTI, re.MULTILINE), 'a text of KITTI',
-         f'Convert it to {READ}'),
+         f'Convert it to {READ}', True),
     Kind(('.txt', ), re.compile(DOTA, re.MULTILINE), 'a text of DOTA, of turned boxes',
-         'Convert it to YOLO, with the four corners of each box as a polygon'),
+         'Convert it to YOLO, with the four corners of each box as a polygon', True),
     Kind(('.txt', ), re.compile(OIDV4, re.MULTILINE), 'a text of classes and boxes in pixels, as '
-         'of the OIDv4 toolkit', f'Convert it to {READ}'),
+         'of the OIDv4 toolkit', f'Convert it to {READ}', True),
     Kind(('.txt', ), re.compile(VISDRONE, re.MULTILINE), 'a text of numbers with commas, as of '
-         'VisDrone or MOT Challenge', f'Convert it to {READ}'),
+         'VisDrone', f'Convert it to {READ}', True),
 )
 #: A list that also lies beside folders of classes.
 LIST = Kind(('.txt', ), re.compile(rb'^\S.*\.(jpe?g|png|bmp|tiff?|webp)[ \t]+\d+\s*$',
@@ -77,6 +79,8 @@ def foreign_annotations(tree: Tree, with_lists: bool = True) -> str:
     """Say which annotations below a folder are of a form that is not read; else ''."""
     for kind in (*KINDS, LIST) if with_lists else KINDS:
         files = [file for ending in kind.endings for file in tree.annotations(ending)]
+        if kind.of_one_image:
+            files = [file for file in files if file.stem in tree.by_stem]
         for file in files[::max(1, len(files) // PROBED)]:
             if kind.mark.search(_head(file)):
                 return f'{tree.relative(file)} is {kind.name}, which is not read. {kind.advice}'
@@ -121,7 +125,7 @@ PACKED: Dict[str, str] = {
 
 def packed(tree: Tree) -> str:
     """Say which files may hold the data, but are not looked into; else ''."""
-    files: List[Path] = [file for ending in PACKED for file in tree.others.get(ending, ())]
+    files = tree.annotations(*PACKED)
     if not files:
         return ''
     kind = PACKED[files[0].suffix.lower()]

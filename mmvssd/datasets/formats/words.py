@@ -4,9 +4,9 @@
 IMAGE_WORDS = {'image', 'images', 'img', 'imgs', 'jpegimages', 'photo', 'photos', 'picture',
                'pictures', 'input', 'inputs', 'leftimg8bit'}
 MAP_WORDS = {'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'annot', 'ann',
-             'anno', 'gt', 'groundtruth', 'segmentationclass', 'segmentationclasspng', 'segmentation',
-             'segmentations', 'labelmap', 'labelmaps', 'seg', 'gtfine', 'gtcoarse', 'trainannot', 'valannot',
-             'testannot'}
+             'anno', 'gt', 'groundtruth', 'segmentationclass', 'segmentationclasspng',
+             'segmentation', 'segmentations', 'labelmap', 'labelmaps', 'seg', 'gtfine', 'gtcoarse',
+             'trainannot', 'valannot', 'testannot'}
 SILENT_WORDS = {'map', 'maps', 'dir', 'class', 'png', 'ground', 'truth'}
 #: Words of folders whose maps tell objects apart, and not only classes.
 OBJECT_WORDS = {'segmentationobject', 'panoptic'}
