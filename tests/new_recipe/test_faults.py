@@ -240,6 +240,13 @@ def coco_text(change):
     return make
 
 
+def full_ade20k(root):
+    for index in range(2):
+        made.picture(root / f'ADE_{index}.jpg')
+        for kind in ('seg', 'parts_1'):
+            made.label_map(root / f'ADE_{index}_{kind}.png', ((9, 9, 9), (1, 2, 3)))
+
+
 def thin_label_maps(root):
     made.make_label_maps(root)
     for name in ('images/1.jpg', 'images/2.jpg'):
@@ -345,6 +352,8 @@ CASES = {
                      ['is a quote not closed?', 'labels of all.csv']),
     'CSV without rows': (one_folder_beside('labels.csv', 'image,label\n'), [
         'has one class, photos', 'labels.csv was not taken for annotations']),
+    'full ADE20K': (full_ade20k, ['2 label maps of parts', 'ADE_0_parts_1.png',
+                                  'ADEChallengeData2016']),
     'JSON without categories': (change_coco(lambda content: content.pop('categories')),
                                 ['holds no categories', 'instances.json']),
     'JSON, a key twice': (coco_text(lambda text: f'{text[:-1]}, "annotations": []}}'), [

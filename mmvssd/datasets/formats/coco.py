@@ -21,7 +21,7 @@ from mmvssd.phrases import numbered, some
 #: Words of names of COCO's files beside those of instances.
 OTHER_KINDS = ('keypoints', 'captions', 'stuff', 'panoptic', 'image_info')
 #: How paths begin that lead out of the data, to where an annotation tool had the images.
-OUTSIDE = re.compile(r'/|\.\./|[A-Za-z]:/|\w+://')
+OUTSIDE = re.compile(r'/|\.\.[/\\]|[A-Za-z]:[/\\]|\w+://')
 #: Keys of an object that are taken over into a file that is written anew.
 KEPT = ('bbox', 'area', 'iscrowd', 'segmentation')
 
@@ -147,7 +147,7 @@ def _read_file(tree: Tree, file: Path,
 
 def _from_elsewhere(name: str, tree: Tree) -> Optional[Path]:
     """Return the only image of a name with a path of another machine, if it is of the same part."""
-    *folders, base = name.split('/')
+    *folders, base = name.replace('\\', '/').split('/')
     known = tree.by_name.get(base, []) if OUTSIDE.match(name) else []
     part = part_of_names(reversed(folders))
     return known[0] if len(known) == 1 and part in (None, tree.part_of(known[0].parent)) else None

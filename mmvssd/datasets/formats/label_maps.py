@@ -25,6 +25,8 @@ OWN_IMAGE_STEM = re.compile(r'_(leftImg8bit|sat|rgb|image|img)$', re.IGNORECASE)
 OWN_MAP_STEM = re.compile(r'_(L|gtFine_labelTrainIds|gtCoarse_labelTrainIds)$')
 #: Endings of Cityscapes' other kinds of label maps.
 OTHER_STEM = re.compile(r'_gt(Fine|Coarse)_(labelIds|instanceIds|color)$')
+#: Endings of full ADE20K's label maps of the parts of objects.
+PARTS_STEM = re.compile(r'^ADE_.*_parts_\d+$')
 #: Most colours of an image that may be a label map though its folder does not say of what, and how
 #: many are looked at.
 FEW_COLOURS, PROBED = 64, 5
@@ -191,7 +193,12 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
     pairs, alone = _pairs(tree)
     for path in [path for path in alone if not OTHER_STEM.search(path.stem)]:
         findings.warn(str(tree.root), '{} label map[s] [has|have] no image', str(path))
-    for path in _unlabelled(tree, pairs):
+    unlabelled = _unlabelled(tree, pairs)
+    for path in [path for path in unlabelled if PARTS_STEM.search(path.stem)]:
+        findings.stop(str(tree.root), '{} label map[s] of parts, as full ADE20K has beside those '
+                                      'whose colours tell objects apart, and not only classes',
+                      str(path), 'Take its benchmark of scene parsing, ADEChallengeData2016')
+    for path in unlabelled:
         findings.warn(str(tree.root), '{} image[s] [has|have] no label map and [is|are] left out, '
                                       'though others '
                       'beside them have one', str(path))
