@@ -624,6 +624,9 @@ def test_other_annotations_get_a_pointer(name, tmp_path):
         with pytest.raises(DataError, match='say --task cls'):
             recognize(Tree(tmp_path))
     assert recognize(Tree(tmp_path), task='cls')[0] == 'class_folders'
+    if file.suffix == '.txt':  # what has no image's name annotates none
+        file.rename(tmp_path / 'notes.txt')
+        assert recognize(Tree(tmp_path))[0] == 'class_folders'
 
 
 def test_archives_and_tables_with_images_inside(tmp_path):
@@ -661,6 +664,18 @@ def test_label_maps_without_images(tmp_path):
     for folder in ('with_mask', 'without_mask'):  # photographs
         made.picture(tmp_path / 'faces' / folder / f'{folder}.png')
     assert recognize(Tree(tmp_path / 'faces'))[0] == 'class_folders'
+
+
+def test_label_maps_in_places_that_do_not_agree(tmp_path):
+    """As of MVTec AD, and of data sets with several kinds of label maps."""
+    for folder in ('a/train/good', 'a/test/good', 'a/test/broken', 'b/images'):
+        made.picture(tmp_path / folder / '0.png')
+    for path in ('a/ground_truth/broken/0_mask.png', 'b/v1/labels/0.png', 'b/v2/labels/0.png'):
+        made.label_map(tmp_path / path, (0, 1))
+    for name, text in (('a', 'test/broken/0.png may be the image of ground_truth/broken/0_mask.'),
+                       ('b', 'images/0.png may be the image of v1/labels/0.png, v2/labels/0.png')):
+        with pytest.raises(DataError, match=text):
+            recognize(Tree(tmp_path / name))
 
 
 def test_only_one_class_in_training(tmp_path):

@@ -6,7 +6,9 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmvssd.datasets.formats.records import (
     CLASSIFICATION,
+    TEST,
     TRAIN,
+    VAL,
     WHOLE,
     Data,
     Found,
@@ -20,6 +22,8 @@ from mmvssd.engine.data.listings.folders import is_hidden
 from mmvssd.errors import DataError
 from mmvssd.phrases import counted, numbered, some, suggestion
 
+#: Of parts.
+ORDER = (TRAIN, VAL, TEST, WHOLE)
 #: Folder into which CVAT writes images without a class.
 NO_LABEL = 'no_label'
 #: Endings of lists that may say which images are of which part.
@@ -133,7 +137,7 @@ def read(tree: Tree, found: Found, findings: Findings,
                       'all classes into it. If the others show faults of that one, as in MVTec AD, '
                       'a segmentation can learn their label maps')
     parts = {}
-    for part, folders in by_part.items():
+    for part, folders in sorted(by_part.items(), key=lambda entry: ORDER.index(entry[0])):
         for name, files in folders.items():
             if trained and name not in trained and not only:
                 findings.stop(str(tree.root), '{} class[es] that the training data lack',

@@ -35,6 +35,8 @@ NO_NAME = re.compile(r'[\[{]\s*[\[{"\']')
 #: What columns of classes hold, in lower case.
 IS_SET = {'0': False, '0.0': False, 'false': False, '1': True, '1.0': True, 'true': True}
 DELIMITERS = ',;\t|'
+#: Digits of a number that is no count and no age.
+LONG = 5
 #: Rows in which images are looked for to recognize such a file.
 PROBED = 20
 PROBED_BYTES = 4096
@@ -105,12 +107,13 @@ def _is_image(name: str, tree: Tree) -> bool:
 
 
 def _names_images(file: Path, tree: Tree) -> bool:
-    """Tell whether a column names images, and not all are numbers, which may be names by chance."""
+    """Tell whether a column names images, by more than short numbers, which may be others."""
     lines = [cells for _, cells in _read_lines(file)[1:PROBED]]
     columns = [{cells[place] for cells in lines if place < len(cells)}
                for place in range(max(map(len, lines), default=0))]
     return any(all(_is_image(name, tree) for name in names)
-               and not all(map(str.isdecimal, names)) for names in columns)
+               and not all(name.isdecimal() and len(name) < LONG for name in names)
+               for names in columns)
 
 
 def _read_lines(file: Path) -> List[Tuple[int, List[str]]]:

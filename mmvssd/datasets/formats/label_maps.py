@@ -60,14 +60,23 @@ def strangers(tree: Tree) -> str:
         return (f'{tree.relative(min(others))} has no label map that ends with '
                 '_gtFine_labelTrainIds.png. Write these with csCreateTrainIdLabelImgs of the '
                 'package cityscapesscripts')
-    shared = min(others, key=lambda path: sum(one.stem == path.stem for one in alone) != 1)
-    maps = [tree.relative(path) for path in alone if path.stem == shared.stem]
-    if maps:
-        return (f'{tree.relative(shared)} may have the label map{"s" * (len(maps) > 1)} '
-                f'{some(maps)}. Give folders of images and of label maps one place and the same '
-                'names below, as images/train and masks/train, with one label map for each image')
+    by_stem = defaultdict(list)
+    for path in alone:
+        by_stem[_stem(path, tree)].append(path)
+    candidates = {path: by_stem.get(_stem(path, tree), []) for path in sorted(others)}
+    likely = max(candidates, key=lambda path: max(
+        (len({*path.parts} & {*one.parts}) for one in candidates[path]), default=0))
+    if candidates[likely]:
+        maps = some([tree.relative(path) for path in candidates[likely]])
+        return (f'{tree.relative(likely)} may be the image of {maps}. Put images and label maps '
+                'into two folders, such as images and masks, with the same paths below, and one '
+                'label map for each image')
     return (f'no label map has the name of an image: {tree.relative(min(others))}, '
             f'{tree.relative(min(alone))}. Call label maps as their images, as a.png beside a.jpg')
+
+
+def _stem(path: Path, tree: Tree) -> str:
+    return _role(Path(tree.relative(path)), own=True)[0].rpartition('/')[2]
 
 
 def _differ(maps: Sequence[Path], images: Sequence[Path]) -> bool:
@@ -100,7 +109,10 @@ def _words(path: Path) -> Set[str]:
 
 def _pairs(tree: Tree) -> Tuple[List[Tuple[Path, List[Path]]], List[Path]]:
     """Return images with their label maps, and label maps without an image."""
-    roles = [_by_role(tree, own) for own in (False, True)]
+    first = _by_role(tree, False)
+    if not first[1]:
+        return [], []
+    roles = [first, _by_role(tree, True)]
     found = next((one for one in roles if one[0].keys() & one[1].keys()), None) or next(
         (one for one in map(_by_name, roles) if _may_be_pairs(*one)), None)
     if found is None:
