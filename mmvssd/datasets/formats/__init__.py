@@ -108,15 +108,7 @@ def recognize(tree: Tree, task: Optional[str] = None,
     broken = [str(error) for error in map(tree.json, tree.others.get('.json', ()))
               if isinstance(error, DataError)]
     weak = _found(tree, {key: one for key, one in among.items() if one.weak})
-    may_be_classes = 'class_folders' in weak and class_folders.may_be_several(tree)
-    advice = '. If the folders are classes, say --task cls' if may_be_classes else ''
-    with_lists = not may_be_classes and 'csv' not in weak
-    foreign = foreign_annotations(tree, with_lists) if task != CLASSIFICATION else ''
-    if foreign:
-        raise DataError(f'{tree.root}: {foreign}{advice}')
-    unpaired = label_maps.strangers(tree) if 'label_maps' in among else ''
-    if unpaired and set(weak) <= {'class_folders'}:
-        raise DataError(f'{tree.root}: {unpaired}{advice}')
+    _refuse_others(tree, weak, task)
     if task is None and class_folders.are_called_otherwise(tree):
         weak.pop('class_folders', None)
     weak = _of_classes(tree, weak) if len(weak) > 1 else weak
@@ -159,6 +151,21 @@ def _format_of_file(tree: Tree, among: Dict[str, Format]) -> Tuple[str, Found]:
 def _found(tree: Tree, formats: Dict[str, Format]) -> Dict[str, Found]:
     found = {key: one.find(tree) for key, one in formats.items()}
     return {key: one for key, one in found.items() if one}
+
+
+def _refuse_others(tree: Tree, weak: Dict[str, Found], task: Optional[str]) -> None:
+    """Raise an error at annotations that are not read, unless classes are asked for."""
+    if task == CLASSIFICATION:
+        return
+    folders = 'class_folders' in weak and class_folders.may_be_several(tree)
+    advice = (f'. If the {"folders are" if folders else "tables have"} classes, say --task cls'
+              if folders or 'csv' in weak else '')
+    foreign = foreign_annotations(tree, with_lists=not advice)
+    if foreign:
+        raise DataError(f'{tree.root}: {foreign}{advice}')
+    unpaired = label_maps.strangers(tree) if task != DETECTION else ''
+    if unpaired and 'csv' not in weak:
+        raise DataError(f'{tree.root}: {unpaired}{advice}')
 
 
 def _of_classes(tree: Tree, found: Dict[str, Found]) -> Dict[str, Found]:

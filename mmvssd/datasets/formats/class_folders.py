@@ -131,11 +131,14 @@ def read(tree: Tree, found: Found, findings: Findings,
                                        if name in folders)), f'Listed are {some(classes)}')
         names = list(classes)
     trained = by_part.get(TRAIN, by_part.get(WHOLE, {}))
-    only = f'{min(trained)}, and a classifier needs two' if len(trained) == 1 else ''
-    if only and len(names) > 1:
-        findings.stop(str(tree.root), f'training has only the class {only}', advice='Put images of '
-                      'all classes into it. If the others show faults of that one, as in MVTec AD, '
-                      'a segmentation can learn their label maps')
+    only = len(trained) == 1 and len(names) > 1
+    if only:
+        others = [tree.relative(files[0].parent) for folders in by_part.values()
+                  for name, files in folders.items() if name not in trained]
+        findings.stop(str(tree.root), f'training has only the class {min(trained)}, and a '
+                      f'classifier needs two; of other classes are {some(others)}', advice='Put '
+                      'images of all classes into training. If the others show faults of that one, '
+                      'as in MVTec AD, a segmentation can learn their label maps')
     parts = {}
     for part, folders in sorted(by_part.items(), key=lambda entry: ORDER.index(entry[0])):
         for name, files in folders.items():
