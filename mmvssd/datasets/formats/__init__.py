@@ -158,8 +158,8 @@ def _refuse_others(tree: Tree, weak: Dict[str, Found], task: Optional[str]) -> N
     if task == CLASSIFICATION:
         return
     folders = 'class_folders' in weak and class_folders.may_be_several(tree)
-    advice = (f'. If the {"folders are" if folders else "tables have"} classes, say --task cls'
-              if folders or 'csv' in weak else '')
+    advice = ('. If the folders are classes, say --task cls' if folders else
+              '. If the table is of classes, say --task cls' if 'csv' in weak else '')
     foreign = foreign_annotations(tree, with_lists=not advice)
     if foreign:
         raise DataError(f'{tree.root}: {foreign}{advice}')
