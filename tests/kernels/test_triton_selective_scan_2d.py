@@ -259,6 +259,14 @@ def test_float32_factors_fit_shared_memory(capability, dtype, R, warps, monkeypa
     assert autograd._scan(*inputs.values(), None, 'cross')._warps() == warps
 
 
+@pytest.mark.parametrize(('capability', 'version', 'exact'), [
+    ((7, 5), '3.3.1', False), ((7, 5), '3.4.0', True), ((8, 0), '3.3.1', True)])
+def test_a_compiler_that_stops_at_halves_on_turing(capability, version, exact, monkeypatch):
+    monkeypatch.setattr(triton_support, '_version', lambda: version)
+    assert launch._exact(torch.float16, capability) == exact
+    assert not launch._exact(torch.float32, capability)
+
+
 def test_ranks_of_the_weight_far_apart(triton_device):
     if triton_device == 'cuda':
         pytest.skip('a GPU has no memory that is reserved and not used')

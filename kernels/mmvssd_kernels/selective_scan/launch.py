@@ -397,7 +397,7 @@ class Scan:
         """Say how step sizes are widened, and with ``gradients`` their gradients multiplied."""
         device, dtype = self.inputs.u.device, self._factor_dtype()
         factors = dtype, 'ieee'
-        if dtype not in _EXACT or triton_support.capability(device) < _EXACT[dtype]:
+        if not _exact(dtype, triton_support.capability(device)):
             factors = triton_support.products(dtype, device)
         found = _named('', *factors)
         if gradients:
@@ -407,6 +407,14 @@ class Scan:
 
 def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
     return {f'{prefix}DTYPE': triton_support.language(dtype), f'{prefix}PRECISION': precision}
+
+
+def _exact(dtype: torch.dtype, capability: Tuple[int, int]) -> bool:
+    """Tell whether products take numbers of a dtype as they are."""
+    if dtype not in _EXACT or capability < _EXACT[dtype]:
+        return False
+    # Triton 3.3's compiler stops at such a product on Turing
+    return capability >= (8, 0) or triton_support.release() >= (3, 4)
 
 
 def _of_data_centre(capability: Tuple[int, int]) -> bool:
