@@ -116,7 +116,9 @@ def dot_of_parts(b_a, b_b, DTYPE: tl.constexpr, PRECISION: tl.constexpr, ACC: tl
     # before Triton 3.6 tl.dot knows only tf32x3
     THREE: tl.constexpr = PRECISION == 'bf16x6' or PRECISION == 'tf32x3'
     PARTS: tl.constexpr = 2 if PRECISION == 'bf16x3' else 3 if THREE else 0
-    BOTH_HALF: tl.constexpr = (PARTS > 0 and b_a.dtype == tl.float16 and b_b.dtype == tl.float16)
+    # pairs of conditions, a constant first: Triton 3.3 joins no others
+    BOTH_HALF: tl.constexpr = ((PARTS > 0 and b_a.dtype == tl.float16)
+                               and b_b.dtype == tl.float16)
     A_IS_ONE: tl.constexpr = PARTS > 0 and b_a.dtype == tl.bfloat16
     B_IS_ONE: tl.constexpr = PARTS > 0 and b_b.dtype == tl.bfloat16
     if TURN and (A_IS_ONE or not B_IS_ONE):

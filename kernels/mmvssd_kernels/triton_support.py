@@ -87,12 +87,12 @@ def drawback(*args, **kwargs) -> Optional[str]:
 def _version_obstacle() -> Optional[str]:
     if not INSTALLED:
         return 'Triton is not installed: pip install triton'
-    version, release = _version(), _release()
-    if release < VERSION:
+    version = _version()
+    if release() < VERSION:
         needed = '.'.join(map(str, VERSION))
         return (f'Triton {version} is installed, {needed} is needed: '
                 f"pip install 'triton>={needed}'")
-    if interpreted() and release < (3, 2) and importlib.metadata.version('numpy') >= '2':
+    if interpreted() and release() < (3, 2) and importlib.metadata.version('numpy') >= '2':
         return f"Triton {version}'s interpreter writes nothing with NumPy 2: it needs NumPy 1"
     return None
 
@@ -106,12 +106,13 @@ def _version() -> str:
         return importlib.import_module('triton').__version__
 
 
-def _release() -> Tuple[int, ...]:
+def release() -> Tuple[int, ...]:
+    """Return the first two numbers of Triton's version."""
     return tuple(map(int, re.findall(r'\d+', _version())[:2]))
 
 
 def _compiler_obstacle() -> Optional[str]:
-    if _release() >= COMPILER_VERSION:
+    if release() >= COMPILER_VERSION:
         return None
     return (f"Triton {_version()}'s compiler ends the process at some kernels: "
             f"{'.'.join(map(str, COMPILER_VERSION))} is needed, which PyTorch 2.7 brings")

@@ -1,8 +1,10 @@
 """Which Triton the kernels run on."""
+import ast
 import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +61,22 @@ def test_a_compiler_that_ends_the_process(installed, monkeypatch, version, fits)
     reason = triton_support.obstacle(x)
     assert reason is None if fits else '3.3 is needed, which PyTorch 2.7 brings' in reason
     assert 'needs a CUDA GPU' in triton_support.obstacle(GRID)
+
+
+def test_conditions_are_those_of_the_oldest_compiler():
+    """Triton 3.3 joins two at a time, and a comparison of dtypes only behind a constant."""
+    folder = Path(triton_support.__file__).parent
+    jitted = [node for file in folder.rglob('triton_*.py')
+              for node in ast.walk(ast.parse(file.read_text()))
+              if isinstance(node, ast.FunctionDef)
+              and any('triton.jit' in ast.unparse(one) for one in node.decorator_list)]
+    joined = [(function.name, node) for function in jitted for node in ast.walk(function)
+              if isinstance(node, ast.BoolOp)]
+    wrong = [(name, ast.unparse(node)) for name, node in joined
+             if len(node.values) > 2 or (isinstance(node.values[0], ast.Compare)
+                                         and '.dtype' in ast.unparse(node.values[0]))]
+    assert len(joined) > 10
+    assert not wrong
 
 
 @pytest.mark.parametrize(('version', 'numpy', 'fits'), [

@@ -170,6 +170,16 @@ def test_long_heads(masked, dtype, monkeypatch, triton_device):
         assert failures(draws(**kind), dtype, triton_device) == ()
 
 
+@pytest.mark.parametrize(('version', 'warps'), [('3.3.1', 4), ('3.4.0', 8)])
+def test_a_compiler_that_stops_at_long_heads(version, warps, monkeypatch, triton_device):
+    monkeypatch.setattr(plain, 'LONG', 8)
+    monkeypatch.setattr(plain, 'LONG_HEADS', 4)
+    monkeypatch.setattr(triton_support, 'capability', lambda device: (9, 0))
+    monkeypatch.setattr(triton_support, '_version', lambda: version)
+    inputs = make_case().cast(torch.bfloat16, triton_device)
+    assert plain._Call(**inputs, mask=None).whole_options()['num_warps'] == warps
+
+
 @pytest.mark.parametrize('stretch', [1024, 64])
 def test_one_token_may_have_all_weight(stretch, monkeypatch, triton_device):
     """Its gradient is a difference of nearly equal numbers, of which PyTorch keeps no digit."""

@@ -248,6 +248,25 @@ def test_programs_take_more_channels_if_these_have_many_sums(D, R, S, warps, mon
     assert scan._warps() == warps
 
 
+@pytest.mark.parametrize(('capability', 'dtype', 'R', 'warps'), [
+    ((8, 6), torch.float32, 48, 2), ((12, 0), torch.float32, 48, 2),
+    ((8, 9), torch.bfloat16, 48, 4), ((8, 9), torch.float32, 24, 4),
+    ((9, 0), torch.float32, 48, 4), ((10, 3), torch.float32, 48, 4)])
+def test_float32_factors_fit_shared_memory(capability, dtype, R, warps, monkeypatch):
+    """Of four warps 48 ranks take 114 KiB or more, and smaller GPUs have 99."""
+    monkeypatch.setattr(triton_support, 'capability', lambda device: capability)
+    inputs = make_case(grid=(2, 2), D=1536, R=R).cast(dtype, 'meta')
+    assert autograd._scan(*inputs.values(), None, 'cross')._warps() == warps
+
+
+@pytest.mark.parametrize(('capability', 'version', 'exact'), [
+    ((7, 5), '3.3.1', False), ((7, 5), '3.4.0', True), ((8, 0), '3.3.1', True)])
+def test_a_compiler_that_stops_at_halves_on_turing(capability, version, exact, monkeypatch):
+    monkeypatch.setattr(triton_support, '_version', lambda: version)
+    assert launch._exact(torch.float16, capability) == exact
+    assert not launch._exact(torch.float32, capability)
+
+
 def test_ranks_of_the_weight_far_apart(triton_device):
     if triton_device == 'cuda':
         pytest.skip('a GPU has no memory that is reserved and not used')

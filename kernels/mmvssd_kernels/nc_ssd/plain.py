@@ -73,8 +73,10 @@ class _Call(launch.Call):
     def __init__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
                  D: Optional[Tensor], mask: Optional[Tensor], *others: Tensor) -> None:
         halves, (N, L, h, _) = triton_support.halves(x, B, C), x.shape
+        # Triton 3.3's compiler stops at a state that eight warps share
         self.long = (halves and L > LONG and N * h >= LONG_HEADS
-                     and triton_support.capability(x.device)[0] == launch.HOPPER)
+                     and triton_support.capability(x.device)[0] == launch.HOPPER
+                     and triton_support.release() >= (3, 4))
         super().__init__(x, dt, A, B, C, D, mask, *others, BL=64 if halves else 32, halves=halves,
                          programs=N * h if self.long else launch.PROGRAMS)
         self.kernels = triton_support.kernels('nc_ssd')

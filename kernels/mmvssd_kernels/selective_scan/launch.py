@@ -24,6 +24,8 @@ BD = 32
 #: Sums over channels that a token takes up to which backward's programs are one warp. Each block of
 #: channels writes sums of its own, so of more of them a program takes the channels of four warps.
 SUMS = 16
+#: Ranks up to which four warps' float32 factors fit 99 KiB, with any Triton.
+RANKS = 32
 #: The capability from which tensor cores multiply numbers of a dtype as they are, exactly.
 _EXACT = {torch.float16: (7, 5), torch.bfloat16: (8, 0)}
 #: Programs that keep a large GPU busy. If images and channels give fewer, the sequences of a grid
@@ -290,12 +292,14 @@ class Scan:
         """Return how many warps a program of backward has, such that none lacks channels.
 
         A tile of all channels would be one stretch of memory, of which a lane takes no column.
-        Turing lacks shared memory for the factors.
+        Turing lacks shared memory for the factors, and other GPUs than those of data centres for
+        those of four warps in float32, if there are many.
         """
-        if (self.R + 2 * self.S <= SUMS or self.blocks <= 4
-                or triton_support.capability(self.inputs.u.device) < (8, 0)):
+        capability = triton_support.capability(self.inputs.u.device)
+        if self.R + 2 * self.S <= SUMS or self.blocks <= 4 or capability < (8, 0):
             return 1
-        return math.gcd(4, self.blocks)
+        fits = self.R <= RANKS or self._factor_dtype() in _EXACT or _of_data_centre(capability)
+        return math.gcd(4 if fits else 2, self.blocks)
 
     def _launches(self, each: int) -> List[Tuple[int, int, int]]:
         """Return of each launch its only axis or -1, its first sequence, and those of a program.
@@ -382,14 +386,18 @@ class Scan:
         return (*u.stride(), *inputs.dt.stride(), *weight, *inputs.bias.stride(),
                 *inputs.A.stride())
 
+    def _factor_dtype(self) -> torch.dtype:
+        """Return the dtype of what widens step sizes."""
+        if self.inputs.weight is None or self.dtype == torch.float64:
+            return self.dtype
+        dtype = torch.promote_types(self.inputs.dt.dtype, self.inputs.weight.dtype)
+        return dtype if dtype in _EXACT else torch.float32
+
     def _products(self, gradients: bool = False) -> dict:
         """Say how step sizes are widened, and with ``gradients`` their gradients multiplied."""
-        device, dtype = self.inputs.u.device, self.dtype
-        if self.inputs.weight is not None and dtype != torch.float64:
-            dtype = torch.promote_types(self.inputs.dt.dtype, self.inputs.weight.dtype)
-            dtype = dtype if dtype in _EXACT else torch.float32
+        device, dtype = self.inputs.u.device, self._factor_dtype()
         factors = dtype, 'ieee'
-        if dtype not in _EXACT or triton_support.capability(device) < _EXACT[dtype]:
+        if not _exact(dtype, triton_support.capability(device)):
             factors = triton_support.products(dtype, device)
         found = _named('', *factors)
         if gradients:
@@ -399,6 +407,19 @@ class Scan:
 
 def _named(prefix: str, dtype: torch.dtype, precision: str) -> dict:
     return {f'{prefix}DTYPE': triton_support.language(dtype), f'{prefix}PRECISION': precision}
+
+
+def _exact(dtype: torch.dtype, capability: Tuple[int, int]) -> bool:
+    """Tell whether products take numbers of a dtype as they are."""
+    if dtype not in _EXACT or capability < _EXACT[dtype]:
+        return False
+    # Triton 3.3's compiler stops at such a product on Turing
+    return capability >= (8, 0) or triton_support.release() >= (3, 4)
+
+
+def _of_data_centre(capability: Tuple[int, int]) -> bool:
+    """Tell whether a block may use 160 KiB of shared memory and more; other GPUs have 99."""
+    return capability == (8, 0) or 9 <= capability[0] <= 11
 
 
 def _alignment(t: Tensor, *strides: int) -> int:

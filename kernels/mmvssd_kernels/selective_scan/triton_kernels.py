@@ -488,7 +488,7 @@ def gradients(p_u, p_dt, p_weight, p_bias, p_A, p_B, p_C, p_D, p_mask, p_state, 
                         p_others = places_anew(p_du + o_dun + at * xk, first_d, o_p, o_d, xk,
                                                stride_xd, tile, XK, TURNED >> way & 1, FAR)
                         p_tile = p_others
-                        if ONLY == AXES - 1 and COUNT == 1 and way == AXES * DIRECTIONS - 1:
+                        if ONLY == AXES - 1 and (COUNT == 1 and way == AXES * DIRECTIONS - 1):
                             p_tile = places_anew(p_last + o_dun + at * xk, first_d, o_p, o_d, xk,
                                                  stride_xd, tile, XK, TURNED >> way & 1, FAR)
                         store_tile(p_tile, p_others, b_du, o_t, W - start, m_kept, m_d, more, whole,
