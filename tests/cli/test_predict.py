@@ -685,7 +685,9 @@ def test_a_large_image_takes_tiles(untrained, tmp_path):
     (['recipe.py'], 'are required: CHECKPOINT, IMAGES'),
     (['recipe.py', 'a.pth'], 'are required: IMAGES'),
     (['--model', '', 'images'], '--model: got'),
-    (['--model', 'a.onnx'], 'are required: RECIPE')])
+    ([], 'are required: RECIPE, CHECKPOINT, IMAGES'),
+    (['a.onnx', 'images'], 'a.onnx: an exported file goes with --model: --model a.onnx IMAGES'),
+    (['--model', 'a.onnx'], 'are required: IMAGES')])
 def test_arguments_that_do_not_go_together(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['predict.py', *arguments])
     with pytest.raises(SystemExit) as caught:
