@@ -356,21 +356,25 @@ class _Run:
         """Write an image's outcome down; an error is kept as its failure."""
         item = outcome.item
         self.tried.add(item.key)
-        missing = ''
         try:
             if outcome.error is not None:
                 raise outcome.error
             entry = {**item.named, **self.inferencer.entry(outcome.sample)}
+            # first, since --resume takes what has an entry for done
+            self._draw(item, outcome.sample)
             self._write(self._append, entry)
-            self._forget()
             self._count(entry)
-            missing = 'the picture is missing: '
-            picture = self.inferencer.picture(item.image, outcome.sample)
+        except Exception as error:
+            self.failures[item.key] = _reason(error, item.file)
+        self._forget()
+
+    def _draw(self, item: Input, sample: Any) -> None:
+        try:
+            picture = self.inferencer.picture(item.image, sample)
             name = self.inputs.picture(item, self.inferencer.picture_suffix)
             self._write(write_picture, self.pictures / name, picture)
         except Exception as error:
-            self.failures[item.key] = missing + _reason(error, item.file)
-            self._forget()
+            self.failures[item.key] = f'the picture is missing: {_reason(error, item.file)}'
 
     def _forget(self) -> None:
         """Remove what was kept of an image in tiles, unless there is no room for its entry."""
