@@ -19,6 +19,14 @@ def configs_dir() -> Path:
     return project_root() / 'configs'
 
 
+def real_path(path: Union[str, Path]) -> Path:
+    """Follow all links of a path; of links that lead around in a circle, return what is there.
+
+    ``Path.resolve`` raises RuntimeError at these before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 def seen_from(path: Union[str, Path]) -> str:
     """Return what follows "no such file" in a message: the current folder, and a pattern's hint."""
     return f' (seen from {Path.cwd()}){pattern_hint(path)}'

@@ -30,6 +30,7 @@ from mmvssd.checkpoint import read_checkpoint
 from mmvssd.errors import ConfigError, NumericalFault
 from mmvssd.files import strict_json
 from mmvssd.models.backbones.base import BaseBackbone
+from mmvssd.paths import real_path
 from mmvssd.phrases import some, suggestion
 
 FILE = 'class_activation.json'
@@ -373,9 +374,9 @@ def _is_there(folder: Path, entry: dict) -> bool:
 
 
 def _check_targets(targets: Dict[Path, Path]) -> None:
-    photographs = {file.resolve() for file in targets}
+    photographs = {real_path(file) for file in targets}
     for target in targets.values():
-        if target.resolve() in photographs:
+        if real_path(target) in photographs:
             raise ConfigError(f'--out: {target} is one of the photographs, which its picture would '
                               'replace; name another folder')
 

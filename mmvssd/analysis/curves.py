@@ -279,7 +279,8 @@ def _describe(axes, key: str, axis: set) -> None:
     from matplotlib.ticker import MaxNLocator
     axes.set_title(plain(key))
     axes.set_xlabel(' or '.join(sorted(axis)))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    # of a single step, whose axis is short, it would else mark fractions
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     if key.endswith('lr'):
         axes.ticklabel_format(axis='y', style='sci', scilimits=(0, 0))
     axes.grid(alpha=0.3)

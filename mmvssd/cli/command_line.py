@@ -52,9 +52,9 @@ def named(text: str) -> str:
     return text
 
 
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that reads a recipe takes."""
-    parser.add_argument('config', type=named, metavar='RECIPE',
+def add_recipe_arguments(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Add what every command that reads a recipe takes; some also work without one."""
+    parser.add_argument('config', type=named, metavar='RECIPE', nargs=None if needed else '?',
                         help="a file, or its path below the project's configs")
     parser.add_argument('--cfg-options', nargs='+', action=SettingsAction, metavar='KEY=VALUE',
                         help='settings that override those of the recipe, by dotted key')
@@ -65,7 +65,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', type=named, metavar='FOLDER',
                         help='folder of logs and checkpoints; '
                         "default: the recipe's own, else work_dirs/<name of the recipe>")
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='what has started several processes; the scripts tools/dist_*.sh and '
+                        'tools/slurm_*.sh say it (default: %(default)s)')
     # torch.distributed hands it over if it does not set the environment variable
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)

@@ -147,8 +147,8 @@ class Inferencer(ABC):
         except (MemoryError, UnreadableImageError):
             raise
         except Exception as error:  # each decoder and each transform has errors of its own
-            reason = (str(error).strip() or 'no message').splitlines()[0]
             file = f'{image}: ' if isinstance(image, str) else ''
+            reason = (str(error).strip() or 'no message').splitlines()[0].removeprefix(file)
             raise UnreadableImageError(f'{file}cannot be read as an image, or not prepared as '
                                        f'the recipe has it ({type(error).__name__}: {reason})'
                                        ) from error

@@ -16,6 +16,7 @@ from mmvssd.engine.data.listings.folders import (
 )
 from mmvssd.engine.record.pictures import picture_names
 from mmvssd.errors import DataError
+from mmvssd.paths import real_path
 from mmvssd.phrases import counted, short
 
 #: Endings of files that are opened as videos.
@@ -197,11 +198,11 @@ def _found(path: str, recursive: bool, without: Optional[Path]) -> Inputs:
 
 
 def _below(root: Path, without: Optional[Path]) -> List[Path]:
-    omitted = without.resolve() if without else None
+    omitted = real_path(without) if without else None
     found: List[Path] = []
     others: List[Path] = []
     for folder, names, hidden in walk_user_folders(root):
-        place = folder.resolve() if omitted else folder
+        place = real_path(folder) if omitted else folder
         if omitted not in (place, *place.parents):
             found += [folder / name for name in names]
             others += [folder / name for name in hidden]

@@ -21,7 +21,7 @@ from mmvssd.engine.record.drawing import VISUALIZERS
 from mmvssd.errors import CheckpointError, ConfigError
 from mmvssd.families import FAMILIES
 from mmvssd.host_internals import scale_rate_for
-from mmvssd.paths import configs_dir, pattern_hint
+from mmvssd.paths import configs_dir, pattern_hint, real_path
 from mmvssd.phrases import emptiness, similar
 from mmvssd.processes import is_first
 
@@ -282,7 +282,7 @@ def build_tester(cfg: Config, checkpoint: str, *, weights: Optional[str] = None,
     if tta:
         _use_tta(cfg)
     if show_dir:
-        _draw_into(cfg, Path(show_dir).resolve())
+        _draw_into(cfg, real_path(show_dir))
     if out:
         _dump_to(cfg, Path(out))
     if details:

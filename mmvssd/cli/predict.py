@@ -46,6 +46,7 @@ from mmvssd.engine.data.batch_check import BatchCheck
 from mmvssd.engine.record.pictures import write_picture
 from mmvssd.errors import ConfigError, DataError, UnreadableImageError, printable
 from mmvssd.files import NO_ROOM
+from mmvssd.paths import real_path
 from mmvssd.phrases import counted, emptiness, left_out, numbered, of_all
 
 #: Pixels of the largest image that is predicted on, if nothing else is asked for.
@@ -227,8 +228,8 @@ def _find(images: Union[str, Sequence[str]], out: Path, options: Options,
     for name in ('predictions.json', NAME):
         check_output_file(str(out / name), '--out-dir')
     for folder in inputs.folders:
-        resolved = folder.resolve()
-        if pictures.resolve() in (resolved, *resolved.parents):
+        resolved = real_path(folder)
+        if real_path(pictures) in (resolved, *resolved.parents):
             raise ConfigError(f'--out-dir: the pictures would replace the images in {folder}; '
                               'name another folder')
     if options.resume and (out / 'predictions.json').exists():
@@ -307,7 +308,7 @@ class _Run:
             self._count(entry)
         print(numbered('{} prediction[s] [is|are] in ', len(entries)) + printable(self.results.file)
               + ', which was cut off in the midst of another' * self.results.mended
-              + '; their images are not predicted on again')
+              + numbered('; [its image is|their images are] not predicted on again', len(entries)))
 
     def _tell_of_others(self) -> None:
         """Say that predictions on other images will be replaced, before they are."""
@@ -355,21 +356,25 @@ class _Run:
         """Write an image's outcome down; an error is kept as its failure."""
         item = outcome.item
         self.tried.add(item.key)
-        missing = ''
         try:
             if outcome.error is not None:
                 raise outcome.error
             entry = {**item.named, **self.inferencer.entry(outcome.sample)}
+            # first, since --resume takes what has an entry for done
+            self._draw(item, outcome.sample)
             self._write(self._append, entry)
-            self._forget()
             self._count(entry)
-            missing = 'the picture is missing: '
-            picture = self.inferencer.picture(item.image, outcome.sample)
+        except Exception as error:
+            self.failures[item.key] = _reason(error, item.file)
+        self._forget()
+
+    def _draw(self, item: Input, sample: Any) -> None:
+        try:
+            picture = self.inferencer.picture(item.image, sample)
             name = self.inputs.picture(item, self.inferencer.picture_suffix)
             self._write(write_picture, self.pictures / name, picture)
         except Exception as error:
-            self.failures[item.key] = missing + _reason(error, item.file)
-            self._forget()
+            self.failures[item.key] = f'the picture is missing: {_reason(error, item.file)}'
 
     def _forget(self) -> None:
         """Remove what was kept of an image in tiles, unless there is no room for its entry."""

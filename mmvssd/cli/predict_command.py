@@ -1,10 +1,12 @@
 """The command line of predictions, of ``tools/predict.py`` and ``python -m mmvssd.predict``."""
 import argparse
+from pathlib import Path
 from typing import Optional
 
 from mmvssd.cli.command_line import add_recipe_arguments, named
 from mmvssd.cli.launch import load_config
 from mmvssd.cli.predict import MAX_PIXELS, Options, predict, predict_with_file
+from mmvssd.deployment.exported import RUNTIMES
 
 DESCRIPTION = 'Predict on images or on a video; write pictures, and a JSON of all predictions.'
 USAGE = ('%(prog)s [options] RECIPE CHECKPOINT IMAGES [IMAGES ...]\n'
@@ -18,7 +20,7 @@ def main(name: Optional[str] = None) -> None:
         name: The command's name in its help; None takes that of its file.
     """
     parser = argparse.ArgumentParser(prog=name, description=DESCRIPTION, usage=USAGE)
-    add_recipe_arguments(parser)
+    add_recipe_arguments(parser, needed=False)
     parser.add_argument('checkpoint', type=named, nargs='?', metavar='CHECKPOINT',
                         help='checkpoint to predict with')
     parser.add_argument('images', type=named, nargs='*', metavar='IMAGES',
@@ -57,18 +59,24 @@ def main(name: Optional[str] = None) -> None:
     parser.add_argument('--tta', action='store_true',
                         help="predict with the recipe's test-time augmentations, averaged, of "
                         'segmentors; takes as many times as long as there are')
-    # an option may stand between these, of which the last two can be missing
+    # an option may stand between these, which can be missing
     args = parser.parse_intermixed_args()
     options = Options(**{name: getattr(args, name) for name in Options._fields})
     if args.model is None:
-        if not args.images:
-            missing = ['CHECKPOINT'] * (args.checkpoint is None) + ['IMAGES']
+        if args.config and Path(args.config).suffix in RUNTIMES:
+            parser.error(f'{args.config}: an exported file goes with --model: '
+                         f'--model {args.config} IMAGES')
+        given = dict(RECIPE=args.config, CHECKPOINT=args.checkpoint, IMAGES=args.images)
+        missing = [name for name, value in given.items() if not value]
+        if missing:
             parser.error(f'the following arguments are required: {", ".join(missing)}')
         predict(load_config(args.config, options=args.cfg_options), args.checkpoint, args.images,
                 args.out_dir, device=args.device, options=options)
         return
     images = [path for path in (args.config, args.checkpoint) if path is not None] + args.images
-    if args.config.endswith('.py'):
+    if not images:
+        parser.error('the following arguments are required: IMAGES')
+    if images[0].endswith('.py'):
         parser.error(f'--model: {args.model} has recipe and checkpoint in it; give only the '
                      f'images, got {" ".join(images)}')
     for name, value in (('--cfg-options', args.cfg_options), ('--device', args.device)):

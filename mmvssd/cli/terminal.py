@@ -42,6 +42,10 @@ FROZEN = ' is skipped since its requires_grad=False'
 OWN_WARNINGS = (
     ('mmcv.image.photometric', "Only use 'alpha' for pillow backend."),
     ('mmengine.model.wrappers.distributed', '`broadcast_buffers` is deprecated.'),
+    # test.py --show-dir
+    ('mmengine.structures.pixel_data', 'The shape of value will convert from '),
+    ('mmengine.visualization.visualizer', 'Warning: The bbox is out of bounds, '),
+    ('mmengine.visualization.visualizer', 'Warning: The polygon is out of bounds, '),
     ('mmengine.optim.optimizer.amp_optimizer_wrapper',
      '`torch.cuda.amp.GradScaler(args...)` is deprecated.'),
     # the published recipes have that default, so their losses are to keep it
@@ -56,6 +60,9 @@ ONE_FOR_ALL = (
 #: What pycocotools prints whenever it reads annotations, or results to be scored.
 COCO_PROGRESS = ('loading annotations into memory...', 'Loading and preparing results...',
                  'creating index...', 'index created!', 'Done (t=', 'DONE (t=')
+#: What MMEngine prints as it loads a checkpoint without a log: the file, and all names that do not
+#: fit. All commands say the latter themselves, in a few lines.
+LOADING = ('Loads checkpoint by ', 'The model and loaded state dict do not match exactly')
 #: What MMDetection and MMEngine log of a validation in which nothing was found.
 NOTHING_FOUND = 'The testing results of the whole dataset is empty.'
 NO_BEST = 'Since `metrics` is an empty dict, the behavior to save the best checkpoint '
@@ -75,6 +82,7 @@ def keep_details_off() -> None:
         warnings.filterwarnings('ignore', re.escape(start), module=f'{re.escape(module)}$')
     wrap_once(DataLoader, 'check_worker_number_rationality', _check_workers)
     when_imported('pycocotools.coco', _print_no_progress)
+    when_imported('mmengine.logging.logger', _print_no_progress)
 
 
 def _check_workers(original: Callable[[DataLoader], None], loader: DataLoader) -> None:
@@ -88,12 +96,12 @@ def _check_workers(original: Callable[[DataLoader], None], loader: DataLoader) -
 
 
 def _print_no_progress(module: Any) -> None:
-    """Give a module a ``print`` of its own, which leaves the progress out."""
+    """Give a module a ``print`` of its own, which leaves out what is no news."""
     module.print = _print
 
 
 def _print(*values: Any, **options: Any) -> None:
-    if not (values and str(values[0]).startswith(COCO_PROGRESS)):
+    if not (values and str(values[0]).startswith((*COCO_PROGRESS, *LOADING))):
         print(*values, **options)
 
 

@@ -42,6 +42,8 @@ DEPLOYED = {'mmdet': DeployedDetector, 'mmpretrain': DeployedClassifier,
 EXAMPLE = (1, 200, 300)
 #: Photographs that a detector is compared on, at most.
 PHOTOGRAPHS = 10
+#: Where they are taken from, if no others are named.
+DEFAULT_IMAGES = ('sklearn', )
 
 
 class Target(NamedTuple):
@@ -79,7 +81,7 @@ Batch = Tuple[Tensor, Sequence[np.ndarray]]
 
 
 def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
-           normalizes: bool = False, images: Sequence[str] = ('sklearn', )) -> List[Comparison]:
+           normalizes: bool = False, images: Optional[Sequence[str]] = None) -> List[Comparison]:
     """Export a model of a host; the file is there whole, or not at all.
 
     Args:
@@ -89,7 +91,8 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
         to: A name of :data:`TARGETS`.
         result: What the file gives; '' takes the first of the model's ``results``.
         normalizes: Whether the file applies mean and standard deviation itself.
-        images: Photographs that a detector is compared on, as ``choose_photographs`` takes them.
+        images: Photographs that a detector is compared on, as ``choose_photographs`` takes them;
+            None takes those of scikit-learn.
 
     Returns:
         The comparisons: of a detector one for each photograph, else for each of :data:`SHAPES`.
@@ -107,12 +110,15 @@ def export(cfg: Config, checkpoint: str, out: str, *, to: str, result: str = '',
         raise ConfigError(f'--out: got {out}, expected a name that ends with {target.suffix}')
     require(*target.packages)
     host, model = _models(cfg, checkpoint, result, normalizes)
+    if images and model.task != 'detection':
+        raise ConfigError(f'--images: detectors are compared on photographs, and the recipe is of '
+                          f'{cfg.default_scope}; leave it out')
     metadata = _metadata(cfg, checkpoint, host, model)
     if 'windows' in model.facts:
         print_log(f'{cfg.filename}: tests in sliding windows ({model.facts["windows"]}); the file '
                   'takes whole images, so its results differ from test.py and predict.py',
                   logger='current', level=logging.WARNING)
-    batches = _batches(host, model, images)
+    batches = _batches(host, model, images or DEFAULT_IMAGES)
     example = batches[0][0] if 0 in model.open_axes else model.prepared(
         _images(model, EXAMPLE))
     try:
@@ -165,7 +171,8 @@ def _models(cfg: Config, checkpoint: str, result: str, normalizes: bool
     try:
         deployed = DEPLOYED[scope](host.model, result or DEPLOYED[scope].results[0], normalizes)
     except ValueError as error:
-        raise ConfigError(f'--{error}') from error
+        hint = ' (--without-post-processing is for detectors)' if result == 'raw' else ''
+        raise ConfigError(f'--{error}{hint}') from error
     return host, deployed.eval()  # as the host's is; PyTorch warns of another mode
 
 

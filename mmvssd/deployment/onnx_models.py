@@ -29,8 +29,11 @@ def require(*packages: str) -> None:
             importlib.import_module(name)
         except ImportError as error:
             install = ' '.join(repr(PACKAGES[package]) for package in packages)
-            raise ConfigError(f'{name} is not installed ({error}); pip install {install}'
-                              ) from error
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                fault = f'is not installed ({error}); pip install {install}'
+            else:  # it is there, and lacks a library or another package
+                fault = f'cannot be imported ({error}); pip install --force-reinstall {install}'
+            raise ConfigError(f'{name} {fault}') from error
 
 
 def open_images(axes: Sequence[int] = (0, 2, 3)) -> Dict[int, object]:

@@ -1,4 +1,6 @@
 """Where exports are written: a folder that goes whatever ends them, and names that come last."""
+import errno
+import os
 import shutil
 import signal
 import tempfile
@@ -22,8 +24,10 @@ def temporary_folder(file: Path) -> Iterator[Path]:
             in the same file system.
 
     Raises:
-        OSError: That parent cannot be written to.
+        OSError: That parent cannot be written to, or a folder has the file's name.
     """
+    if file.is_dir():  # else it would show after minutes
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     parent = next(folder for folder in file.absolute().parents if folder.exists())
     folders: List[Path] = []
 

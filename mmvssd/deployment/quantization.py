@@ -18,6 +18,7 @@ from mmvssd.deployment.exported import open_exported
 from mmvssd.deployment.onnx_models import OnnxModel, require
 from mmvssd.deployment.output import place, temporary_folder
 from mmvssd.errors import ConfigError, DataError, ExportError
+from mmvssd.paths import real_path
 from mmvssd.phrases import counted
 
 #: Operators that are computed in 8 bits if their weights are constant. Scans, norms and softmaxes
@@ -25,6 +26,8 @@ from mmvssd.phrases import counted
 OPERATORS = ('Conv', 'Gemm', 'MatMul')
 #: Images of a batch, in calibration and evaluation.
 BATCH = 16
+#: Rounding of a difference of two shares.
+ROUNDING = 1e-9
 
 
 class Scores(NamedTuple):
@@ -68,7 +71,7 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
     require('onnx', 'onnxruntime')
     if Path(out).suffix != '.onnx':
         raise ConfigError(f'--out: got {out}, expected a name that ends with .onnx')
-    if Path(out).resolve() == Path(file).resolve():
+    if real_path(out) == real_path(file):
         raise ConfigError(f'--out: {out} is the file that is quantized; name another')
     if not 0 <= max_loss <= 1:  # nor is it NaN
         raise ConfigError(f'--max-loss: got {max_loss * 100:g}, expected points from 0 to 100')
@@ -88,7 +91,7 @@ def quantize(cfg: Config, file: str, out: str, *, calibration: int = 128, evalua
             print_log(f'running both files on at most {counted(evaluation, "test image")}',
                       logger='current')
             scores = _compare(whole.run, OnnxModel(written), held_out)
-            if scores.float_top1 - scores.int8_top1 > max_loss:
+            if scores.float_top1 - scores.int8_top1 > max_loss + ROUNDING:
                 raise ExportError(
                     f'{out} is not written: on {counted(scores.images, "image")} top-1 falls from '
                     f'{scores.float_top1:.2%} to {scores.int8_top1:.2%}, and {max_loss:.2%} is '

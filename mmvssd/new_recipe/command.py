@@ -26,6 +26,7 @@ from mmvssd.new_recipe.models import Arch, archs, find_arch, find_checkpoint, un
 from mmvssd.new_recipe.schedule import Schedule, choose
 from mmvssd.new_recipe.survey import LISTED, TASKS, Survey, survey
 from mmvssd.new_recipe.text import recipe_text
+from mmvssd.paths import real_path
 from mmvssd.phrases import counted, emptiness, numbered, quoted, some
 
 #: What a first try without a GPU takes: the smallest backbone, and a few epochs.
@@ -134,7 +135,7 @@ def _check_output(recipe: Path, folder: Path, data: Sequence[str], overwrite: bo
         raise ConfigError(f'--out: {recipe} is there already; name another file, or replace it '
                           'with --overwrite')
     for path in data:
-        if folder.resolve() in (Path(path).resolve(), *Path(path).resolve().parents):
+        if real_path(folder) in (real_path(path), *real_path(path).parents):
             raise ConfigError(f'--out: converted data would replace {path}; name another file')
     if os.path.lexists(folder):
         if not (folder / MARK).is_file() or folder.is_symlink():

@@ -106,7 +106,7 @@ def lines(title: str, curves: Dict[str, Line], x: str, y: str = '', *,
             line.x[::step], line.y[::step], color='k' if name == main else f'C{number % 10}',
             label=plain(name), linewidth=1.4, marker=marker, markersize=3.5)
     if all(isinstance(value, int) for *_, line in known for value in line.x):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
     if limits:
         axes.set_ylim(*limits)
     axes.set_xlabel(x)

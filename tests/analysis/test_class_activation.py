@@ -395,6 +395,15 @@ def test_a_photograph_is_not_replaced(photographs):
     assert len(list(folder.iterdir())) == len(photographs)
 
 
+def test_links_in_a_circle_are_left_out(tmp_path):
+    pytest.importorskip('mmpretrain')
+    (tmp_path / 'loop.png').symlink_to('loop.png')
+    failures = {}
+    assert not list(draw_all(find_subject(ModelName.parse(RECIPE), SMALL), [tmp_path / 'loop.png'],
+                             SMALL, tmp_path / 'out', protocol={}, failures=failures))
+    assert 'leads to no file' in ''.join(failures.values())
+
+
 def test_names_of_any_characters(photographs, tmp_path):
     """No name is taken for a formula of a figure, or for a format of a table."""
     pytest.importorskip('mmpretrain')

@@ -326,6 +326,18 @@ def test_images_stand_anywhere(arguments, images, monkeypatch):
     assert given == [(*model, images, out)]
 
 
+def test_a_process_that_ends_while_it_draws_leaves_no_entry(run, monkeypatch):
+    """Else the picture would be missing for good: --resume leaves out what has an entry."""
+    def end(file, image):
+        if file.name == 'b.png':
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(predicting, 'write_picture', end)
+    with pytest.raises(KeyboardInterrupt):
+        run.predict_all()
+    assert entries(run.pictures.parent) == ['a.png']
+
+
 def test_what_cannot_be_drawn_is_predicted_all_the_same(run, monkeypatch):
     def fail(self, file, sample):
         raise MemoryError('too large')
@@ -685,7 +697,9 @@ def test_a_large_image_takes_tiles(untrained, tmp_path):
     (['recipe.py'], 'are required: CHECKPOINT, IMAGES'),
     (['recipe.py', 'a.pth'], 'are required: IMAGES'),
     (['--model', '', 'images'], '--model: got'),
-    (['--model', 'a.onnx'], 'are required: RECIPE')])
+    ([], 'are required: RECIPE, CHECKPOINT, IMAGES'),
+    (['a.onnx', 'images'], 'a.onnx: an exported file goes with --model: --model a.onnx IMAGES'),
+    (['--model', 'a.onnx'], 'are required: IMAGES')])
 def test_arguments_that_do_not_go_together(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['predict.py', *arguments])
     with pytest.raises(SystemExit) as caught:

@@ -7,10 +7,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.fileio import FileClient
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -196,6 +198,14 @@ def test_annotations_are_read_in_silence(details_off, tmp_path, capsys):
     assert capsys.readouterr().out == ''
     read.info()  # what is asked for is printed
     assert capsys.readouterr().out == 'year: 2017\n'
+
+
+def test_a_checkpoint_that_does_not_fit_is_no_page_of_names(details_off, capsys):
+    """The commands say it themselves, in a few lines."""
+    load_state_dict(nn.Linear(1, 1), {'other.weight': torch.ones(1)})
+    assert capsys.readouterr().out == ''
+    print_log('something else', logger=None)
+    assert capsys.readouterr().out == 'something else\n'
 
 
 def test_a_validation_that_finds_nothing_is_one_line(capsys, tmp_path):

@@ -245,6 +245,10 @@ def test_what_does_not_fit(untrained, tmp_path, monkeypatch):
         export(cfg, checkpoint, str(tmp_path / 'digits.xml'), to='onnx')
     with pytest.raises(ConfigError, match="--result: .*'labels'.*scores, logits"):
         export(cfg, checkpoint, out, to='onnx', result='labels')
+    with pytest.raises(ConfigError, match='--result: .*without-post-processing is for detectors'):
+        export(cfg, checkpoint, out, to='onnx', result='raw')
+    with pytest.raises(ConfigError, match='--images: detectors .* the recipe is of mmpretrain'):
+        export(cfg, checkpoint, out, to='onnx', images=['photo.jpg'])
     with pytest.raises(CheckpointError, match='none.pth'):
         export(cfg, str(tmp_path / 'none.pth'), out, to='onnx')
     monkeypatch.setattr(exporting, 'require', lambda *names: (_ for _ in ()).throw(

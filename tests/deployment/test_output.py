@@ -51,6 +51,8 @@ def test_folders_of_what_was_not_placed_go(tmp_path):
         file = tmp_path / parent / 'model.onnx'
         with pytest.raises(FileNotFoundError), temporary_folder(file) as folder:
             place({file: folder / 'none.onnx'})
+    with pytest.raises(IsADirectoryError), temporary_folder(tmp_path / 'there'):
+        pytest.fail('a folder is in the way')
     assert os.listdir(tmp_path) == ['there']
     assert os.listdir(tmp_path / 'there') == []
 

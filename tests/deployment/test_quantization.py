@@ -102,6 +102,9 @@ def test_a_loss_beyond_the_bar_leaves_nothing(recipe, exported, tmp_path, monkey
                                           r'1.00% is allowed'):
         quantize(recipe, str(exported), str(tmp_path / 'int8.onnx'), calibration=2)
     assert not os.listdir(tmp_path)
+    # just the loss that is allowed, of which float makes more
+    monkeypatch.setattr(quantization, '_compare', lambda *args: Scores(100, 0.73, 0.72, 0.9))
+    quantize(recipe, str(exported), str(tmp_path / 'int8.onnx'), calibration=2, max_loss=0.01)
 
 
 @pytest.mark.filterwarnings('ignore')

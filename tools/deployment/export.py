@@ -21,11 +21,11 @@ def main() -> None:
                         help='scores or logits of a classifier; labels, scores or logits of a '
                         'segmentor; detections or raw of a detector (default: the first)')
     parser.add_argument('--without-post-processing', action='store_const', dest='result',
-                        const='raw', help='the same as --result raw')
+                        const='raw', help='of a detector: the same as --result raw')
     parser.add_argument('--normalize', action='store_true',
                         help='the file takes pixels of 0 to 255 and applies mean and standard '
                         'deviation itself')
-    parser.add_argument('--images', nargs='+', default=['sklearn'], metavar='PATH',
+    parser.add_argument('--images', nargs='+', metavar='PATH',
                         help='photographs that a detector is compared on, files or folders, '
                         'the first ten (default: those that scikit-learn bundles)')
     args = parser.parse_args()

@@ -12,7 +12,7 @@ from mmvssd.phrases import counted
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe_arguments(parser)
-    parser.add_argument('model', type=named, help='ONNX file of export.py')
+    parser.add_argument('model', type=named, metavar='MODEL', help='ONNX file of export.py')
     parser.add_argument('--out', type=named, required=True, metavar='FILE',
                         help='file to write; it ends with .onnx')
     parser.add_argument('--calibrate', type=_positive, default=128, metavar='IMAGES',

@@ -8,6 +8,7 @@ from PIL import Image
 from mmvssd.cli.image_files import resized
 from mmvssd.engine.data.checks import steps_of
 from mmvssd.engine.data.coco import read_json
+from mmvssd.engine.data.data_survey.images import fault_of_loading, note_unreadable
 from mmvssd.engine.data.data_survey.leaves import Leaf
 from mmvssd.engine.data.data_survey.overlap import check_copies, classes_of
 from mmvssd.engine.data.data_survey.readers import is_elsewhere, reads_coco
@@ -31,6 +32,8 @@ FEW = 10
 MOST_WHOLE = 0.5
 #: Bytes at a file's end in which an image's end mark stands; programs add notes behind it.
 TAIL = 1 << 16
+#: What to do with images that are cut off.
+REWRITE = 'Copy or write them anew'
 #: First bytes of a format, and what its files end with.
 END_MARKS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG': b'IEND'}
 #: Modes of PIL with more than 8 bits a channel.
@@ -44,10 +47,12 @@ def check_images(leaves: Sequence[Leaf], facts: FileFacts, findings: Findings) -
         paths = [entry['img_path'] for _, entry in leaf.entries]
         _check_headers(leaf, facts.read('header', header, paths), findings)
         for path, cut in facts.read('cut off', is_cut_off, paths).items():
-            if cut is True:
+            if cut is True and fault_of_loading(leaf, path):  # as OpenCV 5 reads a JPEG
+                note_unreadable(leaf, '[is|are] cut off and cannot be read', path, findings,
+                                REWRITE)
+            elif cut is True:
                 findings.warn(leaf.where, '{} image[s] [is|are] cut off; what is missing is read '
-                                          'as grey',
-                              path, 'Copy or write them anew')
+                                          'as grey', path, REWRITE)
         _check_doubles(leaf, paths, findings)
         check_copies(leaf.where, paths, classes_of(leaf), facts, findings)
     _check_unlisted(local, findings)

@@ -17,9 +17,9 @@ from mmvssd.phrases import of_all
 FEW = 0.01
 #: Images that PIL cannot read and that the pipeline's own step is tried on.
 MOST_TRIED = 100
-#: What is said of images that a training replaces.
-UNREADABLE = ('{} image[s] cannot be read, [another one is|others are] trained on in [its|their] '
-              'place')
+#: What becomes of images that a training replaces.
+REPLACED = ', [another one is|others are] trained on in [its|their] place'
+UNREADABLE = '{} image[s] cannot be read' + REPLACED
 
 
 def check_images(leaf: Leaf, files: FileFacts, findings: Findings) -> Dict[str, dict]:
@@ -57,19 +57,37 @@ def _headers(leaf: Leaf, paths: List[str], files: FileFacts, findings: Findings)
 
 
 def _check_unreadable(leaf: Leaf, paths: List[str], findings: Findings) -> None:
+    for path in paths[:MOST_TRIED]:  # PIL does not know all formats
+        reason = fault_of_loading(leaf, path)
+        if reason:
+            note_unreadable(leaf, 'cannot be read', reason, findings)
+
+
+def fault_of_loading(leaf: Leaf, path: str) -> str:
+    """Say why the pipeline's own step cannot read an image, or '' if it can, or is not known."""
     load: Any = next(iter(steps_of(leaf.dataset)), None)
     if type(load).__name__ not in ('LoadImageFromFile', 'LoadBands'):
-        return
-    for path in paths[:MOST_TRIED]:
-        try:  # PIL does not know all formats
-            load(dict(img_path=path))
-        except Exception as error:  # of its decoder
-            text = str(error).partition('; write the file anew')[0]
-            if leaf.phase == 'train':
-                findings.warn(leaf.where, UNREADABLE, text)
-            else:
-                findings.stop(leaf.where, '{} image[s] cannot be read, and a score is that of '
-                                          'all images', text)
+        return ''
+    try:
+        load(dict(img_path=path))
+    except Exception as error:  # of its decoder
+        return str(error).partition('; write the file anew')[0]
+    return ''
+
+
+def note_unreadable(leaf: Leaf, what: str, example: str, findings: Findings,
+                    advice: str = '') -> None:
+    """Note an image that cannot be read: a training takes another one, a score stops.
+
+    Args:
+        what: What is said of it, such as ``'cannot be read'``.
+        example: Its path, or more.
+    """
+    if leaf.phase == 'train':
+        findings.warn(leaf.where, f'{{}} image[s] {what}{REPLACED}', example, advice)
+    else:
+        findings.stop(leaf.where, f'{{}} image[s] {what}, and a score is that of all images',
+                      example, advice)
 
 
 def _check_sizes(leaf: Leaf, headers: Dict[str, dict], turned: bool,
