@@ -231,8 +231,11 @@ def _look_at_images(data: Data, findings: Findings) -> List[Tuple[int, int]]:
         fact = headers[path]
         # the source of a label map is itself
         where = str(item.label_map.parent) if item.label_map is not None else item.source or path
-        if fact == MISSING:
-            continue  # noted by the format
+        if fact == MISSING:  # if it is no link either, the format has noted it
+            if os.path.lexists(path):
+                findings.stop(where, '{} link[s] to [an image|images] [leads|lead] nowhere', path,
+                              'Copy the images to their places, or remove the links')
+            continue
         if fact is None or broken.get(path):
             findings.stop(where, '{} image[s] cannot be read',
                           f'{path} ({broken.get(path) or "no image"})',

@@ -90,7 +90,8 @@ def made(folder):
                     model.get_submodule(name).weight.normal_(0, 0.01).mul_(factor)
             checkpoint, file = str(folder / f'{kind}.pth'), str(folder / f'{kind}.onnx')
             torch.save(dict(state_dict=model.state_dict()), checkpoint)
-            export(cfg, checkpoint, file, to='onnx', images=[str(folder / 'images')],
+            export(cfg, checkpoint, file, to='onnx',
+                   images=[str(folder / 'images')] if kind == 'detector' else (),
                    result='logits' if kind == 'segmentor' else '')
             kinds[kind] = cfg, checkpoint, file
         init_default_scope(kinds[kind][0].default_scope)

@@ -205,6 +205,13 @@ def one_image_a_class(root):
     made.make_class_folders(root, count=1)
 
 
+def links_to_nothing(root):
+    made.make_class_folders(root)
+    for name, target in (('gone', 'nowhere.png'), ('circle', 'circle.png')):
+        (root / 'cat' / f'{name}.png').symlink_to(target)
+    (root / 'around').symlink_to('around')
+
+
 def images_without_classes(root):
     made.picture(root / 'IMG_1.jpg')
 
@@ -327,6 +334,8 @@ CASES = {
     'one value': (label_maps(lambda masks: [made.label_map(path, (0, 0))
                                             for path in sorted(masks.iterdir())]),
                   ['only the value 0']),
+    'links to nothing': (links_to_nothing, ['2 links to images lead nowhere', 'gone.png',
+                                            'circle.png', 'or remove the links']),
     'CSV, twice': (csv_rows('0.jpg,cat'), ['listed twice', 'line 10', '0.jpg']),
     'CSV, two classes': (csv_rows('0.jpg,dog'), ['with several classes', 'line 2', '0.jpg']),
     'CSV of UTF-16': (csv_file('image,label\n0.jpg,cat\n'.encode('utf-16')),

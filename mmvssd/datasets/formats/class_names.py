@@ -34,8 +34,13 @@ class Names(NamedTuple):
     file: Path
 
 
-def find_names(tree: Tree) -> Optional[Names]:
+def find_names(tree: Tree, by_number: bool = False) -> Optional[Names]:
     """Read the first file below a folder that names classes; None if there is none.
+
+    Args:
+        tree: The files that are there.
+        by_number: Whether annotations have numbers of classes. Numbers that a CSV file leaves out
+            are then classes without a name, so that others keep theirs.
 
     Raises:
         DataError: It cannot be read, or names a class twice.
@@ -48,7 +53,7 @@ def find_names(tree: Tree) -> Optional[Names]:
     if file is None:
         return None
     text = read_text(file)
-    rows = (_table(text) if file.suffix.lower() == '.csv'
+    rows = (_table(text, by_number) if file.suffix.lower() == '.csv'
             else [_columns(line) for line in text.splitlines()])
     rows = [row for row in rows if row and row[0].strip() and row[0] not in NO_CLASSES]
     names = [row[0].strip() for row in rows]
@@ -60,7 +65,7 @@ def find_names(tree: Tree) -> Optional[Names]:
     return Names(names, colours if colours and len(colours) == len(names) else None, file)
 
 
-def _table(text: str) -> List[List[str]]:
+def _table(text: str, by_number: bool) -> List[List[str]]:
     """Return the rows of a CSV file: each a name, and the numbers of its colour if it has one.
 
     They come by the classes' numbers if it has those.
@@ -79,7 +84,7 @@ def _table(text: str) -> List[List[str]]:
     if number is not None and all(row[number:number + 1] and row[number].isdecimal()
                                   for row in rows):
         rows.sort(key=lambda row: int(row[number]))
-        if not colour:
+        if by_number and not colour:
             rows = _without_gaps(rows, number, place)
     return [[row[index] for index in (place, *colour) if index < len(row)] for row in rows]
 

@@ -219,7 +219,7 @@ def read(tree: Tree, found: Found, findings: Findings, classes: Optional[Sequenc
             findings.stop(str(tree.root), '{} image[s] [has|have] several label maps',
                           f'{path}: {some([tree.relative(one) for one in maps])}')
     items = [Item(path, label_map=maps[0], source=str(maps[0])) for path, maps in pairs]
-    named = None if classes is not None else find_names(tree)
+    named = None if classes is not None else find_names(tree, by_number=True)
     names = list(classes) if classes is not None else named.names if named else None
     pixels = Pixels(items, findings, str(tree.root))
     if like is not None:

@@ -116,7 +116,7 @@ def read(tree: Tree, found: Found, findings: Findings,
     content = _read_yaml(description) if description is not None else {}
     named = None
     if description is None and classes is None:
-        named = find_names(tree)
+        named = find_names(tree, by_number=True)
     names = (list(classes) if classes is not None
              else _names(content.get('names'), description) if description is not None
              else named.names if named else None)

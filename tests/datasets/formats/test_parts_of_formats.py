@@ -93,6 +93,12 @@ def test_files_that_name_classes(file, text, names, colours, tmp_path):
         find_names(Tree(tmp_path))
 
 
+def test_numbers_that_no_class_has(tmp_path):
+    (tmp_path / 'classes.csv').write_text('name,id\nbus,3\ndog,1\ncat,0\n')
+    assert find_names(Tree(tmp_path), by_number=True).names == ['cat', 'dog', 'class_2', 'bus']
+    assert find_names(Tree(tmp_path)).names == ['cat', 'dog', 'bus']
+
+
 def test_objects():
     assert clipped([(-5, 3), (20, 99)], (10, 8)) == [0, 3, 10, 8]
     one = from_polygons(1, [[0, 0, 4, 0, 4, 3], [10, 10, 12, 10, 12, 14, 10, 14]])

@@ -219,7 +219,7 @@ def test_photographs_of_masks_are_no_label_maps(tmp_path):
 
 def test_cityscapes_folders_are_no_classes(tmp_path):
     moved(tmp_path, 'leftImg8bit', 'gtFine', '{}_gtFine_labelIds')
-    with pytest.raises(DataError, match='no label map has the name of an image'):
+    with pytest.raises(DataError, match='has no label map that ends with _gtFine_labelTrainIds'):
         recognize(Tree(tmp_path))
 
 

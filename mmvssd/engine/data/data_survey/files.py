@@ -1,7 +1,7 @@
 """Look at the files of a recipe's data sets before anything is built of them."""
 import os
 from functools import partial
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from mmengine.registry import DATASETS
 
@@ -11,7 +11,7 @@ from mmvssd.engine.data.data_survey.readers import reads_classes, reads_coco, re
 from mmvssd.engine.data.file_facts import FileFacts
 from mmvssd.engine.data.findings import STOP, Findings, from_json
 from mmvssd.host_internals import filled
-from mmvssd.phrases import counted
+from mmvssd.phrases import counted, of_all
 
 
 class Files:
@@ -46,7 +46,7 @@ class Files:
         # the host resolves its paths itself
         dataset = DATASETS.build(dict(entry, lazy_init=True, pipeline=[]))
         if reads_coco(dataset):
-            yield self._check_coco(phase, dataset, name)
+            yield self._check_coco(phase, dataset, name, entry.get('indices'))
         elif reads_classes(dataset) and dataset.with_label:
             look = (listings.check_class_list if dataset.ann_file
                     else listings.check_class_folders)
@@ -85,7 +85,8 @@ class Files:
         return phase == 'train' or any(map(needs_labels, dicts_of(
             self.cfg.get(f'{phase}_evaluator'))))
 
-    def _check_coco(self, phase: str, dataset, name: str) -> coco.Summary:
+    def _check_coco(self, phase: str, dataset, name: str,
+                    indices: Union[int, Sequence[int], None]) -> coco.Summary:
         where = f'{name}: {dataset.ann_file}'
         masks = any(entry.get('with_mask') for entry in dicts_of(
             self.cfg[f'{phase}_dataloader']))
@@ -107,7 +108,19 @@ class Files:
             + f' of {counted(len(summary.images), "image")} in {dataset.ann_file}')
         for metric in metrics if scored else ():
             self._check_scored_file(metric.get('ann_file'), dataset, summary, phase, use)
+            if metric.get('ann_file') and indices is not None:
+                self._check_scored_part(indices, len(summary.images), name)
         return summary
+
+    def _check_scored_part(self, indices: Union[int, Sequence[int]], count: int,
+                           name: str) -> None:
+        """Warn of images that are scored though no model sees them."""
+        taken = min(indices, count) if isinstance(indices, int) else len(set(indices))
+        if taken < count:
+            self.findings.warn(
+                name, f'indices takes {of_all(taken, count, "image")}, and the evaluator scores '
+                'all of its ann_file: those without a prediction lower the score',
+                advice='Write a file of only these images, for the data set and the evaluator')
 
     def _check_scored_file(self, file: Optional[str], dataset, summary: coco.Summary, phase: str,
                            use: coco.Use) -> None:

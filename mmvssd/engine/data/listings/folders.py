@@ -89,7 +89,7 @@ def walk(folder: str, unlisted: Optional[List[str]] = None
                 unlisted.append(os.path.join(folder, relative))
             continue
         for entry in entries:
-            if not entry.is_dir():
+            if not _is_dir(entry):
                 files.append(entry.name)
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(
@@ -99,6 +99,14 @@ def walk(folder: str, unlisted: Optional[List[str]] = None
             else:
                 waiting.append((os.path.join(relative, entry.name), (*above, real)))
         yield relative, files, loop
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    """Tell whether it is a folder: no link that leads around in a circle, or to what is hidden."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 class Folder:
@@ -134,7 +142,7 @@ class Folder:
 
     def subfolders(self) -> List[str]:
         """Return the names of the folders in it, sorted."""
-        return sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir())
+        return sorted(entry.name for entry in os.scandir(self.path) if _is_dir(entry))
 
     def check(self, where: str, findings: Findings) -> None:
         """Note loops, and images of other endings."""

@@ -319,6 +319,22 @@ def test_crowds_are_counted_apart(recipe, said, digits):
     assert ' annotations (2 of crowds) of ' in val
 
 
+@pytest.mark.parametrize(('indices', 'told'), [
+    (3, True), ([0, 1, 1], True), (4, False), (9, False), ([3, 0, 1, 2], False)])
+def test_images_that_are_scored_and_not_seen(recipe, indices, told):
+    """COCO's evaluator counts all images of its file, those left out as without detections."""
+    pytest.importorskip('mmdet')
+    cfg = recipe(DETECTOR, val_dataloader__dataset__indices=indices,
+                 train_dataloader__dataset__indices=3)
+    doubts = [str(one) for one in survey(cfg).findings.of(WARN) if 'indices' in one.what]
+    assert len(doubts) == told
+    if told:
+        taken = indices if indices == 3 else 2
+        assert f'val_dataloader, CocoDataset: indices takes {taken} of 4 images' in doubts[0]
+    del cfg.val_evaluator.ann_file
+    assert not any('indices' in one.what for one in survey(cfg).findings.of(WARN))
+
+
 def test_files_elsewhere_are_not_looked_at(recipe):
     pytest.importorskip('mmpretrain')
     cfg = recipe(CLASSIFIER)
