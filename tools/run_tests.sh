@@ -12,7 +12,7 @@ Set up the environment (see tools/setup.sh --help), then check style and types, 
 
   --fast  skip the tests that are marked slow, while you write code
 
-On 2 cores without a GPU all tests take about 22 minutes, and longer if the machine is busy. The fast
+On 2 cores without a GPU all tests take about 23 minutes, and longer if the machine is busy. The fast
 ones, the first case of each test, take 4. Other arguments go to pytest:
 bash tools/run_tests.sh tests/compat -k scope
 EOF
@@ -24,7 +24,7 @@ report() {  # report <exit status>
     printf '\nLint and tests %s after %d min %02d s\n' "$outcome" $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-lane=() minutes='about 22'
+lane=() minutes='about 23'
 case ${1-} in
     -h | --help) usage; exit ;;
     --fast) lane=(-m 'not slow') minutes='about 4'; shift ;;
