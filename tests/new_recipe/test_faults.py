@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -588,102 +587,6 @@ def test_a_class_that_is_several_in_one(tmp_path, capsys):
         assert ('1 class may be several in one' in said) == doubtful
         assert (f"the first: 'cat{between}dog')" in said) == doubtful
         assert Config.fromfile(f'{root}.py').classes == ('cat', f'cat{between}dog', 'dog')
-
-
-#: Annotations of other forms, of images 0.jpg and 1.jpg in images, and what is said of them.
-FOREIGN = {
-    'annotations.xml': ('<?xml version="1.0"?>\n<annotations>\n<version>1.1</version><meta>',
-                        "CVAT's own XML, which is not read. Export from CVAT as COCO"),
-    'tasks.json': ('[{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}]}]',
-                   "Label Studio's own JSON, which is not read"),
-    'via.json': ('{"0.jpg9": {"regions": [{"shape_attributes": {"name": "rect"}}]}}', 'VIA'),
-    'ann/0.jpg.json': ('{"objects": [{"classTitle": "cat"}]}', "Supervisely's own"),
-    'export.ndjson': ('{"data_row": {"id": "a"}}\n{"data_row": {}}\n', "Labelbox's own"),
-    'default.json': ('{"categories": {"label": {"label_groups": []}}}', "Datumaro's own"),
-    'captions.json': ('{"images": [], "annotations": [{"caption": "a cat"}]}', 'holds captions'),
-    'panoptic.json': ('{"images": [], "annotations": [{"segments_info": []}], "categories": []}',
-                      'holds panoptic segments'),
-    'label_2/0.txt': (f'Car 0.00 0 {"-1.57 " * 12}\n'.replace(' \n', '\n'), 'a text of KITTI'),
-    'labelTxt/1.txt': ('1.0 2.0 9.0 2.0 9.0 8.0 1.0 8.0 ship 0\n', 'a text of DOTA'),
-    'Label/0.txt': ('Traffic light 1.0 2.0 9.5 8.0\n', 'OIDv4'),
-    'annotations/0.txt': ('1,2,30,40,1,4,0,0\n', 'VisDrone'),
-    'list.txt': ('0.jpg 0\n1.jpg 1\n', 'a list of images and numbers'),
-}
-
-
-@pytest.mark.parametrize('name', FOREIGN)
-def test_other_annotations_get_a_pointer(name, tmp_path):
-    """Also if they are named; folders of classes need --task cls beside them, but of a list."""
-    content, text = FOREIGN[name]
-    file = tmp_path / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(content)
-    for index in range(2):
-        made.picture(tmp_path / 'images' / f'{index}.jpg')
-    for data in (tmp_path, file):
-        with pytest.raises(DataError, match=re.escape(text)) as caught:
-            recognize(Tree(data))
-        assert file.name in str(caught.value)
-        assert '--task cls' not in str(caught.value)
-    made.picture(tmp_path / 'other' / '2.jpg')
-    if name == 'list.txt':
-        assert recognize(Tree(tmp_path))[0] == 'class_folders'
-    else:
-        with pytest.raises(DataError, match='say --task cls'):
-            recognize(Tree(tmp_path))
-    assert recognize(Tree(tmp_path), task='cls')[0] == 'class_folders'
-    if file.suffix == '.txt':  # what has no image's name annotates none
-        file.rename(tmp_path / 'notes.txt')
-        assert recognize(Tree(tmp_path))[0] == 'class_folders'
-
-
-def test_archives_and_tables_with_images_inside(tmp_path):
-    for name, text in (('a.zip', 'Unpack it'), ('b.parquet', 'Write these as files')):
-        (tmp_path / name).write_bytes(b'x')
-        for data in (tmp_path, tmp_path / name):
-            with pytest.raises(DataError, match=f'{name}: .*{text}'):
-                recognize(Tree(data))
-        (tmp_path / name).unlink()
-
-
-@pytest.mark.parametrize('folders', [('train', 'train_labels'), ('2_Ortho_RGB', '5_Labels'),
-                                     ('images_part_1', 'images_part_2'), ('Training_Input',
-                                                                          'Validation_Input')])
-def test_folders_that_are_called_otherwise_are_no_classes(folders, tmp_path):
-    """Unless somebody says so."""
-    for folder in folders:
-        for name in 'ab':
-            path = tmp_path / folder / f'{folder}{name}.png'
-            if 'abels' in folder:
-                made.label_map(path, (0, 1))
-            else:
-                made.picture(path)
-    with pytest.raises(DataError, match='has the name of an image|no data of a known format'):
-        recognize(Tree(tmp_path))
-    assert recognize(Tree(tmp_path), task='cls')[0] == 'class_folders'
-
-
-def test_label_maps_without_images(tmp_path):
-    """What tells objects apart is no image of them."""
-    for folder in ('SegmentationClass', 'SegmentationObject'):
-        made.label_map(tmp_path / folder / '0.png', (0, 1))
-    with pytest.raises(DataError, match='SegmentationClass/0.png and others are label maps wit'):
-        recognize(Tree(tmp_path))
-    for folder in ('with_mask', 'without_mask'):  # photographs
-        made.picture(tmp_path / 'faces' / folder / f'{folder}.png')
-    assert recognize(Tree(tmp_path / 'faces'))[0] == 'class_folders'
-
-
-def test_label_maps_in_places_that_do_not_agree(tmp_path):
-    """As of MVTec AD, and of data sets with several kinds of label maps."""
-    for folder in ('a/train/good', 'a/test/good', 'a/test/broken', 'b/images'):
-        made.picture(tmp_path / folder / '0.png')
-    for path in ('a/ground_truth/broken/0_mask.png', 'b/v1/labels/0.png', 'b/v2/labels/0.png'):
-        made.label_map(tmp_path / path, (0, 1))
-    for name, text in (('a', 'test/broken/0.png may be the image of ground_truth/broken/0_mask.'),
-                       ('b', 'images/0.png may be the image of v1/labels/0.png, v2/labels/0.png')):
-        with pytest.raises(DataError, match=text):
-            recognize(Tree(tmp_path / name))
 
 
 def test_columns_of_classes_keep_their_order(tmp_path):
